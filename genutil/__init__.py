@@ -1,0 +1,1 @@
+"""What any experiment needs: configuration, command line, checkpoints, devices, reports."""

@@ -1,0 +1,156 @@
+"""Checkpoint files: written whole, read without executing anything in them, checked before they are used."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from genutil.atomic import write_atomically
+from genutil.errors import CheckpointError
+from genutil.problems import did_you_mean
+
+FORMAT = 1
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """Where a checkpoint stands.
+
+    Attributes:
+        epoch: last finished epoch, from 0; −1 before training; None where the file does not say.
+        step: optimizer steps done; None where the file does not say.
+        best_val: best validation accuracy so far; None where the file does not say.
+        origin: written by this project (`native`), by the published code (`published`), or `weights` alone.
+    """
+
+    epoch: int | None
+    step: int | None
+    best_val: float | None
+    origin: Literal["native", "published", "weights"]
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a checkpoint so that at any moment `path` is whole: the old one, or the new one.
+
+    Raises:
+        CheckpointError: the file could not be written; an earlier one of this name is untouched.
+    """
+    try:
+        write_atomically(path, lambda file: torch.save({**state, "format": FORMAT}, file))
+    except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
+        raise CheckpointError(
+            f"{path}: could not be written ({error}); free some space or name another save_dir"
+        ) from error
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The content of a checkpoint file on the CPU: always a dict with the weights under `model`.
+
+    Nothing in the file is executed: anything but tensors and plain values is refused.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, foreign, or holds more than plain values.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise CheckpointError(f"{path}: {_missing(path)}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(f"{path}: {_refused(error)}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # torch.load promises no exception types for files that are no checkpoints
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        message = f"{path}: is damaged or no checkpoint ({reason}); take another file"
+        raise CheckpointError(message) from error
+    return _with_model(content, path)
+
+
+def load_weights(path: str | Path, model: nn.Module) -> CheckpointInfo:
+    """Put a checkpoint's weights into a model. A file that does not fit leaves the model as it was.
+
+    Raises:
+        CheckpointError: see read_checkpoint; or names, shapes or types differ from the model's.
+    """
+    return apply_weights(read_checkpoint(path), model, str(path))
+
+
+def apply_weights(content: Mapping[str, Any], model: nn.Module, path: str) -> CheckpointInfo:
+    """`load_weights` for content that has been read already; `path` is named in errors."""
+    weights = _without_prefix(content["model"])
+    _check_fit(weights, model.state_dict(), path)
+    model.load_state_dict(weights)
+    return describe(content)
+
+
+def describe(content: Mapping[str, Any]) -> CheckpointInfo:
+    """What a checkpoint says of itself."""
+    if "format" in content:
+        origin: Literal["native", "published", "weights"] = "native"
+    else:
+        origin = "published" if "optimizer" in content else "weights"
+    best = content.get("best_val")
+    return CheckpointInfo(
+        epoch=content.get("last_epoch"),
+        step=content.get("iter"),
+        best_val=None if best is None else float(best),
+        origin=origin,
+    )
+
+
+def _missing(path: Path) -> str:
+    if path.is_dir():
+        return "is a folder; name a checkpoint file in it"
+    files = [file.name for file in path.parent.glob("*.pt")] if path.parent.is_dir() else []
+    return f"there is no such file{did_you_mean(path.name, files)}"
+
+
+def _refused(error: Exception) -> str:
+    text = str(error)
+    marker = "Unsupported global: GLOBAL "
+    if marker in text:
+        name = text.split(marker)[1].split()[0]
+        return f"holds an object of {name}, which is no plain weight; nothing of it was executed"
+    return "is damaged, or holds more than plain weights; nothing of it was executed"
+
+
+def _with_model(content: Any, path: Path) -> dict[str, Any]:
+    if isinstance(content, Mapping) and content:
+        if isinstance(content.get("model"), Mapping):
+            return dict(content)
+        if all(isinstance(value, Tensor) for value in content.values()):
+            return {"model": dict(content)}
+    raise CheckpointError(f"{path}: is no checkpoint: it has no weights under `model`")
+
+
+def _without_prefix(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names without the `module.` that DataParallel and its kin put before them."""
+    wrapped = bool(weights) and all(str(name).startswith("module.") for name in weights)
+    return {str(name).removeprefix("module.") if wrapped else name: value for name, value in weights.items()}
+
+
+def _check_fit(weights: Mapping[str, Any], expected: Mapping[str, Tensor], path: str) -> None:
+    differences = [f"misses {name}" for name in expected if name not in weights]
+    differences += [f"has {name}, which the model lacks" for name in weights if name not in expected]
+    for name, value in weights.items():
+        if not isinstance(value, Tensor):
+            differences.append(f"{name} is no tensor")
+        elif name in expected and value.shape != expected[name].shape:
+            shapes = f"{list(value.shape)}, the model's is {list(expected[name].shape)}"
+            differences.append(f"{name} has shape {shapes}")
+    if differences:
+        more = len(differences) - _SHOWN
+        listed = differences[:_SHOWN] + ([f"and {more} more differences"] if more > 0 else [])
+        raise CheckpointError(
+            "\n  ".join(
+                [f"{path}: does not fit this experiment's model; check `model` and its sizes:", *listed]
+            )
+        )

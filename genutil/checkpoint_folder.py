@@ -1,0 +1,86 @@
+"""The folder of one experiment's checkpoints: one writer at a time, and earlier runs' files are kept."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from genutil.checkpoint import save_checkpoint
+from genutil.errors import CheckpointError
+
+LAST = "last.pt"
+_log = logging.getLogger(__name__)
+
+
+class CheckpointFolder:
+    """`<save_dir>/<name>/`, held by this process until it ends or `close` is called.
+
+    Args:
+        path: the folder; made if it is not there.
+        resumed_from: the file this run goes on from. If it lies elsewhere or is None, checkpoints that are
+            already in the folder belong to another run and are moved aside to `<folder>.1`, `.2`, ….
+
+    Raises:
+        CheckpointError: another process is writing to the folder, or it cannot be made.
+    """
+
+    def __init__(self, path: Path, resumed_from: Path | None = None) -> None:
+        self.path = path
+        continues = resumed_from is not None and resumed_from.resolve().parent == path.resolve()
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = self._take_lock()
+            if not continues and any(path.glob("*.pt")):
+                self._move_aside()
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be used for checkpoints ({error})") from error
+
+    def save(self, name: str, state: Mapping[str, Any]) -> None:
+        """Write `name` into the folder, whole or not at all."""
+        save_checkpoint(self.path / name, state)
+
+    def close(self) -> None:
+        """Let other processes write to the folder."""
+        os.close(self._lock)
+
+    def _take_lock(self) -> int:
+        descriptor = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
+            message = (
+                f"{self.path}: another run is writing its checkpoints here; give this one a --name of its own"
+            )
+            raise CheckpointError(message) from error
+        return descriptor
+
+    def _move_aside(self) -> None:
+        number = 1
+        while (aside := self.path.with_name(f"{self.path.name}.{number}")).exists():
+            number += 1
+        aside.mkdir()
+        for file in sorted(self.path.glob("*.pt")):
+            file.rename(aside / file.name)
+        _log.warning("checkpoints of an earlier run are kept in %s", aside)
+
+
+def find_checkpoint(folder: Path, resume: str | None, required: bool) -> Path | None:
+    """The file that `resume` names: a path, or `auto` for the folder's own last.pt, if it is there.
+
+    Raises:
+        CheckpointError: `auto` finds nothing although a checkpoint is `required`.
+    """
+    if resume != "auto":
+        return None if resume is None else Path(resume).expanduser()
+    last = folder / LAST
+    if last.is_file():
+        return last
+    if required:
+        raise CheckpointError(f"resume: auto finds no {last}; train this experiment first, or name a file")
+    _log.info("resume: auto finds no %s; starting from the beginning", last)
+    return None

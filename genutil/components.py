@@ -1,0 +1,107 @@
+"""Builds the parts of an experiment from `module:Class` names; arguments get the keys of the same names."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import logging
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from genutil.config import Config
+from genutil.errors import ConfigError
+from genutil.problems import did_you_mean
+from genutil.schema import EvaluationKeys, NetworkKeys, TrainingKeys, WiringKeys
+
+_READ_BY_THE_COMMAND = frozenset({"graph", "optimizer", "lr_scheduler", "evaluate", "skip_profiling"})
+_log = logging.getLogger(__name__)
+
+
+def locate(path: str, key: str) -> Any:
+    """The object that `module:Name` names.
+
+    Raises:
+        ConfigError: there is no such module or name in it; `key` tells which line of the experiment is meant.
+    """
+    module_name, _, name = path.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise ConfigError(f"{key}: {path} needs the package {error.name}; install it") from error
+        message = f"{key}: there is no module {error.name}; it must be importable from the current folder"
+        raise ConfigError(message) from error
+    if not hasattr(module, name):
+        hint = did_you_mean(name, [n for n in vars(module) if not n.startswith("_")])
+        raise ConfigError(f"{key}: module {module_name} has no {name}{hint}")
+    return getattr(module, name)
+
+
+class Parts:
+    """Calls classes and functions with the keys their arguments are named after, and notes the keys used."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.used: set[str] = set()
+
+    def make(self, target: Callable[..., Any], further: str | None = None, **given: Any) -> Any:
+        """Call `target`. Its arguments come from `further` (the key of a mapping such as `model_args`),
+        then `given`, then the config's keys.
+
+        Raises:
+            ConfigError: an argument has no value, `further` has one that the target does not take, or the
+                target refuses its arguments with a ValueError.
+        """
+        name = getattr(target, "__qualname__", repr(target))
+        extra: Mapping[str, Any] = getattr(self.config, further) if further else {}
+        parameters = inspect.signature(target).parameters
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        strange = [key for key in extra if key not in parameters and not takes_any]
+        if strange:
+            hint = did_you_mean(strange[0], parameters)
+            raise ConfigError(f"{further}: {name} takes no argument {strange[0]}{hint}")
+        arguments = dict(_converted(target, extra, f"{further} of {name}"))
+        for key, parameter in parameters.items():
+            if key in arguments or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+                continue
+            if key in given:
+                arguments[key] = given[key]
+            elif key in Config.model_fields:
+                arguments[key] = getattr(self.config, key)
+                self.used.add(key)
+            elif parameter.default is parameter.empty:
+                where = f"; give it in {further}" if further else ""
+                raise ConfigError(f"{name} needs the argument {key}, which is no key{where}")
+        try:
+            return target(**arguments)
+        except ConfigError:
+            raise
+        except ValueError as error:
+            raise ConfigError(f"{name}: {error}") from error
+
+    def warn_of_unused(self) -> None:
+        """Name the keys that were set on purpose and that no part has asked for."""
+        network = {key for group in (NetworkKeys, WiringKeys) for key in group.model_fields}
+        typed = {key for group in (TrainingKeys, EvaluationKeys) for key in group.model_fields}
+        relevant = (self.config.explicit() & network) | (set(self.config.overrides) & typed)
+        unused = sorted(relevant - self.used - _READ_BY_THE_COMMAND)
+        if unused:
+            _log.warning("no effect in this experiment: %s", ", ".join(unused))
+
+
+def _converted(target: Callable[..., Any], values: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """Values in the types that the target's annotations ask for, since text from a command line has none."""
+    if not values:
+        return {}
+    function = target.__init__ if inspect.isclass(target) else target
+    hints = typing.get_type_hints(function)
+    converted = {}
+    for key, value in values.items():
+        try:
+            converted[key] = TypeAdapter(hints[key]).validate_python(value) if key in hints else value
+        except ValidationError as error:
+            raise ConfigError(f"{where}: {key} {error.errors()[0]['msg']}, got {value!r}") from error
+    return converted

@@ -1,0 +1,72 @@
+"""Keys that do not go together, each pair with the mend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+from genutil.problems import Problem, origin_of
+from genutil.schema import Config
+
+
+class Rule(NamedTuple):
+    """`keys` contradict each other where `broken` holds; the first one is named in the message."""
+
+    keys: tuple[str, ...]
+    broken: Callable[[Config], bool]
+    message: str
+
+
+def _has_rho(config: Config) -> bool:
+    return config.graph in ("td", "reg_td") or ":" in config.graph
+
+
+RULES = (
+    Rule(
+        ("evaluate",),
+        lambda c: c.evaluate and c.resume is None,
+        "evaluates a checkpoint; name it with --resume FILE",
+    ),
+    Rule(
+        ("fast_eval",),
+        lambda c: c.fast_eval and not c.evaluate,
+        "removes dead neurons for evaluation only; add --evaluate --resume FILE",
+    ),
+    Rule(
+        ("use_dgl",),
+        lambda c: c.use_dgl and not c.fast_eval,
+        "runs the network of fast_eval as a graph; add --evaluate --fast_eval",
+    ),
+    Rule(
+        ("use_init",),
+        lambda c: c.use_init is not None and c.use_graph is None,
+        "gives weights to a wiring from another file; name that file with use_graph",
+    ),
+    Rule(
+        ("rho", "graph"),
+        lambda c: c.rho is not None and not _has_rho(c),
+        "has no meaning with this graph; take it out, or choose graph: td or graph: reg_td",
+    ),
+    Rule(
+        ("td_magnitude", "graph"),
+        lambda c: c.td_magnitude and not _has_rho(c),
+        "has no meaning with this graph; take it out, or choose graph: td or graph: reg_td",
+    ),
+    Rule(
+        ("topk", "output_size"),
+        lambda c: max(c.topk) > c.output_size,
+        "must not exceed output_size, the number of classes",
+    ),
+    Rule(
+        ("multistep_lr_milestones",),
+        lambda c: sorted(set(c.multistep_lr_milestones)) != c.multistep_lr_milestones,
+        "must be rising epochs, such as [80, 120]",
+    ),
+)
+
+
+def find_contradictions(config: Config, origins: Mapping[str, str]) -> Iterator[Problem]:
+    """One problem for each pair of keys that cannot be meant together."""
+    for rule in RULES:
+        if rule.broken(config):
+            yield Problem(rule.keys[0], rule.message, origin_of(rule.keys, origins))

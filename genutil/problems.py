@@ -1,0 +1,42 @@
+"""Problems of an experiment, collected so that a user sees all of them at once, each with its origin."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from genutil.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake: what it is about, what is wrong and how to mend it, where it was written."""
+
+    subject: str
+    message: str
+    origin: str = ""
+
+    def __str__(self) -> str:
+        where = f"  ({self.origin})" if self.origin else ""
+        return f"{self.subject}: {self.message}{where}"
+
+
+def did_you_mean(word: object, known: Iterable[str]) -> str:
+    """`; did you mean lr?` for the nearest known word, or nothing."""
+    near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def origin_of(keys: Iterable[str], origins: Mapping[str, str]) -> str:
+    """Where the given keys were written, without repetition."""
+    return ", ".join(dict.fromkeys(origins[key] for key in keys if key in origins))
+
+
+def refuse(problems: Iterable[Problem]) -> None:
+    """Raise one ConfigError that lists all problems, if there are any."""
+    listed = list(dict.fromkeys(problems))
+    if not listed:
+        return
+    head = "1 problem" if len(listed) == 1 else f"{len(listed)} problems"
+    raise ConfigError("\n".join([f"{head} in this experiment:", *(f"  {problem}" for problem in listed)]))

@@ -1,0 +1,196 @@
+"""Every key of an experiment: its type, range, default and meaning, once.
+
+A group of keys is one class; its docstring is the heading that `--help` shows. Field descriptions are the
+help text. Nothing else in the project repeats a default.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
+
+KNOWN_GRAPHS = ("dnw", "random", "complete", "dnw_no_update", "fine_tune", "reg_td", "td")
+KNOWN_SCHEDULERS = ("multistep", "cosine", "linear_decaying", "exp_decaying")
+KNOWN_OPTIMIZERS = ("sgd",)
+ALIASES = {"nesterov": "nestorov", "random_seed": "seed"}
+NEVER_READ = ("val_resize", "prune")
+"""Keys that stand in published files and never had an effect."""
+
+_CLASS_PATH = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+
+
+def _refuse_bool(value: Any) -> Any:
+    """YAML's `yes` is no number, though Python would count it as 1."""
+    if isinstance(value, bool):
+        raise ValueError("must be a number")
+    return value
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, (int, float, str)) and not isinstance(value, bool) else value
+
+
+def _known_or_path(known: tuple[str, ...]) -> Any:
+    pattern = "^(" + "|".join(known) + ")$|" + _CLASS_PATH
+    return Field(pattern=pattern, json_schema_extra={"choices": [*known, "module:Name"]})
+
+
+Int = Annotated[int, BeforeValidator(_refuse_bool)]
+Float = Annotated[float, BeforeValidator(_refuse_bool), Field(allow_inf_nan=False)]
+ClassPath = Annotated[str, Field(pattern=_CLASS_PATH, json_schema_extra={"choices": ["module:Class"]})]
+Count = Annotated[Int, Field(ge=1)]
+
+
+class ExperimentKeys(BaseModel):
+    """experiment"""
+
+    name: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+=-]*$",
+        max_length=100,
+        description="name of the experiment's folders; by default the file's name",
+    )
+    model: ClassPath = Field(description="the network, as module:Class")
+    data: ClassPath = Field(description="the data set, as module:Class")
+    model_args: dict[str, Any] = Field({}, description="further arguments of a model class of your own")
+    data_args: dict[str, Any] = Field({}, description="further arguments of a data class of your own")
+    seed: Int = Field(
+        0, ge=0, lt=2**63, description="seed of weights, wiring, order and crops (also: random_seed)"
+    )
+
+
+class WiringKeys(BaseModel):
+    """wiring"""
+
+    graph: Annotated[str, _known_or_path(KNOWN_GRAPHS)] = Field(
+        "dnw", description="edge rule: how the edges in use are chosen, or module:Class"
+    )
+    graph_args: dict[str, Any] = Field({}, description="further arguments of an edge rule of your own")
+    prune_rate: Float = Field(
+        0.0, ge=0, le=1, description="part of a layer's edges that is left out of the forward pass"
+    )
+    setting: Literal["static", "discrete_time", "continuous"] = Field(
+        "static", description="how the graph is run; static graphs are acyclic"
+    )
+    edge_scope: Literal["all", "readable"] = Field(
+        "all",
+        description="choose among all entries of a graph's matrix (as published), or among those that the "
+        "forward pass reads",
+    )
+    rho: Annotated[Float, Field(ge=0, le=1)] | Literal["gamma"] | None = Field(
+        None,
+        description="td, reg_td: probability of dropping a weak edge in training; gamma = the prune rate",
+    )
+    td_magnitude: bool = Field(
+        False, description="td, reg_td: use magnitudes without their signs, as the published code did"
+    )
+    use_graph: str | None = Field(None, description="checkpoint whose wiring is taken over")
+    use_init: str | None = Field(None, description="checkpoint whose weights are taken over (with use_graph)")
+
+
+class NetworkKeys(BaseModel):
+    """network"""
+
+    in_channels: Count = Field(3, description="channels of an image")
+    image_size: Count = Field(32, description="height and width of an image, in pixels")
+    output_size: Count = Field(10, description="number of classes")
+    dim: Count = Field(800, description="tiny graphs: nodes")
+    downsample_dim: Count = Field(32, description="tiny graphs: nodes that the stem writes to")
+    feature_dim: Count = Field(100, description="tiny graphs: output nodes, read by the classifier")
+    layers: Count = Field(5, description="tiny graphs: blocks of a static graph, steps of a discrete one")
+    width_mult: Float = Field(1.0, gt=0, description="dense MobileNet: width multiplier")
+    small: bool = Field(False, description="MobileNet graph: the classifier is wired, too")
+
+
+class TrainingKeys(BaseModel):
+    """training"""
+
+    batch_size: Count = Field(128, description="images of a training step, over all devices")
+    num_epochs: Count = Field(160, description="passes over the training images")
+    optimizer: Annotated[str, _known_or_path(KNOWN_OPTIMIZERS)] = Field(
+        "sgd", description="sgd, or module:function that makes an optimizer"
+    )
+    lr: Float = Field(0.1, gt=0, description="initial learning rate")
+    momentum: Float = Field(0.9, ge=0, lt=1, description="momentum of SGD")
+    weight_decay: Float = Field(0.0, ge=0, description="weight decay of SGD")
+    nestorov: bool = Field(False, description="Nesterov momentum (spelt as published; also: nesterov)")
+    lr_scheduler: Annotated[str, _known_or_path(KNOWN_SCHEDULERS)] = Field(
+        "multistep", description="learning rate as a function of the step"
+    )
+    multistep_lr_milestones: Annotated[list[Count], BeforeValidator(_as_list)] = Field(
+        [80, 120], description="multistep: epochs before which the rate is lowered"
+    )
+    multistep_lr_gamma: Float = Field(0.1, gt=0, le=1, description="multistep: factor of each milestone")
+    exp_decaying_lr_gamma: Float = Field(0.97, gt=0, le=1, description="exp_decaying: factor of each epoch")
+
+
+class EvaluationKeys(BaseModel):
+    """evaluation"""
+
+    evaluate: bool = Field(False, description="evaluate the checkpoint of --resume; train nothing")
+    test_batch_size: Count | None = Field(None, description="images of an evaluation batch; else batch_size")
+    topk: Annotated[list[Count], BeforeValidator(_as_list)] = Field(
+        [1, 5], min_length=1, description="which top-k accuracies are reported"
+    )
+    fast_eval: bool = Field(False, description="evaluate without dead neurons")
+    use_dgl: bool = Field(False, description="with fast_eval: run the wiring as a DGL graph")
+    skip_profiling: bool = Field(False, description="do not count parameters and MACs")
+
+
+class FileKeys(BaseModel):
+    """files and reports"""
+
+    data_dir: str = Field("./datasets", description="folder of the data sets; else $DATA_DIR")
+    save_dir: str = Field("./checkpoints", description="checkpoints go to <save_dir>/<name>/")
+    log_dir: str = Field("./runs", description="logs and results go to <log_dir>/<name and start>/")
+    resume: str | None = Field(None, description="checkpoint to go on from; auto: this experiment's last.pt")
+    log_interval: Count = Field(50, description="training steps between two log lines")
+
+
+class MachineKeys(BaseModel):
+    """machine"""
+
+    gpus: Annotated[list[Annotated[Int, Field(ge=0)]], BeforeValidator(_as_list)] | None = Field(
+        None, description="CUDA devices to use; no number: CPU; default: the first device, if there is one"
+    )
+    workers: Int = Field(8, ge=0, description="loading processes, for data sets that do not fit into memory")
+
+
+GROUPS: tuple[type[BaseModel], ...] = (
+    ExperimentKeys,
+    WiringKeys,
+    NetworkKeys,
+    TrainingKeys,
+    EvaluationKeys,
+    FileKeys,
+    MachineKeys,
+)
+
+
+class Config(MachineKeys, FileKeys, EvaluationKeys, TrainingKeys, NetworkKeys, WiringKeys, ExperimentKeys):
+    """One experiment, resolved: every key has its value. It cannot be changed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    _overrides: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """The keys that the command line set, with their values."""
+        return {key: getattr(self, key) for key in self._overrides}
+
+    def explicit(self) -> set[str]:
+        """The keys that a file or the command line set to something other than the default."""
+        defaults = {key: field.get_default(call_default_factory=True) for key, field in schema().items()}
+        return {key for key in self.model_fields_set if getattr(self, key) != defaults[key]}
+
+
+def canonical(key: str) -> str:
+    """The schema's spelling of a key: `-` and `_` are the same, aliases are resolved."""
+    key = key.replace("-", "_")
+    return ALIASES.get(key, key)
+
+
+def schema() -> dict[str, Any]:
+    """Field definitions by key, in the order of the groups."""
+    return {key: field for group in GROUPS for key, field in group.model_fields.items()}

@@ -1,0 +1,158 @@
+"""Experiment files: flat YAML with `_base_`, read safely, with the line of every key."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from genutil.problems import Problem, did_you_mean
+from genutil.schema import canonical
+
+BASE_KEY = "_base_"
+_OUR_FILES = Path(__file__).resolve().parent.parent / "apps"
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Layers:
+    """Merged keys of a file and its bases: value and origin by key, and what was wrong on the way."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def read_experiment(path: str | os.PathLike[str]) -> Layers:
+    """Read an experiment file and, before it, the files it names in `_base_`; later values win.
+
+    Nothing is raised: whatever cannot be read stands in `problems`.
+    """
+    layers = Layers()
+    _merge(Path(path), layers, including=(), origin="")
+    return layers
+
+
+def shown(path: Path) -> str:
+    """A path as the user would write it: relative to the current folder where it lies inside."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _merge(path: Path, layers: Layers, including: tuple[Path, ...], origin: str) -> None:
+    if path.resolve() in including:
+        chain = " -> ".join(shown(link) for link in (*including, path))
+        layers.problems.append(Problem(BASE_KEY, f"the files include each other: {chain}", origin))
+        return
+    node, loader = _compose(path, layers, origin)
+    if node is None:
+        return
+    for key, line in _duplicates(node):
+        _report_duplicate(path, key, line, layers)
+    entries = _entries(path, node, loader, layers)
+    bases, base_origin = entries.pop(BASE_KEY, ([], ""))
+    for base in bases if isinstance(bases, list) else [bases]:
+        if isinstance(base, str):
+            _merge(path.parent / base, layers, (*including, path.resolve()), base_origin)
+        else:
+            layers.problems.append(Problem(BASE_KEY, f"must name files, got {base!r}", base_origin))
+    for key, (value, key_origin) in entries.items():
+        layers.values[key] = value
+        layers.origins[key] = key_origin
+
+
+def _compose(
+    path: Path, layers: Layers, origin: str
+) -> tuple[yaml.MappingNode | None, yaml.SafeLoader | None]:
+    """The file's YAML tree; its constructor comes with it because values are made from the tree."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+    except FileNotFoundError:
+        message = "there is no such file" + _near_file(path)
+        layers.problems.append(Problem(shown(path), message, origin))
+    except (OSError, UnicodeDecodeError) as error:
+        layers.problems.append(Problem(shown(path), f"cannot be read: {error}", origin))
+    except yaml.YAMLError as error:
+        layers.problems.append(_yaml_problem(path, error))
+    else:
+        if isinstance(node, yaml.MappingNode):
+            return node, loader
+        if node is not None:
+            layers.problems.append(Problem(shown(path), "must hold `key: value` lines", origin))
+    return None, None
+
+
+def _entries(
+    path: Path, node: yaml.MappingNode, loader: yaml.SafeLoader | None, layers: Layers
+) -> dict[str, tuple[Any, str]]:
+    assert loader is not None
+    entries: dict[str, tuple[Any, str]] = {}
+    spellings: dict[str, str] = {}
+    try:
+        loader.flatten_mapping(node)
+        for key_node, value_node in node.value:
+            written = str(loader.construct_object(key_node, deep=True))
+            value = loader.construct_object(value_node, deep=True)
+            key, origin = canonical(written), f"{shown(path)}, line {key_node.start_mark.line + 1}"
+            other = spellings.setdefault(key, written)
+            if other != written and entries[key][0] != value:
+                message = f"is another name of {other}, which has a different value; keep one of the two"
+                layers.problems.append(Problem(written, message, origin))
+            entries[key] = (value, origin)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2026-99-99
+        layers.problems.append(_yaml_problem(path, error))
+    return entries
+
+
+def _duplicates(node: yaml.Node, seen: set[int] | None = None) -> Iterator[tuple[str, int]]:
+    """(key, line) of every key that stands twice in one mapping, at any depth."""
+    seen = set() if seen is None else seen
+    if id(node) in seen:  # an alias; it may even hold itself
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        names = set()
+        for key, value in node.value:
+            name = key.value if isinstance(key, yaml.ScalarNode) else None
+            if name is not None and name in names:
+                yield name, key.start_mark.line + 1
+            names.add(name)
+            yield from _duplicates(value, seen)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _duplicates(value, seen)
+
+
+def _report_duplicate(path: Path, key: str, line: int, layers: Layers) -> None:
+    """Published files repeat keys and must load; in our own files it is a mistake."""
+    if _OUR_FILES in path.resolve().parents:
+        problem = Problem(key, "stands twice; take one out", f"{shown(path)}, line {line}")
+        layers.problems.append(problem)
+    else:
+        _log.warning("%s, line %d: %s stands twice; the last value is used", shown(path), line, key)
+
+
+def _yaml_problem(path: Path, error: Exception) -> Problem:
+    mark = getattr(error, "problem_mark", None)
+    where = f"{shown(path)}, line {mark.line + 1}" if mark is not None else shown(path)
+    text = getattr(error, "problem", None) or str(error)
+    return Problem(shown(path), f"is not plain YAML: {text}", where)
+
+
+def _near_file(path: Path) -> str:
+    """The nearest name among the YAML files beside the missing one, or else the folders above."""
+    folder = path.parent
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    names = {file.name: shown(file) for file in sorted(folder.rglob("*.yml"))[:500]}
+    near = did_you_mean(path.name, names)
+    return next((f"; did you mean {names[name]}?" for name in names if f" {name}?" in near), "")

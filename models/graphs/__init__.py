@@ -1,0 +1,1 @@
+"""Networks that are graphs: a node is one channel, an edge one scalar weight."""

@@ -1,0 +1,75 @@
+"""What a network costs, counted from its wiring without a forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from models.graphs.edges import EdgeRule
+
+
+@dataclass(frozen=True)
+class LayerComplexity:
+    """Parameters and multiply-accumulates (MACs) of one layer.
+
+    Attributes:
+        name: state-dict name of the layer.
+        params: weights in use.
+        macs: multiply-accumulates for one image.
+        potential: edges that could be in use; 0 for a layer without wiring.
+        edges: edges in use; 0 for a layer without wiring.
+    """
+
+    name: str
+    params: int
+    macs: int
+    potential: int = 0
+    edges: int = 0
+
+
+@dataclass(frozen=True)
+class WiredLayer:
+    """One graph of a network, as profiles and pictures see it.
+
+    Attributes:
+        name: state-dict name of its edge rule.
+        rule: the edge rule.
+        map_size: height and width of a node's map, in pixels.
+        readable: (targets, sources), the edges that the forward pass reads; None: all.
+        passes: how often a forward pass runs the graph; for a graph in continuous time one evaluation of its
+            dynamics is counted, since the solver decides how many there are.
+    """
+
+    name: str
+    rule: EdgeRule
+    map_size: int
+    readable: Tensor | None = None
+    passes: int = 1
+
+    def adjacency(self) -> Tensor:
+        """Boolean (targets, sources): the edges in use."""
+        return self.rule.in_use().flatten(1)
+
+    def complexity(self) -> LayerComplexity:
+        """Edges in use and a 3×3 filter for each node with an outgoing edge."""
+        in_use = self.adjacency()
+        edges = int(in_use.sum())
+        read = in_use if self.readable is None else in_use & self.readable.to(in_use.device)
+        params = edges + 9 * int(in_use.any(dim=0).sum())
+        macs = int(read.sum()) + 9 * int(read.any(dim=0).sum())
+        return LayerComplexity(
+            self.name, params, macs * self.map_size**2 * self.passes, in_use.numel(), edges
+        )
+
+
+def wired_layers(model: nn.Module) -> list[WiredLayer]:
+    """The graphs of a network, in the order of its forward pass; none for a dense one."""
+    own: Callable[[], list[WiredLayer]] | None = getattr(model, "wired_layers", None)
+    return own() if own is not None else []
+
+
+def num_parameters(module: nn.Module) -> int:
+    """All parameters of a module."""
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,0 +1,155 @@
+"""Edge rules: which of a wired layer's potential edges are in use. One class a rule, one way to make them.
+
+A rule owns the weights of all potential edges and, called, gives the weights in use with zeros elsewhere.
+A rule of your own is a subclass of EdgeRule in any importable module, named in an experiment as
+`graph: my_module:MyRule`; its constructor takes `space` and whichever of the wiring's keys it wants.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from genutil.components import locate
+from models.graphs.selection import SelectionCache
+from models.graphs.topk import num_kept, straight_through, top_mask
+
+
+@dataclass(frozen=True)
+class EdgeSpace:
+    """The potential edges of one wired layer: all pairs (target, source).
+
+    Attributes:
+        num_targets: rows of the weight matrix.
+        num_sources: columns of the weight matrix.
+        num_inputs: nodes that enter the layer from outside.
+        num_outputs: nodes that leave it.
+        acyclic: the layer runs as a static graph, with edges forward only.
+        readable: (targets, sources), true where the forward pass reads the edge; None: it reads all.
+    """
+
+    num_targets: int
+    num_sources: int
+    num_inputs: int
+    num_outputs: int
+    acyclic: bool = False
+    readable: Tensor | None = None
+
+
+class EdgeRule(nn.Module):
+    """Weights of all potential edges, (targets, sources, 1, 1), initialised like a 1×1 convolution's."""
+
+    def __init__(self, space: EdgeSpace) -> None:
+        super().__init__()
+        self.space = space
+        self.weight = nn.Parameter(torch.empty(space.num_targets, space.num_sources, 1, 1))
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+
+    def forward(self) -> Tensor:
+        """Weights of the edges in use and zero elsewhere, (targets, sources, 1, 1)."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward()")
+
+    def in_use(self) -> Tensor:
+        """Boolean (targets, sources, 1, 1): the edges in use."""
+        with torch.no_grad():
+            weight: Tensor = self()
+            return weight != 0
+
+
+class AllEdges(EdgeRule):
+    """`graph: complete`: every potential edge is in use."""
+
+    def forward(self) -> Tensor:
+        return self.weight
+
+    def in_use(self) -> Tensor:
+        return torch.ones_like(self.weight, dtype=torch.bool)
+
+
+class TopEdges(EdgeRule):
+    """`graph: dnw`: the strongest edges are in use, but the gradient reaches all: the wiring is learned.
+
+    Args:
+        space: the potential edges.
+        prune_rate: part of them that is left out.
+        edge_scope: `all` ranks every entry of the matrix, as published; `readable` ranks those entries alone
+            that the forward pass reads, so that none of the edges in use is wasted.
+    """
+
+    readable: Tensor | None
+
+    def __init__(
+        self, space: EdgeSpace, prune_rate: float, edge_scope: Literal["all", "readable"] = "all"
+    ) -> None:
+        super().__init__(space)
+        self.num_edges = num_kept(self.weight.numel(), prune_rate)
+        readable = space.readable if edge_scope == "readable" else None
+        self.register_buffer("readable", None if readable is None else readable.flatten(), persistent=False)
+        self._selection = SelectionCache()
+
+    def in_use(self) -> Tensor:
+        return self._selection.of(self.weight, self._select)
+
+    def forward(self) -> Tensor:
+        return straight_through(self.weight, self.in_use())
+
+    def _select(self, weight: Tensor) -> Tensor:
+        if self.readable is None:
+            return top_mask(weight, self.num_edges)
+        candidates = weight.flatten()[self.readable]
+        mask = torch.zeros(weight.numel(), dtype=torch.bool, device=weight.device)
+        mask[self.readable] = top_mask(candidates, min(self.num_edges, candidates.numel()))
+        return mask.view(weight.shape)
+
+
+class RandomEdges(EdgeRule):
+    """`graph: random`: a fixed random set of edges, drawn once; only their weights are trained.
+
+    In an acyclic space the published pattern is followed: the matrix is walked in steps of `num_outputs`
+    columns, and the entries above each step get score zero before the highest random scores are kept.
+    """
+
+    mask: Tensor
+
+    def __init__(self, space: EdgeSpace, prune_rate: float) -> None:
+        super().__init__(space)
+        scores = torch.rand(space.num_targets, space.num_sources)
+        if space.acyclic:
+            step = space.num_outputs
+            for row, column in enumerate(range(space.num_inputs, space.num_sources, step), start=1):
+                scores[: row * step, column : column + step] = 0
+        mask = top_mask(scores, num_kept(scores.numel(), prune_rate))
+        self.register_buffer("mask", mask.to(self.weight.dtype).view(self.weight.shape))
+
+    def forward(self) -> Tensor:
+        return self.weight * self.mask
+
+    def in_use(self) -> Tensor:
+        return self.mask != 0
+
+
+EDGE_RULES: dict[str, type[EdgeRule]] = {"dnw": TopEdges, "random": RandomEdges, "complete": AllEdges}
+
+
+EdgeMaker = Callable[..., EdgeRule]
+"""Makes the edge rule of a space: `edges(space)`, or with a rate of the layer's own `prune_rate=…`."""
+
+
+def find_rule(graph: str) -> type[EdgeRule]:
+    """The rule of this name, or of `module:Class`.
+
+    Raises:
+        ValueError: there is no such rule, or it is no EdgeRule.
+    """
+    if graph not in EDGE_RULES and ":" not in graph:
+        raise ValueError(f"graph must be one of {', '.join(EDGE_RULES)} or module:Class, got {graph}")
+    rule = EDGE_RULES[graph] if graph in EDGE_RULES else locate(graph, "graph")
+    if not (inspect.isclass(rule) and issubclass(rule, EdgeRule)):
+        raise ValueError(f"graph: {graph} is no subclass of models.graphs.edges.EdgeRule")
+    return rule

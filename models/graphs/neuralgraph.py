@@ -1,0 +1,227 @@
+"""The tiny classifiers: one graph of 800 nodes, run statically, in discrete time or in continuous time.
+
+Source: Wortsman, Farhadi, Rastegari, "Discovering Neural Wirings", NeurIPS 2019, sections 2.1, 2.3 and 3.1.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchdiffeq import odeint
+
+from models.graphs.complexity import LayerComplexity, WiredLayer, num_parameters
+from models.graphs.edges import EdgeMaker, EdgeRule, EdgeSpace
+
+
+class _TinyClassifier(nn.Module):
+    """Stem and head around a graph: images set the states of the first nodes, the last nodes are classified.
+
+    Args:
+        in_channels: channels of an image.
+        image_size: height and width of an image, in pixels; a node's map is a quarter of it.
+        output_size: classes.
+        dim: nodes.
+        downsample_dim: nodes that the stem writes to; the others start at zero.
+        feature_dim: nodes that the classifier reads.
+        layers: blocks of a static graph, steps of a discrete one; a continuous one has none.
+        setting: `static` draws random wirings in the pattern of acyclic graphs.
+        edges: makes the edge rule of a space of potential edges.
+
+    Raises:
+        ValueError: the sizes do not fit together.
+    """
+
+    zeros: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        image_size: int,
+        output_size: int,
+        dim: int,
+        downsample_dim: int,
+        feature_dim: int,
+        layers: int,
+        setting: str,
+        edges: EdgeMaker,
+    ) -> None:
+        super().__init__()
+        if downsample_dim % 2 or downsample_dim + feature_dim > dim:
+            raise ValueError(
+                "downsample_dim must be even, and downsample_dim + feature_dim at most dim; "
+                f"got downsample_dim {downsample_dim}, feature_dim {feature_dim}, dim {dim}"
+            )
+        self.map_size = (image_size + 3) // 4
+        if self.map_size < 4:
+            raise ValueError(f"image_size must be at least 13 pixels, got {image_size}")
+        self.dim, self.downsample_dim, self.feature_dim = dim, downsample_dim, feature_dim
+        self.image_size, self.layers = image_size, layers
+        half = downsample_dim // 2
+        self.downsample = nn.Sequential(
+            nn.Conv2d(in_channels, half, 3, stride=2, padding=1),
+            nn.BatchNorm2d(half),
+            nn.ReLU(),
+            nn.Conv2d(half, half, 3, stride=2, padding=1, groups=half),
+            nn.Conv2d(half, downsample_dim, 1),
+            nn.BatchNorm2d(downsample_dim),
+        )
+        self.register_buffer("zeros", torch.zeros(1, dim - downsample_dim, self.map_size, self.map_size))
+        self.fc = nn.Linear(feature_dim, output_size)
+        self._add_graph(edges, acyclic=setting == "static")
+
+    def _add_graph(self, edges: EdgeMaker, acyclic: bool) -> None:
+        raise NotImplementedError(f"{type(self).__name__} must define its graph")
+
+    def wired_layers(self) -> list[WiredLayer]:
+        """The graphs of this network."""
+        raise NotImplementedError(f"{type(self).__name__} must list its graphs")
+
+    def complexity(self) -> list[LayerComplexity]:
+        """Cost of stem, graph and classifier, counted as in the paper: the nodes' norms are left out."""
+        first = ((self.image_size + 1) // 2) ** 2
+        pixels = {"0": first, "3": self.map_size**2, "4": self.map_size**2}
+        stem = sum(
+            pixels[name] * module.weight.numel()
+            for name, module in self.downsample.named_children()
+            if isinstance(module, nn.Conv2d)
+        )
+        return [
+            LayerComplexity("downsample", num_parameters(self.downsample), stem),
+            *(layer.complexity() for layer in self.wired_layers()),
+            LayerComplexity("fc", num_parameters(self.fc), self.fc.weight.numel()),
+        ]
+
+    def start(self, images: Tensor) -> Tensor:
+        """Images to the first states of all nodes, (images, dim, s, s)."""
+        stem = self.downsample(images)
+        return torch.cat([stem, self.zeros.expand(len(stem), -1, -1, -1)], dim=1)
+
+    def classify(self, states: Tensor) -> Tensor:
+        """The centre of the output nodes' maps, averaged, to logits, (images, output_size)."""
+        middle = self.map_size // 2
+        centre = states[:, -self.feature_dim :, middle - 2 : middle, middle - 2 : middle]
+        logits: Tensor = self.fc(F.avg_pool2d(centre, 2).flatten(1))
+        return logits
+
+
+class StaticNeuralGraph(_TinyClassifier):
+    """An acyclic graph: the nodes are visited once, block by block, and edges lead forward only.
+
+    The first block holds the nodes of the stem, the other `layers` − 1 blocks share the rest evenly. The last
+    block feeds the output nodes, which are part of it, once more.
+    """
+
+    def _add_graph(self, edges: EdgeMaker, acyclic: bool) -> None:
+        self.blocks = self._divide()
+        self.norm = nn.ModuleList(nn.InstanceNorm2d(end - start, affine=True) for start, end in self.blocks)
+        self.conv = nn.Conv2d(self.dim, self.dim, 3, padding=1, groups=self.dim, bias=False)
+        readable = torch.zeros(self.dim, self.dim, dtype=torch.bool)
+        for start, end in self.blocks:
+            readable[self._first_target(end) :, start:end] = True
+        self.graph = edges(
+            EdgeSpace(self.dim, self.dim, self.downsample_dim, self.feature_dim, acyclic, readable)
+        )
+
+    def _divide(self) -> list[tuple[int, int]]:
+        """(first node, first node of the next block) of each block."""
+        hidden, rest = self.layers - 1, self.dim - self.downsample_dim
+        if hidden < 1 or rest % hidden or rest // hidden < self.feature_dim:
+            raise ValueError(
+                "layers must be at least 2 and divide dim − downsample_dim into blocks of at least "
+                f"feature_dim nodes; got {rest} nodes for {hidden} blocks and feature_dim {self.feature_dim}"
+            )
+        size = rest // hidden
+        starts = range(self.downsample_dim, self.dim, size)
+        return [(0, self.downsample_dim), *((start, start + size) for start in starts)]
+
+    def _first_target(self, end: int) -> int:
+        """A block feeds all later nodes; the last one feeds the output nodes."""
+        return min(end, self.dim - self.feature_dim)
+
+    def forward(self, images: Tensor) -> Tensor:
+        states = self.start(images)
+        weight = self.graph()
+        for norm, (start, end) in zip(self.norm, self.blocks, strict=True):
+            size = end - start
+            filters = self.conv.weight[start:end]
+            sources = F.conv2d(F.relu(norm(states[:, :size])), filters, padding=1, groups=size)
+            messages = F.conv2d(sources, weight[self._first_target(end) :, start:end])
+            states = states[:, -messages.shape[1] :] + messages
+        return self.classify(states)
+
+    def wired_layers(self) -> list[WiredLayer]:
+        return [WiredLayer("graph", self.graph, self.map_size, self.graph.space.readable)]
+
+
+class DiscreteTimeNeuralGraph(_TinyClassifier):
+    """A graph with cycles: all nodes are updated together, `layers` times, with the same weights."""
+
+    def _add_graph(self, edges: EdgeMaker, acyclic: bool) -> None:
+        self.conv = nn.Conv2d(self.dim, self.dim, 3, padding=1, groups=self.dim, bias=False)
+        self.graph = edges(EdgeSpace(self.dim, self.dim, self.downsample_dim, self.feature_dim, acyclic))
+        self.norm = nn.InstanceNorm2d(self.dim, affine=True)
+
+    def forward(self, images: Tensor) -> Tensor:
+        states = self.start(images)
+        weight = self.graph()
+        for _ in range(self.layers):
+            states = self.norm(F.conv2d(self.conv(F.relu(states)), weight))
+        return self.classify(states)
+
+    def wired_layers(self) -> list[WiredLayer]:
+        return [WiredLayer("graph", self.graph, self.map_size, passes=self.layers)]
+
+
+class _Dynamics(nn.Module):
+    """dZ/dt of all nodes: norm(graph(conv(ReLU(Z))))."""
+
+    def __init__(self, dim: int, graph: EdgeRule) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(dim, dim, 3, padding=1, groups=dim, bias=False)
+        self.graph = graph
+        self.norm = nn.InstanceNorm2d(dim, affine=True)
+
+    def forward(self, states: Tensor, weight: Tensor) -> Tensor:
+        # Not in place: the solver still needs the states it hands over.
+        change: Tensor = self.norm(F.conv2d(self.conv(F.relu(states)), weight))
+        return change
+
+
+class _ODESolve(nn.Module):
+    """States at t = 1 of the dynamics that start from the given states at t = 0.
+
+    Attributes:
+        num_evaluations: how often the last solution evaluated the dynamics.
+    """
+
+    def __init__(self, odefunc: _Dynamics) -> None:
+        super().__init__()
+        self.odefunc = odefunc
+        self.num_evaluations = 0
+
+    def forward(self, states: Tensor) -> Tensor:
+        weight = self.odefunc.graph()  # once: the solver calls the dynamics many times
+        self.num_evaluations = 0
+
+        def change(_time: Tensor, states: Tensor) -> Tensor:
+            self.num_evaluations += 1
+            return self.odefunc(states, weight)  # type: ignore[no-any-return]
+
+        times = torch.tensor([0.0, 1.0], dtype=states.dtype, device=states.device)
+        path: Tensor = odeint(change, states, times, rtol=1e-3, atol=1e-3)
+        return path[-1]
+
+
+class ContinuousTimeNeuralGraph(_TinyClassifier):
+    """A graph in continuous time: the states follow an ordinary differential equation from t = 0 to 1."""
+
+    def _add_graph(self, edges: EdgeMaker, acyclic: bool) -> None:
+        graph = edges(EdgeSpace(self.dim, self.dim, self.downsample_dim, self.feature_dim, acyclic))
+        self.odesolve = _ODESolve(_Dynamics(self.dim, graph))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classify(self.odesolve(self.start(images)))
+
+    def wired_layers(self) -> list[WiredLayer]:
+        return [WiredLayer("odesolve.odefunc.graph", self.odesolve.odefunc.graph, self.map_size)]

@@ -1,0 +1,86 @@
+"""Parameters and multiply-accumulates of a network, counted from the edges that are in use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from models.graphs.complexity import LayerComplexity
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a network costs.
+
+    Attributes:
+        params: weights in use.
+        macs: multiply-accumulates for one image.
+        per_layer: the same, layer by layer.
+    """
+
+    params: int
+    macs: int
+    per_layer: tuple[LayerComplexity, ...]
+
+    @property
+    def edges(self) -> int:
+        """Edges in use, over all wired layers."""
+        return sum(layer.edges for layer in self.per_layer)
+
+
+def profile(model: nn.Module, image_size: int | None = None) -> Profile:
+    """Count a network's weights in use and its MACs for one image.
+
+    A wired network knows its own cost (`complexity()`). Of any other network the convolutions and linear
+    layers are counted while one black image runs through it.
+
+    Args:
+        model: the network.
+        image_size: height and width of the image, in pixels; by default the model's own `image_size`.
+
+    Raises:
+        ValueError: the size is not known, or the model runs at its own size alone.
+    """
+    own_size = getattr(model, "image_size", None)
+    own_count: Callable[[], list[LayerComplexity]] | None = getattr(model, "complexity", None)
+    if own_count is not None:
+        if image_size not in (None, own_size):
+            raise ValueError(f"{type(model).__name__} runs at {own_size} pixels only, not at {image_size}")
+        layers = own_count()
+    else:
+        size = image_size or own_size
+        if size is None:
+            raise ValueError(f"{type(model).__name__} has no image_size; give one to profile()")
+        layers = _count_dense(model, size)
+    return Profile(sum(layer.params for layer in layers), sum(layer.macs for layer in layers), tuple(layers))
+
+
+def _count_dense(model: nn.Module, image_size: int) -> list[LayerComplexity]:
+    macs: dict[str, int] = {}
+    names = {module: name for name, module in model.named_modules()}
+
+    def count(module: nn.Module, _inputs: object, output: Tensor) -> None:
+        assert isinstance(module.weight, Tensor)
+        pixels = output[0, 0].numel() if isinstance(module, nn.Conv2d) else 1
+        macs[names[module]] = macs.get(names[module], 0) + module.weight.numel() * pixels
+
+    dense = [module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
+    hooks = [module.register_forward_hook(count) for module in dense]
+    first = next((module.in_channels for module in dense if isinstance(module, nn.Conv2d)), 3)
+    was_training = model.training
+    try:
+        with torch.no_grad():
+            parameter = next(model.parameters())
+            model.eval()(torch.zeros(1, first, image_size, image_size).to(parameter))
+    finally:
+        model.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    own = {
+        name: sum(parameter.numel() for parameter in module.parameters(recurse=False))
+        for name, module in model.named_modules()
+    }
+    return [LayerComplexity(name, params, macs.get(name, 0)) for name, params in own.items() if params]

@@ -1,0 +1,1 @@
+"""Training and evaluation: the loop, what watches it, schedules, optimizers, metrics."""

@@ -1,0 +1,202 @@
+"""What watches a training: progress on the screen, metrics files, TensorBoard, checkpoints."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from tqdm import tqdm
+
+from genutil.checkpoint_folder import LAST, CheckpointFolder
+from genutil.reporting import RunFolder
+from genutil.seeding import rng_state
+
+if TYPE_CHECKING:
+    from trainers.trainer import Trainer
+
+_log = logging.getLogger(__name__)
+
+
+class Callback:
+    """Told of a training's events; each method does nothing unless a subclass defines it."""
+
+    def on_start(self, trainer: Trainer) -> None:
+        """Before the first step of this process."""
+
+    def on_step(self, trainer: Trainer) -> None:
+        """After each optimizer step. Must not wait for the device."""
+
+    def on_log(self, trainer: Trainer) -> None:
+        """Every `log_interval` steps; the metrics so far are in `trainer.meter`."""
+
+    def on_metrics(self, trainer: Trainer, phase: str, metrics: dict[str, float]) -> None:
+        """Once an epoch for `train` and once for `val`."""
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        """After validation; `trainer.improved` tells whether it was the best so far."""
+
+    def on_interrupt(self, trainer: Trainer) -> None:
+        """A signal asked to stop; the last step is finished."""
+
+    def on_end(self, trainer: Trainer) -> None:
+        """At the end, however it came."""
+
+
+class Progress(Callback):
+    """A bar on a terminal; one plain line an epoch and logging interval elsewhere."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._train: dict[str, float] = {}
+
+    def on_step(self, trainer: Trainer) -> None:
+        if not sys.stderr.isatty():
+            return
+        if self._bar is None:
+            self._bar = tqdm(
+                total=len(trainer.train),
+                initial=trainer.batch - 1,
+                desc=f"epoch {trainer.epoch}",
+                leave=False,
+            )
+        self._bar.update()
+
+    def on_log(self, trainer: Trainer) -> None:
+        loss = trainer.meter.read()["CELoss"]
+        if self._bar is not None:
+            self._bar.set_postfix(loss=f"{loss:.4f}")
+        else:
+            _log.info("epoch %d, step %d: loss %.4f", trainer.epoch, trainer.step, loss)
+
+    def on_metrics(self, trainer: Trainer, phase: str, metrics: dict[str, float]) -> None:
+        self._close_bar()
+        if phase == "train":
+            self._train = metrics
+            return
+        top = f"top{trainer.topk[0]}_accuracy"
+        _log.info(
+            "epoch %d of %d: train loss %.4f, top-%d %.2f %%; val loss %.4f, top-%d %.2f %% (best %.2f); "
+            "lr %.4g; %.1f s, %.0f images/s",
+            trainer.epoch + 1, trainer.num_epochs, self._train["CELoss"], trainer.topk[0], self._train[top],
+            metrics["CELoss"], trainer.topk[0], metrics[top], metrics["best_val"],
+            trainer.lr, self._train["epoch_time"], self._train["images_per_second"],
+        )  # fmt: skip
+
+    def on_end(self, trainer: Trainer) -> None:
+        self._close_bar()
+
+    def _close_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+class MetricsFile(Callback):
+    """`metrics.jsonl`: one line an epoch and phase."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+
+    def on_metrics(self, trainer: Trainer, phase: str, metrics: dict[str, float]) -> None:
+        head = {"epoch": trainer.epoch, "step": trainer.step, "phase": phase, "lr": trainer.lr}
+        self.folder.add_metrics({**head, **metrics})
+
+
+class TensorBoard(Callback):
+    """Scalars and pictures of the wiring for TensorBoard.
+
+    Args:
+        folder: the run's folder.
+        adjacencies: gives the boolean (targets, sources) matrix of every wired layer.
+        macs: multiply-accumulates of one image, or None where they were not counted.
+        image_interval: epochs between two pictures of the wiring.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        adjacencies: Callable[[], Iterable[Tensor]],
+        macs: int | None,
+        image_interval: int = 10,
+    ) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # a second of import that evaluation does not need
+
+        self._writer: Any = SummaryWriter(str(folder.path))
+        self._adjacencies, self._image_interval = adjacencies, image_interval
+        self._macs = macs
+
+    def on_start(self, trainer: Trainer) -> None:
+        if self._macs is not None:
+            self._writer.add_scalar("flops/flops", self._macs, trainer.step)
+        if trainer.step == 0:
+            self._draw(0)
+
+    def on_metrics(self, trainer: Trainer, phase: str, metrics: dict[str, float]) -> None:
+        for name, value in metrics.items():
+            self._writer.add_scalar(f"{phase}/{name}", value, trainer.step)
+        if phase == "train":
+            self._writer.add_scalar("train/lr", trainer.lr, trainer.step)
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        done = trainer.epoch + 1
+        if done % self._image_interval == 0 or done == trainer.num_epochs:
+            self._draw(trainer.step)
+
+    def on_end(self, trainer: Trainer) -> None:
+        self._writer.close()
+
+    def _draw(self, step: int) -> None:
+        for index, adjacency in enumerate(self._adjacencies()):
+            picture = adjacency.unsqueeze(0).float()
+            self._writer.add_image(f"adjacency/non_zero_{index}", picture, step)
+
+
+class CheckpointSaver(Callback):
+    """`init.pt` before training, `last.pt` after each epoch and on a signal, `best.pt`, and `epoch_N.pt`.
+
+    Args:
+        folder: where to.
+        config: the experiment's keys and values, kept in each file.
+        interval: `epoch_N.pt` is written for every N that it divides, and so for 0.
+    """
+
+    def __init__(self, folder: CheckpointFolder, config: Mapping[str, Any], interval: int = 10) -> None:
+        self.folder, self.config, self.interval = folder, dict(config), interval
+
+    def on_start(self, trainer: Trainer) -> None:
+        if trainer.step == 0:
+            self.folder.save("init.pt", self._state(trainer, finished=False))
+
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        state = self._state(trainer, finished=True)
+        if trainer.epoch % self.interval == 0:
+            self.folder.save(f"epoch_{trainer.epoch}.pt", state)
+        if trainer.improved:
+            self.folder.save("best.pt", state)
+        self.folder.save(LAST, state)
+
+    def on_interrupt(self, trainer: Trainer) -> None:
+        self.folder.save(LAST, self._state(trainer, finished=False))
+        _log.info("saved %s; go on with --resume auto", self.folder.path / LAST)
+
+    def on_end(self, trainer: Trainer) -> None:
+        self.folder.close()
+
+    def _state(self, trainer: Trainer, finished: bool) -> dict[str, Any]:
+        return {
+            "model": trainer.model.state_dict(),
+            "optimizer": trainer.optimizer.state_dict(),
+            "last_epoch": trainer.epoch if finished else trainer.epoch - 1,
+            "best_val": trainer.best_val,
+            "iter": trainer.step,
+            "scheduler": {"step": trainer.step, "lr": trainer.lr},
+            "rng": rng_state(),
+            "config": self.config,
+            "epoch_progress": {
+                "batch": 0 if finished else trainer.batch,
+                "meter": None if finished else trainer.meter.state(),
+            },
+        }

@@ -1,0 +1,65 @@
+"""Putting a training back to where a checkpoint left it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from genutil.checkpoint import describe
+from genutil.errors import CheckpointError
+from genutil.schema import NetworkKeys, TrainingKeys, WiringKeys
+from genutil.seeding import restore_rng_state
+from trainers.trainer import Trainer
+
+_ORDER_KEYS = ("batch_size", "seed", "data", "data_args")
+"""What decides which images a batch holds: it must not change within an epoch."""
+_TRAINING_GROUPS = (WiringKeys, NetworkKeys, TrainingKeys)
+_log = logging.getLogger(__name__)
+
+
+def resume(trainer: Trainer, checkpoint: Mapping[str, Any], path: str, config: Mapping[str, Any]) -> None:
+    """Restore optimizer, progress and random numbers. The weights are in the model already.
+
+    Args:
+        trainer: the training, not yet started.
+        checkpoint: a checkpoint's content.
+        path: its file, for messages.
+        config: the experiment's keys and values; what differs from the checkpoint's is told.
+
+    Raises:
+        CheckpointError: the file holds weights alone, its optimizer does not fit, or it was saved within an
+            epoch whose batches would now be others.
+    """
+    if "optimizer" not in checkpoint:
+        raise CheckpointError(f"{path}: holds weights alone, so training cannot go on from it; take last.pt")
+    info = describe(checkpoint)
+    progress = checkpoint.get("epoch_progress") or {"batch": 0, "meter": None}
+    changed = _changed_keys(checkpoint.get("config") or {}, config)
+    moved = [key for key in _ORDER_KEYS if key in changed]
+    if progress["batch"] and moved:
+        message = f"was saved within an epoch, and {', '.join(moved)} changed since; go on with the old value"
+        raise CheckpointError(f"{path}: {message}")
+    for key, (before, now) in changed.items():
+        _log.warning("%s is %s now; in %s it was %s", key, now, path, before)
+    try:
+        trainer.optimizer.load_state_dict(checkpoint["optimizer"])
+        if "rng" in checkpoint:
+            restore_rng_state(checkpoint["rng"])
+        trainer.epoch = int(info.epoch if info.epoch is not None else -1) + 1
+        trainer.batch, trainer.step = int(progress["batch"]), int(info.step or 0)
+        trainer.best_val = info.best_val if info.best_val is not None else trainer.best_val
+        if progress["meter"] is not None:
+            trainer.meter.restore(progress["meter"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: its training state does not fit this experiment ({error})") from error
+    _log.info("going on from %s: epoch %d, step %d", path, trainer.epoch + 1, trainer.step)
+
+
+def _changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    relevant = {key for group in _TRAINING_GROUPS for key in group.model_fields} | set(_ORDER_KEYS)
+    return {
+        key: (before[key], now[key])
+        for key in now
+        if key in before and key in relevant and before[key] != now[key]
+    }

@@ -1,0 +1,58 @@
+"""Learning rates as pure functions of the number of optimizer steps already done.
+
+A schedule factory takes keys of the experiment by their names (and `steps_per_epoch`)
+and returns the function.
+A factory of your own is named in an experiment as `lr_scheduler: my_module:my_factory`.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from genutil.components import locate
+
+Schedule = Callable[[int], float]
+
+
+def multistep(
+    lr: float,
+    steps_per_epoch: int,
+    multistep_lr_milestones: Sequence[int],
+    multistep_lr_gamma: float,
+) -> Schedule:
+    """`lr`, multiplied by gamma at the start of each milestone's epoch (counted from 0)."""
+    milestones = list(multistep_lr_milestones)
+    return lambda step: lr * multistep_lr_gamma ** bisect_right(milestones, step // steps_per_epoch)
+
+
+def cosine(lr: float, steps_per_epoch: int, num_epochs: int) -> Schedule:
+    """½ · lr · (1 + cos(π t / T)) in update t = 1..T, T being the updates of the whole training."""
+    total = steps_per_epoch * num_epochs
+    return lambda step: 0.5 * lr * (1 + math.cos(math.pi * (step + 1) / total))
+
+
+def linear_decaying(lr: float, steps_per_epoch: int, num_epochs: int) -> Schedule:
+    """Lower by lr / T in every update t = 1..T: lr · (1 − t / T)."""
+    total = steps_per_epoch * num_epochs
+    return lambda step: lr * (1 - (step + 1) / total)
+
+
+def exp_decaying(lr: float, steps_per_epoch: int, exp_decaying_lr_gamma: float) -> Schedule:
+    """lr · gamma^epoch."""
+    return lambda step: lr * exp_decaying_lr_gamma ** (step // steps_per_epoch)
+
+
+SCHEDULES: dict[str, Callable[..., Schedule]] = {
+    "multistep": multistep,
+    "cosine": cosine,
+    "linear_decaying": linear_decaying,
+    "exp_decaying": exp_decaying,
+}
+
+
+def find_schedule(lr_scheduler: str) -> Callable[..., Any]:
+    """The factory of this name, or of `module:function`."""
+    return SCHEDULES.get(lr_scheduler) or locate(lr_scheduler, "lr_scheduler")
