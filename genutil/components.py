@@ -57,7 +57,12 @@ class Parts:
         """
         name = getattr(target, "__qualname__", repr(target))
         extra: Mapping[str, Any] = getattr(self.config, further) if further else {}
-        parameters = inspect.signature(target).parameters
+        try:
+            parameters = inspect.signature(target).parameters
+        except ValueError as error:  # some types written in C have none
+            raise ConfigError(
+                f"{name} does not tell its arguments; name a Python class or function"
+            ) from error
         takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
         strange = [key for key in extra if key not in parameters and not takes_any]
         if strange:

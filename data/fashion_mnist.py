@@ -1,0 +1,114 @@
+"""Fashion-MNIST: 70,000 pictures of clothes of 28×28 pixels in ten classes."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torchvision import datasets
+
+from data.loaders import ImageBatches
+from genutil.errors import DataError
+
+DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+FILES = {
+    "train images": ("train-images-idx3-ubyte", (60_000, 28, 28)),
+    "train labels": ("train-labels-idx1-ubyte", (60_000,)),
+    "test images": ("t10k-images-idx3-ubyte", (10_000, 28, 28)),
+    "test labels": ("t10k-labels-idx1-ubyte", (10_000,)),
+}
+MEAN, STD = 0.2190, 0.3318
+"""Of the 60,000 training images after padding to 32 pixels, over all pixels."""
+_log = logging.getLogger(__name__)
+
+
+class FashionMNIST:
+    """60,000 images to train on (cropped after padding by 4, mirrored), 10,000 to test; 3×32×32 pixels.
+
+    Source: H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST", arXiv 1708.07747.
+
+    Args:
+        data_dir: the four files, packed or not, are looked for in `<data_dir>/fashion_mnist`,
+            `<data_dir>/FashionMNIST/raw` and the folder of Debian's package dataset-fashion-mnist, else
+            downloaded to the second.
+        batch_size, test_batch_size: images of a training and of a test batch.
+        image_size: must be 32.
+        seed: of order, crops and flips.
+        device: where the images live (about 0.1 GB).
+
+    Raises:
+        DataError: the files are damaged, or absent and not to be downloaded.
+    """
+
+    name = "Fashion-MNIST"
+    num_classes = 10
+
+    def __init__(
+        self,
+        data_dir: str | Path,
+        batch_size: int,
+        test_batch_size: int | None = None,
+        image_size: int = 32,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if image_size != 32:
+            raise DataError(f"image_size: Fashion-MNIST images are padded to 32 pixels, not {image_size}")
+        folder = _find_or_download(Path(data_dir).expanduser())
+        read = {what: read_idx(_file(folder, name), shape) for what, (name, shape) in FILES.items()}
+        for part in ("train", "test"):
+            read[f"{part} images"] = F.pad(read[f"{part} images"].unsqueeze(1), (2, 2, 2, 2))
+            read[f"{part} labels"] = read[f"{part} labels"].long()
+        mean, std = [MEAN] * 3, [STD] * 3
+        self.train = ImageBatches(
+            read["train images"], read["train labels"], batch_size, mean, std,
+            shuffle=True, crop_padding=4, flip=True, seed=seed, device=device,
+        )  # fmt: skip
+        self.val = ImageBatches(
+            read["test images"], read["test labels"], test_batch_size or batch_size, mean, std, device=device
+        )
+
+
+def read_idx(path: Path, shape: tuple[int, ...]) -> torch.Tensor:
+    """The uint8 array of an IDX file, packed with gzip or not.
+
+    Raises:
+        DataError: the file is damaged, or holds something other than an array of this shape.
+    """
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); fetch it again") from error
+    # magic number: two zeros, type 8 (unsigned byte), number of axes; then their lengths, big-endian
+    header = bytes([0, 0, 8, len(shape)]) + np.array(shape, ">u4").tobytes()
+    if content[: len(header)] != header or len(content) != len(header) + int(np.prod(shape)):
+        raise DataError(f"{path}: is no IDX file of {' × '.join(map(str, shape))} bytes; fetch it again")
+    return torch.from_numpy(np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape).copy())
+
+
+def _find_or_download(data_dir: Path) -> Path:
+    raw = data_dir / "FashionMNIST" / "raw"
+    folders = (data_dir / "fashion_mnist", raw, DEBIAN_FOLDER)
+    for folder in folders:
+        if folder.is_dir() and all(_file(folder, name).is_file() for name, _ in FILES.values()):
+            return folder
+    _log.info("Fashion-MNIST is not in %s; downloading it", data_dir)
+    try:
+        datasets.FashionMNIST(str(data_dir), download=True)
+    except Exception as error:  # torchvision promises no exception types for what a network can do
+        places = "\n  ".join(str(folder) for folder in folders)
+        raise DataError(
+            f"Fashion-MNIST could not be downloaded ({error}), and its files are in none of\n  {places}\n"
+            "On Debian: apt-get install dataset-fashion-mnist. Elsewhere fetch the four .gz files from "
+            f"https://github.com/zalandoresearch/fashion-mnist into {folders[0]}."
+        ) from error
+    return raw
+
+
+def _file(folder: Path, name: str) -> Path:
+    packed = folder / f"{name}.gz"
+    return packed if packed.is_file() else folder / name

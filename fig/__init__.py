@@ -1,0 +1,1 @@
+"""Pictures and tables: programs that draw from the files a run leaves."""

@@ -1,0 +1,50 @@
+"""Choosing devices, before and after torch is there."""
+
+import logging
+
+import pytest
+import torch
+
+from genutil.devices import choose_device, select_gpus
+from genutil.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("gpus", "offered", "visible"),
+    [
+        (None, None, None),
+        (None, "3", "3"),
+        ([0, 2], None, "0,2"),
+        ([], None, ""),
+        ([], "4,5", ""),
+        ([1], "4,5", "5"),
+        ([0, 1], "GPU-a, GPU-b", "GPU-a,GPU-b"),
+    ],
+)
+def test_cuda_sees_the_chosen_devices(gpus, offered, visible):
+    environment = {} if offered is None else {"CUDA_VISIBLE_DEVICES": offered}
+    select_gpus(gpus, environment)
+    assert environment.get("CUDA_VISIBLE_DEVICES") == visible
+
+
+def test_a_device_that_the_cluster_did_not_grant():
+    with pytest.raises(ConfigError, match="gpus: 2 is not among the 2 devices of CUDA_VISIBLE_DEVICES=4,5"):
+        select_gpus([0, 2], {"CUDA_VISIBLE_DEVICES": "4,5"})
+
+
+def test_without_cuda_it_warns_once_and_uses_the_cpu(monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with caplog.at_level(logging.WARNING):
+        assert choose_device([0]).type == "cpu"
+        assert len(caplog.records) == 1
+        assert choose_device(None).type == choose_device([]).type == "cpu"
+        assert len(caplog.records) == 1
+
+
+def test_with_cuda(monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device([1]) == choose_device(None) == torch.device("cuda", 0)
+    assert choose_device([]).type == "cpu"
+    choose_device([0, 1])
+    assert "runs on the first of them only" in caplog.text

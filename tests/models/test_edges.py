@@ -1,0 +1,160 @@
+"""Edge rules: what is in use, what the gradient reaches, and when the selection is made anew."""
+
+import copy
+import io
+
+import pytest
+import torch
+
+from genutil.schema import KNOWN_GRAPHS
+from models.graphs import selection
+from models.graphs.edges import EDGE_RULES, AllEdges, EdgeRule, EdgeSpace, RandomEdges, TopEdges, find_rule
+from models.graphs.topk import top_mask
+
+
+def space(readable=None, acyclic=True):
+    return EdgeSpace(12, 10, num_inputs=2, num_outputs=4, acyclic=acyclic, readable=readable)
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Counts how often a selection is made."""
+    calls = []
+    real = TopEdges._select
+    monkeypatch.setattr(TopEdges, "_select", lambda self, weight: calls.append(1) or real(self, weight))
+    return calls
+
+
+def test_registry_holds_known_names_only():
+    assert set(EDGE_RULES) <= set(KNOWN_GRAPHS)
+    for name, rule in EDGE_RULES.items():
+        assert find_rule(name) is rule
+    with pytest.raises(ValueError, match="graph must be one of dnw, random, complete"):
+        find_rule("nothing")
+    with pytest.raises(ValueError, match="is no subclass of models"):
+        find_rule("torch.nn:Linear")
+
+
+def test_dnw_counts_and_gradients():
+    rule = TopEdges(space(), prune_rate=0.75)
+    used = rule()
+    assert used.shape == (12, 10, 1, 1)
+    assert int((used != 0).sum()) == 30 == int(rule.in_use().sum())
+    used.sum().backward()
+    assert torch.equal(rule.weight.grad, torch.ones_like(rule.weight))
+
+
+def test_complete_uses_every_edge():
+    rule = AllEdges(space())
+    assert rule() is rule.weight
+    assert rule.in_use().all()
+
+
+def test_random_pattern_of_acyclic_graphs():
+    """(in, out) = (2, 4): rows [: 4 i] of columns [2 + 4 (i − 1) : …] stay empty for i = 1, 2."""
+    rule = RandomEdges(space(), prune_rate=0.6)
+    mask = rule.mask.flatten(1)
+    assert set(mask.unique().tolist()) == {0.0, 1.0}
+    assert int(mask.sum()) == 120 - 72
+    assert not mask[:4, 2:6].any()
+    assert not mask[:8, 6:10].any()
+    free = RandomEdges(space(acyclic=False), prune_rate=0.0)
+    assert free.mask.all()
+
+
+def test_random_edges_are_fixed_and_alone_get_gradients():
+    rule = RandomEdges(space(), prune_rate=0.6)
+    rule().sum().backward()
+    assert torch.equal(rule.weight.grad, rule.mask)
+    assert torch.equal(rule.in_use(), rule.mask != 0)
+    assert "mask" in rule.state_dict()
+
+
+def test_readable_scope_never_wastes_an_edge():
+    readable = torch.zeros(12, 10, dtype=torch.bool)
+    readable[6:, :5] = True
+    rule = TopEdges(space(readable), prune_rate=0.75, edge_scope="readable")
+    assert int(rule.in_use().sum()) == 30
+    assert (rule.in_use().flatten(1) <= readable).all()
+    fewer = TopEdges(space(readable), prune_rate=0.5, edge_scope="readable")
+    assert torch.equal(fewer.in_use().flatten(1), readable)
+    assert set(rule.state_dict()) == {"weight"}
+    published = TopEdges(space(readable), prune_rate=0.75)
+    assert not (published.in_use().flatten(1) <= readable).all()
+
+
+def test_selected_once_for_as_long_as_the_weights_stay(counted):
+    rule = TopEdges(space(), prune_rate=0.75)
+    for _ in range(3):
+        rule().sum().backward()
+    assert len(counted) == 1
+
+
+@pytest.mark.parametrize("options", [{}, {"foreach": True}, {"fused": True}])
+def test_selected_anew_after_an_optimizer_step(counted, options):
+    rule = TopEdges(space(), prune_rate=0.75)
+    optimizer = torch.optim.SGD(rule.parameters(), lr=1.0, momentum=0.9, **options)
+    for step in range(1, 4):
+        used = rule()
+        assert len(counted) == step
+        assert torch.equal(used != 0, selected_anew(rule))
+        used.square().sum().backward()
+        optimizer.step()
+
+
+def selected_anew(rule):
+    return top_mask(rule.weight, 30)
+
+
+CHANGES = {
+    "load_state_dict": lambda rule, new: rule.load_state_dict({"weight": new}),
+    "in place": lambda rule, new: rule.weight.detach().copy_(new),
+    "data, in place": lambda rule, new: rule.weight.data.copy_(new),
+    "data, replaced": lambda rule, new: setattr(rule.weight, "data", new),
+    "parameter, replaced": lambda rule, new: setattr(rule, "weight", torch.nn.Parameter(new)),
+    "one row, by data": lambda rule, new: rule.weight.data[3].mul_(100),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_selected_anew_after_any_other_change(change):
+    rule = TopEdges(space(), prune_rate=0.75)
+    rule()
+    change(rule, torch.randn(12, 10, 1, 1))
+    assert torch.equal(rule() != 0, selected_anew(rule))
+
+
+def test_the_selection_is_neither_saved_nor_copied():
+    rule = TopEdges(space(), prune_rate=0.75)
+    rule()
+    assert set(rule.state_dict()) == {"weight"}
+    twin = copy.deepcopy(rule)
+    assert twin._selection._mask is None
+    twin.weight.data.neg_().add_(0.1)
+    assert torch.equal(twin() != 0, selected_anew(twin))
+    buffer = io.BytesIO()
+    torch.save(rule, buffer)
+    buffer.seek(0)
+    assert torch.equal(torch.load(buffer, weights_only=False)(), rule())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("sources", [1, 2, 3, 8])
+def test_row_sums_see_every_type_and_width(dtype, sources):
+    weight = torch.randn(4, sources, 1, 1).to(dtype)
+    before = selection._row_sums(weight)
+    weight[2, 0] += 1
+    assert not torch.equal(before, selection._row_sums(weight))
+
+
+def test_selection_in_inference_mode():
+    with torch.inference_mode():
+        rule = TopEdges(space(), prune_rate=0.75)
+        assert int((rule() != 0).sum()) == 30
+        rule.weight.mul_(-1).add_(0.05)
+        assert torch.equal(rule() != 0, selected_anew(rule))
+
+
+def test_a_rule_without_forward_says_so():
+    with pytest.raises(NotImplementedError, match=r"must define forward\(\)"):
+        EdgeRule(space())()

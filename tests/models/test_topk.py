@@ -1,0 +1,156 @@
+"""Selection: exact counts, ties, types; the straight-through gradient; the swap claim of the paper."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from genutil.errors import NotFiniteError
+from models.graphs import topk
+from models.graphs.topk import choose_top_edges, num_kept, straight_through, top_mask
+
+FLOATS = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+
+
+def by_definition(weight, count):
+    """Sort by falling magnitude; of equals the lower index comes first; mark the first `count`."""
+    values = weight.flatten().double().abs().tolist()
+    order = sorted(range(len(values)), key=lambda index: (-values[index], index))
+    mask = torch.zeros(len(values), dtype=torch.bool)
+    mask[order[:count]] = True
+    return mask.view(weight.shape)
+
+
+WEIGHTS = npst.arrays(
+    np.float64,
+    npst.array_shapes(min_dims=1, max_dims=4, max_side=9),
+    # few distinct values, so that ties are the rule; and wild ones
+    elements=st.one_of(st.integers(-3, 3).map(float), st.floats(-1e30, 1e30), st.just(-0.0)),
+)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@given(data=st.data(), values=WEIGHTS)
+@settings(max_examples=60, deadline=None)
+def test_selection_is_the_definition(dtype, data, values):
+    weight = torch.from_numpy(values).to(dtype)
+    count = data.draw(st.integers(0, weight.numel()))
+    mask = top_mask(weight, count)
+    assert mask.dtype == torch.bool
+    assert int(mask.sum()) == count
+    assert torch.equal(mask, by_definition(weight, count))
+    if 0 < count < weight.numel():  # what runs on a GPU gives the same
+        on_device = topk._select_on_device(weight.flatten(), count).view(weight.shape)
+        assert torch.equal(mask, on_device)
+
+
+def test_ties_go_to_the_lowest_index():
+    weight = torch.tensor([[1.0, -2.0, 2.0], [2.0, -1.0, 2.0]])
+    assert top_mask(weight, 3).tolist() == [[False, True, True], [True, False, False]]
+
+
+def test_infinite_weights_are_the_strongest():
+    assert top_mask(torch.tensor([1.0, -torch.inf, 2.0]), 1).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("select", [choose_top_edges, lambda w, rate: topk_on_device(w, rate)])
+def test_nan_is_refused(rate, select):
+    weight = torch.randn(5, 4)
+    weight[2, 1] = torch.nan
+    with pytest.raises(ValueError, match="NaN"):
+        select(weight, rate)
+    with pytest.raises(NotFiniteError):
+        select(weight, rate)
+
+
+def topk_on_device(weight, rate):
+    count = num_kept(weight.numel(), rate)
+    if count in (0, weight.numel()):
+        return top_mask(weight, count)
+    return topk._select_on_device(weight.flatten(), count)
+
+
+def test_rates():
+    weight = torch.randn(8, 10)
+    assert torch.equal(choose_top_edges(weight, 0.0), weight)
+    assert torch.equal(choose_top_edges(weight, 1.0), torch.zeros_like(weight))
+    for rate in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match=r"prune_rate must be within 0\.\.1"):
+            choose_top_edges(weight, rate)
+    with pytest.raises(ValueError, match="cannot choose 81 of 80"):
+        top_mask(weight, 81)
+
+
+@pytest.mark.parametrize(
+    ("numel", "rate", "kept"), [(640_000, 0.95, 32_000), (10, 0.77, 3), (3, 0.5, 2), (0, 0.5, 0)]
+)
+def test_number_kept(numel, rate, kept):
+    assert num_kept(numel, rate) == kept
+
+
+def test_empty_and_strided_weights():
+    assert top_mask(torch.empty(0, 3), 0).shape == (0, 3)
+    weight = torch.randn(6, 5).t()
+    assert torch.equal(top_mask(weight, 7), by_definition(weight, 7))
+
+
+def test_the_mask_shares_nothing_with_the_weight():
+    weight = torch.randn(4, 4)
+    before = weight.clone()
+    mask = top_mask(weight, 16)
+    mask[:] = False
+    assert torch.equal(weight, before)
+    chosen = choose_top_edges(weight, 0.0)
+    chosen.add_(1)
+    assert torch.equal(weight, before)
+
+
+def test_straight_through_gradient_on_four_by_four():
+    """∂L/∂w is full; ∂L/∂z goes over the edges in use alone."""
+    weight = torch.arange(1.0, 17.0).reshape(4, 4).requires_grad_()
+    sources = torch.tensor([1.0, -2.0, 3.0, 0.5], requires_grad=True)
+    g = torch.tensor([1.0, 10.0, 100.0, 1000.0])
+    used = choose_top_edges(weight, 0.75)  # keeps 13, 14, 15, 16: the last row
+    assert used.tolist() == [[0.0] * 4] * 3 + [[13.0, 14.0, 15.0, 16.0]]
+    (used @ sources).backward(g)
+    assert torch.equal(weight.grad, torch.outer(g, sources.detach()))
+    assert torch.equal(sources.grad, 1000 * torch.tensor([13.0, 14.0, 15.0, 16.0]))
+
+
+def test_unused_infinite_weights_leave_plain_zeros():
+    used = straight_through(torch.tensor([-torch.inf, -1.0]), torch.tensor([False, False]))
+    assert used.tolist() == [0.0, 0.0]
+    assert not torch.signbit(used).any()
+
+
+@given(seed=st.integers(0, 2**32 - 1), alpha=st.floats(0.01, 1.0))
+@settings(max_examples=300, deadline=None)
+def test_swapped_edges_improve_the_alignment(seed, alpha):
+    """Claim of the paper: an edge i that replaces j into the same node serves the node's wish better.
+
+    After an update that keeps both signs, with the removed weight keeping at least half of its magnitude,
+    w̃_i ⟨Z_i, g⟩ > w̃_j ⟨Z_j, g⟩ where g = −α ∂L/∂I.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    states = torch.randn(6, 9, dtype=torch.float64, generator=generator)  # 6 sources, maps of 9 pixels
+    weight = torch.randn(6, dtype=torch.float64, generator=generator).requires_grad_()
+    wish = torch.randn(9, dtype=torch.float64, generator=generator)
+    before = choose_top_edges(weight, 0.5)
+    (-(before @ states) @ wish).backward()  # ∂L/∂I = −wish
+    updated = (weight - alpha * weight.grad).detach()
+    old, new = before.detach() != 0, top_mask(updated, 3)
+    kept_sign = updated * weight.detach() > 0
+    half = updated.abs() >= 0.5 * weight.detach().abs()
+    pairs = [
+        (i, j)
+        for i in range(6)
+        for j in range(6)
+        if new[i] and not old[i] and old[j] and not new[j] and kept_sign[i] and kept_sign[j] and half[j]
+    ]
+    assume(pairs)
+    use = alpha * states @ wish
+    for i, j in pairs:
+        assert updated[i] * use[i] > updated[j] * use[j]

@@ -1,0 +1,296 @@
+"""The loop as a user meets it: runs of the command on tiny data, resumed, stopped, killed, diverged."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+import runner
+from genutil.checkpoint import load_weights, read_checkpoint
+from genutil.config import load_config
+from models import build_model
+from tests.conftest import ROOT
+
+
+def run(path, *argv):
+    return runner.main([f"app:{path}", *argv])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "checkpoints" / "tiny"
+
+
+def lines(tmp_path):
+    (path,) = (tmp_path / "runs").glob("*/metrics.jsonl")
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def same(first, second):
+    if isinstance(first, torch.Tensor):
+        return first.dtype == second.dtype and torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(same(first[key], second[key]) for key in first)
+    if isinstance(first, (list, tuple)):
+        return len(first) == len(second) and all(map(same, first, second))
+    return first == second
+
+
+def test_what_a_run_leaves(write_app, tmp_path, folder, capsys):
+    assert run(write_app(), "--num_epochs", "11") == 0
+    assert {file.name for file in folder.glob("*.pt")} == {
+        "init.pt", "epoch_0.pt", "epoch_10.pt", "last.pt", "best.pt"
+    }  # fmt: skip
+    metrics = lines(tmp_path)
+    assert [(line["epoch"], line["phase"]) for line in metrics] == [
+        (epoch, phase) for epoch in range(11) for phase in ("train", "val")
+    ]
+    assert metrics[-1]["step"] == 33
+    assert metrics[-2]["lr"] == pytest.approx(0, abs=1e-12)
+    (run_folder,) = (tmp_path / "runs").iterdir()
+    assert run_folder.name.startswith("tiny+num_epochs=11-2")
+    results = json.loads((run_folder / "results.json").read_text())
+    assert results["top1_accuracy"] == metrics[-1]["top1_accuracy"]
+    assert results["best_val"] == max(line["top1_accuracy"] for line in metrics if line["phase"] == "val")
+    assert (results["edges"], results["epochs"], results["steps"], results["seed"]) == (640, 11, 33, 0)
+    assert torch.__version__.startswith(results["versions"]["torch"])
+    assert results["config"]["num_epochs"] == 11
+    assert load_config(run_folder / "config.yml").num_epochs == 11
+    assert load_config(run_folder / "config.yml").name == "tiny"
+    printed = capsys.readouterr().out
+    assert "top1_accuracy" in printed
+    assert str(run_folder) in printed
+
+
+def test_tensorboard_tags(write_app, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run(write_app(), "--num_epochs", "1")
+    (run_folder,) = (tmp_path / "runs").iterdir()
+    events = EventAccumulator(str(run_folder))
+    events.Reload()
+    tags = events.Tags()
+    assert {
+        "train/CELoss", "train/top1_accuracy", "train/top5_accuracy", "train/epoch_time", "train/lr",
+        "val/CELoss", "val/top1_accuracy", "val/best_val", "flops/flops",
+    } <= set(tags["scalars"])  # fmt: skip
+    assert tags["images"] == ["adjacency/non_zero_0"]
+    picture = events.Images("adjacency/non_zero_0")[0]
+    assert (picture.width, picture.height) == (80, 80)
+
+
+def test_skip_profiling_leaves_out_the_macs(write_app, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run(write_app(), "--num_epochs", "1", "--skip_profiling")
+    events = EventAccumulator(str(next((tmp_path / "runs").iterdir())))
+    events.Reload()
+    assert "flops/flops" not in events.Tags()["scalars"]
+
+
+@pytest.mark.parametrize("graph", ["dnw", "random"])
+def test_two_epochs_are_one_and_one_resumed(write_app, tmp_path, graph):
+    path = write_app(graph=graph, nestorov=True)
+    assert run(path, "--name", "whole") == 0
+    checkpoints = tmp_path / "checkpoints"
+    assert run(path, "--name", "parts", "--resume", str(checkpoints / "whole" / "epoch_0.pt")) == 0
+    whole, parts = (read_checkpoint(checkpoints / name / "last.pt") for name in ("whole", "parts"))
+    for key in ("model", "optimizer", "last_epoch", "best_val", "iter", "scheduler", "rng"):
+        assert same(whole[key], parts[key]), key
+
+
+def start(path, *argv):
+    code = "import torch, sys, runner; torch.set_num_threads(1); sys.exit(runner.main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, f"app:{path}", *argv]
+    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def wait_for_line(process, text):
+    for line in process.stderr:
+        if text in line:
+            return
+    raise AssertionError(f"the run ended without saying {text!r}")
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_after_the_step_and_resuming_is_exact(write_app, tmp_path, folder, signum):
+    path = write_app(num_epochs=40, log_interval=4, data_args={"num_images": 200}, momentum=0.5)
+    process = start(path)
+    wait_for_line(process, "epoch 1, step 28")  # within the second epoch of 25 steps
+    process.send_signal(signum)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signum
+    assert "go on with --resume auto" in errors
+    assert "Traceback" not in errors
+    stopped = read_checkpoint(folder / "last.pt")
+    assert 28 <= stopped["iter"] < 1000
+    assert run(path, "--resume", "auto") == 0
+    resumed = read_checkpoint(folder / "last.pt")
+    assert run(path, "--name", "undisturbed") == 0
+    whole = read_checkpoint(tmp_path / "checkpoints" / "undisturbed" / "last.pt")
+    for key in ("model", "optimizer", "iter", "best_val"):
+        assert same(resumed[key], whole[key]), key
+    stopped_at = stopped["last_epoch"] + 1
+    by_run = {}
+    for file in (tmp_path / "runs").glob("*/metrics.jsonl"):
+        for text in file.read_text().splitlines():
+            line = json.loads(text)
+            if line["phase"] == "train" and line["epoch"] == stopped_at:
+                by_run[file.parent.name] = line["CELoss"]
+    assert len(set(by_run.values())) == 1  # the interrupted epoch's mean is exact as well
+    assert len(by_run) == 2
+
+
+def test_kill_leaves_a_loadable_checkpoint_or_none(write_app, folder):
+    path = write_app(num_epochs=2000, log_interval=1, data_args={"num_images": 16})
+    for delay in (0.0, 0.13, 0.31):
+        process = start(path, "--resume", "auto")
+        wait_for_line(process, "epoch ")
+        time.sleep(delay)
+        process.kill()
+        process.communicate(timeout=60)
+        last = folder / "last.pt"
+        if last.exists():
+            model = build_model(load_config(path))
+            assert load_weights(last, model).epoch >= 0
+    assert (folder / "last.pt").exists()
+
+
+def test_divergence_stops_with_advice_and_keeps_the_last_good_checkpoint(write_app, folder, capsys):
+    assert run(write_app()) == 0
+    good = (folder / "last.pt").read_bytes()
+    assert (
+        run(write_app(), "--data", "tests.tiny_data:BrokenData", "--resume", "auto", "--num_epochs", "4") == 2
+    )
+    errors = capsys.readouterr().err
+    assert "try a smaller lr" in errors
+    assert (folder / "last.pt").read_bytes() == good
+
+
+@pytest.mark.parametrize("graph", ["dnw", "complete"])
+def test_divergence_of_the_loss(write_app, folder, capsys, graph):
+    path = write_app(graph=graph, prune_rate=0.0)
+    assert run(path, "--data", "tests.tiny_data:BrokenData", "--log_interval", "1") == 2
+    assert "nan" in capsys.readouterr().err.lower()
+    assert not (folder / "last.pt").exists()
+
+
+def test_earlier_checkpoints_are_kept_aside(write_app, tmp_path, folder, caplog):
+    path = write_app()
+    run(path)
+    first = (folder / "best.pt").read_bytes()
+    run(path)
+    assert (tmp_path / "checkpoints" / "tiny.1" / "best.pt").read_bytes() == first
+    assert "are kept in" in caplog.text
+    run(path, "--resume", "auto", "--num_epochs", "3")
+    assert not (tmp_path / "checkpoints" / "tiny.2").exists()
+
+
+def test_two_runs_cannot_write_to_one_folder(write_app, tmp_path, folder, capsys):
+    from genutil.checkpoint_folder import CheckpointFolder
+
+    held = CheckpointFolder(folder)
+    assert run(write_app()) == 2
+    assert "another run is writing its checkpoints here; give this one a --name" in capsys.readouterr().err
+    held.close()
+    assert run(write_app()) == 0
+
+
+def test_resume_auto_without_a_checkpoint(write_app, capsys):
+    assert run(write_app(), "--resume", "auto", "--num_epochs", "1") == 0
+    assert run(write_app("other.yml"), "--resume", "auto", "--evaluate") == 2
+    assert "train this experiment first" in capsys.readouterr().err
+
+
+def test_evaluation_gives_the_last_validation(write_app, tmp_path, folder):
+    path = write_app()
+    run(path)
+    last = lines(tmp_path)[-1]
+    assert run(path, "--resume", str(folder / "last.pt"), "--evaluate") == 0
+    (file,) = (tmp_path / "runs").glob("*evaluate=True*/results.json")
+    results = json.loads(file.read_text())
+    assert results["CELoss"] == pytest.approx(last["CELoss"])
+    assert results["top1_accuracy"] == last["top1_accuracy"]
+
+
+def test_a_finished_training_resumed_is_evaluated(write_app, folder, capsys):
+    run(write_app())
+    assert run(write_app(), "--resume", "auto") == 0
+    assert "top1_accuracy" in capsys.readouterr().out
+
+
+def test_resuming_tells_what_changed_and_refuses_other_batches(write_app, tmp_path, folder, caplog, capsys):
+    path = write_app()
+    run(path)
+    run(path, "--resume", "auto", "--num_epochs", "3", "--lr", "0.2")
+    assert "lr is 0.2 now" in caplog.text
+    state = read_checkpoint(folder / "last.pt")
+    state["epoch_progress"] = {"batch": 1, "meter": None}
+    torch.save(state, folder / "last.pt")
+    assert run(path, "--resume", "auto", "--num_epochs", "9", "--batch_size", "4") == 2
+    assert "was saved within an epoch, and batch_size changed since" in capsys.readouterr().err
+
+
+def test_weights_alone_cannot_be_resumed_but_evaluated(write_app, tmp_path, folder, capsys):
+    path = write_app()
+    run(path)
+    alone = tmp_path / "alone.pt"
+    torch.save({"model": read_checkpoint(folder / "best.pt")["model"]}, alone)
+    assert run(path, "--resume", str(alone), "--evaluate") == 0
+    assert run(path, "--resume", str(alone)) == 2
+    assert "holds weights alone" in capsys.readouterr().err
+
+
+def test_a_wrong_checkpoint_is_refused_before_data_is_loaded(write_app, capsys):
+    path = write_app(data="tests.no_such_module:Data")
+    assert run(path, "--resume", "gone.pt") == 2
+    assert "gone.pt: there is no such file" in capsys.readouterr().err
+
+
+def test_settings_without_effect_are_told(write_app, caplog):
+    run(write_app(graph="random", edge_scope="readable", width_mult=0.5), "--num_epochs", "1")
+    assert "no effect in this experiment: edge_scope, width_mult" in caplog.text
+
+
+def test_parts_of_one_s_own(write_app, tmp_path, monkeypatch, capsys):
+    (tmp_path / "mine.py").write_text(
+        "import torch\n"
+        "def adam(parameters, lr): return torch.optim.Adam(parameters, lr)\n"
+        "def flat(lr): return lambda step: lr\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert run(write_app(optimizer="mine:adam", lr_scheduler="mine:flat", lr=0.01)) == 0
+    assert run(write_app(optimizer="mine:adamw")) == 2
+    assert "optimizer: module mine has no adamw; did you mean adam?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--model", "models.graphs.neuralgraph:StaticGraph"], "has no StaticGraph"),
+        (["--model", "nowhere:Model"], "there is no module nowhere"),
+        (["--layers", "6"], "StaticNeuralGraph: layers must be at least 2 and divide"),
+        (["--model_args", "depth=3"], "takes no argument depth"),
+        (["--data_args", "num_image=3"], "takes no argument num_image; did you mean num_images?"),
+        (["--data_args", "num_images=many"], "num_images Input should be a valid integer"),
+        (["--model", "collections:Counter"], "is no torch.nn.Module"),
+        (["--model", "collections:OrderedDict"], "OrderedDict does not tell its arguments"),
+        (["--momentum", "0", "--nesterov"], "sgd: Nesterov momentum requires"),
+        (["--graph", "torch.nn:Linear"], "is no subclass of models.graphs.edges.EdgeRule"),
+    ],
+)
+def test_wrong_parts(write_app, capsys, argv, message):
+    assert run(write_app(), *argv) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_unwritable_folders(write_app, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert run(write_app(), "--save_dir", str(tmp_path / "file")) == 2
+    assert "cannot be used for checkpoints" in capsys.readouterr().err
+    assert run(write_app(), "--log_dir", str(tmp_path / "file")) == 2
+    assert "cannot be written to" in capsys.readouterr().err
