@@ -1,0 +1,75 @@
+"""Batches from memory against the usual torchvision pipeline: PIL images, transforms, a DataLoader.
+
+    python -m benchmarks.data_loading [--rounds N] [--images N]
+
+Images are random bytes of CIFAR-10's size. Both pipelines shuffle, crop after padding by 4, mirror and
+normalise.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+from torchvision.transforms.functional import to_pil_image
+
+from benchmarks.machine import header, measure
+from data.cifar10 import MEAN, STD
+from data.loaders import ImageBatches
+
+BATCH_SIZE = 512
+
+
+class PILImages(Dataset[tuple[torch.Tensor, int]]):
+    """What torchvision's CIFAR10 does: an array becomes a PIL image, which is transformed, one by one."""
+
+    def __init__(self, images: torch.Tensor) -> None:
+        self.arrays = images.permute(0, 2, 3, 1).contiguous().numpy()
+        self.transform = transforms.Compose(
+            [
+                transforms.RandomCrop(32, padding=4),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize(MEAN, STD),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.arrays)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.transform(to_pil_image(self.arrays[index])), index % 10
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--images", type=int, default=20_000)
+    options = parser.parse_args()
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (options.images, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    ours = ImageBatches(
+        images, torch.arange(options.images) % 10, BATCH_SIZE, MEAN, STD,
+        shuffle=True, crop_padding=4, flip=True,
+    )  # fmt: skip
+    loaders = {
+        f"torchvision, {workers} workers": DataLoader(
+            PILImages(images), BATCH_SIZE, shuffle=True, num_workers=workers, persistent_workers=workers > 0
+        )
+        for workers in (0, 2)
+    }
+    candidates = {name: lambda loader=loader: [None for _ in loader] for name, loader in loaders.items()}
+    candidates["in memory"] = lambda: [None for _ in ours.batches(0)]
+    print(header("An epoch of augmented batches"))
+    times = measure(candidates, options.rounds)
+    print(f"rounds: {options.rounds}, {options.images:,} images, batches of {BATCH_SIZE}\n")
+    print("| pipeline | epoch, median (low to high) | images/s | in memory is faster by |\n|---|---|---|---|")
+    for name, spread in times.items():
+        ratio = spread.median / times["in memory"].median
+        print(f"| {name} | {spread} | {options.images / spread.median:,.0f} | {ratio:.1f}× |")
+
+
+if __name__ == "__main__":
+    main()

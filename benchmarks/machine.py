@@ -1,0 +1,72 @@
+"""What every benchmark prints above its numbers, and how it measures."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from genutil.reporting import commit, environment
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Seconds of repeated runs."""
+
+    low: float
+    median: float
+    high: float
+    count: int
+
+    def __str__(self) -> str:
+        return f"{1e3 * self.median:.2f} ms ({1e3 * self.low:.2f} to {1e3 * self.high:.2f})"
+
+
+def describe() -> dict[str, str]:
+    """Processor, threads, versions and commit, by name."""
+    versions = environment()["versions"]
+    return {
+        "processor": _processor(),
+        "cores": str(os.cpu_count()),
+        "threads": str(torch.get_num_threads()),
+        "versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
+        "commit": commit() or "unknown",
+    }
+
+
+def header(title: str) -> str:
+    """The benchmark's title and the machine, one line each."""
+    return "\n".join([f"# {title}", *(f"{name}: {value}" for name, value in describe().items())])
+
+
+def measure(
+    candidates: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1
+) -> dict[str, Spread]:
+    """Time the candidates in turn, round by round, so that a busy machine slows all of them."""
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    for number in range(warm_up + rounds):
+        for name, run in candidates.items():
+            started = time.perf_counter()
+            run()
+            if number >= warm_up:
+                seconds[name].append(time.perf_counter() - started)
+    return {
+        name: Spread(min(taken), statistics.median(taken), max(taken), rounds)
+        for name, taken in seconds.items()
+    }
+
+
+def _processor() -> str:
+    """The model's name, and its family where a virtual machine hides the number."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
