@@ -156,11 +156,12 @@ def _parser() -> argparse.ArgumentParser:
     for group in GROUPS:
         section = parser.add_argument_group(str(group.__doc__))
         for key, field in group.model_fields.items():
-            section.add_argument(f"--{key}", nargs="*", metavar=_metavar(field), help=_help(key, field))
+            section.add_argument(f"--{key}", nargs="*", metavar=metavar(field), help=explain(key, field))
     return parser
 
 
-def _metavar(field: Any) -> str:
+def metavar(field: Any) -> str:
+    """What a key takes, as `--help` shows it."""
     choices = (field.json_schema_extra or {}).get("choices")
     if choices:
         return "|".join(choices)
@@ -177,7 +178,8 @@ def _plain(annotation: Any) -> Any:
     return origin if origin is dict else _plain(get_args(annotation)[0])
 
 
-def _help(key: str, field: Any) -> str:
+def explain(key: str, field: Any) -> str:
+    """What a key means, its range and default, with `%` doubled for argparse."""
     names = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
     limits = [
         f"{sign} {getattr(item, name)}"

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.graphs.complexity import LayerComplexity
+from models.graphs.complexity import LayerComplexity, wired_layers
+from models.graphs.edges import EdgeRule
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class Profile:
 def profile(model: nn.Module, image_size: int | None = None) -> Profile:
     """Count a network's weights in use and its MACs for one image.
 
-    A wired network knows its own cost (`complexity()`). Of any other network the convolutions and linear
-    layers are counted while one black image runs through it.
+    A network that knows its own cost (`complexity()`) is asked. Of any other one the convolutions and linear
+    layers are counted while one black image runs through it, and its `wired_layers()` are added.
 
     Args:
         model: the network.
@@ -82,5 +83,7 @@ def _count_dense(model: nn.Module, image_size: int) -> list[LayerComplexity]:
     own = {
         name: sum(parameter.numel() for parameter in module.parameters(recurse=False))
         for name, module in model.named_modules()
+        if not isinstance(module, EdgeRule)
     }
-    return [LayerComplexity(name, params, macs.get(name, 0)) for name, params in own.items() if params]
+    layers = [LayerComplexity(name, params, macs.get(name, 0)) for name, params in own.items() if params]
+    return layers + [layer.complexity() for layer in wired_layers(model)]

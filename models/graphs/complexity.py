@@ -40,6 +40,7 @@ class WiredLayer:
         readable: (targets, sources), the edges that the forward pass reads; None: all.
         passes: how often a forward pass runs the graph; for a graph in continuous time one evaluation of its
             dynamics is counted, since the solver decides how many there are.
+        filter_weights: weights of the filter that each source node has for itself; 9 for a 3×3 convolution.
     """
 
     name: str
@@ -47,18 +48,19 @@ class WiredLayer:
     map_size: int
     readable: Tensor | None = None
     passes: int = 1
+    filter_weights: int = 9
 
     def adjacency(self) -> Tensor:
         """Boolean (targets, sources): the edges in use."""
         return self.rule.in_use().flatten(1)
 
     def complexity(self) -> LayerComplexity:
-        """Edges in use and a 3×3 filter for each node with an outgoing edge."""
+        """Edges in use, and the filter of each node with an outgoing edge."""
         in_use = self.adjacency()
         edges = int(in_use.sum())
         read = in_use if self.readable is None else in_use & self.readable.to(in_use.device)
-        params = edges + 9 * int(in_use.any(dim=0).sum())
-        macs = int(read.sum()) + 9 * int(read.any(dim=0).sum())
+        params = edges + self.filter_weights * int(in_use.any(dim=0).sum())
+        macs = int(read.sum()) + self.filter_weights * int(read.any(dim=0).sum())
         return LayerComplexity(
             self.name, params, macs * self.map_size**2 * self.passes, in_use.numel(), edges
         )

@@ -1,0 +1,26 @@
+"""The program of `make quickstart`, at reduced length."""
+
+import re
+
+from fig import quickstart
+
+
+def test_both_wirings_are_trained_and_told_as_measured(tmp_path, capfd):
+    options = ["--num_epochs", "1", "--save_dir", str(tmp_path / "c"), "--log_dir", str(tmp_path / "r")]
+    assert quickstart.main(options) == 0
+    printed = capfd.readouterr().out
+    lines = [line for line in printed.splitlines() if line.startswith("|")]
+    assert len({len(line) for line in lines}) == 1
+    assert [line.count("|") for line in lines] == [6] * 4
+    assert "random graph, fixed" in lines[2]
+    assert "DNW, discovered" in lines[3]
+    assert all("32,000" in line for line in lines[2:])
+    accuracies = [float(re.search(r"([\d.]+) %", line)[1]) for line in lines[2:]]
+    assert all(20 < accuracy <= 100 for accuracy in accuracies)
+    for folder in re.findall(r"^  (/.*)$", printed, re.MULTILINE):
+        assert (tmp_path / "r") in type(tmp_path)(folder).parents
+
+
+def test_a_failing_run_ends_the_quickstart(capfd):
+    assert quickstart.main(["--lr", "-1"]) == 2
+    assert "lr: must be greater than 0" in capfd.readouterr().err

@@ -1,0 +1,56 @@
+"""Counting what a network costs."""
+
+import pytest
+import torch
+from torch import nn
+
+from models.graphs.complexity import LayerComplexity, WiredLayer, wired_layers
+from models.graphs.edges import EdgeSpace, RandomEdges
+from models.profiling import profile
+
+
+def test_edges_and_filters_of_live_sources():
+    rule = RandomEdges(EdgeSpace(4, 3, 1, 1), prune_rate=0.5)
+    rule.mask.zero_()
+    rule.mask[1, 0] = rule.mask[2, 0] = rule.mask[3, 2] = 1
+    readable = torch.ones(4, 3, dtype=torch.bool)
+    readable[3] = False
+    layer = WiredLayer("graph", rule, map_size=5, readable=readable, passes=2)
+    assert layer.complexity() == LayerComplexity("graph", 3 + 9 * 2, (2 + 9) * 25 * 2, 12, 3)
+
+
+class Dense(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(8)
+        self.linear = nn.Linear(8, 10)
+
+    def forward(self, images):
+        return self.linear(self.norm(self.conv(images)).mean((2, 3)))
+
+
+def test_dense_networks_are_counted_while_they_run():
+    model = Dense().train()
+    counted = profile(model, image_size=16)
+    assert counted.params == 216 + 16 + 90
+    assert counted.macs == 216 * 64 + 80
+    assert counted.edges == 0
+    assert wired_layers(model) == []
+    assert model.training
+    assert not model.conv._forward_hooks
+    assert model.norm.num_batches_tracked == 0
+    with pytest.raises(ValueError, match="Dense has no image_size"):
+        profile(model)
+
+
+def test_tiny_classifiers_run_at_their_own_size_only():
+    class Sized(Dense):
+        image_size = 32
+
+        def complexity(self):
+            return [LayerComplexity("all", 1, 2)]
+
+    assert profile(Sized(), 32).macs == 2
+    with pytest.raises(ValueError, match="runs at 32 pixels only, not at 64"):
+        profile(Sized(), 64)

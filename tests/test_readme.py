@@ -1,0 +1,132 @@
+"""The README and docs: every command in them is run, every example in them works."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import runner
+from genutil.cli import parse_command_line
+from genutil.keys_page import keys_page
+from tests.conftest import ROOT
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(language):
+    text = "\n".join(page.read_text() for page in PAGES)
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def commands():
+    lines = [line.partition(" #")[0].strip() for block in blocks("bash") for line in block.splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+COMMANDS = commands()
+RUNNER = [command for command in COMMANDS if command.startswith("python runner.py")]
+DIGITS = [command for command in RUNNER if "apps/quickstart/digits" in command]
+
+
+def examples():
+    """{file name: text} of the code blocks that begin with their file's name."""
+    found = {}
+    for block in blocks("python") + blocks("yaml"):
+        first = block.splitlines()[0].removeprefix("# ")
+        if first.startswith("my_"):
+            found[first] = block
+    return found
+
+
+def test_keys_page_is_up_to_date():
+    assert (ROOT / "docs" / "keys.md").read_text() == keys_page()
+
+
+def test_digits_commands_run_in_their_order(tmp_path, monkeypatch, capsys):
+    """At one epoch, in folders of the test's own; `checkpoints/` of the page is the test's."""
+    monkeypatch.chdir(ROOT)
+    assert len(DIGITS) >= 6
+    for command in DIGITS:
+        argv = shlex.split(command)[2:]
+        argv = [word.replace("checkpoints/", f"{tmp_path}/checkpoints/") for word in argv]
+        if "--num-epochs" not in argv:
+            argv += ["--num_epochs", "1"]
+        argv += ["--save_dir", f"{tmp_path}/checkpoints", "--log_dir", f"{tmp_path}/runs"]
+        assert runner.main(argv) == 0, (command, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    "command", [c for c in RUNNER if c not in DIGITS and "my_" not in c and "--help" not in c]
+)
+def test_commands_for_larger_data_resolve(command, monkeypatch):
+    """These need downloads or hours; test_apps.py builds and trains each of them for a step."""
+    monkeypatch.chdir(ROOT)
+    config = parse_command_line(shlex.split(command)[2:]).config
+    assert config.name in command
+
+
+def test_own_parts_of_the_page_train(tmp_path):
+    for name, text in examples().items():
+        (tmp_path / name).write_text(text)
+    assert {"my_edges.py", "my_data.py", "my_model.py", "my_experiment.yml"} <= set(examples())
+    argv = shlex.split("runner.py app:my_experiment.yml")
+    assert f"python {shlex.join(argv)}" in RUNNER
+    done = subprocess.run(
+        [sys.executable, str(ROOT / argv[0]), *argv[1:]],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=250,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "edges          144" in done.stdout  # a quarter of 24 × 24
+    assert float(re.search(r"top1_accuracy\s+([\d.]+)", done.stdout)[1]) > 90
+    assert "no effect" not in done.stderr
+
+
+def test_example_of_an_experiment_file_is_the_file():
+    (block,) = [block for block in blocks("yaml") if block.startswith("# apps/")]
+    path = block.splitlines()[0].removeprefix("# ")
+    lines = (ROOT / path).read_text().splitlines()
+    assert block.splitlines()[1:] == [line for line in lines if not line.startswith("#")]
+
+
+OTHER = {
+    "make": lambda words: subprocess.run(
+        ["make", "-n", *words[1:]], cwd=ROOT, check=True, capture_output=True
+    ),
+    "python3 -m venv": lambda words: None,  # done by the Makefile in every run of the tests
+    ".venv/bin/pip install": lambda words: [(ROOT / file).read_text() for file in words[3::2]],
+    ".venv/bin/python -m": lambda words: importable(words[2]),
+    "python -m benchmarks": lambda words: shown_help(words[2]),
+    "python runner.py --help": lambda words: shown_help(words[1]),
+    "tensorboard": lambda words: importable("tensorboard.main"),
+}
+
+
+def importable(module):
+    subprocess.run([sys.executable, "-c", f"import {module}"], cwd=ROOT, check=True, timeout=120)
+
+
+def shown_help(name):
+    start = [name] if name.endswith(".py") else ["-m", name]
+    subprocess.run([sys.executable, *start, "--help"], cwd=ROOT, check=True, capture_output=True, timeout=120)
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c not in RUNNER or "--help" in c])
+def test_other_commands(command):
+    (check,) = [check for start, check in OTHER.items() if command.startswith(start)]
+    check(shlex.split(command))
+
+
+def test_every_path_in_the_readme_exists():
+    for path in re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text()):
+        assert (ROOT / path).exists(), path
+    for page in PAGES:
+        for name in re.findall(
+            r"`((?:tests|genutil|models|data|trainers|fig|apps)/[\w./]+\.\w+)`", page.read_text()
+        ):
+            assert Path(ROOT / name).exists(), (page, name)
