@@ -56,12 +56,8 @@ class Progress(Callback):
         if not sys.stderr.isatty():
             return
         if self._bar is None:
-            self._bar = tqdm(
-                total=len(trainer.train),
-                initial=trainer.batch - 1,
-                desc=f"epoch {trainer.epoch}",
-                leave=False,
-            )
+            name = f"epoch {trainer.epoch + 1} of {trainer.num_epochs}"
+            self._bar = tqdm(total=len(trainer.train), initial=trainer.batch - 1, desc=name, leave=False)
         self._bar.update()
 
     def on_log(self, trainer: Trainer) -> None:
@@ -69,7 +65,7 @@ class Progress(Callback):
         if self._bar is not None:
             self._bar.set_postfix(loss=f"{loss:.4f}")
         else:
-            _log.info("epoch %d, step %d: loss %.4f", trainer.epoch, trainer.step, loss)
+            _log.info("epoch %d, step %d: loss %.4f", trainer.epoch + 1, trainer.step, loss)
 
     def on_metrics(self, trainer: Trainer, phase: str, metrics: dict[str, float]) -> None:
         self._close_bar()

@@ -120,7 +120,7 @@ def wait_for_line(process, text):
 def test_a_signal_stops_after_the_step_and_resuming_is_exact(write_app, tmp_path, folder, signum):
     path = write_app(num_epochs=40, log_interval=4, data_args={"num_images": 200}, momentum=0.5)
     process = start(path)
-    wait_for_line(process, "epoch 1, step 28")  # within the second epoch of 25 steps
+    wait_for_line(process, "epoch 2, step 28")  # within the second epoch of 25 steps
     process.send_signal(signum)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signum
