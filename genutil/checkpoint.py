@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from genutil.atomic import write_atomically
 from genutil.errors import CheckpointError
 from genutil.problems import did_you_mean
+from genutil.published import stubs_for_published_files
 
 FORMAT = 1
 _SHOWN = 5
@@ -53,7 +54,8 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """The content of a checkpoint file on the CPU: always a dict with the weights under `model`.
 
-    Nothing in the file is executed: anything but tensors and plain values is refused.
+    Nothing in the file is executed: anything but tensors, plain values and what published files hold is
+    refused.
 
     Raises:
         CheckpointError: the file is missing, truncated, foreign, or holds more than plain values.
@@ -62,7 +64,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path}: {_missing(path)}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with stubs_for_published_files():
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{path}: {_refused(error)}") from error
     except MemoryError:

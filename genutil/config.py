@@ -54,6 +54,7 @@ def resolve(
         layers.values["name"] = file.stem
     config = _validate(layers, required=not unreadable)
     config._overrides.update(written)
+    config._own.update(layers.own, written)
     return config
 
 

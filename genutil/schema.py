@@ -173,6 +173,7 @@ class Config(MachineKeys, FileKeys, EvaluationKeys, TrainingKeys, NetworkKeys, W
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
     _overrides: dict[str, Any] = PrivateAttr(default_factory=dict)
+    _own: set[str] = PrivateAttr(default_factory=set)
 
     @property
     def overrides(self) -> dict[str, Any]:
@@ -180,9 +181,9 @@ class Config(MachineKeys, FileKeys, EvaluationKeys, TrainingKeys, NetworkKeys, W
         return {key: getattr(self, key) for key in self._overrides}
 
     def explicit(self) -> set[str]:
-        """The keys that a file or the command line set to something other than the default."""
+        """The keys that the file itself (not its bases) or the command line set to other than the default."""
         defaults = {key: field.get_default(call_default_factory=True) for key, field in schema().items()}
-        return {key for key in self.model_fields_set if getattr(self, key) != defaults[key]}
+        return {key for key in self._own if getattr(self, key, None) != defaults.get(key)}
 
 
 def canonical(key: str) -> str:

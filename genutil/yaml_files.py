@@ -21,11 +21,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class Layers:
-    """Merged keys of a file and its bases: value and origin by key, and what was wrong on the way."""
+    """Merged keys of a file and its bases: value and origin by key, and what was wrong on the way.
+
+    `own` are the keys that the file itself sets, not one of its bases.
+    """
 
     values: dict[str, Any] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    own: set[str] = field(default_factory=set)
 
 
 def read_experiment(path: str | os.PathLike[str]) -> Layers:
@@ -66,6 +70,8 @@ def _merge(path: Path, layers: Layers, including: tuple[Path, ...], origin: str)
     for key, (value, key_origin) in entries.items():
         layers.values[key] = value
         layers.origins[key] = key_origin
+    if not including:
+        layers.own.update(entries)
 
 
 def _compose(

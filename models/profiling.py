@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -46,11 +47,12 @@ def profile(model: nn.Module, image_size: int | None = None) -> Profile:
         ValueError: the size is not known, or the model runs at its own size alone.
     """
     own_size = getattr(model, "image_size", None)
-    own_count: Callable[[], list[LayerComplexity]] | None = getattr(model, "complexity", None)
+    own_count: Callable[..., list[LayerComplexity]] | None = getattr(model, "complexity", None)
     if own_count is not None:
-        if image_size not in (None, own_size):
+        any_size = "image_size" in inspect.signature(own_count).parameters
+        if not any_size and image_size not in (None, own_size):
             raise ValueError(f"{type(model).__name__} runs at {own_size} pixels only, not at {image_size}")
-        layers = own_count()
+        layers = own_count(image_size) if any_size else own_count()
     else:
         size = image_size or own_size
         if size is None:

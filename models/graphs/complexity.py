@@ -20,6 +20,8 @@ class LayerComplexity:
         macs: multiply-accumulates for one image.
         potential: edges that could be in use; 0 for a layer without wiring.
         edges: edges in use; 0 for a layer without wiring.
+        effective: those of them that the forward pass reads and that lie on a path from image to logits.
+        live_nodes: source nodes with an effective edge.
     """
 
     name: str
@@ -27,6 +29,8 @@ class LayerComplexity:
     macs: int
     potential: int = 0
     edges: int = 0
+    effective: int = 0
+    live_nodes: int = 0
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,6 @@ class WiredLayer:
         name: state-dict name of its edge rule.
         rule: the edge rule.
         map_size: height and width of a node's map, in pixels.
-        readable: (targets, sources), the edges that the forward pass reads; None: all.
         passes: how often a forward pass runs the graph; for a graph in continuous time one evaluation of its
             dynamics is counted, since the solver decides how many there are.
         filter_weights: weights of the filter that each source node has for itself; 9 for a 3×3 convolution.
@@ -46,7 +49,6 @@ class WiredLayer:
     name: str
     rule: EdgeRule
     map_size: int
-    readable: Tensor | None = None
     passes: int = 1
     filter_weights: int = 9
 
@@ -54,15 +56,24 @@ class WiredLayer:
         """Boolean (targets, sources): the edges in use."""
         return self.rule.in_use().flatten(1)
 
-    def complexity(self) -> LayerComplexity:
-        """Edges in use, and the filter of each node with an outgoing edge."""
+    def complexity(self, effective: Tensor | None = None) -> LayerComplexity:
+        """Edges in use, and the filter of each node with an outgoing edge.
+
+        Args:
+            effective: boolean (targets, sources), the edges on a path from image to logits; None: all in use.
+        """
         in_use = self.adjacency()
         edges = int(in_use.sum())
-        read = in_use if self.readable is None else in_use & self.readable.to(in_use.device)
+        effective = in_use if effective is None else effective
         params = edges + self.filter_weights * int(in_use.any(dim=0).sum())
-        macs = int(read.sum()) + self.filter_weights * int(read.any(dim=0).sum())
         return LayerComplexity(
-            self.name, params, macs * self.map_size**2 * self.passes, in_use.numel(), edges
+            name=self.name,
+            params=params,
+            macs=params * self.map_size**2 * self.passes,
+            potential=in_use.numel(),
+            edges=edges,
+            effective=int(effective.sum()),
+            live_nodes=int(effective.any(dim=0).sum()),
         )
 
 

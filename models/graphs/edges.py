@@ -134,7 +134,111 @@ class RandomEdges(EdgeRule):
         return self.mask != 0
 
 
-EDGE_RULES: dict[str, type[EdgeRule]] = {"dnw": TopEdges, "random": RandomEdges, "complete": AllEdges}
+class _MaskedEdges(EdgeRule):
+    """A rule with a 0/1 mask that is saved with the weights; all ones at first."""
+
+    mask: Tensor
+
+    def __init__(self, space: EdgeSpace, prune_rate: float) -> None:
+        super().__init__(space)
+        self.num_edges = num_kept(self.weight.numel(), prune_rate)
+        self.register_buffer("mask", torch.ones_like(self.weight))
+
+
+class TopEdgesWithoutUpdate(_MaskedEdges):
+    """`graph: dnw_no_update`: the strongest edges are in use, and only they get a gradient.
+
+    An edge that is not in use can come back only when the used ones become weaker than it. The paper's
+    comparison for the update rule of `dnw`.
+    """
+
+    def __init__(self, space: EdgeSpace, prune_rate: float) -> None:
+        super().__init__(space, prune_rate)
+        self._selection = SelectionCache()
+
+    def in_use(self) -> Tensor:
+        return self._selection.of(self.weight * self.mask, lambda weight: top_mask(weight, self.num_edges))
+
+    def forward(self) -> Tensor:
+        return self.weight * (self.mask * self.in_use())
+
+
+class FixedTopEdges(_MaskedEdges):
+    """`graph: fine_tune`: the strongest edges of a trained network, chosen once and then fixed."""
+
+    def forward(self) -> Tensor:
+        return self.weight * self.mask
+
+    def in_use(self) -> Tensor:
+        return self.mask != 0
+
+    def fix_wiring(self) -> None:
+        """Choose the strongest of the present weights for good."""
+        self.mask.copy_(top_mask(self.weight, self.num_edges))
+
+
+class TargetedDropout(EdgeRule):
+    """`graph: td`: weak edges are each dropped with probability `rho` in training, all of them in evaluation.
+
+    Source: Gomez et al., "Learning Sparse Networks Using Targeted Dropout", arXiv 1905.13678.
+
+    Args:
+        space: the potential edges.
+        prune_rate: part of the edges that counts as weak: int(prune_rate · edges) of smallest magnitude.
+        rho: probability of dropping a weak edge in training; `gamma` stands for `prune_rate`.
+        td_magnitude: use |w| in place of w, as the published code did, which loses all signs.
+
+    Raises:
+        ValueError: `rho` is missing.
+    """
+
+    def __init__(
+        self,
+        space: EdgeSpace,
+        prune_rate: float,
+        rho: float | Literal["gamma"] | None,
+        td_magnitude: bool = False,
+    ) -> None:
+        super().__init__(space)
+        if rho is None:
+            raise ValueError("needs rho, the probability of dropping a weak edge, such as rho: 0.95")
+        self.prune_rate = prune_rate
+        self.rho = prune_rate if rho == "gamma" else float(rho)
+        self.td_magnitude = td_magnitude
+        self._selection = SelectionCache()
+
+    def strong(self, weight: Tensor) -> Tensor:
+        """Boolean mask of the edges that are never dropped."""
+        return top_mask(weight, num_kept(weight.numel(), self.prune_rate))
+
+    def in_use(self) -> Tensor:
+        """The edges in use in evaluation."""
+        return self._selection.of(self.weight, self.strong)
+
+    def forward(self) -> Tensor:
+        kept = self.in_use()
+        if self.training:
+            kept = kept | (torch.rand_like(self.weight) >= self.rho)
+        return (self.weight.abs() if self.td_magnitude else self.weight) * kept
+
+
+class TargetedDropoutByRow(TargetedDropout):
+    """`graph: reg_td`: targeted dropout with the weak edges counted for each target node by itself."""
+
+    def strong(self, weight: Tensor) -> Tensor:
+        count = num_kept(weight[0].numel(), self.prune_rate)
+        return torch.stack([top_mask(row, count) for row in weight])
+
+
+EDGE_RULES: dict[str, type[EdgeRule]] = {
+    "dnw": TopEdges,
+    "random": RandomEdges,
+    "complete": AllEdges,
+    "dnw_no_update": TopEdgesWithoutUpdate,
+    "fine_tune": FixedTopEdges,
+    "td": TargetedDropout,
+    "reg_td": TargetedDropoutByRow,
+}
 
 
 EdgeMaker = Callable[..., EdgeRule]

@@ -5,6 +5,8 @@ Source: Wortsman, Farhadi, Rastegari, "Discovering Neural Wirings", NeurIPS 2019
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,9 +14,10 @@ from torchdiffeq import odeint
 
 from models.graphs.complexity import LayerComplexity, WiredLayer, num_parameters
 from models.graphs.edges import EdgeMaker, EdgeRule, EdgeSpace
+from models.graphs.stages import Group, Stage, effective_in_cycles, find_liveness
 
 
-class _TinyClassifier(nn.Module):
+class TinyClassifier(nn.Module):
     """Stem and head around a graph: images set the states of the first nodes, the last nodes are classified.
 
     Args:
@@ -77,6 +80,11 @@ class _TinyClassifier(nn.Module):
         """The graphs of this network."""
         raise NotImplementedError(f"{type(self).__name__} must list its graphs")
 
+    def effective_edges(self) -> Tensor:
+        """Boolean (nodes, nodes): the edges in use on a path from image to logits."""
+        (layer,) = self.wired_layers()
+        return effective_in_cycles(layer.adjacency(), self.downsample_dim, self.feature_dim)
+
     def complexity(self) -> list[LayerComplexity]:
         """Cost of stem, graph and classifier, counted as in the paper: the nodes' norms are left out."""
         first = ((self.image_size + 1) // 2) ** 2
@@ -88,7 +96,7 @@ class _TinyClassifier(nn.Module):
         )
         return [
             LayerComplexity("downsample", num_parameters(self.downsample), stem),
-            *(layer.complexity() for layer in self.wired_layers()),
+            *(layer.complexity(self.effective_edges()) for layer in self.wired_layers()),
             LayerComplexity("fc", num_parameters(self.fc), self.fc.weight.numel()),
         ]
 
@@ -105,7 +113,7 @@ class _TinyClassifier(nn.Module):
         return logits
 
 
-class StaticNeuralGraph(_TinyClassifier):
+class StaticNeuralGraph(TinyClassifier):
     """An acyclic graph: the nodes are visited once, block by block, and edges lead forward only.
 
     The first block holds the nodes of the stem, the other `layers` − 1 blocks share the rest evenly. The last
@@ -151,10 +159,26 @@ class StaticNeuralGraph(_TinyClassifier):
         return self.classify(states)
 
     def wired_layers(self) -> list[WiredLayer]:
-        return [WiredLayer("graph", self.graph, self.map_size, self.graph.space.readable)]
+        return [WiredLayer("graph", self.graph, self.map_size)]
+
+    def effective_edges(self) -> Tensor:
+        return find_liveness([self.stage()])[0].edges
+
+    def stage(self) -> Stage:
+        """The graph as one stage; its outputs are nodes of the last block."""
+        groups = tuple(
+            Group(
+                columns=slice(start, end),
+                rows=slice(start, end) if number else None,
+                norm=self.norm[number],
+                filters=self.conv.weight[start:end],
+            )
+            for number, (start, end) in enumerate(self.blocks)
+        )
+        return Stage("graph", self.graph, groups, slice(self.dim - self.feature_dim, self.dim))
 
 
-class DiscreteTimeNeuralGraph(_TinyClassifier):
+class DiscreteTimeNeuralGraph(TinyClassifier):
     """A graph with cycles: all nodes are updated together, `layers` times, with the same weights."""
 
     def _add_graph(self, edges: EdgeMaker, acyclic: bool) -> None:
@@ -165,6 +189,7 @@ class DiscreteTimeNeuralGraph(_TinyClassifier):
     def forward(self, images: Tensor) -> Tensor:
         states = self.start(images)
         weight = self.graph()
+
         for _ in range(self.layers):
             states = self.norm(F.conv2d(self.conv(F.relu(states)), weight))
         return self.classify(states)
@@ -188,6 +213,13 @@ class _Dynamics(nn.Module):
         return change
 
 
+def integrate(change: Callable[[Tensor], Tensor], states: Tensor) -> Tensor:
+    """States at t = 1 from those at t = 0, where dZ/dt = change(Z)."""
+    times = torch.tensor([0.0, 1.0], dtype=states.dtype, device=states.device)
+    path: Tensor = odeint(lambda _time, present: change(present), states, times, rtol=1e-3, atol=1e-3)
+    return path[-1]
+
+
 class _ODESolve(nn.Module):
     """States at t = 1 of the dynamics that start from the given states at t = 0.
 
@@ -204,16 +236,14 @@ class _ODESolve(nn.Module):
         weight = self.odefunc.graph()  # once: the solver calls the dynamics many times
         self.num_evaluations = 0
 
-        def change(_time: Tensor, states: Tensor) -> Tensor:
+        def change(states: Tensor) -> Tensor:
             self.num_evaluations += 1
             return self.odefunc(states, weight)  # type: ignore[no-any-return]
 
-        times = torch.tensor([0.0, 1.0], dtype=states.dtype, device=states.device)
-        path: Tensor = odeint(change, states, times, rtol=1e-3, atol=1e-3)
-        return path[-1]
+        return integrate(change, states)
 
 
-class ContinuousTimeNeuralGraph(_TinyClassifier):
+class ContinuousTimeNeuralGraph(TinyClassifier):
     """A graph in continuous time: the states follow an ordinary differential equation from t = 0 to 1."""
 
     def _add_graph(self, edges: EdgeMaker, acyclic: bool) -> None:

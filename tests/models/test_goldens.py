@@ -12,7 +12,7 @@ from models import build_model
 from tests.conftest import ROOT
 from tests.goldens.synth import synth_images, synth_labels, synth_state
 
-GOLDENS = ["small_scale_static_dnw"]
+GOLDENS = ["small_scale_static_dnw", "medium_scale_mobilenetv1_dnw_x225"]
 
 
 @pytest.fixture(params=GOLDENS)

@@ -13,10 +13,12 @@ def test_edges_and_filters_of_live_sources():
     rule = RandomEdges(EdgeSpace(4, 3, 1, 1), prune_rate=0.5)
     rule.mask.zero_()
     rule.mask[1, 0] = rule.mask[2, 0] = rule.mask[3, 2] = 1
-    readable = torch.ones(4, 3, dtype=torch.bool)
-    readable[3] = False
-    layer = WiredLayer("graph", rule, map_size=5, readable=readable, passes=2)
-    assert layer.complexity() == LayerComplexity("graph", 3 + 9 * 2, (2 + 9) * 25 * 2, 12, 3)
+    layer = WiredLayer("graph", rule, map_size=5, passes=2)
+    cost = {"params": 3 + 9 * 2, "macs": (3 + 9 * 2) * 25 * 2, "potential": 12, "edges": 3}
+    assert layer.complexity() == LayerComplexity("graph", **cost, effective=3, live_nodes=2)
+    effective = torch.zeros(4, 3, dtype=torch.bool)
+    effective[1:3, 0] = True
+    assert layer.complexity(effective) == LayerComplexity("graph", **cost, effective=2, live_nodes=1)
 
 
 class Dense(nn.Module):

@@ -1,0 +1,5 @@
+"""A trained wiring made small and fast: dead neurons removed, the rest run by an engine of choice."""
+
+from models.fast_eval.compact import compact
+
+__all__ = ["compact"]

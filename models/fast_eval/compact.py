@@ -1,0 +1,186 @@
+"""A trained network without its dead neurons: smaller, for evaluation only, with the same logits."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.basic.mobilenetv1cifar import MobileNetV1CIFAR
+from models.fast_eval.cycles import CycleStage, nodes_read, repeat
+from models.fast_eval.engines import find_engine
+from models.fast_eval.folding import fold_norms
+from models.fast_eval.network import (
+    CompactHead,
+    CompactNetwork,
+    CompactStage,
+    MakeProduct,
+    RunnableStage,
+    fixed,
+    halved,
+)
+from models.fast_eval.plan import as_affine, plan_stage
+from models.graphs.edges import EdgeRule
+from models.graphs.mobilenetv1like import MobileNetV1Like, WiredLinear
+from models.graphs.neuralgraph import (
+    ContinuousTimeNeuralGraph,
+    DiscreteTimeNeuralGraph,
+    StaticNeuralGraph,
+    TinyClassifier,
+    integrate,
+)
+from models.graphs.stages import Liveness, find_liveness
+
+
+def compact(model: nn.Module, engine: str = "auto") -> nn.Module:
+    """A new, smaller network with the logits of `model` in evaluation mode.
+
+    Nodes without a path to the logits are left out. In acyclic graphs, nodes without a path from the image
+    are constants: they are computed once for an image size and added as a bias. In continuous time all nodes
+    stay, since the solver's steps hang on all of them. Batch norms are folded into weights.
+
+    Args:
+        model: a wired network or a MobileNetV1CIFAR; it is not changed.
+        engine: `dense`, `csr` or `dgl`; `auto` takes the fastest that is installed. A network without wiring
+            has no use for one.
+
+    Raises:
+        ValueError: there is no compact form of such a network, or no such engine.
+        UserError: the engine's library is not installed.
+    """
+    make = find_engine(engine)
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            return _compact(model, make)
+    finally:
+        model.train(was_training)
+
+
+def _compact(model: nn.Module, make: MakeProduct) -> nn.Module:
+    if isinstance(model, MobileNetV1Like):
+        return _compact_mobilenet(model, make)
+    if isinstance(model, StaticNeuralGraph):
+        return _compact_static(model, make)
+    if isinstance(model, DiscreteTimeNeuralGraph):
+        nodes = nodes_read(model.graph.in_use().flatten(1), model.feature_dim, model.layers)
+        stage = CycleStage(
+            model.graph, model.conv, model.norm, nodes, model.feature_dim, make, repeat(model.layers)
+        )
+        return _around(model, stage, nodes[nodes < model.downsample_dim])
+    if isinstance(model, ContinuousTimeNeuralGraph):
+        dynamics = model.odesolve.odefunc
+        nodes = torch.arange(model.dim, device=model.zeros.device)
+        stage = CycleStage(
+            dynamics.graph, dynamics.conv, dynamics.norm, nodes, model.feature_dim, make, integrate
+        )
+        return _around(model, stage, nodes[: model.downsample_dim])
+    if isinstance(model, MobileNetV1CIFAR):
+        return fold_norms(model)
+    known = "MobileNetV1Like, MobileNetV1CIFAR and the tiny classifiers"
+    raise ValueError(f"{type(model).__name__} has no compact form; {known} have one")
+
+
+class _MobileNetStem(nn.Module):
+    """The first convolution with the norm that follows folded into it, for the live nodes."""
+
+    def __init__(self, conv: nn.Conv2d, norm: nn.Module, live: Tensor) -> None:
+        super().__init__()
+        affine = as_affine(norm, conv.weight, conv.out_channels).of(live)
+        self.weight = fixed(conv.weight[live] * affine.scale.view(-1, 1, 1, 1))
+        self.bias = fixed(affine.shift)
+        self.stride = conv.stride[0]
+
+    def forward(self, images: Tensor) -> Tensor:
+        if not len(self.weight):  # torch refuses convolutions without outputs
+            height, width = (halved(length, self.stride) for length in images.shape[2:])
+            return images.new_empty(0, len(images), height, width)
+        maps = F.conv2d(images, self.weight, self.bias, self.stride, padding=1)
+        return maps.transpose(0, 1).contiguous()
+
+
+def _compact_mobilenet(model: MobileNetV1Like, make: MakeProduct) -> CompactNetwork:
+    stages, liveness = model.stages(), model.liveness()
+    leaving = [stage.groups[0].norm for stage in stages[1:]] + [model.bn]
+    plans = [plan_stage(*parts) for parts in zip(stages, liveness, leaving, strict=True)]
+    bias: Tensor | None = None
+    if isinstance(model.linear, WiredLinear):
+        rule: EdgeRule = model.linear.graph
+        weight: Tensor = rule().flatten(1)
+    else:
+        weight, bias = model.linear.weight, model.linear.bias
+    live, constant = _features(liveness[-1])
+    return CompactNetwork(
+        _MobileNetStem(
+            model.conv1, stages[0].groups[0].norm, _entering(liveness[0], model.conv1.out_channels)
+        ),
+        [CompactStage(plan, make) for plan in plans],
+        CompactHead(weight, bias, live, constant, _mean_of_relu),
+    )
+
+
+def _mean_of_relu(maps: Tensor) -> Tensor:
+    return F.relu(maps).mean((2, 3))
+
+
+class _TinyStem(nn.Module):
+    """The tiny classifiers' stem and the norm that follows, for the live nodes."""
+
+    def __init__(self, downsample: nn.Sequential, norm: nn.Module, live: Tensor) -> None:
+        super().__init__()
+        self.downsample = copy.deepcopy(downsample)
+        self.live = nn.Parameter(live, requires_grad=False)
+        self.norm = copy.deepcopy(norm)
+
+    def forward(self, images: Tensor) -> Tensor:
+        states = self.norm(self.downsample(images))
+        return states.index_select(1, self.live).transpose(0, 1).contiguous()  # type: ignore[no-any-return]
+
+
+def _compact_static(model: StaticNeuralGraph, make: MakeProduct) -> CompactNetwork:
+    stage = model.stage()
+    (liveness,) = find_liveness([stage])
+    entering = _entering(liveness, model.downsample_dim)
+    plan = plan_stage(stage, liveness, None)
+    return _around(model, CompactStage(plan, make), entering, stage.groups[0].norm, _features(liveness))
+
+
+def _around(
+    model: TinyClassifier,
+    stage: RunnableStage,
+    entering: Tensor,
+    norm: nn.Module | None = None,
+    features: tuple[Tensor, Tensor] | None = None,
+) -> CompactNetwork:
+    """Stem and classifier of a tiny network around its compact graph.
+
+    Args:
+        model: the network.
+        stage: its graph.
+        entering: numbers of the stem's nodes that are left.
+        norm: what the stem's nodes meet first.
+        features: numbers of the live and of the constant output nodes; None: all are live.
+    """
+    if features is None:
+        features = torch.arange(model.feature_dim, device=entering.device), entering[:0]
+    middle = model.map_size // 2
+
+    def centre(maps: Tensor) -> Tensor:
+        return maps[..., middle - 2 : middle, middle - 2 : middle].mean((2, 3))
+
+    head = CompactHead(model.fc.weight, model.fc.bias, *features, centre)
+    return CompactNetwork(_TinyStem(model.downsample, norm or nn.Identity(), entering), [stage], head)
+
+
+def _entering(live: Liveness, count: int) -> Tensor:
+    """Numbers of the stem's nodes that the logits depend on."""
+    return live.needed[:count].nonzero().flatten()
+
+
+def _features(live: Liveness) -> tuple[Tensor, Tensor]:
+    """Numbers of the last outputs that depend on the image, and of those that are constant."""
+    wanted, reached = live.outputs_needed, live.outputs_reached
+    return (wanted & reached).nonzero().flatten(), (wanted & ~reached).nonzero().flatten()

@@ -1,0 +1,37 @@
+"""Engines: ways to multiply a wiring's weights with the maps of its source nodes. One file each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from genutil.components import locate
+from genutil.problems import did_you_mean
+
+Product = Callable[[Tensor], Tensor]
+"""(sources, pixels) to (targets, pixels)."""
+
+ENGINES = {
+    "dense": "models.fast_eval.engines.dense:DenseProduct",
+    "csr": "models.fast_eval.engines.csr:CSRProduct",
+    "dgl": "models.fast_eval.engines.dgl:DGLProduct",
+}
+"""Named by their place, so that an engine's library is imported only when the engine is asked for."""
+
+FASTEST = "dense"
+"""What `auto` takes: the fastest of them in benchmarks/fast_eval.py, and always installed."""
+
+
+def find_engine(name: str) -> Callable[[Tensor], Product]:
+    """The engine of this name: called with (targets, sources) weights, it gives a product.
+
+    Raises:
+        ValueError: there is no such engine.
+    """
+    name = FASTEST if name == "auto" else name
+    if name not in ENGINES:
+        known = ", ".join(["auto", *ENGINES])
+        raise ValueError(f"engine must be one of {known}, got {name}{did_you_mean(name, ENGINES)}")
+    engine: Callable[[Tensor], Product] = locate(ENGINES[name], "engine")
+    return engine

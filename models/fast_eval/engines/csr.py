@@ -1,0 +1,37 @@
+"""Compressed sparse rows, multiplied by torch (MKL on the CPU, cuSPARSE on a GPU)."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor, nn
+
+
+class CSRProduct(nn.Module):
+    """A product of a CSR matrix with dense maps."""
+
+    starts: Tensor
+    columns: Tensor
+    values: Tensor
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.shape = weight.shape
+        sparse = weight.to_sparse(2).coalesce()
+        counts = torch.bincount(sparse.indices()[0], minlength=len(weight))
+        starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        # Buffers, so that .to(device) moves them; torch moves no sparse buffers.
+        self.register_buffer("starts", starts.int())
+        self.register_buffer("columns", sparse.indices()[1].int())
+        self.register_buffer("values", sparse.values())
+        self._matrix: Tensor | None = None
+
+    def forward(self, sources: Tensor) -> Tensor:
+        if self._matrix is None or self._matrix.device != sources.device:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+                self._matrix = torch.sparse_csr_tensor(
+                    self.starts, self.columns, self.values, self.shape, check_invariants=True
+                )
+        return torch.mm(self._matrix, sources)

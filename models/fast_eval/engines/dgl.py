@@ -1,0 +1,61 @@
+"""Message passing of the Deep Graph Library: a wiring is a bipartite graph, built once."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from genutil.errors import UserError
+
+CPU_INSTALL = "pip install dgl==1.1.3 (Linux x86-64, Python < 3.12)"
+CUDA_WHEELS = "https://data.dgl.ai/wheels/repo.html"
+
+
+class DGLProduct(nn.Module):
+    """Each target node adds up the maps of its sources, times the weights of the edges.
+
+    Raises:
+        UserError: DGL is not installed; or, when run, it was built without CUDA and the maps are on a GPU.
+    """
+
+    weight: Tensor
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self._dgl = _import_dgl()
+        targets, sources = weight.nonzero(as_tuple=True)
+        self.register_buffer("weight", weight[targets, sources].unsqueeze(1))
+        self._graph = self._dgl.heterograph(
+            {("source", "edge", "target"): (sources.cpu(), targets.cpu())},
+            num_nodes_dict={"source": weight.shape[1], "target": weight.shape[0]},
+        )
+        self._num_targets = weight.shape[0]
+
+    def forward(self, sources: Tensor) -> Tensor:
+        if not len(self.weight):  # DGL refuses graphs without edges
+            return sources.new_zeros(self._num_targets, sources.shape[1])
+        if self._graph.device != sources.device:
+            self._graph = self._moved(sources.device)
+        result: Tensor = self._dgl.ops.u_mul_e_sum(self._graph, sources, self.weight)
+        return result
+
+    def _moved(self, device: torch.device) -> Any:
+        try:
+            return self._graph.to(device)
+        except self._dgl.DGLError as error:
+            raise UserError(
+                f"this DGL {self._dgl.__version__} is built for the CPU. Run with --gpus (no number), or "
+                f"install a CUDA build, which DGL offers for torch up to 2.4: {CUDA_WHEELS}"
+            ) from error
+
+
+def _import_dgl() -> Any:
+    os.environ.setdefault("DGLBACKEND", "pytorch")  # read by DGL when it is imported
+    try:
+        import dgl
+    except ImportError as error:
+        raise UserError(f"--use_dgl needs the Deep Graph Library: {CPU_INSTALL}") from error
+    return dgl

@@ -1,0 +1,215 @@
+"""Runs plans: compact stages, and the network around them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.fast_eval.engines import Product
+from models.fast_eval.plan import StagePlan, Targets
+
+MakeProduct = Callable[[Tensor], Product]
+
+
+class RunnableStage(nn.Module):
+    """What a compact network asks of its stages."""
+
+    def constants(self, entering: Tensor) -> tuple[list[Tensor], Tensor]:
+        """What constant nodes add to live ones, and the constant maps that leave, (nodes, 1, S, S).
+
+        Args:
+            entering: maps of the constant nodes that enter, (nodes, 1, S, S).
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define constants()")
+
+
+class EvaluationOnly(nn.Module):
+    """A network that cannot be trained."""
+
+    def train(self, mode: bool = True) -> EvaluationOnly:
+        """Only evaluation is possible: norms are folded, and dead nodes cannot come back.
+
+        Raises:
+            ValueError: `mode` is true.
+        """
+        if mode:
+            raise ValueError("a compact network is for evaluation only; train the network it was made from")
+        super().train(False)
+        return self
+
+
+class CompactNetwork(EvaluationOnly):
+    """Stem, compact stages and head. Maps in between are (nodes, images, S, S): a node's pixels lie together.
+
+    Args:
+        stem: images to the first stage's live nodes, (nodes, images, S, S), norm included.
+        stages: in order.
+        head: the last stage's live and constant outputs to logits.
+    """
+
+    def __init__(self, stem: nn.Module, stages: Sequence[RunnableStage], head: CompactHead) -> None:
+        super().__init__()
+        self.stem, self.stages, self.head = stem, nn.ModuleList(stages), head
+        self._constants: dict[tuple[object, ...], tuple[list[list[Tensor]], Tensor]] = {}
+        self.eval()
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """(images, channels, height, width) to logits (images, classes)."""
+        maps = self.stem(images)
+        biases, constant_logits = self._constants_for(maps)
+        for stage, bias in zip(self.stages, biases, strict=True):
+            maps = stage(maps, bias)
+        logits: Tensor = self.head(maps) + constant_logits
+        return logits
+
+    def _constants_for(self, maps: Tensor) -> tuple[list[list[Tensor]], Tensor]:
+        """Biases of every stage and the constant part of the logits, for maps of this size: computed once."""
+        key = (maps.shape[2:], maps.device, maps.dtype)
+        if key not in self._constants:
+            constant, biases = maps.new_empty(0, 1, *maps.shape[2:]), []
+            for stage in self.stages:
+                assert isinstance(stage, RunnableStage)
+                listed, constant = stage.constants(constant)
+                biases.append(listed)
+            self._constants[key] = biases, self.head.constant_logits(constant)
+        return self._constants[key]
+
+
+class CompactStage(RunnableStage):
+    """The live and the constant nodes of a stage.
+
+    Args:
+        plan: what is left of the stage.
+        make: makes the product of an engine.
+    """
+
+    def __init__(self, plan: StagePlan, make: MakeProduct) -> None:
+        super().__init__()
+        self.stride = plan.groups[0].stride
+        live = [group.live for group in plan.groups]
+        constant = [group.constant for group in plan.groups]
+        self.filters = nn.ParameterList(fixed(nodes.filters) for nodes in live)
+        self.constant_filters = nn.ParameterList(fixed(nodes.filters) for nodes in constant)
+        targets = [nodes.targets for nodes in live if nodes.targets is not None]
+        self.products = nn.ModuleList(_Onto(target, make) for target in [*targets, plan.live_outputs])
+        targets = [nodes.targets for nodes in constant if nodes.targets is not None]
+        self.constant_products = nn.ModuleList(
+            _Onto(target, None) for target in [*targets, plan.constant_outputs]
+        )
+
+    def constants(self, entering: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Biases for each product onto live nodes, and the constant maps that leave."""
+        maps, sources, biases = entering, entering.new_empty(0), []
+        steps = zip(self.constant_filters, self.products, self.constant_products, strict=True)
+        for number, (filters, onto_live, onto_constant) in enumerate(steps):
+            sent = depthwise(F.relu(maps), filters, self.stride if number == 0 else 1)
+            sources = torch.cat([sources, sent]) if number else sent
+            assert isinstance(onto_live, _Onto)
+            assert isinstance(onto_constant, _Onto)
+            biases.append(onto_live.bias(sources))
+            maps = onto_constant.after(onto_constant.bias(sources))
+        return biases, maps
+
+    def forward(self, entering: Tensor, biases: list[Tensor]) -> Tensor:
+        """Maps of the live nodes that enter to those of the live nodes that leave."""
+        height, width = (halved(length, self.stride) for length in entering.shape[2:])
+        total = sum(len(filters) for filters in self.filters)
+        sources = entering.new_empty(total, entering.shape[1], height, width)
+        maps, end = entering, 0
+        for number, (filters, product, bias) in enumerate(
+            zip(self.filters, self.products, biases, strict=True)
+        ):
+            start, end = end, end + len(filters)
+            sources[start:end] = depthwise(F.relu(maps), filters, self.stride if number == 0 else 1)
+            maps = product(sources[:end], bias)
+        return maps
+
+
+class CompactHead(nn.Module):
+    """The classifier on features of live nodes; those of constant nodes are a part of the bias.
+
+    Args:
+        weight: (classes, features).
+        bias: (classes), or None.
+        live, constant: which features are live and which constant.
+        pool: maps (nodes, images, S, S) to features (nodes, images).
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        live: Tensor,
+        constant: Tensor,
+        pool: Callable[[Tensor], Tensor],
+    ) -> None:
+        super().__init__()
+        self.weight, self.constant_weight = fixed(weight[:, live]), fixed(weight[:, constant])
+        self.bias = fixed(weight.new_zeros(len(weight)) if bias is None else bias)
+        self.pool = pool
+
+    def constant_logits(self, maps: Tensor) -> Tensor:
+        """(1, classes)."""
+        return (self.constant_weight @ self.pool(maps)).t() + self.bias
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return (self.weight @ self.pool(maps)).t()
+
+
+class _Onto(nn.Module):
+    """The product onto some nodes, its bias, and the norm where it is not folded.
+
+    Args:
+        targets: the weights.
+        make: makes the product of an engine; None where no live source sends, as onto constant nodes.
+    """
+
+    def __init__(self, targets: Targets, make: MakeProduct | None) -> None:
+        super().__init__()
+        self.num_targets = len(targets.shift)
+        empty = targets.live.numel() == 0
+        self.product = None if make is None or empty else make(targets.live)
+        self.constant, self.shift = fixed(targets.constant), fixed(targets.shift)
+        self.after = targets.norm or nn.Identity()
+
+    def bias(self, sources: Tensor) -> Tensor:
+        """What constant sources (nodes, 1, S, S) send: (targets, 1, S, S); without any, the shift."""
+        shift = self.shift.view(-1, 1, 1, 1)
+        if not len(sources):
+            return shift if self.product is not None else shift.expand(-1, 1, *sources.shape[2:])
+        return (self.constant @ sources.flatten(1)).view(-1, *sources.shape[1:]) + shift
+
+    def forward(self, sources: Tensor, bias: Tensor) -> Tensor:
+        """Maps of live sources (nodes, images, S, S) to maps of the targets."""
+        shape = (self.num_targets, *sources.shape[1:])
+        if self.product is None:
+            return self.after(bias.expand(shape))
+        return self.after(self.product(sources.flatten(1)).view(shape).add_(bias))
+
+
+def depthwise(maps: Tensor, filters: Tensor, stride: int) -> Tensor:
+    """Each node's own 3×3 filter over all of its images, (nodes, images, S, S)."""
+    nodes, images, height, width = maps.shape
+    size = halved(height, stride), halved(width, stride)
+    if not nodes:
+        return maps.new_empty(0, images, *size)
+    # As one image of nodes · images channels: no transposition.
+    channels = maps.reshape(1, nodes * images, height, width)
+    repeated = filters.repeat_interleave(images, 0) if images > 1 else filters
+    return F.conv2d(channels, repeated, stride=stride, padding=1, groups=nodes * images).view(
+        nodes, images, *size
+    )
+
+
+def halved(length: int, stride: int) -> int:
+    """Height or width after a 3×3 convolution with padding 1."""
+    return (length - 1) // stride + 1
+
+
+def fixed(value: Tensor) -> nn.Parameter:
+    """A weight that moves with its module and is never trained."""
+    return nn.Parameter(value.detach().clone(), requires_grad=False)

@@ -1,0 +1,207 @@
+"""MobileNetV1 as a graph: each stage's 1×1 convolutions become one wired layer that skips ahead freely.
+
+Source: Wortsman, Farhadi, Rastegari, "Discovering Neural Wirings", NeurIPS 2019, section 3.2.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.graphs.complexity import LayerComplexity, WiredLayer
+from models.graphs.edges import EdgeMaker, EdgeRule, EdgeSpace
+from models.graphs.stages import Group, Liveness, Stage, find_liveness
+
+STAGES = ((32, 64, 1, 1), (64, 128, 2, 2), (128, 256, 2, 2), (256, 512, 2, 6), (512, 1024, 2, 2))
+"""(nodes that enter, nodes that leave, stride, blocks) of each stage."""
+
+
+class WiredStage(nn.Module):
+    """One stage: the entering nodes feed all blocks of nodes; each block but the last feeds all later ones.
+
+    Args:
+        inputs, outputs: nodes that enter and leave.
+        stride: of the filters of the entering nodes.
+        blocks: how many groups of `outputs` nodes there are.
+        acyclic: random wirings are drawn in the pattern of acyclic graphs.
+        prune_rate: of the network; the stage keeps as many edges as the dense stage would have weights at a
+            width of 1 − prune_rate.
+        edges: makes the edge rule.
+    """
+
+    graph: EdgeRule
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        stride: int,
+        blocks: int,
+        acyclic: bool,
+        prune_rate: float,
+        edges: EdgeMaker,
+    ) -> None:
+        super().__init__()
+        self.inputs, self.outputs, self.blocks, self.stride = inputs, outputs, blocks, stride
+        hidden = outputs * (blocks - 1)
+        self.downsample = nn.Sequential(
+            nn.Conv2d(inputs, inputs, 3, stride=stride, padding=1, groups=inputs, bias=False)
+        )
+        if hidden:
+            self.conv = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden, bias=False)
+        self.norm = nn.ModuleList(nn.BatchNorm2d(width) for width in [inputs] + [outputs] * (blocks - 1))
+        rows, columns = outputs * blocks, inputs + hidden
+        width = 1 - prune_rate
+        kept = width**2 * (inputs * outputs + (blocks - 1) * outputs**2)
+        readable = torch.zeros(rows, columns, dtype=torch.bool)
+        for block in range(blocks):
+            readable[self._targets(block), self._sources(block)] = True
+        space = EdgeSpace(rows, columns, inputs, outputs, acyclic, readable)
+        self.graph = edges(space, prune_rate=1 - kept / (rows * columns))
+
+    def _sources(self, block: int) -> slice:
+        """Columns of the nodes that send in step `block`: the entering nodes, then each hidden block."""
+        start = self.inputs + (block - 1) * self.outputs
+        return slice(0, self.inputs) if block == 0 else slice(start, start + self.outputs)
+
+    def _targets(self, block: int) -> slice:
+        """Rows of the nodes that come after."""
+        return slice(block * self.outputs, None)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """(images, inputs, S, S) to (images, outputs, S / stride, S / stride)."""
+        weight = self.graph()
+        states = self.downsample(F.relu(self.norm[0](states)))
+        states = F.conv2d(states, weight[:, self._sources(0)])
+        for block in range(1, self.blocks):
+            nodes = slice((block - 1) * self.outputs, block * self.outputs)
+            sources = F.relu(self.norm[block](states[:, : self.outputs]))
+            sources = F.conv2d(sources, self.conv.weight[nodes], padding=1, groups=self.outputs)
+            messages = F.conv2d(sources, weight[self._targets(block), self._sources(block)])
+            states = states[:, self.outputs :] + messages
+        return states
+
+    def stage(self, name: str) -> Stage:
+        """The structure of this layer."""
+        entering = self.downsample[0]
+        assert isinstance(entering, nn.Conv2d)
+        groups = [Group(self._sources(0), None, self.norm[0], entering.weight, entering.stride[0])]
+        for block in range(1, self.blocks):
+            rows = slice((block - 1) * self.outputs, block * self.outputs)
+            groups.append(Group(self._sources(block), rows, self.norm[block], self.conv.weight[rows]))
+        outputs = slice((self.blocks - 1) * self.outputs, self.blocks * self.outputs)
+        return Stage(f"{name}.graph", self.graph, tuple(groups), outputs)
+
+
+class WiredLinear(nn.Module):
+    """A classifier whose weights are edges, without bias."""
+
+    graph: EdgeRule
+
+    def __init__(self, features: int, classes: int, edges: EdgeMaker) -> None:
+        super().__init__()
+        self.graph = edges(EdgeSpace(classes, features, features, classes))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.linear(features, self.graph().flatten(1))
+
+
+class MobileNetV1Like(nn.Module):
+    """A stem, five wired stages and a classifier.
+
+    Args:
+        in_channels: channels of an image.
+        image_size: height and width of an image, in pixels; up to 64 the stem has stride 1, above it 2.
+        output_size: classes.
+        small: the classifier is wired, too.
+        setting: `static` draws random wirings in the pattern of acyclic graphs.
+        prune_rate: 1 − width multiplier of the dense MobileNet that has as many 1×1 weights.
+        edges: makes the edge rule of a space of potential edges.
+    """
+
+    linear: nn.Linear | WiredLinear
+
+    def __init__(
+        self,
+        in_channels: int,
+        image_size: int,
+        output_size: int,
+        small: bool,
+        setting: str,
+        prune_rate: float,
+        edges: EdgeMaker,
+    ) -> None:
+        super().__init__()
+        self.image_size = image_size
+        stride = _stem_stride(image_size)
+        self.conv1 = nn.Conv2d(in_channels, STAGES[0][0], 3, stride=stride, padding=1, bias=False)
+        self.layers = nn.ModuleList(
+            WiredStage(*stage, acyclic=setting == "static", prune_rate=prune_rate, edges=edges)
+            for stage in STAGES
+        )
+        features = STAGES[-1][1]
+        self.bn = nn.BatchNorm2d(features)
+        self.linear = WiredLinear(features, output_size, edges) if small else nn.Linear(features, output_size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        states = self.conv1(images)
+        for layer in self.layers:
+            states = layer(states)
+        logits: Tensor = self.linear(F.relu(self.bn(states)).mean((2, 3)))
+        return logits
+
+    def stages(self) -> list[Stage]:
+        """The wired layers between stem and classifier."""
+        return [layer.stage(f"layers.{number}") for number, layer in enumerate(self._stages())]
+
+    def liveness(self) -> list[Liveness]:
+        """Which nodes and edges of each stage matter to the logits."""
+        read = None
+        if isinstance(self.linear, WiredLinear):
+            read = self.linear.graph.in_use().flatten(1).any(0).cpu()
+        return find_liveness(self.stages(), read)
+
+    def wired_layers(self, image_size: int | None = None) -> list[WiredLayer]:
+        """The graphs of this network, for images of its own or another size."""
+        layers = self._wired_stages(image_size or self.image_size)
+        if isinstance(self.linear, WiredLinear):
+            layers.append(WiredLayer("linear.graph", self.linear.graph, map_size=1, filter_weights=0))
+        return layers
+
+    def complexity(self, image_size: int | None = None) -> list[LayerComplexity]:
+        """Cost as counted in the paper: edges in use, filters of nodes with an outgoing edge, live features.
+
+        Norms and biases are left out. A size above 64 px is counted with the stem's stride of 2.
+        """
+        image_size = image_size or self.image_size
+        stages = self._wired_stages(image_size)
+        stem = self.conv1.weight[0].numel() * int(stages[0].adjacency().any(0).sum())
+        counted = [LayerComplexity("conv1", stem, stem * _halved(image_size, _stem_stride(image_size)) ** 2)]
+        counted += [layer.complexity(live.edges) for layer, live in zip(stages, self.liveness(), strict=True)]
+        features = int(stages[-1].adjacency()[-self.bn.num_features :].any(1).sum())
+        counted.append(LayerComplexity("pool", 0, features * stages[-1].map_size ** 2))
+        if isinstance(self.linear, WiredLinear):
+            return [*counted, self.wired_layers(image_size)[-1].complexity()]
+        weights = features * self.linear.out_features
+        return [*counted, LayerComplexity("linear", weights, weights)]
+
+    def _wired_stages(self, image_size: int) -> list[WiredLayer]:
+        size = _halved(image_size, _stem_stride(image_size))
+        layers = []
+        for number, layer in enumerate(self._stages()):
+            size = _halved(size, layer.stride)
+            layers.append(WiredLayer(f"layers.{number}.graph", layer.graph, size))
+        return layers
+
+    def _stages(self) -> list[WiredStage]:
+        return [layer for layer in self.layers if isinstance(layer, WiredStage)]
+
+
+def _stem_stride(image_size: int) -> int:
+    return 1 if image_size <= 64 else 2
+
+
+def _halved(size: int, stride: int) -> int:
+    """Height or width after a 3×3 convolution with padding 1."""
+    return (size - 1) // stride + 1

@@ -1,0 +1,152 @@
+"""The structure of an acyclic wired network: what profiles, pictures and fast evaluation read.
+
+A network is a chain of stages. In a stage, groups of nodes send one after the other: a group's nodes add up
+what earlier groups sent them, then apply norm, ReLU and a 3×3 filter of their own. The rows `outputs` add up
+what all groups sent; they leave the stage and enter the next one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from models.graphs.edges import EdgeRule
+
+
+@dataclass(frozen=True)
+class Group:
+    """Nodes that send together.
+
+    Attributes:
+        columns: the nodes as sources, columns of the weight matrix.
+        rows: the nodes as targets, rows of it; None: they enter from outside.
+        norm: norm over the nodes' maps.
+        filters: (nodes, 1, 3, 3).
+        stride: of the filters.
+    """
+
+    columns: slice
+    rows: slice | None
+    norm: nn.Module
+    filters: Tensor
+    stride: int = 1
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One wired layer: groups in the order in which they send, and the rows that leave."""
+
+    name: str
+    rule: EdgeRule
+    groups: tuple[Group, ...]
+    outputs: slice
+
+    def readable(self) -> Tensor:
+        """Boolean (targets, sources): the edges that the forward pass reads."""
+        rows, columns = self.rule.weight.shape[:2]
+        readable = torch.zeros(rows, columns, dtype=torch.bool)
+        for number, group in enumerate(self.groups):
+            for later in self.groups[number + 1 :]:
+                assert later.rows is not None
+                readable[later.rows, group.columns] = True
+            readable[self.outputs, group.columns] = True
+        return readable
+
+
+@dataclass(frozen=True)
+class Liveness:
+    """Which nodes of a stage matter. All are boolean and on the CPU.
+
+    Attributes:
+        edges: (targets, sources), in use, read, and on a path from the image to the logits.
+        reached: (sources), nodes that depend on the image.
+        needed: (sources), nodes with a path to the logits.
+        outputs_reached, outputs_needed: (outputs), the same of the nodes that leave.
+    """
+
+    edges: Tensor
+    reached: Tensor
+    needed: Tensor
+    outputs_reached: Tensor
+    outputs_needed: Tensor
+
+
+def find_liveness(stages: list[Stage], read: Tensor | None = None) -> list[Liveness]:
+    """Follow the edges in use from the image forward and from the logits back.
+
+    Args:
+        stages: of one network, in order. Every node that enters the first one depends on the image.
+        read: boolean, which outputs of the last stage the classifier reads; None: all.
+    """
+    used = [(stage.rule.in_use().flatten(1).cpu() & stage.readable()) for stage in stages]
+    reached, leaving = _forward(stages, used)
+    needed, wanted = _backward(stages, used, read)
+    found = []
+    for number, stage in enumerate(stages):
+        target_needed = torch.zeros(len(used[number]), dtype=torch.bool)
+        target_needed[stage.outputs] |= wanted[number]
+        for group in stage.groups:
+            if group.rows is not None:
+                target_needed[group.rows] |= needed[number][group.columns]
+        edges = used[number] & reached[number] & target_needed.unsqueeze(1)
+        found.append(Liveness(edges, reached[number], needed[number], leaving[number], wanted[number]))
+    return found
+
+
+def _forward(stages: list[Stage], used: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """(sources that depend on the image, outputs that do) of each stage."""
+    reached, leaving = [], []
+    entering = torch.ones(_width(stages[0].groups[0].columns), dtype=torch.bool)
+    for stage, edges in zip(stages, used, strict=True):
+        live = torch.zeros(edges.shape[1], dtype=torch.bool)
+        live[stage.groups[0].columns] = entering
+        for earlier, group in pairwise(stage.groups):
+            assert group.rows is not None
+            live[group.columns] = (
+                edges[group.rows, : earlier.columns.stop] & live[: earlier.columns.stop]
+            ).any(1)
+        entering = (edges[stage.outputs] & live).any(1)
+        reached.append(live)
+        leaving.append(entering)
+    return reached, leaving
+
+
+def _backward(
+    stages: list[Stage], used: list[Tensor], read: Tensor | None
+) -> tuple[list[Tensor], list[Tensor]]:
+    """(sources that the logits depend on, outputs that they do) of each stage."""
+    needed: list[Tensor] = []
+    wanted: list[Tensor] = []
+    leaving = torch.ones(_width(stages[-1].outputs), dtype=torch.bool) if read is None else read
+    for stage, edges in zip(reversed(stages), reversed(used), strict=True):
+        target = torch.zeros(len(edges), dtype=torch.bool)
+        target[stage.outputs] = leaving
+        source = torch.zeros(edges.shape[1], dtype=torch.bool)
+        for group in reversed(stage.groups):
+            source[group.columns] = (edges[:, group.columns] & target.unsqueeze(1)).any(0)
+            if group.rows is not None:
+                target[group.rows] |= source[group.columns]
+        needed.insert(0, source)
+        wanted.insert(0, leaving)
+        leaving = source[stage.groups[0].columns]
+    return needed, wanted
+
+
+def effective_in_cycles(in_use: Tensor, num_inputs: int, num_outputs: int) -> Tensor:
+    """Boolean (nodes, nodes): edges on a path from the first `num_inputs` to the last `num_outputs` nodes."""
+    edges = in_use.cpu()
+    reached, needed = (torch.zeros(len(edges), dtype=torch.bool) for _ in range(2))
+    reached[:num_inputs], needed[-num_outputs:] = True, True
+    for _ in range(len(edges)):
+        more = reached | (edges & reached).any(1), needed | (edges & needed.unsqueeze(1)).any(0)
+        if torch.equal(more[0], reached) and torch.equal(more[1], needed):
+            break
+        reached, needed = more
+    return edges & reached & needed.unsqueeze(1)
+
+
+def _width(part: slice) -> int:
+    return int(part.stop - part.start)

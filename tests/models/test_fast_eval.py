@@ -1,0 +1,209 @@
+"""Compact networks have the logits of the plain ones, whatever died."""
+
+import builtins
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from genutil.config import load_config
+from genutil.errors import UserError
+from models import build_model
+from models.fast_eval import compact
+from models.fast_eval.engines import ENGINES, dgl, find_engine
+from models.graphs import mobilenetv1like
+from tests.conftest import ROOT
+
+STAGES = ((4, 6, 1, 1), (6, 8, 2, 2), (8, 10, 2, 4))
+WIRINGS = st.sampled_from(["some", "few", "one", "none", "all", "columns"])
+
+
+def wiring(kind, shape, generator):
+    """A weight matrix with the given kind of holes."""
+    weight = torch.randn(shape, generator=generator)
+    part = torch.rand(shape, generator=generator)
+    if kind == "some":
+        return weight * (part < 0.3)
+    if kind == "few":
+        return weight * (part < 0.05)
+    if kind == "one":
+        return weight * (part == part.max())
+    if kind == "columns":
+        return weight * (torch.rand(1, shape[1], 1, 1, generator=generator) < 0.2)
+    return weight * (kind == "all")
+
+
+def randomise(model, kinds, seed):
+    """Weights of a trained look: norms with running statistics, wirings with holes."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, (nn.BatchNorm2d, nn.InstanceNorm2d)):
+            module.weight.data = torch.rand(module.num_features, generator=generator) + 0.5
+            module.bias.data = 0.3 * torch.randn(module.num_features, generator=generator)
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean = 0.3 * torch.randn(module.num_features, generator=generator)
+            module.running_var = torch.rand(module.num_features, generator=generator) + 0.5
+    rules = [layer.rule for layer in model.wired_layers()]
+    for kind, rule in zip(kinds, rules, strict=False):
+        rule.mask.copy_(torch.ones_like(rule.mask))
+        weight = wiring(kind, rule.weight.shape, generator)
+        rule.weight.data = weight
+        rule.mask.copy_((weight != 0).float())
+
+
+def assert_same_logits(model, images, engine):
+    model.eval()
+    with torch.no_grad():
+        plain = model(images)
+        small = compact(model, engine)(images)
+    assert small.shape == plain.shape
+    assert (plain - small).abs().max() <= 1e-4 * plain.abs().max().clamp(min=1e-6)
+
+
+def build(app, **keys):
+    torch.manual_seed(0)
+    return build_model(load_config(ROOT / "apps" / app, keys))
+
+
+@pytest.mark.parametrize("engine", list(ENGINES))
+@given(
+    kinds=st.lists(WIRINGS, min_size=4, max_size=4),
+    seed=st.integers(0, 10_000),
+    small=st.booleans(),
+    images=st.integers(1, 3),
+    size=st.tuples(st.integers(5, 20), st.integers(5, 20)),
+)
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_logits_of_random_wirings(monkeypatch, engine, kinds, seed, small, images, size):
+    monkeypatch.setattr(mobilenetv1like, "STAGES", STAGES)
+    model = build("medium_scale/mobilenetv1_random_graph_x225.yml", small=small)
+    randomise(model, kinds, seed)
+    generator = torch.Generator().manual_seed(seed)
+    assert_same_logits(model, torch.randn(images, 3, *size, generator=generator), engine)
+
+
+@pytest.mark.parametrize("engine", list(ENGINES))
+@given(kind=WIRINGS, seed=st.integers(0, 10_000))
+@settings(max_examples=15, deadline=None)
+def test_logits_of_random_static_graphs(engine, kind, seed):
+    sizes = {"dim": 80, "downsample_dim": 8, "feature_dim": 10, "layers": 4, "image_size": 16}
+    model = build("small_scale/static_random_graph.yml", **sizes)
+    randomise(model, [kind], seed)
+    assert_same_logits(model, torch.randn(2, 3, 16, 16), engine)
+
+
+RULES = ["dnw", "random", "complete", "dnw_no_update", "fine_tune", "td", "reg_td"]
+
+
+@pytest.mark.parametrize("graph", RULES)
+def test_every_edge_rule(graph, monkeypatch):
+    monkeypatch.setattr(mobilenetv1like, "STAGES", STAGES)
+    rho = {"rho": 0.5} if "td" in graph else {}
+    model = build("medium_scale/mobilenetv1_dnw_x225.yml", graph=graph, **rho)
+    for layer in model.wired_layers():
+        if hasattr(layer.rule, "fix_wiring"):
+            layer.rule.fix_wiring()
+    assert_same_logits(model.train(), torch.randn(2, 3, 32, 32), "dense")
+    model.train()
+    compact(model)
+    assert model.training
+
+
+@pytest.mark.parametrize("engine", list(ENGINES))
+def test_thousands_of_dead_nodes(engine):
+    """The full network, its source columns scaled so that most nodes die, as in trained wirings."""
+    model = build("medium_scale/mobilenetv1_dnw_x225.yml")
+    generator = torch.Generator().manual_seed(0)
+    for layer in model.wired_layers():
+        scale = torch.randn(1, layer.rule.weight.shape[1], 1, 1, generator=generator)
+        layer.rule.weight.data.mul_((0.15 * scale).exp())
+    live = sum(int((found.reached & found.needed).sum()) for found in model.liveness())
+    assert live < 4960 - 3000
+    assert_same_logits(model, torch.randn(2, 3, 32, 32), engine)
+
+
+def test_constants_are_folded_with_their_border():
+    """A node without inputs sends ReLU of its norm's shift, filtered: other at the border than inside."""
+    model = build("medium_scale/mobilenetv1_random_graph_x225.yml")
+    randomise(model, ["some", "some", "some", "few", "few"], 3)
+    stage = model.layers[3]
+    stage.graph.mask[:512, :] = 0  # the first hidden block gets nothing; what it sends is constant
+    stage.graph.mask[512:, 256:768] = (torch.rand(2560, 512, 1, 1) < 0.01).float()
+    found = model.liveness()[3]
+    assert int((~found.reached & found.needed).sum()) > 100
+    for size in (32, 41):
+        assert_same_logits(model, torch.randn(2, 3, size, size), "dense")
+
+
+def test_compact_networks_only_evaluate():
+    small = compact(build("small_scale/static_dnw.yml"))
+    small.eval()
+    with pytest.raises(ValueError, match="for evaluation only"):
+        small.train()
+
+
+@pytest.mark.parametrize("engine", list(ENGINES))
+@pytest.mark.parametrize("kind", ["some", "few", "columns", "none"])
+@pytest.mark.parametrize("setting", ["discrete", "continuous"])
+def test_logits_of_graphs_with_cycles(engine, kind, setting):
+    sizes = {"dim": 60, "downsample_dim": 8, "feature_dim": 10, "image_size": 16}
+    model = build(f"small_scale/{setting}_time_random_graph.yml", **sizes)
+    randomise(model, [kind], 5)
+    assert_same_logits(model, torch.randn(2, 3, 16, 16), engine)
+
+
+def test_unread_nodes_of_a_discrete_graph_are_left_out():
+    model = build(
+        "small_scale/discrete_time_random_graph.yml", dim=60, downsample_dim=8, feature_dim=10, layers=2
+    )
+    model.graph.mask.zero_()
+    model.graph.mask[50:, 20] = model.graph.mask[20, 3] = model.graph.mask[3, 30] = 1
+    small = compact(model)
+    assert len(small.stages[0].filters) == 10 + 2  # node 30 would need a third step
+    assert_same_logits(model, torch.randn(2, 3, 32, 32), "dense")
+
+
+def test_norms_of_a_dense_network_are_folded():
+    model = build("medium_scale/mobilenetv1_x25.yml")
+    model(torch.randn(16, 3, 32, 32))
+    assert_same_logits(model, torch.randn(3, 3, 32, 32), "auto")
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in compact(model).modules())
+    assert isinstance(model.bn1, nn.BatchNorm2d)
+
+
+def test_what_has_no_compact_form_says_so():
+    with pytest.raises(ValueError, match="Linear has no compact form; MobileNetV1Like, MobileNetV1CIFAR and"):
+        compact(nn.Linear(1, 1))
+    with pytest.raises(
+        ValueError, match=r"engine must be one of auto, dense, csr, dgl, got dens; did you mean"
+    ):
+        find_engine("dens")
+
+
+def test_dgl_that_is_not_installed(monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *arguments, **options):
+        if name == "dgl":
+            raise ImportError(name)
+        return real(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(UserError, match=r"needs the Deep Graph Library: pip install dgl==1\.1\.3"):
+        compact(build("small_scale/static_dnw.yml"), "dgl")
+
+
+def test_dgl_without_cuda_names_its_wheels():
+    product = dgl.DGLProduct(torch.eye(3))
+
+    class CPUOnly:
+        def to(self, _device):
+            raise product._dgl.DGLError("Device API cuda is not enabled")
+
+    product._graph = CPUOnly()
+    with pytest.raises(
+        UserError, match=r"is built for the CPU.*--gpus \(no number\).*torch up to 2\.4: https"
+    ):
+        product._moved(torch.device("cuda"))
