@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +15,25 @@ from genutil.checkpoint_folder import CheckpointFolder, find_checkpoint
 from genutil.components import Parts, locate
 from genutil.config import Config
 from genutil.devices import choose_device
+from genutil.errors import ConfigError
 from genutil.reporting import RunFolder
 from genutil.seeding import seed_everything
 from models import build_model
+from models.fast_eval import compact
+from models.fast_eval.engines import chosen_engine
 from models.graphs.complexity import wired_layers
-from models.profiling import Profile, profile
+from models.profiling import Profile, as_table, profile
+from models.transfer import take_over
 from trainers.batches import as_batches
 from trainers.callbacks import Callback, CheckpointSaver, MetricsFile, Progress, TensorBoard
 from trainers.evaluation import evaluate
+from trainers.latency import Timed
 from trainers.optimizers import find_optimizer
 from trainers.resuming import resume
 from trainers.schedules import find_schedule
 from trainers.trainer import Trainer
+
+_log = logging.getLogger(__name__)
 
 
 def run(config: Config) -> dict[str, Any]:
@@ -45,34 +54,69 @@ def run(config: Config) -> dict[str, Any]:
     checkpoint = read_checkpoint(path) if path is not None else None
     if checkpoint is not None:
         apply_weights(checkpoint, model, str(path))
+    elif config.use_graph is not None:
+        take_over(model, config.use_graph, config.use_init)
     model.to(device)
-    data = parts.make(locate(config.data, "data"), "data_args", device=device)
     if config.evaluate:
-        parts.warn_of_unused()
-        folder = RunFolder(config)
-        metrics: dict[str, Any] = evaluate(model, as_batches(data.val), config.topk, device)
-    else:
-        folder_of_checkpoints = CheckpointFolder(_checkpoints(config), path)
-        folder = RunFolder(config)
-        trainer = _trainer(
-            parts, model, data, device, _callbacks(config, model, folder, folder_of_checkpoints)
-        )
-        parts.warn_of_unused()
-        if checkpoint is not None:
-            resume(trainer, checkpoint, str(path), config.model_dump())
-        metrics = trainer.fit()
-        metrics |= {"best_val": trainer.best_val, "epochs": trainer.epoch, "steps": trainer.step}
-    return folder.write_results({**metrics, **_cost(profile(model, config.image_size))}, str(device))
+        return _evaluate(parts, model, device)
+    return _train(parts, model, device, path, checkpoint)
+
+
+def _evaluate(parts: Parts, model: nn.Module, device: torch.device) -> dict[str, Any]:
+    config = parts.config
+    cost = _profiled(config, model)
+    engine = "plain"
+    if config.fast_eval:
+        engine = chosen_engine("dgl" if config.use_dgl else config.engine)
+        try:
+            model = compact(model, engine)
+        except ValueError as error:
+            raise ConfigError(f"fast_eval: {error}") from error
+    timed = Timed(model, device)
+    data = _data(parts, device)
+    parts.warn_of_unused()
+    folder = RunFolder(config)
+    metrics = evaluate(timed, as_batches(data.val), config.topk, device)
+    latency = {"latency_ms": 1000 * timed.seconds_per_image(), "engine": engine}
+    results = {**metrics, "images": timed.num_images, **_counts(cost), **latency, **_corrupt(data)}
+    return folder.write_results(results, str(device))
+
+
+def _train(
+    parts: Parts,
+    model: nn.Module,
+    device: torch.device,
+    path: Path | None,
+    checkpoint: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    config = parts.config
+    data = _data(parts, device)
+    checkpoints = CheckpointFolder(_checkpoints(config), path)
+    folder = RunFolder(config)
+    cost = _profiled(config, model)
+    callbacks = _callbacks(config, model, folder, checkpoints, cost)
+    trainer = _trainer(parts, model, data, device, callbacks)
+    parts.warn_of_unused()
+    if checkpoint is not None:
+        resume(trainer, checkpoint, str(path), config.model_dump())
+    metrics: dict[str, Any] = trainer.fit()
+    metrics |= {"best_val": trainer.best_val, "epochs": trainer.epoch, "steps": trainer.step}
+    results = {**metrics, **_counts(_profiled(config, model)), **_corrupt(data)}
+    return folder.write_results(results, str(device))
 
 
 def _checkpoints(config: Config) -> Path:
     return Path(config.save_dir).expanduser() / str(config.name)
 
 
+def _data(parts: Parts, device: torch.device) -> Any:
+    return parts.make(locate(parts.config.data, "data"), "data_args", device=device)
+
+
 def _callbacks(
-    config: Config, model: nn.Module, folder: RunFolder, checkpoints: CheckpointFolder
+    config: Config, model: nn.Module, folder: RunFolder, checkpoints: CheckpointFolder, cost: Profile
 ) -> list[Callback]:
-    macs = None if config.skip_profiling else profile(model, config.image_size).macs
+    macs = None if config.skip_profiling else cost.macs
     return [
         Progress(),
         MetricsFile(folder),
@@ -98,5 +142,25 @@ def _trainer(
     return trainer
 
 
-def _cost(cost: Profile) -> dict[str, int]:
-    return {"edges": cost.edges, "params": cost.params, "macs": cost.macs}
+def _profiled(config: Config, model: nn.Module) -> Profile:
+    """The cost of the network as it is now, shown unless `skip_profiling` is set."""
+    cost = profile(model, config.image_size)
+    if not config.skip_profiling:
+        _log.info("%s", as_table(cost))
+    return cost
+
+
+def _counts(cost: Profile) -> dict[str, int]:
+    return {
+        "edges": cost.edges,
+        "effective_edges": cost.effective_edges,
+        "live_nodes": cost.live_nodes,
+        "params": cost.params,
+        "macs": cost.macs,
+    }
+
+
+def _corrupt(data: Any) -> dict[str, int]:
+    """How many images could not be read, for data sets that leave such ones out."""
+    corrupt = getattr(data, "corrupt", ())
+    return {"corrupt_images": len(corrupt)} if corrupt else {}

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from data.normalise import Normalise
+
 
 class ImageBatches:
     """Batches of a set of images. Batch b of epoch e depends on (seed, e, b) alone.
@@ -47,10 +49,7 @@ class ImageBatches:
         self.labels = labels.to(device)
         # Padded once: a crop is then a copy of rows, each 32 bytes that lie side by side.
         self._padded = F.pad(images.to(device), (crop_padding,) * 4).contiguous()
-        # (x / 255 − mean) / std as one product and one sum
-        scale = 1 / (255 * torch.tensor(std, dtype=torch.float64))
-        shift = -torch.tensor(mean, dtype=torch.float64) / torch.tensor(std, dtype=torch.float64)
-        self._scale, self._shift = (v.float().view(1, -1, 1, 1).to(device) for v in (scale, shift))
+        self._normalise = Normalise(mean, std, device)
 
     def __len__(self) -> int:
         return -(-self.num_images // self.batch_size)
@@ -94,12 +93,6 @@ class ImageBatches:
         first_bytes = (planes * height + rows) * width + lefts.view(-1, 1, 1)
         crops = windows.index_select(0, first_bytes.flatten())
         return crops.view(len(chosen), channels, self.height, self.width)
-
-    def _normalise(self, images: Tensor) -> Tensor:
-        floats = images.expand(-1, self._scale.shape[1], -1, -1).to(
-            torch.float32, memory_format=torch.contiguous_format
-        )
-        return floats.mul_(self._scale).add_(self._shift)
 
     def _generator(self, device: torch.device | str, *numbers: int) -> torch.Generator:
         """Independent random numbers for each (seed, epoch) and (seed, epoch, batch)."""

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from genutil.tables import markdown_table
+
 ROOT = Path(__file__).resolve().parent.parent
 APPS = (
     ("random graph, fixed", "apps/quickstart/digits_random_graph.yml"),
@@ -63,12 +65,7 @@ def table(rows: Sequence[tuple[str, dict[str, Any]]]) -> str:
         )
         for label, results in rows
     ]
-    widths = [max(len(row[column]) for row in (COLUMNS, *cells)) for column in range(len(COLUMNS))]
-    lines = [COLUMNS, tuple("-" * width for width in widths), *cells]
-    return "\n".join(
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
-        for line in lines
-    )
+    return markdown_table(COLUMNS, cells)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -86,10 +86,20 @@ def load_weights(path: str | Path, model: nn.Module) -> CheckpointInfo:
     return apply_weights(read_checkpoint(path), model, str(path))
 
 
-def apply_weights(content: Mapping[str, Any], model: nn.Module, path: str) -> CheckpointInfo:
-    """`load_weights` for content that has been read already; `path` is named in errors."""
-    weights = _without_prefix(content["model"])
-    _check_fit(weights, model.state_dict(), path)
+def apply_weights(
+    content: Mapping[str, Any], model: nn.Module, path: str, optional: Collection[str] = ()
+) -> CheckpointInfo:
+    """`load_weights` for content that has been read already.
+
+    Args:
+        content: what read_checkpoint gave.
+        model: where the weights go.
+        path: the file, for errors.
+        optional: names that the file need not have; the model then keeps its own values.
+    """
+    weights, own = without_prefix(content["model"]), model.state_dict()
+    weights = {**{name: own[name] for name in optional}, **weights}
+    _check_fit(weights, own, path)
     model.load_state_dict(weights)
     return describe(content)
 
@@ -134,7 +144,7 @@ def _with_model(content: Any, path: Path) -> dict[str, Any]:
     raise CheckpointError(f"{path}: is no checkpoint: it has no weights under `model`")
 
 
-def _without_prefix(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def without_prefix(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Names without the `module.` that DataParallel and its kin put before them."""
     wrapped = bool(weights) and all(str(name).startswith("module.") for name in weights)
     return {str(name).removeprefix("module.") if wrapped else name: value for name, value in weights.items()}

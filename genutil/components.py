@@ -16,7 +16,12 @@ from genutil.errors import ConfigError
 from genutil.problems import did_you_mean
 from genutil.schema import EvaluationKeys, NetworkKeys, TrainingKeys, WiringKeys
 
-_READ_BY_THE_COMMAND = frozenset({"graph", "optimizer", "lr_scheduler", "evaluate", "skip_profiling"})
+_READ_BY_THE_COMMAND = frozenset(
+    {
+        "graph", "optimizer", "lr_scheduler", "use_graph", "use_init",
+        "evaluate", "skip_profiling", "fast_eval", "use_dgl", "engine",
+    }
+)  # fmt: skip
 _log = logging.getLogger(__name__)
 
 

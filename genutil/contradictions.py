@@ -17,6 +17,10 @@ class Rule(NamedTuple):
     message: str
 
 
+_LEARNED = ("dnw", "complete", "dnw_no_update", "td", "reg_td")
+"""Graphs without a fixed set of edges."""
+
+
 def _has_rho(config: Config) -> bool:
     return config.graph in ("td", "reg_td") or ":" in config.graph
 
@@ -41,6 +45,26 @@ RULES = (
         ("use_init",),
         lambda c: c.use_init is not None and c.use_graph is None,
         "gives weights to a wiring from another file; name that file with use_graph",
+    ),
+    Rule(
+        ("use_init", "graph"),
+        lambda c: c.use_init is not None and c.graph in _LEARNED,
+        "would undo the wiring of use_graph, since this graph has no fixed one; choose graph: fine_tune",
+    ),
+    Rule(
+        ("graph", "use_graph"),
+        lambda c: c.graph == "fine_tune" and c.use_graph is None and c.resume in (None, "auto"),
+        "takes the strongest edges of a trained network; name its checkpoint with use_graph",
+    ),
+    Rule(
+        ("engine",),
+        lambda c: c.engine != "auto" and not c.fast_eval,
+        "runs the network of fast_eval; add --evaluate --fast_eval",
+    ),
+    Rule(
+        ("use_dgl", "engine"),
+        lambda c: c.use_dgl and c.engine not in ("auto", "dgl"),
+        "means --engine dgl; give one of the two",
     ),
     Rule(
         ("rho", "graph"),

@@ -18,6 +18,13 @@ from genutil.config import Config, to_yaml
 from genutil.errors import UserError
 
 _PACKAGES = ("torch", "torchvision", "numpy", "torchdiffeq")
+_SPELT = {
+    "effective_edges": "effective edges",
+    "live_nodes": "live nodes",
+    "params": "parameters",
+    "macs": "MACs",
+    "corrupt_images": "corrupt images",
+}
 _PROJECT = Path(__file__).resolve().parent.parent
 
 
@@ -97,10 +104,13 @@ def commit() -> str | None:
 def summary(results: dict[str, Any]) -> str:
     """The final numbers as a small table for the screen."""
     rows = [(key, f"{value:.2f} %") for key, value in results.items() if key.endswith("_accuracy")]
-    rows += [("loss", f"{results['CELoss']:.4f}"), ("edges", f"{results['edges']:,}")]
-    rows += [("parameters", f"{results['params']:,}"), ("MACs", f"{results['macs']:,}")]
+    rows.append(("loss", f"{results['CELoss']:.4f}"))
+    counts = ("images", "edges", "effective_edges", "live_nodes", "params", "macs", "corrupt_images")
+    rows += [(_SPELT.get(key, key), f"{results[key]:,}") for key in counts if key in results]
+    if "latency_ms" in results:
+        rows.append(("latency", f"{results['latency_ms']:.3f} ms per image ({results['engine']})"))
     rows += [("time", f"{results['wall_time']:.1f} s"), ("files", results["folder"])]
-    return "\n".join([str(results["name"]), *(f"  {key:<14} {value}" for key, value in rows)])
+    return "\n".join([str(results["name"]), *(f"  {key:<15} {value}" for key, value in rows)])
 
 
 def set_up_logging() -> None:

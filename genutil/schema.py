@@ -134,7 +134,10 @@ class EvaluationKeys(BaseModel):
         [1, 5], min_length=1, description="which top-k accuracies are reported"
     )
     fast_eval: bool = Field(False, description="evaluate without dead neurons")
-    use_dgl: bool = Field(False, description="with fast_eval: run the wiring as a DGL graph")
+    engine: Literal["auto", "dense", "csr", "dgl"] = Field(
+        "auto", description="with fast_eval: what runs the wiring; auto: the fastest that is installed"
+    )
+    use_dgl: bool = Field(False, description="with fast_eval: run the wiring as a DGL graph (engine: dgl)")
     skip_profiling: bool = Field(False, description="do not count parameters and MACs")
 
 
@@ -154,7 +157,13 @@ class MachineKeys(BaseModel):
     gpus: Annotated[list[Annotated[Int, Field(ge=0)]], BeforeValidator(_as_list)] | None = Field(
         None, description="CUDA devices to use; no number: CPU; default: the first device, if there is one"
     )
-    workers: Int = Field(8, ge=0, description="loading processes, for data sets that do not fit into memory")
+    workers: Annotated[Int, Field(ge=0)] | Literal["auto"] = Field(
+        8,
+        description="loading processes, for data sets that do not fit into memory; auto: one for each CPU",
+    )
+    skip_corrupt: bool = Field(
+        False, description="images that cannot be read are named, counted and left out; else they end the run"
+    )
 
 
 GROUPS: tuple[type[BaseModel], ...] = (

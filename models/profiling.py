@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from genutil.tables import markdown_table
 from models.graphs.complexity import LayerComplexity, wired_layers
 from models.graphs.edges import EdgeRule
 
@@ -31,6 +32,16 @@ class Profile:
     def edges(self) -> int:
         """Edges in use, over all wired layers."""
         return sum(layer.edges for layer in self.per_layer)
+
+    @property
+    def effective_edges(self) -> int:
+        """Edges in use on a path from image to logits, over all wired layers."""
+        return sum(layer.effective for layer in self.per_layer)
+
+    @property
+    def live_nodes(self) -> int:
+        """Source nodes with an effective edge, over all wired layers."""
+        return sum(layer.live_nodes for layer in self.per_layer)
 
 
 def profile(model: nn.Module, image_size: int | None = None) -> Profile:
@@ -59,6 +70,19 @@ def profile(model: nn.Module, image_size: int | None = None) -> Profile:
             raise ValueError(f"{type(model).__name__} has no image_size; give one to profile()")
         layers = _count_dense(model, size)
     return Profile(sum(layer.params for layer in layers), sum(layer.macs for layer in layers), tuple(layers))
+
+
+def as_table(cost: Profile) -> str:
+    """What each layer costs, and what became of its edges, as Markdown."""
+    header = ("layer", "params", "MACs", "potential edges", "in use", "effective", "live nodes")
+    rows = []
+    for layer in cost.per_layer:
+        wiring = (layer.potential, layer.edges, layer.effective, layer.live_nodes)
+        shown = [f"{count:,}" for count in wiring] if layer.potential else [""] * len(wiring)
+        rows.append((layer.name, f"{layer.params:,}", f"{layer.macs:,}", *shown))
+    potential = sum(layer.potential for layer in cost.per_layer)
+    totals = (cost.params, cost.macs, potential, cost.edges, cost.effective_edges, cost.live_nodes)
+    return markdown_table(header, [*rows, ("total", *(f"{count:,}" for count in totals))])
 
 
 def _count_dense(model: nn.Module, image_size: int) -> list[LayerComplexity]:

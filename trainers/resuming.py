@@ -6,7 +6,10 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from genutil.checkpoint import describe
+import torch
+from torch import nn
+
+from genutil.checkpoint import describe, without_prefix
 from genutil.errors import CheckpointError
 from genutil.schema import NetworkKeys, TrainingKeys, WiringKeys
 from genutil.seeding import restore_rng_state
@@ -43,7 +46,7 @@ def resume(trainer: Trainer, checkpoint: Mapping[str, Any], path: str, config: M
     for key, (before, now) in changed.items():
         _log.warning("%s is %s now; in %s it was %s", key, now, path, before)
     try:
-        trainer.optimizer.load_state_dict(checkpoint["optimizer"])
+        _restore_optimizer(trainer.optimizer, trainer.model, checkpoint)
         if "rng" in checkpoint:
             restore_rng_state(checkpoint["rng"])
         trainer.epoch = int(info.epoch if info.epoch is not None else -1) + 1
@@ -54,6 +57,34 @@ def resume(trainer: Trainer, checkpoint: Mapping[str, Any], path: str, config: M
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path}: its training state does not fit this experiment ({error})") from error
     _log.info("going on from %s: epoch %d, step %d", path, trainer.epoch + 1, trainer.step)
+
+
+def _restore_optimizer(
+    optimizer: torch.optim.Optimizer, model: nn.Module, checkpoint: Mapping[str, Any]
+) -> None:
+    """Put momentum and the like back; the settings (weight decay, …) stay those of this experiment.
+
+    An optimizer knows parameters by position alone. A published file's positions are those of its own
+    network, which the order of its weights tells, so they are matched by name.
+
+    Raises:
+        ValueError: number or shapes of the parameters differ.
+    """
+    saved = checkpoint["optimizer"]
+    own = [name for name, _ in model.named_parameters()]
+    there = [name for name in without_prefix(checkpoint["model"]) if name in set(own)]
+    groups = [
+        {**group, **{key: value for key, value in mine.items() if key != "params"}}
+        for group, mine in zip(saved["param_groups"], optimizer.param_groups, strict=True)
+    ]
+    if len(groups) == 1 and len(there) == len(own) == len(groups[0]["params"]):
+        number = dict(zip(there, groups[0]["params"], strict=True))
+        groups[0]["params"] = [number[name] for name in own]
+    optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
+    for name, parameter in model.named_parameters():
+        momentum = optimizer.state.get(parameter, {}).get("momentum_buffer")
+        if momentum is not None and momentum.shape != parameter.shape:
+            raise ValueError(f"the momentum of {name} has shape {list(momentum.shape)}")
 
 
 def _changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -61,6 +61,9 @@ class EdgeRule(nn.Module):
             weight: Tensor = self()
             return weight != 0
 
+    def fix_wiring(self) -> None:
+        """Called when the weights are those of another network (`use_graph`); most rules do nothing then."""
+
 
 class AllEdges(EdgeRule):
     """`graph: complete`: every potential edge is in use."""
@@ -173,8 +176,8 @@ class FixedTopEdges(_MaskedEdges):
         return self.mask != 0
 
     def fix_wiring(self) -> None:
-        """Choose the strongest of the present weights for good."""
-        self.mask.copy_(top_mask(self.weight, self.num_edges))
+        """Choose the strongest edges for good, among those that the mask has allowed so far."""
+        self.mask.copy_(top_mask(self.weight * self.mask, self.num_edges))
 
 
 class TargetedDropout(EdgeRule):

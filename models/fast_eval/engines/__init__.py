@@ -23,13 +23,18 @@ FASTEST = "dense"
 """What `auto` takes: the fastest of them in benchmarks/fast_eval.py, and always installed."""
 
 
+def chosen_engine(name: str) -> str:
+    """The engine's own name where `auto` is asked for."""
+    return FASTEST if name == "auto" else name
+
+
 def find_engine(name: str) -> Callable[[Tensor], Product]:
     """The engine of this name: called with (targets, sources) weights, it gives a product.
 
     Raises:
         ValueError: there is no such engine.
     """
-    name = FASTEST if name == "auto" else name
+    name = chosen_engine(name)
     if name not in ENGINES:
         known = ", ".join(["auto", *ENGINES])
         raise ValueError(f"engine must be one of {known}, got {name}{did_you_mean(name, ENGINES)}")

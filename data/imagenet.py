@@ -1,0 +1,94 @@
+"""ImageNet: 1.28 million photographs in a thousand classes, or any other set of images in such folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torchvision.transforms import v2
+
+from data.image_folder import FolderBatches, count_workers, list_classes, list_images
+from data.normalise import Normalise
+from genutil.errors import DataError
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class ImageNet:
+    """Images in `<data_dir>/imagenet/train/<class>/` and `…/val/<class>/`.
+
+    Training: a random part of the image (8 to 100 % of its area, 3:4 to 4:3) resized to the network's size,
+    and mirrored at random. Validation: the shorter side resized to 8/7 of the network's size (256 pixels for
+    224), and the centre of it.
+
+    Source: Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge", 2015.
+
+    Args:
+        data_dir: holds the folder `imagenet`.
+        batch_size, test_batch_size: images of a training and of a validation batch.
+        image_size: height and width for the network, in pixels.
+        output_size: classes of the network; there may be fewer in the folders, not more.
+        workers: loading processes; `auto`: one for each CPU.
+        seed: of order, crops and flips.
+        evaluate: the training images are not needed.
+        skip_corrupt: leave out images that cannot be read; else the first one ends the run.
+        device: where batches are normalised.
+
+    Attributes:
+        train, val: batches; `train` is None where `evaluate` is set.
+        corrupt: files that were left out.
+
+    Raises:
+        DataError: a folder is missing, a class is empty, or there are too many classes.
+    """
+
+    name = "ImageNet"
+
+    def __init__(
+        self,
+        data_dir: str | Path,
+        batch_size: int,
+        test_batch_size: int | None = None,
+        image_size: int = 224,
+        output_size: int = 1000,
+        workers: int | Literal["auto"] = "auto",
+        seed: int = 0,
+        evaluate: bool = False,
+        skip_corrupt: bool = False,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        folder = Path(data_dir).expanduser() / "imagenet"
+        if not folder.is_dir():
+            raise DataError(
+                f"{folder}: there is no such folder; put ImageNet's images into {folder / 'train'} and "
+                f"{folder / 'val'}, one folder for each class, or name another --data-dir"
+            )
+        train, val = folder / "train", folder / "val"
+        # Labels are places among the training classes, also where only some of them are evaluated.
+        classes = list_classes(train if train.is_dir() or not evaluate else val)
+        if len(classes) > output_size:
+            raise DataError(f"{folder}: has {len(classes)} classes, but output_size is {output_size}")
+        processes = count_workers(workers)
+        self.corrupt: set[str] = set()
+        self.train = None
+        normalise = Normalise(MEAN, STD, device)
+        if not evaluate:
+            self.train = FolderBatches(
+                list_images(train, classes), training_crop(image_size), batch_size, normalise, processes,
+                shuffle=True, seed=seed, skip_corrupt=skip_corrupt, corrupt=self.corrupt,
+            )  # fmt: skip
+        self.val = FolderBatches(
+            list_images(val, classes), centre_crop(image_size), test_batch_size or batch_size, normalise,
+            processes, shuffle=False, seed=seed, skip_corrupt=skip_corrupt, corrupt=self.corrupt,
+        )  # fmt: skip
+
+
+def training_crop(image_size: int) -> v2.Compose:
+    """A random part of an image, mirrored at random; PIL image to PIL image."""
+    return v2.Compose([v2.RandomResizedCrop(image_size, antialias=True), v2.RandomHorizontalFlip()])
+
+
+def centre_crop(image_size: int) -> v2.Compose:
+    """The centre of an image, with the published margin: 224 of 256 pixels."""
+    return v2.Compose([v2.Resize(round(image_size * 256 / 224), antialias=True), v2.CenterCrop(image_size)])

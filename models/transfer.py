@@ -1,0 +1,47 @@
+"""Starting from other networks: the wiring of one (`use_graph`), the weights of another (`use_init`)."""
+
+from __future__ import annotations
+
+import logging
+
+from torch import nn
+
+from genutil.checkpoint import apply_weights, read_checkpoint
+from genutil.errors import CheckpointError
+from models.graphs.edges import EdgeRule
+
+_log = logging.getLogger(__name__)
+
+
+def take_over(model: nn.Module, use_graph: str, use_init: str | None) -> None:
+    """Load the weights of `use_graph` and fix the wiring by them; then take the weights of `use_init`.
+
+    With `use_graph` alone this is where fine tuning starts; with both, a one-shot lottery ticket (Frankle and
+    Carbin, arXiv 1803.03635): the wiring that training found, with the weights that it started from.
+
+    Args:
+        model: the network, as it was built.
+        use_graph: checkpoint of a trained network.
+        use_init: checkpoint of a network before its training.
+
+    Raises:
+        CheckpointError: a file cannot be read or does not fit the model.
+    """
+    rules = {name: module for name, module in model.named_modules() if isinstance(module, EdgeRule)}
+    masks = [f"{name}.{key}" for name, rule in rules.items() for key in rule.state_dict() if key == "mask"]
+    _apply("use_graph", use_graph, model, masks)
+    for rule in rules.values():
+        rule.fix_wiring()
+    _log.info("took the wiring of %s", use_graph)
+    if use_init is not None:
+        wiring = {name: value.clone() for name, value in model.state_dict().items() if name in masks}
+        _apply("use_init", use_init, model, masks)
+        model.load_state_dict(wiring, strict=False)
+        _log.info("took the weights of %s", use_init)
+
+
+def _apply(key: str, path: str, model: nn.Module, masks: list[str]) -> None:
+    try:
+        apply_weights(read_checkpoint(path), model, path, optional=masks)
+    except CheckpointError as error:
+        raise CheckpointError(f"{key}: {error}") from error

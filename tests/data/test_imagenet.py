@@ -1,0 +1,197 @@
+"""Folders of image files: what is listed, decoded, left out and refused."""
+
+import logging
+from itertools import chain
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data import image_folder
+from data.image_folder import ImageFiles, count_workers
+from data.imagenet import MEAN, STD, ImageNet, centre_crop, training_crop
+from data.normalise import Normalise
+from genutil.errors import DataError
+
+SIZES = [(40, 30), (30, 40), (64, 64)]
+
+
+def write(folder, split, name, count=3, mode="RGB"):
+    place = folder / "imagenet" / split / name
+    place.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        width, height = SIZES[number % len(SIZES)]
+        generator = np.random.default_rng([len(name), number])
+        shape = (height, width, 3) if mode == "RGB" else (height, width)
+        pixels = generator.integers(0, 256, shape, dtype=np.uint8)
+        Image.fromarray(pixels, mode).save(place / f"bild_ä_{number}.png")
+    return place
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for split in ("train", "val"):
+        for name in ("n01", "n02", "n03"):
+            write(tmp_path, split, name, mode="L" if name == "n03" else "RGB")
+    return tmp_path
+
+
+def imagenet(folder, **keys):
+    return ImageNet(**{"data_dir": folder, "batch_size": 4, "image_size": 24, "workers": 0, **keys})
+
+
+def test_shapes_labels_and_normalisation(folder):
+    data = imagenet(folder, test_batch_size=9)
+    assert (len(data.train), len(data.val)) == (3, 1)
+    ((images, labels),) = data.val.batches(0)
+    assert images.shape == (9, 3, 24, 24)
+    assert images.dtype == torch.float32
+    assert labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    file = folder / "imagenet" / "val" / "n02" / "bild_ä_0.png"
+    pixels = torch.from_numpy(np.array(centre_crop(24)(Image.open(file)))) / 255
+    expected = (pixels - torch.tensor(MEAN)) / torch.tensor(STD)
+    assert torch.allclose(images[3], expected.permute(2, 0, 1), atol=1e-5)
+    grey = images[6] * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)
+    assert torch.allclose(grey[0], grey[2], atol=1e-5)
+
+
+def test_published_sizes_of_the_centre():
+    """Shorter side to 256 pixels, then 224 of them."""
+    gradient = Image.fromarray(np.tile(np.arange(256, dtype=np.uint8), (128, 2)), "L").convert("RGB")
+    cut = np.array(centre_crop(224)(gradient))
+    assert cut.shape == (224, 224, 3)
+    whole = np.array(gradient.resize((1024, 256), Image.Resampling.BILINEAR))
+    assert np.array_equal(cut, whole[16:240, 400:624])
+
+
+def test_batches_hang_on_seed_epoch_and_number_alone(folder):
+    def all_batches(epoch, start=0, **keys):
+        return list(imagenet(folder, **keys).train.batches(epoch, start))
+
+    here, workers = all_batches(1), all_batches(1, workers=2)
+    assert len(here) == 3
+    for (images, labels), (others, other_labels) in zip(here, workers, strict=True):
+        assert torch.equal(images, others)
+        assert torch.equal(labels, other_labels)
+    assert torch.equal(all_batches(1, start=2)[0][0], here[2][0])
+    assert not torch.equal(all_batches(2)[0][0], here[0][0])
+    assert not torch.equal(all_batches(1, seed=1)[0][0], here[0][0])
+    before = torch.random.get_rng_state()
+    all_batches(1)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_workers_stay_alive_and_epochs_differ(folder, monkeypatch):
+    monkeypatch.setattr(image_folder, "count_workers", lambda workers: workers)
+    batches = imagenet(folder, workers=2).train
+    first = [labels.tolist() for _, labels in batches.batches(0)]
+    iterator = batches._loader._iterator
+    broken_off = batches.batches(1)
+    next(broken_off)
+    broken_off.close()
+    second = [labels.tolist() for _, labels in batches.batches(1)]
+    assert batches._loader._iterator is iterator
+    assert first != second
+    assert sorted(chain(*first)) == sorted(chain(*second)) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+
+
+def test_training_crops_are_the_published_ones(folder):
+    """Parts of 8 to 100 % of the area, mirrored half the time; the image's pixels tell their place."""
+    rows, columns = np.mgrid[0:200, 0:200].astype(np.uint8)
+    place = folder / "place.png"
+    Image.fromarray(np.stack([rows, columns, 0 * rows], -1)).save(place)
+    files = ImageFiles([(str(place), 0)], training_crop(16), seed=0)
+    areas, mirrored = [], 0
+    for epoch in range(400):
+        crop = files[epoch, 0][0].float()
+        height, width = crop[0, -1, 0] - crop[0, 0, 0], crop[1, 0, -1] - crop[1, 0, 0]
+        mirrored += int(width < 0)
+        areas.append(float(height * width.abs()) / (200 * 200) * (16 / 15) ** 2)
+    assert 0.07 < min(areas) < 0.15
+    assert 0.85 < max(areas) < 1.05
+    assert np.mean(areas) == pytest.approx(0.52, abs=0.06)
+    assert 160 < mirrored < 240
+
+
+def spoil(folder, split, number=1):
+    file = sorted((folder / "imagenet" / split / "n02").iterdir())[number]
+    file.write_bytes(file.read_bytes()[:60])
+    return file
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_corrupt_image_is_named(folder, workers):
+    file = spoil(folder, "train")
+    with pytest.raises(DataError, match=rf"{file}: cannot be read; replace it, or .* skip_corrupt: true"):
+        list(imagenet(folder, workers=workers).train.batches(0))
+
+
+def test_corrupt_images_are_counted_and_left_out(folder, caplog):
+    data = imagenet(folder, skip_corrupt=True)
+    file = spoil(folder, "train")
+    with caplog.at_level(logging.WARNING):
+        for epoch in (0, 1):
+            assert sum(len(labels) for _, labels in data.train.batches(epoch)) == 8
+    assert data.corrupt == {str(file)}
+    assert caplog.text.count("cannot be read and is left out (1 so far)") == 1
+
+
+def test_a_batch_without_any_readable_image(folder):
+    for number in range(3):
+        spoil(folder, "val", number)
+    data = imagenet(folder, skip_corrupt=True, test_batch_size=3)
+    with pytest.raises(DataError, match="neither this nor any other image of its batch"):
+        list(data.val.batches(0))
+
+
+def test_folders_that_are_missing_or_empty(folder, tmp_path):
+    with pytest.raises(
+        DataError, match=r"elsewhere/imagenet: there is no such folder; .* another --data-dir"
+    ):
+        imagenet(tmp_path / "elsewhere")
+    (folder / "imagenet" / "train" / "n09").mkdir()
+    with pytest.raises(DataError, match=r"train/n09: has no images \(\.jpg.*fill it, or remove it"):
+        imagenet(folder)
+    assert imagenet(folder, evaluate=True).train is None
+    (folder / "imagenet" / "train" / "n09").rmdir()
+    write(folder, "val", "n07")
+    with pytest.raises(DataError, match="val: has the class n07, which the training images lack"):
+        imagenet(folder)
+    with pytest.raises(DataError, match="has 3 classes, but output_size is 2"):
+        imagenet(folder, output_size=2)
+
+
+def test_evaluation_needs_no_training_images(tmp_path):
+    write(tmp_path, "val", "a")
+    write(tmp_path, "val", "b")
+    assert len(imagenet(tmp_path, evaluate=True).val) == 2
+    with pytest.raises(DataError, match=r"imagenet/train: there is no such folder"):
+        imagenet(tmp_path)
+    (tmp_path / "imagenet" / "train").mkdir()
+    with pytest.raises(DataError, match=r"imagenet/train: holds no folders"):
+        imagenet(tmp_path)
+
+
+def test_labels_are_places_among_the_training_classes(tmp_path):
+    for name in ("a", "b", "c"):
+        write(tmp_path, "train", name)
+    write(tmp_path, "val", "c")
+    ((_, labels),) = imagenet(tmp_path, evaluate=True).val.batches(0)
+    assert labels.tolist() == [2, 2, 2]
+
+
+def test_workers(monkeypatch, caplog):
+    monkeypatch.setattr(image_folder.os, "sched_getaffinity", lambda _process: {0, 1, 2}, raising=False)
+    assert count_workers("auto") == 3
+    assert count_workers(2) == 2
+    assert count_workers(0) == 0
+    with caplog.at_level(logging.INFO):
+        assert count_workers(32) == 3
+    assert "workers: 32 asked for, one for each of 3 CPUs is used" in caplog.text
+
+
+def test_normalise_spreads_one_channel():
+    images = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1)
+    result = Normalise([0.5, 0.25], [0.5, 0.5], "cpu")(images)
+    assert torch.allclose(result.flatten(1), torch.tensor([[-1.0, -0.5], [1.0, 1.5]]))

@@ -1,0 +1,48 @@
+"""How long a network takes for an image."""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import torch
+from torch import Tensor, nn
+
+
+class Timed(nn.Module):
+    """A network whose forward passes are timed. The first batch runs once more beforehand, to warm up.
+
+    Args:
+        network: on `device`.
+        device: is waited for around every forward pass.
+
+    Attributes:
+        num_images: images seen.
+    """
+
+    def __init__(self, network: nn.Module, device: torch.device) -> None:
+        super().__init__()
+        self.network, self.device = network, device
+        self.num_images = 0
+        self._seconds: list[tuple[int, float]] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        if not self.num_images:
+            self.network(images)
+        self._wait()
+        start = time.perf_counter()
+        logits: Tensor = self.network(images)
+        self._wait()
+        self._seconds.append((len(images), time.perf_counter() - start))
+        self.num_images += len(images)
+        return logits
+
+    def seconds_per_image(self) -> float:
+        """Median over the batches of full size; NaN before the first one."""
+        full = max((size for size, _ in self._seconds), default=0)
+        times = [seconds / size for size, seconds in self._seconds if size == full]
+        return statistics.median(times) if times else float("nan")
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
