@@ -54,7 +54,7 @@ def run(config: Config) -> dict[str, Any]:
     checkpoint = read_checkpoint(path) if path is not None else None
     if checkpoint is not None:
         apply_weights(checkpoint, model, str(path))
-    elif config.use_graph is not None:
+    else:
         take_over(model, config.use_graph, config.use_init)
     model.to(device)
     if config.evaluate:

@@ -52,11 +52,6 @@ RULES = (
         "would undo the wiring of use_graph, since this graph has no fixed one; choose graph: fine_tune",
     ),
     Rule(
-        ("graph", "use_graph"),
-        lambda c: c.graph == "fine_tune" and c.use_graph is None and c.resume in (None, "auto"),
-        "takes the strongest edges of a trained network; name its checkpoint with use_graph",
-    ),
-    Rule(
         ("engine",),
         lambda c: c.engine != "auto" and not c.fast_eval,
         "runs the network of fast_eval; add --evaluate --fast_eval",

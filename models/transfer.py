@@ -7,13 +7,13 @@ import logging
 from torch import nn
 
 from genutil.checkpoint import apply_weights, read_checkpoint
-from genutil.errors import CheckpointError
-from models.graphs.edges import EdgeRule
+from genutil.errors import CheckpointError, ConfigError
+from models.graphs.edges import EdgeRule, FixedTopEdges
 
 _log = logging.getLogger(__name__)
 
 
-def take_over(model: nn.Module, use_graph: str, use_init: str | None) -> None:
+def take_over(model: nn.Module, use_graph: str | None, use_init: str | None) -> None:
     """Load the weights of `use_graph` and fix the wiring by them; then take the weights of `use_init`.
 
     With `use_graph` alone this is where fine tuning starts; with both, a one-shot lottery ticket (Frankle and
@@ -21,13 +21,21 @@ def take_over(model: nn.Module, use_graph: str, use_init: str | None) -> None:
 
     Args:
         model: the network, as it was built.
-        use_graph: checkpoint of a trained network.
-        use_init: checkpoint of a network before its training.
+        use_graph: checkpoint of a trained network; None: the network stays as it is.
+        use_init: checkpoint of a network before its training, or None.
 
     Raises:
+        ConfigError: the network has a fixed wiring that no file gives.
         CheckpointError: a file cannot be read or does not fit the model.
     """
     rules = {name: module for name, module in model.named_modules() if isinstance(module, EdgeRule)}
+    if use_graph is None:
+        if any(isinstance(rule, FixedTopEdges) for rule in rules.values()):
+            raise ConfigError(
+                "graph: fine_tune takes the strongest edges of a trained network; name its checkpoint with "
+                "use_graph, or go on with --resume FILE"
+            )
+        return
     masks = [f"{name}.{key}" for name, rule in rules.items() for key in rule.state_dict() if key == "mask"]
     _apply("use_graph", use_graph, model, masks)
     for rule in rules.values():

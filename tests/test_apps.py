@@ -1,38 +1,21 @@
-"""Every shipped experiment: resolved against the published values, built, trained for a step."""
+"""Every shipped experiment: its values against the published ones, its cost, a step, both evaluations."""
+
+import json
+import logging
 
 import pytest
 import torch
 import torch.nn.functional as F
 import yaml
 
+import runner
+from genutil.checkpoint import save_checkpoint
 from genutil.config import load_config
 from models import build_model
 from models.profiling import profile
+from tests.complexity import APPS, GOLDEN, complexity
 from tests.conftest import ROOT
-
-APPS = sorted(
-    str(path.relative_to(ROOT)) for path in (ROOT / "apps").glob("*/*.yml") if path.parent.name != "_base"
-)
-TINY = {
-    "data": "data.cifar10:CIFAR10", "batch_size": 512, "test_batch_size": 512, "workers": 8, "lr": 0.1,
-    "lr_scheduler": "multistep", "multistep_lr_milestones": [80, 120], "multistep_lr_gamma": 0.1,
-    "optimizer": "sgd", "momentum": 0.9, "weight_decay": 1e-4, "num_epochs": 160, "output_size": 10,
-    "image_size": 32, "in_channels": 3, "topk": [1, 5], "seed": 1996, "prune_rate": 0.95, "dim": 800,
-    "downsample_dim": 32, "feature_dim": 100, "layers": 5, "save_dir": "./checkpoints",
-    "log_dir": "./runs", "skip_profiling": True,
-}  # fmt: skip
-SETTINGS = {
-    "static": ("StaticNeuralGraph", "static"),
-    "discrete_time": ("DiscreteTimeNeuralGraph", "discrete_time"),
-    "continuous_time": ("ContinuousTimeNeuralGraph", "continuous"),
-}
-PUBLISHED = {
-    f"apps/small_scale/{name}_{suffix}.yml": {
-        **TINY, "model": f"models.graphs.neuralgraph:{model}", "setting": setting, "graph": graph
-    }
-    for name, (model, setting) in SETTINGS.items()
-    for suffix, graph in (("dnw", "dnw"), ("random_graph", "random"))
-}  # fmt: skip
+from tests.published_values import PUBLISHED
 
 
 @pytest.mark.parametrize("app", PUBLISHED)
@@ -42,7 +25,8 @@ def test_resolved_values_are_the_published_ones(app):
 
 
 def test_all_published_files_are_there():
-    assert set(PUBLISHED) == {app for app in APPS if app.startswith("apps/small_scale/")}
+    assert set(PUBLISHED) == {app for app in APPS if "/quickstart/" not in app}
+    assert len(PUBLISHED) == 22
 
 
 @pytest.mark.parametrize("app", APPS)
@@ -53,31 +37,73 @@ def test_a_file_says_only_what_is_its_own(app):
 
 
 @pytest.mark.parametrize("app", APPS)
-def test_every_app_builds_and_takes_a_step(app):
-    config = load_config(ROOT / app)
+def test_cost_is_the_golden_one(app):
+    """`python -m tests.complexity` writes the file anew; a change of it needs a reason."""
+    assert complexity(app) == json.loads(GOLDEN.read_text())[app]
+
+
+@pytest.mark.parametrize("app", APPS)
+def test_every_parameter_gets_a_gradient(app):
+    config = load_config(ROOT / app, {"image_size": 32})
     torch.manual_seed(0)
     model = build_model(config)
-    optimizer = torch.optim.SGD(model.parameters(), lr=config.lr, momentum=config.momentum)
     images = torch.randn(2, config.in_channels, config.image_size, config.image_size)
-    labels = torch.tensor([1, 2])
-    before = {name: value.clone() for name, value in model.named_parameters()}
-    loss = F.cross_entropy(model(images), labels)
-    loss.backward()
+    F.cross_entropy(model(images), torch.tensor([1, 2])).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
-    optimizer.step()
-    assert any(not torch.equal(before[name], value) for name, value in model.named_parameters())
-    model.eval()
-    assert model(images).shape == (2, config.output_size)
-    assert profile(model).edges == 32_000
 
 
-@pytest.mark.parametrize("app", PUBLISHED)
-def test_parameters_of_the_published_networks(app):
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory):
+    """Checkpoint of a complete graph, for the experiments that start from one."""
+    path = tmp_path_factory.mktemp("saved") / "complete.pt"
+    torch.manual_seed(0)
+    model = build_model(load_config(ROOT / "apps/medium_scale/mobilenetv1_complete_graph.yml"))
+    save_checkpoint(path, {"model": model.state_dict()})
+    return path
+
+
+@pytest.mark.parametrize("app", APPS)
+def test_every_app_trains_evaluates_and_compacts(app, tmp_path, capsys, caplog, complete):
+    """The command on random images: an epoch of one step, then both evaluations, which agree."""
+    config = load_config(ROOT / app)
+    save, log = tmp_path / "checkpoints", tmp_path / "runs"
+    argv = [f"app:{ROOT / app}", "--data", "tests.tiny_data:FewImages", "--num_epochs", "1", "--gpus"]
+    argv += ["--save_dir", str(save), "--log_dir", str(log)]
+    for key in ("use_graph", "use_init"):
+        if getattr(config, key) is not None:
+            argv += [f"--{key}", str(complete)]
+
+    def run(*further):
+        assert runner.main([*argv, *further]) == 0, capsys.readouterr().err
+        folder = capsys.readouterr().out.rstrip().rsplit(" ", 1)[-1]
+        with open(f"{folder}/results.json") as file:
+            return json.load(file)
+
+    caplog.set_level(logging.INFO)
+    trained = run()
+    assert "no effect" not in caplog.text
+    assert caplog.text.count("| total ") == (0 if config.skip_profiling else 2)
+    evaluate = ["--evaluate", "--resume", str(save / str(config.name) / "last.pt")]
+    plain = run(*evaluate)
+    fast = run(*evaluate, "--fast_eval")
+    assert (plain["engine"], fast["engine"]) == ("plain", "dense")
+    assert plain["CELoss"] == pytest.approx(trained["CELoss"], rel=1e-6)
+    assert fast["CELoss"] == pytest.approx(plain["CELoss"], rel=1e-3)
+    assert fast["top1_accuracy"] == plain["top1_accuracy"]
+    assert plain["images"] == fast["images"] == 3
+    assert fast["latency_ms"] > 0
+    for key in ("params", "macs", "edges", "effective_edges", "live_nodes"):
+        assert plain[key] == fast[key] == trained[key]
+
+
+@pytest.mark.parametrize("app", [app for app in APPS if "small_scale" in app])
+def test_parameters_of_the_published_tiny_networks(app):
     """41,458 weights in use where every node has an outgoing edge."""
     torch.manual_seed(0)
     counted = profile(build_model(load_config(ROOT / app)))
     nodes = (counted.params - 32_000 - 1_248 - 1_010) / 9
+    assert counted.edges == 32_000
     assert nodes == int(nodes) and nodes <= 800
     if "dnw" in app:
         assert counted.params == 41_458

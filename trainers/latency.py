@@ -25,6 +25,7 @@ class Timed(nn.Module):
         self.network, self.device = network, device
         self.num_images = 0
         self._seconds: list[tuple[int, float]] = []
+        self.train(network.training)
 
     def forward(self, images: Tensor) -> Tensor:
         if not self.num_images:

@@ -1,0 +1,36 @@
+"""What every shipped experiment costs at seed 0; `python -m tests.complexity` writes the golden file."""
+
+from __future__ import annotations
+
+import json
+
+import torch
+
+from genutil.config import load_config
+from models import build_model
+from models.profiling import profile
+from tests.conftest import ROOT
+
+GOLDEN = ROOT / "tests" / "goldens" / "complexity.json"
+APPS = sorted(
+    str(path.relative_to(ROOT)) for path in (ROOT / "apps").glob("*/*.yml") if path.parent.name != "_base"
+)
+
+
+def complexity(app: str) -> dict[str, int]:
+    """Counts of the network as it is before training."""
+    torch.manual_seed(0)
+    cost = profile(build_model(load_config(ROOT / app)))
+    return {
+        "params": cost.params,
+        "macs": cost.macs,
+        "potential_edges": sum(layer.potential for layer in cost.per_layer),
+        "edges": cost.edges,
+        "effective_edges": cost.effective_edges,
+        "live_nodes": cost.live_nodes,
+    }
+
+
+if __name__ == "__main__":
+    counts = {app: complexity(app) for app in APPS}
+    GOLDEN.write_text(json.dumps(counts, indent=1) + "\n")
