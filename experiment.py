@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from genutil.checkpoint import apply_weights, read_checkpoint
 from genutil.checkpoint_folder import CheckpointFolder, find_checkpoint
@@ -20,7 +21,6 @@ from genutil.reporting import RunFolder
 from genutil.seeding import seed_everything
 from models import build_model
 from models.fast_eval import compact
-from models.fast_eval.engines import chosen_engine
 from models.graphs.complexity import wired_layers
 from models.profiling import Profile, as_table, profile
 from models.transfer import take_over
@@ -67,7 +67,7 @@ def _evaluate(parts: Parts, model: nn.Module, device: torch.device) -> dict[str,
     cost = _profiled(config, model)
     engine = "plain"
     if config.fast_eval:
-        engine = chosen_engine("dgl" if config.use_dgl else config.engine)
+        engine = "dgl" if config.use_dgl else config.engine
         try:
             model = compact(model, engine)
         except ValueError as error:
@@ -76,7 +76,9 @@ def _evaluate(parts: Parts, model: nn.Module, device: torch.device) -> dict[str,
     data = _data(parts, device)
     parts.warn_of_unused()
     folder = RunFolder(config)
-    metrics = evaluate(timed, as_batches(data.val), config.topk, device)
+    batches = as_batches(data.val)
+    with tqdm(total=len(batches), desc="evaluating", leave=False, disable=None) as bar:
+        metrics = evaluate(timed, batches, config.topk, device, after_batch=bar.update)
     latency = {"latency_ms": 1000 * timed.seconds_per_image(), "engine": engine}
     results = {**metrics, "images": timed.num_images, **_counts(cost), **latency, **_corrupt(data)}
     return folder.write_results(results, str(device))
@@ -143,9 +145,9 @@ def _trainer(
 
 
 def _profiled(config: Config, model: nn.Module) -> Profile:
-    """The cost of the network as it is now, shown unless `skip_profiling` is set."""
+    """The cost of the network as it is now; every evaluation shows it."""
     cost = profile(model, config.image_size)
-    if not config.skip_profiling:
+    if config.evaluate or not config.skip_profiling:
         _log.info("%s", as_table(cost))
     return cost
 

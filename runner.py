@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(stopped, file=sys.stderr)
         return 128 + stopped.signum
     except KeyboardInterrupt:
-        print("stopped before training began", file=sys.stderr)
+        print("stopped", file=sys.stderr)
         return 130
 
 

@@ -135,10 +135,13 @@ class EvaluationKeys(BaseModel):
     )
     fast_eval: bool = Field(False, description="evaluate without dead neurons")
     engine: Literal["auto", "dense", "csr", "dgl"] = Field(
-        "auto", description="with fast_eval: what runs the wiring; auto: the fastest that is installed"
+        "auto",
+        description="with fast_eval: what runs the wiring; auto: for each layer what is fastest",
     )
     use_dgl: bool = Field(False, description="with fast_eval: run the wiring as a DGL graph (engine: dgl)")
-    skip_profiling: bool = Field(False, description="do not count parameters and MACs")
+    skip_profiling: bool = Field(
+        False, description="do not show what each layer costs before and after training"
+    )
 
 
 class FileKeys(BaseModel):

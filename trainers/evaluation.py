@@ -17,7 +17,7 @@ def evaluate(
     batches: Batches,
     topk: Sequence[int],
     device: torch.device,
-    after_batch: Callable[[], None] | None = None,
+    after_batch: Callable[[], object] | None = None,
 ) -> dict[str, float]:
     """Mean cross-entropy (`CELoss`) and top-k accuracies (percent) over all images.
 

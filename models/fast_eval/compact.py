@@ -43,8 +43,8 @@ def compact(model: nn.Module, engine: str = "auto") -> nn.Module:
 
     Args:
         model: a wired network or a MobileNetV1CIFAR; it is not changed.
-        engine: `dense`, `csr` or `dgl`; `auto` takes the fastest that is installed. A network without wiring
-            has no use for one.
+        engine: `dense`, `csr` or `dgl`; `auto` takes for each product what is fastest. A network without
+            wiring has no use for one.
 
     Raises:
         ValueError: there is no compact form of such a network, or no such engine.

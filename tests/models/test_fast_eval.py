@@ -199,6 +199,8 @@ def test_dgl_without_cuda_names_its_wheels():
     product = dgl.DGLProduct(torch.eye(3))
 
     class CPUOnly:
+        device = torch.device("cpu")
+
         def to(self, _device):
             raise product._dgl.DGLError("Device API cuda is not enabled")
 
@@ -206,4 +208,4 @@ def test_dgl_without_cuda_names_its_wheels():
     with pytest.raises(
         UserError, match=r"is built for the CPU.*--gpus \(no number\).*torch up to 2\.4: https"
     ):
-        product._moved(torch.device("cuda"))
+        product._move(torch.device("cuda"))

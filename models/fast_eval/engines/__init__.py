@@ -13,19 +13,12 @@ Product = Callable[[Tensor], Tensor]
 """(sources, pixels) to (targets, pixels)."""
 
 ENGINES = {
+    "auto": "models.fast_eval.engines.auto:auto_product",
     "dense": "models.fast_eval.engines.dense:DenseProduct",
     "csr": "models.fast_eval.engines.csr:CSRProduct",
     "dgl": "models.fast_eval.engines.dgl:DGLProduct",
 }
 """Named by their place, so that an engine's library is imported only when the engine is asked for."""
-
-FASTEST = "dense"
-"""What `auto` takes: the fastest of them in benchmarks/fast_eval.py, and always installed."""
-
-
-def chosen_engine(name: str) -> str:
-    """The engine's own name where `auto` is asked for."""
-    return FASTEST if name == "auto" else name
 
 
 def find_engine(name: str) -> Callable[[Tensor], Product]:
@@ -34,9 +27,8 @@ def find_engine(name: str) -> Callable[[Tensor], Product]:
     Raises:
         ValueError: there is no such engine.
     """
-    name = chosen_engine(name)
     if name not in ENGINES:
-        known = ", ".join(["auto", *ENGINES])
+        known = ", ".join(ENGINES)
         raise ValueError(f"engine must be one of {known}, got {name}{did_you_mean(name, ENGINES)}")
     engine: Callable[[Tensor], Product] = locate(ENGINES[name], "engine")
     return engine

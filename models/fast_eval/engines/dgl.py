@@ -18,7 +18,7 @@ class DGLProduct(nn.Module):
     """Each target node adds up the maps of its sources, times the weights of the edges.
 
     Raises:
-        UserError: DGL is not installed; or, when run, it was built without CUDA and the maps are on a GPU.
+        UserError: DGL is not installed; or it was built without CUDA, and weights or maps are on a GPU.
     """
 
     weight: Tensor
@@ -33,18 +33,20 @@ class DGLProduct(nn.Module):
             num_nodes_dict={"source": weight.shape[1], "target": weight.shape[0]},
         )
         self._num_targets = weight.shape[0]
+        self._move(weight.device)
 
     def forward(self, sources: Tensor) -> Tensor:
         if not len(self.weight):  # DGL refuses graphs without edges
             return sources.new_zeros(self._num_targets, sources.shape[1])
-        if self._graph.device != sources.device:
-            self._graph = self._moved(sources.device)
+        self._move(sources.device)
         result: Tensor = self._dgl.ops.u_mul_e_sum(self._graph, sources, self.weight)
         return result
 
-    def _moved(self, device: torch.device) -> Any:
+    def _move(self, device: torch.device) -> None:
+        if self._graph.device == device:
+            return
         try:
-            return self._graph.to(device)
+            self._graph = self._graph.to(device)
         except self._dgl.DGLError as error:
             raise UserError(
                 f"this DGL {self._dgl.__version__} is built for the CPU. Run with --gpus (no number), or "

@@ -1,0 +1,122 @@
+"""Evaluation of a wiring with dead neurons: the plain network, and the compact one with each engine.
+
+    python -m benchmarks.fast_eval [--app APP] [--rounds N] [--batch_sizes 1 8] [--threads 2]
+        [--sigma 0.1] [--json FILE]
+
+The weights are those of DNW ×0.225 at initialisation, with the columns of each source scaled log-normally
+(--sigma), so that neurons die as in trained wirings. The plain network keeps its selection between batches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from benchmarks.machine import Spread, describe, header, measure
+from genutil.config import load_config
+from genutil.errors import UserError
+from genutil.tables import markdown_table
+from models import build_model
+from models.fast_eval import compact
+from models.fast_eval.engines import ENGINES
+from models.graphs.complexity import wired_layers
+from models.profiling import profile
+
+
+def with_dead_nodes(app: str, sigma: float, seed: int = 0) -> nn.Module:
+    """A network whose source nodes differ in strength, so that the weakest have no edges left."""
+    torch.manual_seed(seed)
+    config = load_config(app)
+    model = build_model(config)
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    with torch.no_grad():
+        for layer in wired_layers(model):
+            weight = layer.rule.weight
+            weight *= torch.exp(sigma * torch.randn(1, weight.shape[1], 1, 1))
+        for norm in norms:
+            norm.momentum = 1.0
+        # Statistics of real maps: without them states shrink from layer to layer until only biases count.
+        model.train()(torch.randn(8, config.in_channels, config.image_size, config.image_size))
+    return model.eval()
+
+
+def networks(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, str]]:
+    """(the plain network and the compact ones that can be made here, why others cannot)."""
+    found: dict[str, nn.Module] = {"plain": model}
+    missing = {}
+    for engine in ENGINES:
+        try:
+            found[engine] = compact(model, engine)
+        except UserError as error:
+            missing[engine] = str(error)
+    return found, missing
+
+
+def compare(
+    found: dict[str, nn.Module], images: torch.Tensor, rounds: int
+) -> Iterator[tuple[str, Spread, float, float]]:
+    """(name, time, time of the plain network over it, error of its logits) of each network."""
+    with torch.inference_mode():
+        logits = {name: network(images) for name, network in found.items()}
+        times = measure({name: partial(network, images) for name, network in found.items()}, rounds, 2)
+    plain = logits["plain"]
+    for name, spread in times.items():
+        error = float((logits[name] - plain).abs().max() / plain.abs().max())
+        yield name, spread, times["plain"].median / spread.median, error
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--app", default="apps/large_scale/mobilenetv1_dnw_x225.yml")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--sigma", type=float, default=0.1, help="spread of the sources' strengths; 0: none")
+    parser.add_argument("--json", type=Path, help="write the numbers to this file, too")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    model = with_dead_nodes(options.app, options.sigma)
+    cost = profile(model)
+    found, missing = networks(model)
+    size = load_config(options.app).image_size
+    print(header(f"Evaluation of {options.app} with dead neurons, {size} px"))
+    print(
+        f"live nodes {cost.live_nodes:,}, edges {cost.edges:,} ({cost.effective_edges:,} effective), "
+        f"MACs {cost.macs:,}, rounds: {options.rounds}"
+    )
+    print("medians (low to high); error: largest difference of logits over the largest logit\n")
+    rows, numbers = [], []
+    for batch_size in options.batch_sizes:
+        for name, spread, ratio, error in compare(
+            found, torch.randn(batch_size, 3, size, size), options.rounds
+        ):
+            per_image = 1e3 * spread.median / batch_size
+            cells = (
+                str(batch_size),
+                name,
+                str(spread),
+                f"{per_image:.2f} ms",
+                f"{ratio:.2f}",
+                f"{error:.1e}",
+            )
+            rows.append(cells)
+            numbers.append(
+                {"batch_size": batch_size, "network": name, "ms_per_image": per_image, "ratio": ratio}
+            )
+    print(markdown_table(("batch", "network", "forward pass", "for an image", "plain / this", "error"), rows))
+    for engine, reason in missing.items():
+        print(f"{engine}: not measured: {reason}")
+    if options.json:
+        options.json.write_text(json.dumps({**describe(), "results": numbers}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
