@@ -116,6 +116,12 @@ def test_wrong_values_name_key_value_and_line(write_app, key, value, message):
         ({"fast_eval": True}, "removes dead neurons for evaluation only; add --evaluate"),
         ({"use_dgl": True, "evaluate": True, "resume": "x"}, "add --evaluate --fast_eval"),
         ({"use_init": "a.pt"}, "name that file with use_graph"),
+        ({"use_graph": "a.pt", "use_init": "b.pt", "graph": "dnw"}, "choose graph: fine_tune"),
+        ({"engine": "csr"}, "runs the network of fast_eval; add --evaluate --fast_eval"),
+        (
+            {"use_dgl": True, "engine": "csr", "fast_eval": True, "evaluate": True, "resume": "x"},
+            "means --engine dgl; give one of the two",
+        ),
         ({"rho": 0.5}, "choose graph: td or graph: reg_td"),
         ({"td_magnitude": True}, "choose graph: td or graph: reg_td"),
         ({"topk": [1, 11]}, "must not exceed output_size"),
@@ -219,3 +225,9 @@ def test_explicit_keys_are_those_that_differ_from_the_default(write_app):
     assert "seed" in config.explicit()
     assert "lr" not in config.explicit()
     assert config.overrides == {"seed": 3}
+
+
+def test_inherited_keys_are_not_explicit(write_app, tmp_path):
+    base = write_app("base.yml", width_mult=0.5)
+    (tmp_path / "leaf.yml").write_text(f"_base_: {base.name}\nsmall: true\n")
+    assert load_config(tmp_path / "leaf.yml").explicit() == {"small"}

@@ -8,7 +8,19 @@ import torch
 
 from genutil.schema import KNOWN_GRAPHS
 from models.graphs import selection
-from models.graphs.edges import EDGE_RULES, AllEdges, EdgeRule, EdgeSpace, RandomEdges, TopEdges, find_rule
+from models.graphs.edges import (
+    EDGE_RULES,
+    AllEdges,
+    EdgeRule,
+    EdgeSpace,
+    FixedTopEdges,
+    RandomEdges,
+    TargetedDropout,
+    TargetedDropoutByRow,
+    TopEdges,
+    TopEdgesWithoutUpdate,
+    find_rule,
+)
 from models.graphs.topk import top_mask
 
 
@@ -26,7 +38,7 @@ def counted(monkeypatch):
 
 
 def test_registry_holds_known_names_only():
-    assert set(EDGE_RULES) <= set(KNOWN_GRAPHS)
+    assert set(EDGE_RULES) == set(KNOWN_GRAPHS)
     for name, rule in EDGE_RULES.items():
         assert find_rule(name) is rule
     with pytest.raises(ValueError, match="graph must be one of dnw, random, complete"):
@@ -158,3 +170,77 @@ def test_selection_in_inference_mode():
 def test_a_rule_without_forward_says_so():
     with pytest.raises(NotImplementedError, match=r"must define forward\(\)"):
         EdgeRule(space())()
+
+
+WEIGHT = torch.tensor([[4.0, -1.0], [0.5, -3.0]]).view(2, 2, 1, 1)
+SQUARE = EdgeSpace(2, 2, num_inputs=1, num_outputs=1)
+
+
+def with_weight(rule):
+    rule.weight.data.copy_(WEIGHT)
+    return rule
+
+
+def values(tensor):
+    return tensor.detach().flatten().tolist()
+
+
+def test_without_update_rule_the_gradient_reaches_used_edges_alone():
+    rule = with_weight(TopEdgesWithoutUpdate(SQUARE, prune_rate=0.5))
+    used = rule()
+    assert values(used) == [4, 0, 0, -3]
+    used.sum().backward()
+    assert values(rule.weight.grad) == [1, 0, 0, 1]
+    assert values(rule.mask) == [1, 1, 1, 1]
+    with torch.no_grad():
+        rule.weight[0, 0] = 0.1  # weaker than edges that were not in use: they come back
+    assert values(rule()) == [0, -1, 0, -3]
+    rule.mask[1, 1] = 0  # a mask of a published file is honoured
+    assert values(rule()) == [0, -1, 0.5, 0]
+
+
+def test_fine_tuning_fixes_the_strongest_edges_once():
+    rule = with_weight(FixedTopEdges(SQUARE, prune_rate=0.5))
+    assert rule.in_use().all()
+    rule.fix_wiring()
+    with torch.no_grad():
+        rule.weight[0, 0] = 0.1
+    used = rule()
+    assert values(used) == [pytest.approx(0.1), 0, 0, -3]
+    used.sum().backward()
+    assert values(rule.weight.grad) == values(rule.mask) == [1, 0, 0, 1]
+    rule.fix_wiring()  # from a file that is fine tuned already: its wiring stays
+    assert values(rule.mask) == [1, 0, 0, 1]
+
+
+@pytest.mark.parametrize("magnitude", [False, True])
+def test_targeted_dropout_drops_weak_edges_only(magnitude):
+    torch.manual_seed(0)
+    rule = with_weight(TargetedDropout(SQUARE, prune_rate=0.5, rho=0.75, td_magnitude=magnitude))
+    expected = WEIGHT.abs() if magnitude else WEIGHT
+    seen = torch.stack([rule().detach() for _ in range(2000)])
+    assert (seen[:, 0, 0] == 4).all()
+    assert (seen[:, 1, 1] == expected[1, 1]).all()
+    for weak in ((0, 1), (1, 0)):
+        values = seen[(slice(None), *weak)].flatten()
+        assert (values != 0).double().mean() == pytest.approx(0.25, abs=0.04)
+        assert set(values.unique().tolist()) == {0.0, expected[weak].item()}
+    rule.eval()
+    assert torch.equal(rule(), expected * torch.tensor([[1.0, 0], [0, 1]]).view(2, 2, 1, 1))
+    assert set(rule.state_dict()) == {"weight"}
+
+
+def test_targeted_dropout_by_row():
+    """Over the whole matrix both weak edges would be in the first row."""
+    rule = TargetedDropoutByRow(SQUARE, prune_rate=0.5, rho=1.0)
+    rule.weight.data.copy_(torch.tensor([[0.2, -0.1], [3.0, -4.0]]).view(2, 2, 1, 1))
+    assert values(rule()) == [pytest.approx(0.2), 0, 0, -4]
+    whole = TargetedDropout(SQUARE, prune_rate=0.5, rho=1.0)
+    whole.weight.data.copy_(rule.weight.data)
+    assert values(whole.eval()()) == [0, 0, 3, -4]
+
+
+def test_rho_may_be_the_prune_rate_and_must_be_given():
+    assert TargetedDropout(SQUARE, prune_rate=0.3, rho="gamma").rho == 0.3
+    with pytest.raises(ValueError, match="needs rho, the probability of dropping a weak edge"):
+        TargetedDropout(SQUARE, prune_rate=0.3, rho=None)

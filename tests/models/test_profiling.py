@@ -6,7 +6,7 @@ from torch import nn
 
 from models.graphs.complexity import LayerComplexity, WiredLayer, wired_layers
 from models.graphs.edges import EdgeSpace, RandomEdges
-from models.profiling import profile
+from models.profiling import Profile, as_table, profile
 
 
 def test_edges_and_filters_of_live_sources():
@@ -56,3 +56,14 @@ def test_tiny_classifiers_run_at_their_own_size_only():
     assert profile(Sized(), 32).macs == 2
     with pytest.raises(ValueError, match="runs at 32 pixels only, not at 64"):
         profile(Sized(), 64)
+
+
+def test_table_of_layers():
+    layers = (LayerComplexity("stem", 10, 2000), LayerComplexity("graph", 5, 30, 100, 4, 3, 2))
+    lines = as_table(Profile(15, 2030, layers)).splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    assert cells[0][3:] == ["potential edges", "in use", "effective", "live nodes"]
+    assert cells[2] == ["stem", "10", "2,000", "", "", "", ""]
+    assert cells[3] == ["graph", "5", "30", "100", "4", "3", "2"]
+    assert cells[4] == ["total", "15", "2,030", "100", "4", "3", "2"]
+    assert len({len(line) for line in lines}) == 1
