@@ -54,6 +54,8 @@ def run(config: Config) -> dict[str, Any]:
     checkpoint = read_checkpoint(path) if path is not None else None
     if checkpoint is not None:
         apply_weights(checkpoint, model, str(path))
+        if config.overrides.keys() & {"use_graph", "use_init"}:
+            _log.warning("use_graph and use_init are not read: wiring and weights are those of %s", path)
     else:
         take_over(model, config.use_graph, config.use_init)
     model.to(device)
