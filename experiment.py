@@ -69,7 +69,7 @@ def _evaluate(parts: Parts, model: nn.Module, device: torch.device) -> dict[str,
     cost = _profiled(config, model)
     engine = "plain"
     if config.fast_eval:
-        engine = "dgl" if config.use_dgl else config.engine
+        engine = ("dgl" if config.use_dgl else config.engine) if wired_layers(model) else "dense"
         try:
             model = compact(model, engine)
         except ValueError as error:
@@ -95,14 +95,14 @@ def _train(
 ) -> dict[str, Any]:
     config = parts.config
     data = _data(parts, device)
-    checkpoints = CheckpointFolder(_checkpoints(config), path)
-    folder = RunFolder(config)
-    cost = _profiled(config, model)
-    callbacks = _callbacks(config, model, folder, checkpoints, cost)
-    trainer = _trainer(parts, model, data, device, callbacks)
+    trainer = _trainer(parts, model, data, device)
     parts.warn_of_unused()
     if checkpoint is not None:
         resume(trainer, checkpoint, str(path), config.model_dump())
+    # Only now is it sure that the run begins, so that a refused one moves no earlier run's files.
+    checkpoints = CheckpointFolder(_checkpoints(config), path)
+    folder = RunFolder(config)
+    trainer.callbacks = _callbacks(config, model, folder, checkpoints, _profiled(config, model))
     metrics: dict[str, Any] = trainer.fit()
     metrics |= {"best_val": trainer.best_val, "epochs": trainer.epoch, "steps": trainer.step}
     results = {**metrics, **_counts(_profiled(config, model)), **_corrupt(data)}
@@ -118,20 +118,18 @@ def _data(parts: Parts, device: torch.device) -> Any:
 
 
 def _callbacks(
-    config: Config, model: nn.Module, folder: RunFolder, checkpoints: CheckpointFolder, cost: Profile
-) -> list[Callback]:
-    macs = None if config.skip_profiling else cost.macs
-    return [
+    config: Config, model: nn.Module, folder: RunFolder, checkpoints: CheckpointFolder, cost: Profile | None
+) -> tuple[Callback, ...]:
+    macs = None if config.skip_profiling or cost is None else cost.macs
+    return (
         Progress(),
         MetricsFile(folder),
         TensorBoard(folder, lambda: [layer.adjacency() for layer in wired_layers(model)], macs),
         CheckpointSaver(checkpoints, config.model_dump()),
-    ]
+    )
 
 
-def _trainer(
-    parts: Parts, model: nn.Module, data: Any, device: torch.device, callbacks: list[Callback]
-) -> Trainer:
+def _trainer(parts: Parts, model: nn.Module, data: Any, device: torch.device) -> Trainer:
     config, train = parts.config, as_batches(data.train)
     trainer: Trainer = parts.make(
         Trainer,
@@ -141,20 +139,25 @@ def _trainer(
         train=train,
         val=as_batches(data.val),
         device=device,
-        callbacks=callbacks,
     )
     return trainer
 
 
-def _profiled(config: Config, model: nn.Module) -> Profile:
-    """The cost of the network as it is now; every evaluation shows it."""
-    cost = profile(model, config.image_size)
+def _profiled(config: Config, model: nn.Module) -> Profile | None:
+    """The cost of the network as it is now, shown in every evaluation. None if it cannot be counted."""
+    try:
+        cost = profile(model, getattr(model, "image_size", config.image_size), config.in_channels)
+    except ValueError as error:
+        _log.warning("%s", error)
+        return None
     if config.evaluate or not config.skip_profiling:
         _log.info("%s", as_table(cost))
     return cost
 
 
-def _counts(cost: Profile) -> dict[str, int]:
+def _counts(cost: Profile | None) -> dict[str, int]:
+    if cost is None:
+        return {}
     return {
         "edges": cost.edges,
         "effective_edges": cost.effective_edges,

@@ -181,16 +181,20 @@ class FolderBatches:
     def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """float32 images (n, 3, height, width) and int64 labels (n), from batch `start` on.
 
+        A batch of which no image can be read is left out.
+
         Raises:
-            DataError: an image cannot be read.
+            DataError: an image cannot be read, or with `skip_corrupt` none of them.
         """
         self._order.epoch, self._order.start = epoch, start
+        any_read = False
         for images, labels, unread in self._loader:
             self._note(unread)
-            if images is None:
-                raise DataError(f"{unread[0]}: neither this nor any other image of its batch can be read")
-            device = self.normalise.device
-            yield self.normalise(images), labels.to(device, non_blocking=True)
+            if images is not None:
+                any_read = True
+                yield self.normalise(images), labels.to(self.normalise.device, non_blocking=True)
+        if not any_read and start < len(self):
+            raise DataError(f"{unread[0]}: neither this nor any other image can be read")
 
     def _note(self, unread: list[str]) -> None:
         for file in unread:

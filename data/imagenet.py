@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +13,7 @@ from data.image_folder import FolderBatches, count_workers, list_classes, list_i
 from data.normalise import Normalise
 from genutil.errors import DataError
 
+_log = logging.getLogger(__name__)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -69,6 +71,11 @@ class ImageNet:
         classes = list_classes(train if train.is_dir() or not evaluate else val)
         if len(classes) > output_size:
             raise DataError(f"{folder}: has {len(classes)} classes, but output_size is {output_size}")
+        if len(classes) < output_size:
+            _log.warning(
+                "%s: has %d classes and the network %d; labels are places among those in the folders",
+                folder, len(classes), output_size,
+            )  # fmt: skip
         processes = count_workers(workers)
         self.corrupt: set[str] = set()
         self.train = None

@@ -100,23 +100,36 @@ def apply_weights(
     weights, own = without_prefix(content["model"]), model.state_dict()
     weights = {**{name: own[name] for name in optional}, **weights}
     _check_fit(weights, own, path)
+    info = describe(content, path)
     model.load_state_dict(weights)
-    return describe(content)
+    return info
 
 
-def describe(content: Mapping[str, Any]) -> CheckpointInfo:
-    """What a checkpoint says of itself."""
+def describe(content: Mapping[str, Any], path: str) -> CheckpointInfo:
+    """What a checkpoint says of itself; `path` is named in errors.
+
+    Raises:
+        CheckpointError: a count or accuracy in it is no number.
+    """
     if "format" in content:
         origin: Literal["native", "published", "weights"] = "native"
     else:
         origin = "published" if "optimizer" in content else "weights"
-    best = content.get("best_val")
+    epoch, step, best = (_number(content, key, path) for key in ("last_epoch", "iter", "best_val"))
     return CheckpointInfo(
-        epoch=content.get("last_epoch"),
-        step=content.get("iter"),
-        best_val=None if best is None else float(best),
+        epoch=None if epoch is None else int(epoch),
+        step=None if step is None else int(step),
+        best_val=best,
         origin=origin,
     )
+
+
+def _number(content: Mapping[str, Any], key: str, path: str) -> float | None:
+    value = content.get(key)
+    try:
+        return None if value is None else float(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: its {key} is no number but {str(value)[:50]!r}") from error
 
 
 def _missing(path: Path) -> str:
@@ -150,6 +163,15 @@ def without_prefix(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {str(name).removeprefix("module.") if wrapped else name: value for name, value in weights.items()}
 
 
+def _kind(value: Tensor) -> str:
+    """What must not change when a tensor is loaded; the width of its numbers may."""
+    if value.layout != torch.strided or value.is_quantized or value.is_meta:
+        return f"a {value.layout} tensor of {value.dtype} on {value.device.type}"
+    if value.is_complex():
+        return "complex"
+    return "real" if value.is_floating_point() else "integer"
+
+
 def _check_fit(weights: Mapping[str, Any], expected: Mapping[str, Tensor], path: str) -> None:
     differences = [f"misses {name}" for name in expected if name not in weights]
     differences += [f"has {name}, which the model lacks" for name in weights if name not in expected]
@@ -159,6 +181,8 @@ def _check_fit(weights: Mapping[str, Any], expected: Mapping[str, Tensor], path:
         elif name in expected and value.shape != expected[name].shape:
             shapes = f"{list(value.shape)}, the model's is {list(expected[name].shape)}"
             differences.append(f"{name} has shape {shapes}")
+        elif name in expected and _kind(value) != _kind(expected[name]):
+            differences.append(f"{name} is {_kind(value)}, the model's is {_kind(expected[name])}")
     if differences:
         more = len(differences) - _SHOWN
         listed = differences[:_SHOWN] + ([f"and {more} more differences"] if more > 0 else [])

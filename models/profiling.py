@@ -44,7 +44,7 @@ class Profile:
         return sum(layer.live_nodes for layer in self.per_layer)
 
 
-def profile(model: nn.Module, image_size: int | None = None) -> Profile:
+def profile(model: nn.Module, image_size: int | None = None, in_channels: int | None = None) -> Profile:
     """Count a network's weights in use and its MACs for one image.
 
     A network that knows its own cost (`complexity()`) is asked. Of any other one the convolutions and linear
@@ -53,9 +53,11 @@ def profile(model: nn.Module, image_size: int | None = None) -> Profile:
     Args:
         model: the network.
         image_size: height and width of the image, in pixels; by default the model's own `image_size`.
+        in_channels: channels of the image; by default those of the first convolution, or 3.
 
     Raises:
-        ValueError: the size is not known, or the model runs at its own size alone.
+        ValueError: the size is not known, the model runs at its own size alone, or it does not run on a black
+            image of this size.
     """
     own_size = getattr(model, "image_size", None)
     own_count: Callable[..., list[LayerComplexity]] | None = getattr(model, "complexity", None)
@@ -68,7 +70,7 @@ def profile(model: nn.Module, image_size: int | None = None) -> Profile:
         size = image_size or own_size
         if size is None:
             raise ValueError(f"{type(model).__name__} has no image_size; give one to profile()")
-        layers = _count_dense(model, size)
+        layers = _count_dense(model, size, in_channels)
     return Profile(sum(layer.params for layer in layers), sum(layer.macs for layer in layers), tuple(layers))
 
 
@@ -85,7 +87,7 @@ def as_table(cost: Profile) -> str:
     return markdown_table(header, [*rows, ("total", *(f"{count:,}" for count in totals))])
 
 
-def _count_dense(model: nn.Module, image_size: int) -> list[LayerComplexity]:
+def _count_dense(model: nn.Module, image_size: int, in_channels: int | None) -> list[LayerComplexity]:
     macs: dict[str, int] = {}
     names = {module: name for name, module in model.named_modules()}
 
@@ -96,12 +98,19 @@ def _count_dense(model: nn.Module, image_size: int) -> list[LayerComplexity]:
 
     dense = [module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
     hooks = [module.register_forward_hook(count) for module in dense]
-    first = next((module.in_channels for module in dense if isinstance(module, nn.Conv2d)), 3)
+    first = next((module.in_channels for module in dense if isinstance(module, nn.Conv2d)), in_channels or 3)
     was_training = model.training
     try:
         with torch.no_grad():
             parameter = next(model.parameters())
             model.eval()(torch.zeros(1, first, image_size, image_size).to(parameter))
+    except RuntimeError as error:
+        size = f"{first}×{image_size}×{image_size}"
+        raise ValueError(
+            f"the cost of {type(model).__name__} is not counted: "
+            f"it does not run on an image of {size} ({error}); "
+            "give it an attribute image_size, or a method complexity()"
+        ) from error
     finally:
         model.train(was_training)
         for hook in hooks:

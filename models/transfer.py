@@ -36,20 +36,23 @@ def take_over(model: nn.Module, use_graph: str | None, use_init: str | None) -> 
                 "use_graph, or go on with --resume FILE"
             )
         return
-    masks = [f"{name}.{key}" for name, rule in rules.items() for key in rule.state_dict() if key == "mask"]
-    _apply("use_graph", use_graph, model, masks)
+    settled = [f"{name}.{key}" for name, rule in rules.items() for key in rule.settled_by_weights]
+    _apply("use_graph", use_graph, model, settled)
     for rule in rules.values():
         rule.fix_wiring()
     _log.info("took the wiring of %s", use_graph)
     if use_init is not None:
-        wiring = {name: value.clone() for name, value in model.state_dict().items() if name in masks}
-        _apply("use_init", use_init, model, masks)
+        beside = [
+            f"{name}.{key}" for name, rule in rules.items() for key in rule.state_dict() if key != "weight"
+        ]
+        wiring = {name: value.clone() for name, value in model.state_dict().items() if name in beside}
+        _apply("use_init", use_init, model, beside)
         model.load_state_dict(wiring, strict=False)
         _log.info("took the weights of %s", use_init)
 
 
-def _apply(key: str, path: str, model: nn.Module, masks: list[str]) -> None:
+def _apply(key: str, path: str, model: nn.Module, optional: list[str]) -> None:
     try:
-        apply_weights(read_checkpoint(path), model, path, optional=masks)
+        apply_weights(read_checkpoint(path), model, path, optional=optional)
     except CheckpointError as error:
         raise CheckpointError(f"{key}: {error}") from error

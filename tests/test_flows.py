@@ -195,8 +195,8 @@ def test_training_goes_on_from_a_published_checkpoint(run, tmp_path, monkeypatch
         app, "--data", "tests.tiny_data:FewImages", "--resume", "published.pt", "--num_epochs", 6,
         "--save_dir", tmp_path / "saved",
     )  # fmt: skip
-    assert "going on from published.pt: epoch 6, step 40" in caplog.text
-    assert (results["epochs"], results["steps"]) == (6, 41)
+    assert "going on from published.pt: epoch 6, step 5" in caplog.text
+    assert (results["epochs"], results["steps"]) == (6, 6)
     assert results["best_val"] >= 12.5
 
 
@@ -216,3 +216,44 @@ def test_evaluation_of_a_missing_folder_is_refused(run, tmp_path):
     said = run(LARGE, "--data-dir", tmp_path / "nowhere", "--resume", "x.pt", "--evaluate")
     assert "nowhere/imagenet: there is no such folder" in said
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_random_wiring_is_taken_over_with_its_mask_or_not_at_all(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(mobilenetv1like, "STAGES", SMALLER)
+    toy = ["--data", "tests.tiny_data:FewImages", "--num_epochs", 1, "--save_dir", tmp_path / "saved"]
+    app = "medium_scale/mobilenetv1_random_graph_x225.yml"
+    run("medium_scale/mobilenetv1_dnw_x225.yml", *toy)
+    learned = tmp_path / "saved" / "mobilenetv1_dnw_x225" / "last.pt"
+    assert "misses layers.0.graph.mask" in run(app, *toy, "--use_graph", learned)
+    run(app, *toy, "--seed", 5, "--name", "first")
+    first = tmp_path / "saved" / "first"
+    run(app, *toy, "--use_graph", first / "last.pt", "--use_init", first / "init.pt", "--name", "second")
+    masks, weights = wirings(tmp_path / "saved" / "second" / "init.pt")
+    for name, mask in wirings(first / "last.pt")[0].items():
+        assert torch.equal(mask, masks[name])
+    for name, weight in wirings(first / "init.pt")[1].items():
+        assert torch.equal(weight, weights[name])
+
+
+def test_what_an_evaluation_uses_is_not_called_useless(run, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(mobilenetv1like, "STAGES", SMALLER)
+    toy = ["--data", "tests.tiny_data:FewImages", "--save_dir", tmp_path / "saved", "--topk", 1]
+    run("medium_scale/mobilenetv1_x25.yml", *toy, "--num_epochs", 1)
+    last = tmp_path / "saved" / "mobilenetv1_x25" / "last.pt"
+    results = run(
+        "medium_scale/mobilenetv1_x25.yml", *toy, "--evaluate", "--resume", last, "--fast_eval", "--use_dgl"
+    )
+    assert "no effect" not in caplog.text
+    assert results["engine"] == "dense"  # there is no wiring to run
+
+
+def test_the_learning_rate_follows_epochs_when_the_batches_change(run, tmp_path, caplog):
+    toy = ["--data", "tests.tiny_data:TinyData", "--save_dir", tmp_path / "saved", "--image_size", 16]
+    toy += ["--multistep_lr_milestones", 2, 100]
+    app = "small_scale/static_dnw.yml"
+    run(app, *toy, "--batch_size", 8, "--num_epochs", 2)
+    results = run(app, *toy, "--batch_size", 2, "--num_epochs", 3, "--resume", "auto")
+    assert results["steps"] == 3 * 11
+    assert "an epoch has 11 steps now: counted anew, 22 are done" in caplog.text
+    (metrics,) = tmp_path.glob("runs/*num_epochs=3*/metrics.jsonl")
+    assert json.loads(metrics.read_text().splitlines()[0])["lr"] == pytest.approx(0.01)

@@ -36,7 +36,7 @@ def resume(trainer: Trainer, checkpoint: Mapping[str, Any], path: str, config: M
     """
     if "optimizer" not in checkpoint:
         raise CheckpointError(f"{path}: holds weights alone, so training cannot go on from it; take last.pt")
-    info = describe(checkpoint)
+    info = describe(checkpoint, path)
     progress = checkpoint.get("epoch_progress") or {"batch": 0, "meter": None}
     changed = _changed_keys(checkpoint.get("config") or {}, config)
     moved = [key for key in _ORDER_KEYS if key in changed]
@@ -56,6 +56,10 @@ def resume(trainer: Trainer, checkpoint: Mapping[str, Any], path: str, config: M
             trainer.meter.restore(progress["meter"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path}: its training state does not fit this experiment ({error})") from error
+    due = trainer.epoch * len(trainer.train)
+    if not trainer.batch and trainer.step != due:
+        _log.warning("an epoch has %d steps now: counted anew, %d are done", len(trainer.train), due)
+        trainer.step = due  # the learning rate follows the epochs
     _log.info("going on from %s: epoch %d, step %d", path, trainer.epoch + 1, trainer.step)
 
 

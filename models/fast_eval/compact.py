@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import TypeGuard, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +34,8 @@ from models.graphs.neuralgraph import (
 )
 from models.graphs.stages import Liveness, find_liveness
 
+_Network = TypeVar("_Network", bound=nn.Module)
+
 
 def compact(model: nn.Module, engine: str = "auto") -> nn.Module:
     """A new, smaller network with the logits of `model` in evaluation mode.
@@ -51,37 +54,43 @@ def compact(model: nn.Module, engine: str = "auto") -> nn.Module:
         UserError: the engine's library is not installed.
     """
     make = find_engine(engine)
-    was_training = model.training
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
         with torch.no_grad():
             return _compact(model, make)
     finally:
-        model.train(was_training)
+        for module, training in modes.items():
+            module.training = training
 
 
 def _compact(model: nn.Module, make: MakeProduct) -> nn.Module:
-    if isinstance(model, MobileNetV1Like):
+    if _runs_as(model, MobileNetV1Like):
         return _compact_mobilenet(model, make)
-    if isinstance(model, StaticNeuralGraph):
+    if _runs_as(model, StaticNeuralGraph):
         return _compact_static(model, make)
-    if isinstance(model, DiscreteTimeNeuralGraph):
+    if _runs_as(model, DiscreteTimeNeuralGraph):
         nodes = nodes_read(model.graph.in_use().flatten(1), model.feature_dim, model.layers)
         stage = CycleStage(
             model.graph, model.conv, model.norm, nodes, model.feature_dim, make, repeat(model.layers)
         )
         return _around(model, stage, nodes[nodes < model.downsample_dim])
-    if isinstance(model, ContinuousTimeNeuralGraph):
+    if _runs_as(model, ContinuousTimeNeuralGraph):
         dynamics = model.odesolve.odefunc
         nodes = torch.arange(model.dim, device=model.zeros.device)
         stage = CycleStage(
             dynamics.graph, dynamics.conv, dynamics.norm, nodes, model.feature_dim, make, integrate
         )
         return _around(model, stage, nodes[: model.downsample_dim])
-    if isinstance(model, MobileNetV1CIFAR):
+    if _runs_as(model, MobileNetV1CIFAR):
         return fold_norms(model)
     known = "MobileNetV1Like, MobileNetV1CIFAR and the tiny classifiers"
     raise ValueError(f"{type(model).__name__} has no compact form; {known} have one")
+
+
+def _runs_as(model: nn.Module, kind: type[_Network]) -> TypeGuard[_Network]:
+    """Whether the network is of this kind, and no subclass with a forward pass of its own."""
+    return isinstance(model, kind) and type(model).forward is kind.forward
 
 
 class _MobileNetStem(nn.Module):
@@ -112,10 +121,11 @@ def _compact_mobilenet(model: MobileNetV1Like, make: MakeProduct) -> CompactNetw
         weight: Tensor = rule().flatten(1)
     else:
         weight, bias = model.linear.weight, model.linear.bias
-    live, constant = _features(liveness[-1])
+    device = model.conv1.weight.device
+    live, constant = _features(liveness[-1], device)
     return CompactNetwork(
         _MobileNetStem(
-            model.conv1, stages[0].groups[0].norm, _entering(liveness[0], model.conv1.out_channels)
+            model.conv1, stages[0].groups[0].norm, _entering(liveness[0], model.conv1.out_channels, device)
         ),
         [CompactStage(plan, make) for plan in plans],
         CompactHead(weight, bias, live, constant, _mean_of_relu),
@@ -143,9 +153,12 @@ class _TinyStem(nn.Module):
 def _compact_static(model: StaticNeuralGraph, make: MakeProduct) -> CompactNetwork:
     stage = model.stage()
     (liveness,) = find_liveness([stage])
-    entering = _entering(liveness, model.downsample_dim)
+    device = model.zeros.device
+    entering = _entering(liveness, model.downsample_dim, device)
     plan = plan_stage(stage, liveness, None)
-    return _around(model, CompactStage(plan, make), entering, stage.groups[0].norm, _features(liveness))
+    return _around(
+        model, CompactStage(plan, make), entering, stage.groups[0].norm, _features(liveness, device)
+    )
 
 
 def _around(
@@ -175,12 +188,13 @@ def _around(
     return CompactNetwork(_TinyStem(model.downsample, norm or nn.Identity(), entering), [stage], head)
 
 
-def _entering(live: Liveness, count: int) -> Tensor:
+def _entering(live: Liveness, count: int, device: torch.device) -> Tensor:
     """Numbers of the stem's nodes that the logits depend on."""
-    return live.needed[:count].nonzero().flatten()
+    return live.needed[:count].nonzero().flatten().to(device)
 
 
-def _features(live: Liveness) -> tuple[Tensor, Tensor]:
+def _features(live: Liveness, device: torch.device) -> tuple[Tensor, Tensor]:
     """Numbers of the last outputs that depend on the image, and of those that are constant."""
     wanted, reached = live.outputs_needed, live.outputs_reached
-    return (wanted & reached).nonzero().flatten(), (wanted & ~reached).nonzero().flatten()
+    first, second = ((wanted & kind).nonzero().flatten().to(device) for kind in (reached, ~reached))
+    return first, second

@@ -11,7 +11,7 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,9 @@ class EdgeSpace:
 class EdgeRule(nn.Module):
     """Weights of all potential edges, (targets, sources, 1, 1), initialised like a 1×1 convolution's."""
 
+    settled_by_weights: ClassVar[tuple[str, ...]] = ()
+    """Names of what is saved beside the weights and `fix_wiring` sets: files of other rules may lack it."""
+
     def __init__(self, space: EdgeSpace) -> None:
         super().__init__()
         self.space = space
@@ -62,7 +65,10 @@ class EdgeRule(nn.Module):
             return weight != 0
 
     def fix_wiring(self) -> None:
-        """Called when the weights are those of another network (`use_graph`); most rules do nothing then."""
+        """Called when the weights are those of another network (`use_graph`); most rules do nothing then.
+
+        A rule that notes its wiring here names the buffers for it in `settled_by_weights`.
+        """
 
 
 class AllEdges(EdgeRule):
@@ -97,12 +103,13 @@ class TopEdges(EdgeRule):
         self._selection = SelectionCache()
 
     def in_use(self) -> Tensor:
-        return self._selection.of(self.weight, self._select)
+        return self._selection.of(self._select, self.weight)
 
     def forward(self) -> Tensor:
         return straight_through(self.weight, self.in_use())
 
-    def _select(self, weight: Tensor) -> Tensor:
+    def _select(self) -> Tensor:
+        weight = self.weight.detach()
         if self.readable is None:
             return top_mask(weight, self.num_edges)
         candidates = weight.flatten()[self.readable]
@@ -140,6 +147,7 @@ class RandomEdges(EdgeRule):
 class _MaskedEdges(EdgeRule):
     """A rule with a 0/1 mask that is saved with the weights; all ones at first."""
 
+    settled_by_weights = ("mask",)
     mask: Tensor
 
     def __init__(self, space: EdgeSpace, prune_rate: float) -> None:
@@ -160,10 +168,13 @@ class TopEdgesWithoutUpdate(_MaskedEdges):
         self._selection = SelectionCache()
 
     def in_use(self) -> Tensor:
-        return self._selection.of(self.weight * self.mask, lambda weight: top_mask(weight, self.num_edges))
+        return self._selection.of(self._select, self.weight, self.mask)
 
     def forward(self) -> Tensor:
         return self.weight * (self.mask * self.in_use())
+
+    def _select(self) -> Tensor:
+        return top_mask(self.weight * self.mask, self.num_edges)
 
 
 class FixedTopEdges(_MaskedEdges):
@@ -210,13 +221,13 @@ class TargetedDropout(EdgeRule):
         self.td_magnitude = td_magnitude
         self._selection = SelectionCache()
 
-    def strong(self, weight: Tensor) -> Tensor:
+    def strong(self) -> Tensor:
         """Boolean mask of the edges that are never dropped."""
-        return top_mask(weight, num_kept(weight.numel(), self.prune_rate))
+        return top_mask(self.weight, num_kept(self.weight.numel(), self.prune_rate))
 
     def in_use(self) -> Tensor:
         """The edges in use in evaluation."""
-        return self._selection.of(self.weight, self.strong)
+        return self._selection.of(self.strong, self.weight)
 
     def forward(self) -> Tensor:
         kept = self.in_use()
@@ -228,9 +239,9 @@ class TargetedDropout(EdgeRule):
 class TargetedDropoutByRow(TargetedDropout):
     """`graph: reg_td`: targeted dropout with the weak edges counted for each target node by itself."""
 
-    def strong(self, weight: Tensor) -> Tensor:
-        count = num_kept(weight[0].numel(), self.prune_rate)
-        return torch.stack([top_mask(row, count) for row in weight])
+    def strong(self) -> Tensor:
+        count = num_kept(self.weight[0].numel(), self.prune_rate)
+        return torch.stack([top_mask(row, count) for row in self.weight])
 
 
 EDGE_RULES: dict[str, type[EdgeRule]] = {

@@ -175,14 +175,16 @@ class MobileNetV1Like(nn.Module):
         Norms and biases are left out. A size above 64 px is counted with the stem's stride of 2.
         """
         image_size = image_size or self.image_size
-        stages = self._wired_stages(image_size)
+        stages, liveness = self._wired_stages(image_size), self.liveness()
         stem = self.conv1.weight[0].numel() * int(stages[0].adjacency().any(0).sum())
         counted = [LayerComplexity("conv1", stem, stem * _halved(image_size, _stem_stride(image_size)) ** 2)]
-        counted += [layer.complexity(live.edges) for layer, live in zip(stages, self.liveness(), strict=True)]
+        counted += [layer.complexity(live.edges) for layer, live in zip(stages, liveness, strict=True)]
         features = int(stages[-1].adjacency()[-self.bn.num_features :].any(1).sum())
         counted.append(LayerComplexity("pool", 0, features * stages[-1].map_size ** 2))
         if isinstance(self.linear, WiredLinear):
-            return [*counted, self.wired_layers(image_size)[-1].complexity()]
+            classifier = self.wired_layers(image_size)[-1]
+            effective = classifier.adjacency().cpu() & liveness[-1].outputs_reached
+            return [*counted, classifier.complexity(effective)]
         weights = features * self.linear.out_features
         return [*counted, LayerComplexity("linear", weights, weights)]
 

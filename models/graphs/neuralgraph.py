@@ -36,6 +36,8 @@ class TinyClassifier(nn.Module):
     """
 
     zeros: Tensor
+    _steps: int | None = None
+    """How often all states are replaced; None: states are kept."""
 
     def __init__(
         self,
@@ -83,7 +85,7 @@ class TinyClassifier(nn.Module):
     def effective_edges(self) -> Tensor:
         """Boolean (nodes, nodes): the edges in use on a path from image to logits."""
         (layer,) = self.wired_layers()
-        return effective_in_cycles(layer.adjacency(), self.downsample_dim, self.feature_dim)
+        return effective_in_cycles(layer.adjacency(), self.downsample_dim, self.feature_dim, self._steps)
 
     def complexity(self) -> list[LayerComplexity]:
         """Cost of stem, graph and classifier, counted as in the paper: the nodes' norms are left out."""
@@ -185,6 +187,7 @@ class DiscreteTimeNeuralGraph(TinyClassifier):
         self.conv = nn.Conv2d(self.dim, self.dim, 3, padding=1, groups=self.dim, bias=False)
         self.graph = edges(EdgeSpace(self.dim, self.dim, self.downsample_dim, self.feature_dim, acyclic))
         self.norm = nn.InstanceNorm2d(self.dim, affine=True)
+        self._steps = self.layers
 
     def forward(self, images: Tensor) -> Tensor:
         states = self.start(images)

@@ -12,26 +12,26 @@ from torch import Tensor
 class SelectionCache:
     """Remembers a selection until the weights change. Never needed for correctness, never saved or copied.
 
-    A change shows in torch's version counter. Some changes pass it by (`weight.data`, fused
-    optimizers), so where the counter stands still, the sums of the weights' bits by row are compared, which
-    takes one read at memory speed.
+    A change shows in torch's version counter. Some changes pass it by (`weight.data`, fused optimizers), so
+    where the counter stands still, the sums of the weights' bits by row and by column are compared, which
+    takes two reads at memory speed.
     """
 
     def __init__(self) -> None:
-        self._key: tuple[Any, ...] | None = None
-        self._row_sums: Tensor | None = None
+        self._key: list[tuple[Any, ...]] = []
+        self._sums: list[Tensor] = []
         self._mask: Tensor | None = None
 
-    def of(self, weight: Tensor, select: Callable[[Tensor], Tensor]) -> Tensor:
-        """`select(weight)`, from memory where the weights are those of the last call."""
-        weight = weight.detach()
-        version = None if weight.is_inference() else weight._version
-        key = (version, weight.data_ptr(), weight.device, weight.dtype, weight.shape)
-        sums = _row_sums(weight)
-        same = key == self._key and self._row_sums is not None and torch.equal(sums, self._row_sums)
+    def of(self, select: Callable[[], Tensor], *weights: Tensor) -> Tensor:
+        """`select()`, or what it gave last time where `weights`, which decide it, are the same as then."""
+        detached = [weight.detach() for weight in weights]
+        key = [_identity(weight) for weight in detached]
+        sums = [part for weight in detached for part in _sums(weight)]
+        same = key == self._key and all(map(torch.equal, sums, self._sums))
         if not same or self._mask is None:
-            self._mask = select(weight)
-            self._key, self._row_sums = key, sums
+            with torch.no_grad():
+                self._mask = select()
+            self._key, self._sums = key, sums
         return self._mask
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SelectionCache:
@@ -41,11 +41,17 @@ class SelectionCache:
         return SelectionCache, ()
 
 
-def _row_sums(weight: Tensor) -> Tensor:
-    """Sum of each row's bits as integers; the widest integer that divides a row is the fastest to add."""
+def _identity(weight: Tensor) -> tuple[Any, ...]:
+    version = None if weight.is_inference() else weight._version
+    return version, weight.data_ptr(), weight.device, weight.dtype, weight.shape
+
+
+def _sums(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums of the bits as integers, by row and by column; the widest integer that fits is fastest."""
     rows = weight.flatten(1)
     num_bytes = rows.shape[1] * rows.element_size()
     for integer in (torch.int64, torch.int32, torch.int16):
         if num_bytes % integer.itemsize == 0:
-            return rows.contiguous().view(integer).sum(dim=1)
+            bits = rows.contiguous().view(integer)
+            return bits.sum(dim=1), bits.sum(dim=0)
     raise TypeError(f"edge weights of type {weight.dtype} are not supported")

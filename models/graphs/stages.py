@@ -135,17 +135,31 @@ def _backward(
     return needed, wanted
 
 
-def effective_in_cycles(in_use: Tensor, num_inputs: int, num_outputs: int) -> Tensor:
-    """Boolean (nodes, nodes): edges on a path from the first `num_inputs` to the last `num_outputs` nodes."""
+def effective_in_cycles(in_use: Tensor, num_inputs: int, num_outputs: int, steps: int | None) -> Tensor:
+    """Boolean (nodes, nodes): edges on a path from the first `num_inputs` to the last `num_outputs` nodes.
+
+    Args:
+        in_use: boolean (nodes, nodes), targets by sources.
+        num_inputs, num_outputs: nodes that have a state at first, and whose last state is read.
+        steps: a path is as long as there are steps, since each step replaces all states; None: a state is
+            kept, as in continuous time, so a path may have any length.
+    """
     edges = in_use.cpu()
     reached, needed = (torch.zeros(len(edges), dtype=torch.bool) for _ in range(2))
     reached[:num_inputs], needed[-num_outputs:] = True, True
-    for _ in range(len(edges)):
-        more = reached | (edges & reached).any(1), needed | (edges & needed.unsqueeze(1)).any(0)
-        if torch.equal(more[0], reached) and torch.equal(more[1], needed):
+    kept = steps is None
+    reached_at, needed_at = [reached], [needed]
+    for _ in range(len(edges) if steps is None else steps):
+        reached_at.append((edges & reached_at[-1]).any(1) | (reached_at[-1] & kept))
+        needed_at.append((edges & needed_at[-1].unsqueeze(1)).any(0) | (needed_at[-1] & kept))
+        if kept and torch.equal(*reached_at[-2:]) and torch.equal(*needed_at[-2:]):
             break
-        reached, needed = more
-    return edges & reached & needed.unsqueeze(1)
+    effective = torch.zeros_like(edges)
+    if steps is None:
+        return edges & reached_at[-1] & needed_at[-1].unsqueeze(1)
+    for step in range(steps):
+        effective |= edges & reached_at[step] & needed_at[steps - 1 - step].unsqueeze(1)
+    return effective
 
 
 def _width(part: slice) -> int:

@@ -114,8 +114,8 @@ def test_training_crops_are_the_published_ones(folder):
     assert 160 < mirrored < 240
 
 
-def spoil(folder, split, number=1):
-    file = sorted((folder / "imagenet" / split / "n02").iterdir())[number]
+def spoil(folder, split, number=1, name="n02"):
+    file = sorted((folder / "imagenet" / split / name).iterdir())[number]
     file.write_bytes(file.read_bytes()[:60])
     return file
 
@@ -137,11 +137,15 @@ def test_corrupt_images_are_counted_and_left_out(folder, caplog):
     assert caplog.text.count("cannot be read and is left out (1 so far)") == 1
 
 
-def test_a_batch_without_any_readable_image(folder):
+def test_batches_and_sets_without_any_readable_image(folder):
     for number in range(3):
         spoil(folder, "val", number)
     data = imagenet(folder, skip_corrupt=True, test_batch_size=3)
-    with pytest.raises(DataError, match="neither this nor any other image of its batch"):
+    assert [labels.tolist() for _, labels in data.val.batches(0)] == [[0, 0, 0], [2, 2, 2]]
+    for name in ("n01", "n03"):
+        for number in range(3):
+            spoil(folder, "val", number, name)
+    with pytest.raises(DataError, match="neither this nor any other image can be read"):
         list(data.val.batches(0))
 
 

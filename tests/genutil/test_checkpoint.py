@@ -52,6 +52,12 @@ def test_weights_alone_and_wrapped_names(tmp_path, model):
         (lambda s: s.update(extra=torch.zeros(1)), "has extra, which the model lacks"),
         (lambda s: s.update({"0.bias": torch.zeros(5)}), r"0.bias has shape \[5\], the model's is \[4\]"),
         (lambda s: s.update({"0.bias": 3}), "0.bias is no tensor"),
+        (lambda s: s.update({"0.bias": s["0.bias"].cfloat()}), "0.bias is complex, the model's is real"),
+        (lambda s: s.update({"0.bias": s["0.bias"] > 0}), "0.bias is integer, the model's is real"),
+        (
+            lambda s: s.update({"0.weight": s["0.weight"].to_sparse()}),
+            "0.weight is a torch.sparse_coo",
+        ),
     ],
 )
 def test_weights_that_do_not_fit_leave_the_model_alone(tmp_path, model, change, message):
@@ -62,6 +68,15 @@ def test_weights_that_do_not_fit_leave_the_model_alone(tmp_path, model, change, 
     with pytest.raises(CheckpointError, match=message):
         load_weights(tmp_path / "x.pt", model)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_counts_that_are_no_numbers_leave_the_model_alone(tmp_path, model):
+    before = model[0].weight.clone()
+    state = {name: value + 1 for name, value in model.state_dict().items()}
+    torch.save({"model": state, "best_val": "93%"}, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match=r"x\.pt: its best_val is no number but '93%'"):
+        load_weights(tmp_path / "x.pt", model)
+    assert torch.equal(model[0].weight, before)
 
 
 def test_many_differences_are_counted(tmp_path, model):

@@ -33,7 +33,7 @@ def counted(monkeypatch):
     """Counts how often a selection is made."""
     calls = []
     real = TopEdges._select
-    monkeypatch.setattr(TopEdges, "_select", lambda self, weight: calls.append(1) or real(self, weight))
+    monkeypatch.setattr(TopEdges, "_select", lambda self: calls.append(1) or real(self))
     return calls
 
 
@@ -152,11 +152,21 @@ def test_the_selection_is_neither_saved_nor_copied():
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("sources", [1, 2, 3, 8])
-def test_row_sums_see_every_type_and_width(dtype, sources):
+def test_sums_see_every_type_and_width(dtype, sources):
     weight = torch.randn(4, sources, 1, 1).to(dtype)
-    before = selection._row_sums(weight)
+    before = selection._sums(weight)
     weight[2, 0] += 1
-    assert not torch.equal(before, selection._row_sums(weight))
+    assert not any(map(torch.equal, before, selection._sums(weight)))
+
+
+@pytest.mark.parametrize("rule", [TopEdges, TopEdgesWithoutUpdate])
+@pytest.mark.parametrize("dimension", [0, 1])
+def test_selected_anew_after_a_permutation(rule, dimension):
+    """Sums over one dimension alone would not see it."""
+    rule = rule(space(), prune_rate=0.75)
+    rule()
+    rule.weight.data.copy_(rule.weight.data.flip(dimension))
+    assert torch.equal(rule() != 0, selected_anew(rule))
 
 
 def test_selection_in_inference_mode():

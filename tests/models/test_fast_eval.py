@@ -182,16 +182,27 @@ def test_what_has_no_compact_form_says_so():
         find_engine("dens")
 
 
-def test_dgl_that_is_not_installed(monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ModuleNotFoundError("dgl", name="dgl"), r"needs the Deep Graph Library: pip install dgl==1\.1\.3"),
+        (ModuleNotFoundError("psutil", name="psutil"), "DGL is installed, but it needs the package psutil"),
+        (
+            FileNotFoundError("libgraphbolt.so"),
+            r"cannot be imported \(libgraphbolt\.so\); versions after 1\.1\.3",
+        ),
+    ],
+)
+def test_dgl_that_cannot_be_imported(monkeypatch, error, message):
     real = builtins.__import__
 
     def without(name, *arguments, **options):
         if name == "dgl":
-            raise ImportError(name)
+            raise error
         return real(name, *arguments, **options)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(UserError, match=r"needs the Deep Graph Library: pip install dgl==1\.1\.3"):
+    with pytest.raises(UserError, match=message):
         compact(build("small_scale/static_dnw.yml"), "dgl")
 
 
@@ -209,3 +220,32 @@ def test_dgl_without_cuda_names_its_wheels():
         UserError, match=r"is built for the CPU.*--gpus \(no number\).*torch up to 2\.4: https"
     ):
         product._move(torch.device("cuda"))
+
+
+def test_networks_with_a_forward_pass_of_their_own_are_refused():
+    class Doubled(mobilenetv1like.MobileNetV1Like):
+        def forward(self, images):
+            return 2 * super().forward(images)
+
+    model = build("medium_scale/mobilenetv1_dnw_x225.yml")
+    model.__class__ = Doubled
+    with pytest.raises(ValueError, match="Doubled has no compact form"):
+        compact(model)
+
+
+def test_modes_of_all_modules_stay():
+    model = build("small_scale/static_dnw.yml").train()
+    model.downsample[1].eval()
+    compact(model)
+    assert model.training
+    assert not model.downsample[1].training
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("engine", ["auto", "dense", "csr"])
+@pytest.mark.parametrize(
+    "app", ["small_scale/static_dnw", "small_scale/discrete_time_dnw", "medium_scale/mobilenetv1_dnw_x225"]
+)
+def test_logits_on_a_gpu(app, engine):
+    assert_same_logits(build(f"{app}.yml").cuda(), torch.randn(2, 3, 32, 32).cuda(), engine)

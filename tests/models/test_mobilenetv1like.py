@@ -106,3 +106,15 @@ def test_dense_mobilenet_has_the_published_shape():
     assert "bn1.weight" in shapes
     assert model.layers[:12](F.relu(model.bn1(model.conv1(torch.randn(2, 3, 32, 32))))).shape[-1] == 2
     assert functools.reduce(lambda a, b: a * b, (layer.conv1.stride[0] for layer in model.layers)) == 16
+
+
+def test_effective_edges_of_a_wired_classifier():
+    """Edges from features that do not depend on the image are not effective."""
+    model = build_model(
+        load_config(ROOT / "apps/medium_scale/mobilenetv1_random_graph_x225.yml", {"small": True})
+    )
+    outputs = model.layers[4].stage("last").outputs
+    model.layers[4].graph.mask[outputs.start + 3 : outputs.stop] = 0  # three features are left
+    *_, classifier = profile(model).per_layer
+    assert classifier.live_nodes <= 3
+    assert classifier.effective == int(model.linear.graph.mask[:, :3].sum()) < classifier.edges

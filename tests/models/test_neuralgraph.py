@@ -12,6 +12,7 @@ from models.graphs.neuralgraph import (
     DiscreteTimeNeuralGraph,
     StaticNeuralGraph,
 )
+from models.graphs.stages import effective_in_cycles
 
 MODELS = [StaticNeuralGraph, DiscreteTimeNeuralGraph, ContinuousTimeNeuralGraph]
 SMALL = {
@@ -110,7 +111,7 @@ def test_continuous_model_is_the_solution_of_its_equation():
 def test_one_selection_a_forward_pass(model, monkeypatch):
     calls = []
     real = TopEdges._select
-    monkeypatch.setattr(TopEdges, "_select", lambda self, weight: calls.append(1) or real(self, weight))
+    monkeypatch.setattr(TopEdges, "_select", lambda self: calls.append(1) or real(self))
     network = small(model)
     images = torch.randn(2, 3, 16, 16)
     network(images).sum().backward()
@@ -197,3 +198,14 @@ def test_readable_edges_are_those_that_the_forward_pass_reads():
     touched = network.graph.weight.grad.flatten(1) != 0
     assert (touched <= readable).all()
     assert touched.sum() > 0.8 * readable.sum()  # ReLU leaves some sources at zero everywhere
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(1, 0), (2, 2), (3, 3), (5, 5), (None, 6)])
+def test_effective_edges_of_graphs_with_cycles(steps, expected):
+    """0 → 2 → 4 is a path of two edges, 0 → 2 → 3 → 4 one of three, 1 ⇄ 3 a detour; node 4 is the output."""
+    edges = torch.zeros(5, 5, dtype=torch.bool)
+    for source, target in ((0, 2), (2, 4), (2, 3), (3, 4), (3, 1), (1, 3)):
+        edges[target, source] = True
+    effective = effective_in_cycles(edges, 1, 1, steps)
+    assert (effective <= edges).all()
+    assert int(effective.sum()) == expected

@@ -67,3 +67,18 @@ def test_table_of_layers():
     assert cells[3] == ["graph", "5", "30", "100", "4", "3", "2"]
     assert cells[4] == ["total", "15", "2,030", "100", "4", "3", "2"]
     assert len({len(line) for line in lines}) == 1
+
+
+class Flat(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(256, 10)
+
+    def forward(self, images):
+        return self.linear(images.flatten(1))
+
+
+def test_networks_without_convolutions():
+    assert profile(Flat(), 16, in_channels=1).macs == 2560
+    with pytest.raises(ValueError, match=r"cost of Flat is not counted: it does not run .* 1×20×20"):
+        profile(Flat(), 20, in_channels=1)

@@ -241,8 +241,11 @@ def test_weights_alone_cannot_be_resumed_but_evaluated(write_app, tmp_path, fold
     alone = tmp_path / "alone.pt"
     torch.save({"model": read_checkpoint(folder / "best.pt")["model"]}, alone)
     assert run(path, "--resume", str(alone), "--evaluate") == 0
+    before = sorted(folder.iterdir())
     assert run(path, "--resume", str(alone)) == 2
     assert "holds weights alone" in capsys.readouterr().err
+    assert sorted(folder.iterdir()) == before  # a run that is refused moves nothing
+    assert len(list((tmp_path / "runs").iterdir())) == 2
 
 
 def test_a_wrong_checkpoint_is_refused_before_data_is_loaded(write_app, capsys):

@@ -58,6 +58,13 @@ def _import_dgl() -> Any:
     os.environ.setdefault("DGLBACKEND", "pytorch")  # read by DGL when it is imported
     try:
         import dgl
-    except ImportError as error:
-        raise UserError(f"--use_dgl needs the Deep Graph Library: {CPU_INSTALL}") from error
+    except ModuleNotFoundError as error:
+        if error.name == "dgl":
+            raise UserError(f"--use_dgl needs the Deep Graph Library: {CPU_INSTALL}") from error
+        raise UserError(f"DGL is installed, but it needs the package {error.name}; install it") from error
+    except Exception as error:  # a DGL that was built for another torch fails with errors of its loader
+        raise UserError(
+            f"the installed DGL cannot be imported ({error}); versions after 1.1.3 need the torch that they "
+            f"were built for. Install one that fits: {CPU_INSTALL}; for a GPU: {CUDA_WHEELS}"
+        ) from error
     return dgl
