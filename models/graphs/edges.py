@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from genutil.components import locate
+from models.graphs.blocks import Piece, read_blocks
 from models.graphs.selection import SelectionCache
 from models.graphs.topk import num_kept, straight_through, top_mask
 
@@ -57,6 +58,10 @@ class EdgeRule(nn.Module):
     def forward(self) -> Tensor:
         """Weights of the edges in use and zero elsewhere, (targets, sources, 1, 1)."""
         raise NotImplementedError(f"{type(self).__name__} must define forward()")
+
+    def blocks(self, pieces: Sequence[Piece]) -> tuple[Tensor, ...]:
+        """Parts of what `forward` gives, as a static graph reads them: see read_blocks."""
+        return read_blocks(self(), pieces)
 
     def in_use(self) -> Tensor:
         """Boolean (targets, sources, 1, 1): the edges in use."""
@@ -107,6 +112,9 @@ class TopEdges(EdgeRule):
 
     def forward(self) -> Tensor:
         return straight_through(self.weight, self.in_use())
+
+    def blocks(self, pieces: Sequence[Piece]) -> tuple[Tensor, ...]:
+        return read_blocks(self.weight, pieces, self.in_use())
 
     def _select(self) -> Tensor:
         weight = self.weight.detach()

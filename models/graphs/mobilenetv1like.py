@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from models.graphs.complexity import LayerComplexity, WiredLayer
 from models.graphs.edges import EdgeMaker, EdgeRule, EdgeSpace
+from models.graphs.layout import with_fast_layout
+from models.graphs.products import send
 from models.graphs.stages import Group, Liveness, Stage, find_liveness
 
 STAGES = ((32, 64, 1, 1), (64, 128, 2, 2), (128, 256, 2, 2), (256, 512, 2, 6), (512, 1024, 2, 2))
@@ -67,19 +69,19 @@ class WiredStage(nn.Module):
 
     def _targets(self, block: int) -> slice:
         """Rows of the nodes that come after."""
-        return slice(block * self.outputs, None)
+        return slice(block * self.outputs, self.blocks * self.outputs)
 
     def forward(self, states: Tensor) -> Tensor:
         """(images, inputs, S, S) to (images, outputs, S / stride, S / stride)."""
-        weight = self.graph()
-        states = self.downsample(F.relu(self.norm[0](states)))
-        states = F.conv2d(states, weight[:, self._sources(0)])
-        for block in range(1, self.blocks):
+        pieces = [(self._targets(block), self._sources(block)) for block in range(self.blocks)]
+        first, *others = self.graph.blocks(pieces)
+        states = send(self.downsample(F.relu(self.norm[0](states))), first)
+        for block, weight in enumerate(others, start=1):
             nodes = slice((block - 1) * self.outputs, block * self.outputs)
-            sources = F.relu(self.norm[block](states[:, : self.outputs]))
+            own, states = torch.split(states, [self.outputs, states.shape[1] - self.outputs], dim=1)
+            sources = F.relu(self.norm[block](own))
             sources = F.conv2d(sources, self.conv.weight[nodes], padding=1, groups=self.outputs)
-            messages = F.conv2d(sources, weight[self._targets(block), self._sources(block)])
-            states = states[:, self.outputs :] + messages
+            states = states + send(sources, weight)
         return states
 
     def stage(self, name: str) -> Stage:
@@ -145,7 +147,7 @@ class MobileNetV1Like(nn.Module):
         self.linear = WiredLinear(features, output_size, edges) if small else nn.Linear(features, output_size)
 
     def forward(self, images: Tensor) -> Tensor:
-        states = self.conv1(images)
+        states = self.conv1(with_fast_layout(images))
         for layer in self.layers:
             states = layer(states)
         logits: Tensor = self.linear(F.relu(self.bn(states)).mean((2, 3)))

@@ -14,6 +14,9 @@ from torchdiffeq import odeint
 
 from models.graphs.complexity import LayerComplexity, WiredLayer, num_parameters
 from models.graphs.edges import EdgeMaker, EdgeRule, EdgeSpace
+from models.graphs.layout import with_fast_layout
+from models.graphs.nodenorm import NodeNorm
+from models.graphs.products import send
 from models.graphs.stages import Group, Stage, effective_in_cycles, find_liveness
 
 
@@ -105,7 +108,8 @@ class TinyClassifier(nn.Module):
     def start(self, images: Tensor) -> Tensor:
         """Images to the first states of all nodes, (images, dim, s, s)."""
         stem = self.downsample(images)
-        return torch.cat([stem, self.zeros.expand(len(stem), -1, -1, -1)], dim=1)
+        states = torch.cat([stem, self.zeros.expand(len(stem), -1, -1, -1)], dim=1)
+        return with_fast_layout(states)
 
     def classify(self, states: Tensor) -> Tensor:
         """The centre of the output nodes' maps, averaged, to logits, (images, output_size)."""
@@ -124,7 +128,7 @@ class StaticNeuralGraph(TinyClassifier):
 
     def _add_graph(self, edges: EdgeMaker, acyclic: bool) -> None:
         self.blocks = self._divide()
-        self.norm = nn.ModuleList(nn.InstanceNorm2d(end - start, affine=True) for start, end in self.blocks)
+        self.norm = nn.ModuleList(NodeNorm(end - start) for start, end in self.blocks)
         self.conv = nn.Conv2d(self.dim, self.dim, 3, padding=1, groups=self.dim, bias=False)
         readable = torch.zeros(self.dim, self.dim, dtype=torch.bool)
         for start, end in self.blocks:
@@ -151,13 +155,15 @@ class StaticNeuralGraph(TinyClassifier):
 
     def forward(self, images: Tensor) -> Tensor:
         states = self.start(images)
-        weight = self.graph()
-        for norm, (start, end) in zip(self.norm, self.blocks, strict=True):
-            size = end - start
-            filters = self.conv.weight[start:end]
-            sources = F.conv2d(F.relu(norm(states[:, :size])), filters, padding=1, groups=size)
-            messages = F.conv2d(sources, weight[self._first_target(end) :, start:end])
-            states = states[:, -messages.shape[1] :] + messages
+        pieces = [(slice(self._first_target(end), self.dim), slice(start, end)) for start, end in self.blocks]
+        weights = self.graph.blocks(pieces)
+        for norm, (start, end), weight in zip(self.norm, self.blocks, weights, strict=True):
+            own, later = torch.split(states, [end - start, states.shape[1] - (end - start)], dim=1)
+            sources = F.relu(norm(own))
+            sources = F.conv2d(sources, self.conv.weight[start:end], padding=1, groups=end - start)
+            messages = send(sources, weight)
+            # The last block feeds the output nodes, which are the end of it.
+            states = (later if later.shape[1] else own[:, -self.feature_dim :]) + messages
         return self.classify(states)
 
     def wired_layers(self) -> list[WiredLayer]:
@@ -186,7 +192,7 @@ class DiscreteTimeNeuralGraph(TinyClassifier):
     def _add_graph(self, edges: EdgeMaker, acyclic: bool) -> None:
         self.conv = nn.Conv2d(self.dim, self.dim, 3, padding=1, groups=self.dim, bias=False)
         self.graph = edges(EdgeSpace(self.dim, self.dim, self.downsample_dim, self.feature_dim, acyclic))
-        self.norm = nn.InstanceNorm2d(self.dim, affine=True)
+        self.norm = NodeNorm(self.dim)
         self._steps = self.layers
 
     def forward(self, images: Tensor) -> Tensor:
@@ -194,7 +200,7 @@ class DiscreteTimeNeuralGraph(TinyClassifier):
         weight = self.graph()
 
         for _ in range(self.layers):
-            states = self.norm(F.conv2d(self.conv(F.relu(states)), weight))
+            states = self.norm(send(self.conv(F.relu(states)), weight))
         return self.classify(states)
 
     def wired_layers(self) -> list[WiredLayer]:
@@ -208,11 +214,11 @@ class _Dynamics(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(dim, dim, 3, padding=1, groups=dim, bias=False)
         self.graph = graph
-        self.norm = nn.InstanceNorm2d(dim, affine=True)
+        self.norm = NodeNorm(dim)
 
     def forward(self, states: Tensor, weight: Tensor) -> Tensor:
         # Not in place: the solver still needs the states it hands over.
-        change: Tensor = self.norm(F.conv2d(self.conv(F.relu(states)), weight))
+        change: Tensor = self.norm(send(self.conv(F.relu(states)), weight))
         return change
 
 

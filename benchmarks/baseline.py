@@ -1,0 +1,135 @@
+"""The plain definition of every network: what the benchmarks measure against and the tests compare with.
+
+All magnitudes are sorted in every forward pass, each block's product is made and added by itself, and a graph
+in continuous time selects its edges at every evaluation of its dynamics, as the published code did.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchdiffeq import odeint
+
+from genutil.config import Config
+from models import build_model
+from models.graphs.edges import EdgeRule
+from models.graphs.mobilenetv1like import MobileNetV1Like, WiredLinear, WiredStage
+from models.graphs.neuralgraph import (
+    ContinuousTimeNeuralGraph,
+    DiscreteTimeNeuralGraph,
+    StaticNeuralGraph,
+)
+
+
+class _SortedTopEdges(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, count: int) -> Tensor:
+        result = weight.clone()
+        order = weight.abs().flatten().sort().indices
+        result.flatten()[order[: weight.numel() - count]] = 0
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return gradients[0], None
+
+
+def sorted_top_edges(rule: EdgeRule) -> Tensor:
+    """The strongest edges of a `dnw` rule, by sorting all magnitudes; all edges of any other rule."""
+    count = getattr(rule, "num_edges", rule.weight.numel())
+    weight: Tensor = _SortedTopEdges.apply(rule.weight, count)
+    return weight
+
+
+class Baseline(nn.Module):
+    """A network run by its plain definition. Parameters are those of `network`.
+
+    Args:
+        network: a tiny classifier or a MobileNetV1Like whose rule is `dnw`.
+
+    Raises:
+        ValueError: a network of another kind.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        if type(network) not in _FORWARD:
+            raise ValueError(f"there is no baseline for {type(network).__name__}")
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = _FORWARD[type(self.network)](self.network, images)
+        return logits
+
+
+def build_baseline(config: Config) -> Baseline:
+    """The plain definition of the network that an experiment names."""
+    return Baseline(build_model(config))
+
+
+def _static(network: StaticNeuralGraph, images: Tensor) -> Tensor:
+    weight = sorted_top_edges(network.graph)
+    states = network.start(images)
+    outputs = network.dim - network.feature_dim
+    for norm, (start, end) in zip(network.norm, network.blocks, strict=True):
+        filters = network.conv.weight[start:end]
+        sources = F.relu(norm(states[:, : end - start]))
+        sources = F.conv2d(sources, filters, padding=1, groups=end - start)
+        messages = F.conv2d(sources, weight[min(end, outputs) :, start:end])
+        states = states[:, -messages.shape[1] :] + messages
+    return network.classify(states)
+
+
+def _discrete(network: DiscreteTimeNeuralGraph, images: Tensor) -> Tensor:
+    states = network.start(images)
+    for _ in range(network.layers):
+        weight = sorted_top_edges(network.graph)
+        states = network.norm(F.conv2d(network.conv(F.relu(states)), weight))
+    return network.classify(states)
+
+
+def _continuous(network: ContinuousTimeNeuralGraph, images: Tensor) -> Tensor:
+    dynamics = network.odesolve.odefunc
+
+    def change(_time: Tensor, states: Tensor) -> Tensor:
+        weight = sorted_top_edges(dynamics.graph)
+        return dynamics.norm(F.conv2d(dynamics.conv(F.relu(states)), weight))  # type: ignore[no-any-return]
+
+    states = network.start(images)
+    times = torch.tensor([0.0, 1.0], dtype=states.dtype, device=states.device)
+    return network.classify(odeint(change, states, times, rtol=1e-3, atol=1e-3)[-1])
+
+
+def _stage(stage: WiredStage, states: Tensor) -> Tensor:
+    weight, width = sorted_top_edges(stage.graph), stage.outputs
+    states = F.conv2d(stage.downsample(F.relu(stage.norm[0](states))), weight[:, : stage.inputs])
+    for block in range(1, stage.blocks):
+        start = stage.inputs + (block - 1) * width
+        filters = stage.conv.weight[(block - 1) * width : block * width]
+        sources = F.relu(stage.norm[block](states[:, :width]))
+        sources = F.conv2d(sources, filters, padding=1, groups=width)
+        messages = F.conv2d(sources, weight[block * width :, start : start + width])
+        states = states[:, width:] + messages
+    return states
+
+
+def _mobilenet(network: MobileNetV1Like, images: Tensor) -> Tensor:
+    states = network.conv1(images)
+    for stage in network.layers:
+        assert isinstance(stage, WiredStage)
+        states = _stage(stage, states)
+    features = F.relu(network.bn(states)).mean((2, 3))
+    if isinstance(network.linear, WiredLinear):
+        return F.linear(features, sorted_top_edges(network.linear.graph).flatten(1))
+    return network.linear(features)  # type: ignore[no-any-return]
+
+
+_FORWARD: dict[type[nn.Module], Any] = {
+    StaticNeuralGraph: _static,
+    DiscreteTimeNeuralGraph: _discrete,
+    ContinuousTimeNeuralGraph: _continuous,
+    MobileNetV1Like: _mobilenet,
+}

@@ -1,0 +1,129 @@
+"""The fast paths of training against the plain definition: same logits, same gradients, same weights."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from benchmarks.baseline import Baseline
+from genutil.config import load_config
+from models import build_model
+from models.graphs.blocks import read_blocks
+from models.graphs.nodenorm import NodeNorm
+from models.graphs.products import send
+from tests.conftest import ROOT
+
+TINY = {"dim": 80, "downsample_dim": 8, "feature_dim": 10, "layers": 4, "image_size": 16, "prune_rate": 0.9}
+PIECES = ((slice(1, 6), slice(0, 2)), (slice(3, 6), slice(2, 5)), (slice(5, 6), slice(5, 7)))
+
+
+def channels_last(*shape):
+    return torch.randn(*shape, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_blocks_are_slices(masked):
+    weight = torch.randn(6, 7, 1, 1, dtype=torch.float64, requires_grad=True)
+    mask = torch.rand_like(weight) < 0.5 if masked else None
+    blocks = read_blocks(weight, PIECES, mask)
+    used = weight * mask if masked else weight
+    for block, piece in zip(blocks, PIECES, strict=True):
+        assert torch.equal(block, used[piece])
+        assert block.is_contiguous()
+    gradients = [torch.randn_like(block) for block in blocks]
+    torch.autograd.backward(blocks, gradients)
+    expected = torch.zeros_like(weight)
+    for gradient, piece in zip(gradients, PIECES, strict=True):
+        expected[piece] = gradient  # also where the mask is false: straight-through
+    assert torch.equal(weight.grad, expected)
+
+
+def test_a_block_without_a_gradient_counts_as_zero():
+    weight = torch.randn(6, 7, 1, 1, requires_grad=True)
+    read_blocks(weight, PIECES)[1].sum().backward()
+    expected = torch.zeros(6, 7, 1, 1)
+    expected[PIECES[1]] = 1
+    assert torch.equal(weight.grad, expected)
+
+
+def test_pieces_must_cover_all_columns():
+    with pytest.raises(ValueError, match="must cover all 7 one after the other"):
+        read_blocks(torch.randn(6, 7, 1, 1), PIECES[:2])
+
+
+def test_sending_is_a_convolution():
+    sources, weight = (
+        channels_last(2, 5, 3, 4).requires_grad_(),
+        torch.randn(6, 5, 1, 1).double().requires_grad_(),
+    )
+    sent = send(sources, weight)
+    assert sent.is_contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(sent, F.conv2d(sources, weight))
+    assert torch.allclose(send(sources.contiguous(), weight), sent)
+    assert torch.autograd.gradcheck(send, (sources, weight))
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 5, 6), (1, 4, 2, 2)])
+def test_norm_with_channels_last_is_the_norm(shape):
+    torch.manual_seed(0)
+    norm, maps = NodeNorm(4).double(), channels_last(*shape)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    expected = nn.InstanceNorm2d.forward(norm, maps)
+    assert torch.allclose(norm(maps), expected, atol=1e-12)
+    assert norm(maps).is_contiguous(memory_format=torch.channels_last)
+
+    def run(maps, weight, bias):
+        return torch.func.functional_call(norm, {"weight": weight, "bias": bias}, maps)
+
+    arguments = (maps.requires_grad_(), norm.weight, norm.bias)
+    assert torch.autograd.gradcheck(run, arguments)
+
+
+def test_norm_of_constant_maps_is_its_shift():
+    norm = NodeNorm(3)
+    nn.init.normal_(norm.bias)
+    maps = torch.full((2, 3, 4, 4), 1e3).contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(norm(maps), norm.bias.view(1, 3, 1, 1).expand(2, 3, 4, 4))
+
+
+def train(network, steps, images, labels):
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
+    for _ in range(steps):
+        loss = F.cross_entropy(network(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return loss.item()
+
+
+@pytest.mark.parametrize(
+    ("app", "keys"),
+    [
+        ("small_scale/static_dnw.yml", TINY),
+        ("small_scale/discrete_time_dnw.yml", TINY),
+        ("small_scale/continuous_time_dnw.yml", TINY),
+        ("medium_scale/mobilenetv1_dnw_x225.yml", {"image_size": 32}),
+        ("medium_scale/mobilenetv1_dnw_x225.yml", {"image_size": 32, "small": True, "graph": "complete"}),
+    ],
+)
+def test_thirty_steps_give_the_weights_of_the_plain_definition(app, keys, monkeypatch):
+    torch.manual_seed(0)
+    if "mobilenet" in app:
+        stages = ((8, 12, 1, 1), (12, 16, 2, 2), (16, 16, 2, 4))
+        monkeypatch.setattr("models.graphs.mobilenetv1like.STAGES", stages)
+    fast = build_model(load_config(ROOT / "apps" / app, keys)).double().train()
+    plain = Baseline(copy.deepcopy(fast))
+    size = keys["image_size"]
+    images, labels = torch.randn(6, 3, size, size).double(), torch.arange(6) % 3
+    steps = 8 if "continuous" in app else 30
+    assert train(fast, steps, images, labels) == pytest.approx(train(plain, steps, images, labels), abs=1e-8)
+    for name, value in plain.network.state_dict().items():
+        assert torch.allclose(fast.state_dict()[name], value, rtol=0, atol=1e-8), name
+
+
+def test_baseline_knows_its_networks():
+    with pytest.raises(ValueError, match="there is no baseline for Linear"):
+        Baseline(nn.Linear(1, 1))
