@@ -28,11 +28,9 @@ class _Blocks(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        whole = gradients[0].new_empty(ctx.shape)
-        for (rows, columns), gradient in zip(ctx.pieces, gradients, strict=True):
-            whole[: rows.start, columns] = 0
-            whole[rows.stop :, columns] = 0
-            whole[rows, columns] = gradient
+        whole = gradients[0].new_zeros(ctx.shape)
+        for piece, gradient in zip(ctx.pieces, gradients, strict=True):
+            whole[piece] = gradient
         return whole, None, None
 
 
@@ -41,14 +39,8 @@ def read_blocks(weight: Tensor, pieces: Sequence[Piece], mask: Tensor | None = N
 
     Args:
         weight: (targets, sources, 1, 1).
-        pieces: their columns follow each other and cover the matrix.
+        pieces: rectangles that do not overlap.
         mask: boolean, of the weight's shape. The gradient reaches all entries of a piece all the same.
-
-    Raises:
-        ValueError: the pieces leave out columns or overlap.
     """
-    ends = [0, *(columns.stop for _, columns in pieces)]
-    if [columns.start for _, columns in pieces] != ends[:-1] or ends[-1] != weight.shape[1]:
-        raise ValueError(f"the pieces' columns must cover all {weight.shape[1]} one after the other")
     blocks: tuple[Tensor, ...] = _Blocks.apply(weight, mask, pieces)
     return blocks

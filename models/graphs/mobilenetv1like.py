@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from models.graphs.complexity import LayerComplexity, WiredLayer
 from models.graphs.edges import EdgeMaker, EdgeRule, EdgeSpace
+from models.graphs.exchange import Exchange
 from models.graphs.layout import with_fast_layout
-from models.graphs.products import send
 from models.graphs.stages import Group, Liveness, Stage, find_liveness
 
 STAGES = ((32, 64, 1, 1), (64, 128, 2, 2), (128, 256, 2, 2), (256, 512, 2, 6), (512, 1024, 2, 2))
@@ -57,8 +57,8 @@ class WiredStage(nn.Module):
         width = 1 - prune_rate
         kept = width**2 * (inputs * outputs + (blocks - 1) * outputs**2)
         readable = torch.zeros(rows, columns, dtype=torch.bool)
-        for block in range(blocks):
-            readable[self._targets(block), self._sources(block)] = True
+        for block in self._receiving:
+            readable[self._rows(block), self._read(block)] = True
         space = EdgeSpace(rows, columns, inputs, outputs, acyclic, readable)
         self.graph = edges(space, prune_rate=1 - kept / (rows * columns))
 
@@ -67,22 +67,30 @@ class WiredStage(nn.Module):
         start = self.inputs + (block - 1) * self.outputs
         return slice(0, self.inputs) if block == 0 else slice(start, start + self.outputs)
 
-    def _targets(self, block: int) -> slice:
-        """Rows of the nodes that come after."""
-        return slice(block * self.outputs, self.blocks * self.outputs)
+    @property
+    def _receiving(self) -> range:
+        """Numbers of the groups that receive: the hidden blocks, then the nodes that leave."""
+        return range(1, self.blocks + 1)
+
+    def _rows(self, block: int) -> slice:
+        """Rows of a group that receives."""
+        return slice((block - 1) * self.outputs, block * self.outputs)
+
+    def _read(self, block: int) -> slice:
+        """Columns that it receives from: all groups before it."""
+        return slice(0, self._sources(block - 1).stop)
 
     def forward(self, states: Tensor) -> Tensor:
         """(images, inputs, S, S) to (images, outputs, S / stride, S / stride)."""
-        pieces = [(self._targets(block), self._sources(block)) for block in range(self.blocks)]
-        first, *others = self.graph.blocks(pieces)
-        states = send(self.downsample(F.relu(self.norm[0](states))), first)
-        for block, weight in enumerate(others, start=1):
-            nodes = slice((block - 1) * self.outputs, block * self.outputs)
-            own, states = torch.split(states, [self.outputs, states.shape[1] - self.outputs], dim=1)
-            sources = F.relu(self.norm[block](own))
-            sources = F.conv2d(sources, self.conv.weight[nodes], padding=1, groups=self.outputs)
-            states = states + send(sources, weight)
-        return states
+        pieces = [(self._rows(block), self._read(block)) for block in self._receiving]
+        *hidden, last = self.graph.blocks(pieces)
+        exchange = Exchange(self.inputs + self.outputs * len(hidden))
+        exchange.send(self.downsample(F.relu_(self.norm[0](states))))
+        for block, weight in enumerate(hidden, start=1):
+            sources = F.relu_(self.norm[block](exchange.receive(weight)))
+            filters = self.conv.weight[self._rows(block)]
+            exchange.send(F.conv2d(sources, filters, padding=1, groups=self.outputs))
+        return exchange.receive(last)
 
     def stage(self, name: str) -> Stage:
         """The structure of this layer."""
@@ -150,7 +158,7 @@ class MobileNetV1Like(nn.Module):
         states = self.conv1(with_fast_layout(images))
         for layer in self.layers:
             states = layer(states)
-        logits: Tensor = self.linear(F.relu(self.bn(states)).mean((2, 3)))
+        logits: Tensor = self.linear(F.relu_(self.bn(states)).mean((2, 3)))
         return logits
 
     def stages(self) -> list[Stage]:

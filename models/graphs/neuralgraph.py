@@ -12,8 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchdiffeq import odeint
 
+from models.graphs.blocks import Piece
 from models.graphs.complexity import LayerComplexity, WiredLayer, num_parameters
 from models.graphs.edges import EdgeMaker, EdgeRule, EdgeSpace
+from models.graphs.exchange import Exchange
 from models.graphs.layout import with_fast_layout
 from models.graphs.nodenorm import NodeNorm
 from models.graphs.products import send
@@ -131,8 +133,8 @@ class StaticNeuralGraph(TinyClassifier):
         self.norm = nn.ModuleList(NodeNorm(end - start) for start, end in self.blocks)
         self.conv = nn.Conv2d(self.dim, self.dim, 3, padding=1, groups=self.dim, bias=False)
         readable = torch.zeros(self.dim, self.dim, dtype=torch.bool)
-        for start, end in self.blocks:
-            readable[self._first_target(end) :, start:end] = True
+        for piece in self._pieces():
+            readable[piece] = True
         self.graph = edges(
             EdgeSpace(self.dim, self.dim, self.downsample_dim, self.feature_dim, acyclic, readable)
         )
@@ -149,22 +151,24 @@ class StaticNeuralGraph(TinyClassifier):
         starts = range(self.downsample_dim, self.dim, size)
         return [(0, self.downsample_dim), *((start, start + size) for start in starts)]
 
-    def _first_target(self, end: int) -> int:
-        """A block feeds all later nodes; the last one feeds the output nodes."""
-        return min(end, self.dim - self.feature_dim)
-
     def forward(self, images: Tensor) -> Tensor:
-        states = self.start(images)
-        pieces = [(slice(self._first_target(end), self.dim), slice(start, end)) for start, end in self.blocks]
-        weights = self.graph.blocks(pieces)
-        for norm, (start, end), weight in zip(self.norm, self.blocks, weights, strict=True):
-            own, later = torch.split(states, [end - start, states.shape[1] - (end - start)], dim=1)
-            sources = F.relu(norm(own))
+        *hidden, last = self.graph.blocks(self._pieces())
+        exchange = Exchange(self.dim)
+        states = with_fast_layout(self.downsample(images))
+        for norm, (start, end), weight in zip(self.norm, self.blocks, [*hidden, None], strict=True):
+            sources = F.relu_(norm(states))
             sources = F.conv2d(sources, self.conv.weight[start:end], padding=1, groups=end - start)
-            messages = send(sources, weight)
-            # The last block feeds the output nodes, which are the end of it.
-            states = (later if later.shape[1] else own[:, -self.feature_dim :]) + messages
-        return self.classify(states)
+            exchange.send(sources)
+            if weight is not None:
+                states = exchange.receive(weight)
+        outputs = states[:, -self.feature_dim :] + exchange.receive(last, first=self.blocks[-1][0])
+        return self.classify(outputs)
+
+    def _pieces(self) -> list[Piece]:
+        """What each block but the first receives from all before it, then the outputs from the last block."""
+        pieces = [(slice(start, end), slice(0, start)) for start, end in self.blocks[1:]]
+        outputs = slice(self.dim - self.feature_dim, self.dim)
+        return [*pieces, (outputs, slice(*self.blocks[-1]))]
 
     def wired_layers(self) -> list[WiredLayer]:
         return [WiredLayer("graph", self.graph, self.map_size)]
@@ -196,11 +200,16 @@ class DiscreteTimeNeuralGraph(TinyClassifier):
         self._steps = self.layers
 
     def forward(self, images: Tensor) -> Tensor:
-        states = self.start(images)
         weight = self.graph()
-
-        for _ in range(self.layers):
-            states = self.norm(send(self.conv(F.relu(states)), weight))
+        every, outputs = slice(0, self.dim), slice(self.dim - self.feature_dim, self.dim)
+        # Nodes that still are at zero send nothing, and of the last step only the outputs are read.
+        states, sending = with_fast_layout(self.downsample(images)), slice(0, self.downsample_dim)
+        for step in range(1, self.layers + 1):
+            receiving = outputs if step == self.layers else every
+            filters = self.conv.weight[sending]
+            sources = F.conv2d(F.relu(states), filters, padding=1, groups=len(filters))
+            states = self.norm.of(send(sources, weight[receiving, sending]), receiving)
+            sending = every
         return self.classify(states)
 
     def wired_layers(self) -> list[WiredLayer]:

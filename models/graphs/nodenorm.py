@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -50,8 +51,13 @@ class NodeNorm(nn.InstanceNorm2d):
 
     def forward(self, maps: Tensor) -> Tensor:
         """(images, nodes, height, width), any memory format."""
-        written_out = maps.device.type == "cpu" and maps.dtype == self.weight.dtype
+        return self.of(maps, slice(0, self.num_features))
+
+    def of(self, maps: Tensor, nodes: slice) -> Tensor:
+        """The norm of some of the nodes; `maps` are theirs alone."""
+        weight, bias = self.weight[nodes], self.bias[nodes]
+        written_out = maps.device.type == "cpu" and maps.dtype == weight.dtype
         if not written_out or maps.is_contiguous():
-            return super().forward(maps)
-        normed: Tensor = _InstanceNorm.apply(maps, self.weight, self.bias, self.eps)
+            return F.instance_norm(maps, weight=weight, bias=bias, eps=self.eps)
+        normed: Tensor = _InstanceNorm.apply(maps, weight, bias, self.eps)
         return normed

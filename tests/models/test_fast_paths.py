@@ -48,11 +48,6 @@ def test_a_block_without_a_gradient_counts_as_zero():
     assert torch.equal(weight.grad, expected)
 
 
-def test_pieces_must_cover_all_columns():
-    with pytest.raises(ValueError, match="must cover all 7 one after the other"):
-        read_blocks(torch.randn(6, 7, 1, 1), PIECES[:2])
-
-
 def test_sending_is_a_convolution():
     sources, weight = (
         channels_last(2, 5, 3, 4).requires_grad_(),
