@@ -1,0 +1,95 @@
+"""Sending and receiving is a sum of products; its gradient survives whatever autograd does with a graph."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from models.graphs.exchange import Exchange
+
+WIDTHS = (3, 2, 4)
+
+
+def sent_and_received(maps, weights, exchange_of):
+    """Three groups: each later one receives from all before it and sends its ReLU; four outputs."""
+    exchange = exchange_of(sum(WIDTHS))
+    exchange.send(maps)
+    for weight in weights[:-1]:
+        exchange.send(F.relu(exchange.receive(weight)))
+    return exchange.receive(weights[-1]) + exchange.receive(weights[-1][:, 5:], first=5)
+
+
+class ByTheWords:
+    def __init__(self, _count):
+        self.maps = []
+
+    def send(self, maps):
+        self.maps.append(maps)
+
+    def receive(self, weight, first=0):
+        return torch.einsum("tsij,nshw->nthw", weight, torch.cat(self.maps, 1)[:, first:])
+
+
+@pytest.fixture
+def arguments():
+    torch.manual_seed(0)
+    shapes = [(2, 3), (4, 5), (4, 9)]
+    weights = [torch.randn(*shape, 1, 1, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    return torch.randn(2, 3, 5, 4, dtype=torch.float64, requires_grad=True), weights
+
+
+def gradients(value, maps, weights, **options):
+    return torch.autograd.grad(value.square().sum(), [maps, *weights], **options)
+
+
+def test_values_and_gradients(arguments):
+    plain = sent_and_received(*arguments, ByTheWords)
+    fast = sent_and_received(*arguments, Exchange)
+    assert torch.allclose(fast, plain)
+    for mine, expected in zip(gradients(fast, *arguments), gradients(plain, *arguments), strict=True):
+        assert torch.allclose(mine, expected)
+
+
+def test_several_backward_passes(arguments):
+    """Twice through one graph, after a part of it, and two graphs at once."""
+    expected = gradients(sent_and_received(*arguments, ByTheWords), *arguments)
+    first, second = (sent_and_received(*arguments, Exchange) for _ in range(2))
+    torch.autograd.grad(first.sum(), arguments[1][-1], retain_graph=True)
+    found = [gradients(first, *arguments, retain_graph=True), gradients(second, *arguments)]
+    found.append(gradients(first, *arguments))
+    for one in found:
+        for mine, plain in zip(one, expected, strict=True):
+            assert torch.allclose(mine, plain)
+
+
+def test_without_gradients(arguments):
+    expected = sent_and_received(*arguments, ByTheWords)
+    with torch.no_grad():
+        assert torch.allclose(sent_and_received(*arguments, Exchange), expected)
+    with torch.inference_mode():
+        assert torch.allclose(sent_and_received(*arguments, Exchange), expected)
+
+
+def test_what_is_received_has_channels_last(arguments):
+    assert sent_and_received(*arguments, Exchange).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_lower_precision_of_autocast(arguments):
+    maps, weights = (
+        arguments[0].float(),
+        [weight.detach().float().requires_grad_() for weight in arguments[1]],
+    )
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = sent_and_received(maps.bfloat16(), weights, Exchange)
+    assert value.dtype == torch.bfloat16
+    value.float().square().sum().backward()
+    expected = gradients(sent_and_received(*arguments, ByTheWords), *arguments)[1:]
+    for weight, plain in zip(weights, expected, strict=True):
+        assert weight.grad.dtype == torch.float32
+        assert (weight.grad - plain).abs().max() < 0.05 * plain.abs().max()
+
+
+def test_double_backward_is_refused(arguments):
+    value = sent_and_received(*arguments, Exchange)
+    (gradient,) = torch.autograd.grad(value.square().sum(), arguments[0], create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
