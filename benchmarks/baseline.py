@@ -22,26 +22,22 @@ from models.graphs.neuralgraph import (
     DiscreteTimeNeuralGraph,
     StaticNeuralGraph,
 )
+from models.graphs.topk import straight_through
 
 
-class _SortedTopEdges(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, count: int) -> Tensor:
-        result = weight.clone()
-        order = weight.abs().flatten().sort().indices
-        result.flatten()[order[: weight.numel() - count]] = 0
-        return result
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Any:
-        return gradients[0], None
+def by_sorting(weight: Tensor, count: int) -> Tensor:
+    """Order all magnitudes, mark the last `count`."""
+    flat = weight.detach().abs().flatten()
+    order = flat.sort().indices
+    mask = torch.zeros_like(flat, dtype=torch.bool)
+    mask[order[flat.numel() - count :]] = True
+    return mask.view_as(weight)
 
 
 def sorted_top_edges(rule: EdgeRule) -> Tensor:
     """The strongest edges of a `dnw` rule, by sorting all magnitudes; all edges of any other rule."""
     count = getattr(rule, "num_edges", rule.weight.numel())
-    weight: Tensor = _SortedTopEdges.apply(rule.weight, count)
-    return weight
+    return straight_through(rule.weight, by_sorting(rule.weight, count))
 
 
 class Baseline(nn.Module):

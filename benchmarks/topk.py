@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 
 import torch
-from torch import Tensor
 
+from benchmarks.baseline import by_sorting
 from benchmarks.machine import header, measure
 from models.graphs.topk import num_kept, top_mask
 
@@ -18,15 +18,6 @@ SIZES = (
     ("MobileNet layer 4, 2048×1536", (2048, 1536), 1 - 79_626 / (2048 * 1536)),
     ("MobileNet layer 3, 3072×2816", (3072, 2816), 1 - 72_991 / (3072 * 2816)),
 )
-
-
-def by_sorting(weight: Tensor, count: int) -> Tensor:
-    """The plain definition: order all magnitudes, mark the last `count`."""
-    flat = weight.abs().flatten()
-    order = flat.sort().indices
-    mask = torch.zeros_like(flat, dtype=torch.bool)
-    mask[order[flat.numel() - count :]] = True
-    return mask.view_as(weight)
 
 
 def main() -> None:

@@ -20,16 +20,17 @@ from models.fast_eval.network import (
     MakeProduct,
     RunnableStage,
     fixed,
-    halved,
 )
 from models.fast_eval.plan import as_affine, plan_stage
 from models.graphs.edges import EdgeRule
+from models.graphs.layout import halved
 from models.graphs.mobilenetv1like import MobileNetV1Like, WiredLinear
 from models.graphs.neuralgraph import (
     ContinuousTimeNeuralGraph,
     DiscreteTimeNeuralGraph,
     StaticNeuralGraph,
     TinyClassifier,
+    centre,
     integrate,
 )
 from models.graphs.stages import Liveness, find_liveness
@@ -179,11 +180,6 @@ def _around(
     """
     if features is None:
         features = torch.arange(model.feature_dim, device=entering.device), entering[:0]
-    middle = model.map_size // 2
-
-    def centre(maps: Tensor) -> Tensor:
-        return maps[..., middle - 2 : middle, middle - 2 : middle].mean((2, 3))
-
     head = CompactHead(model.fc.weight, model.fc.bias, *features, centre)
     return CompactNetwork(_TinyStem(model.downsample, norm or nn.Identity(), entering), [stage], head)
 

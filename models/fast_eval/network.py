@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 import torch
@@ -10,20 +11,21 @@ from torch import Tensor, nn
 
 from models.fast_eval.engines import Product
 from models.fast_eval.plan import StagePlan, Targets
+from models.graphs.layout import halved
 
 MakeProduct = Callable[[Tensor], Product]
 
 
-class RunnableStage(nn.Module):
+class RunnableStage(nn.Module, ABC):
     """What a compact network asks of its stages."""
 
+    @abstractmethod
     def constants(self, entering: Tensor) -> tuple[list[Tensor], Tensor]:
         """What constant nodes add to live ones, and the constant maps that leave, (nodes, 1, S, S).
 
         Args:
             entering: maps of the constant nodes that enter, (nodes, 1, S, S).
         """
-        raise NotImplementedError(f"{type(self).__name__} must define constants()")
 
 
 class EvaluationOnly(nn.Module):
@@ -203,11 +205,6 @@ def depthwise(maps: Tensor, filters: Tensor, stride: int) -> Tensor:
     return F.conv2d(channels, repeated, stride=stride, padding=1, groups=nodes * images).view(
         nodes, images, *size
     )
-
-
-def halved(length: int, stride: int) -> int:
-    """Height or width after a 3×3 convolution with padding 1."""
-    return (length - 1) // stride + 1
 
 
 def fixed(value: Tensor) -> nn.Parameter:

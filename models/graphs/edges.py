@@ -271,11 +271,13 @@ def find_rule(graph: str) -> type[EdgeRule]:
     """The rule of this name, or of `module:Class`.
 
     Raises:
-        ValueError: there is no such rule, or it is no EdgeRule.
+        ValueError: there is no such rule, it is no EdgeRule, or it does not define `forward`.
     """
     if graph not in EDGE_RULES and ":" not in graph:
         raise ValueError(f"graph must be one of {', '.join(EDGE_RULES)} or module:Class, got {graph}")
     rule = EDGE_RULES[graph] if graph in EDGE_RULES else locate(graph, "graph")
     if not (inspect.isclass(rule) and issubclass(rule, EdgeRule)):
         raise ValueError(f"graph: {graph} is no subclass of models.graphs.edges.EdgeRule")
+    if rule.forward is EdgeRule.forward:
+        raise ValueError(f"graph: {graph} must define forward(), which gives the weights in use")
     return rule

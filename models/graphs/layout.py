@@ -1,4 +1,4 @@
-"""In which order a network's maps lie in memory."""
+"""How large a network's maps are, and in which order they lie in memory."""
 
 from __future__ import annotations
 
@@ -14,3 +14,8 @@ def with_fast_layout(maps: Tensor) -> Tensor:
     if maps.device.type != "cpu":
         return maps
     return maps.contiguous(memory_format=torch.channels_last)
+
+
+def halved(length: int, stride: int) -> int:
+    """Height or width after a 3×3 convolution with padding 1."""
+    return (length - 1) // stride + 1

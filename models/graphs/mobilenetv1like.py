@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from models.graphs.complexity import LayerComplexity, WiredLayer
 from models.graphs.edges import EdgeMaker, EdgeRule, EdgeSpace
 from models.graphs.exchange import Exchange
-from models.graphs.layout import with_fast_layout
+from models.graphs.layout import halved, with_fast_layout
 from models.graphs.stages import Group, Liveness, Stage, find_liveness
 
 STAGES = ((32, 64, 1, 1), (64, 128, 2, 2), (128, 256, 2, 2), (256, 512, 2, 6), (512, 1024, 2, 2))
@@ -187,7 +187,7 @@ class MobileNetV1Like(nn.Module):
         image_size = image_size or self.image_size
         stages, liveness = self._wired_stages(image_size), self.liveness()
         stem = self.conv1.weight[0].numel() * int(stages[0].adjacency().any(0).sum())
-        counted = [LayerComplexity("conv1", stem, stem * _halved(image_size, _stem_stride(image_size)) ** 2)]
+        counted = [LayerComplexity("conv1", stem, stem * halved(image_size, _stem_stride(image_size)) ** 2)]
         counted += [layer.complexity(live.edges) for layer, live in zip(stages, liveness, strict=True)]
         features = int(stages[-1].adjacency()[-self.bn.num_features :].any(1).sum())
         counted.append(LayerComplexity("pool", 0, features * stages[-1].map_size ** 2))
@@ -199,10 +199,10 @@ class MobileNetV1Like(nn.Module):
         return [*counted, LayerComplexity("linear", weights, weights)]
 
     def _wired_stages(self, image_size: int) -> list[WiredLayer]:
-        size = _halved(image_size, _stem_stride(image_size))
+        size = halved(image_size, _stem_stride(image_size))
         layers = []
         for number, layer in enumerate(self._stages()):
-            size = _halved(size, layer.stride)
+            size = halved(size, layer.stride)
             layers.append(WiredLayer(f"layers.{number}.graph", layer.graph, size))
         return layers
 
@@ -212,8 +212,3 @@ class MobileNetV1Like(nn.Module):
 
 def _stem_stride(image_size: int) -> int:
     return 1 if image_size <= 64 else 2
-
-
-def _halved(size: int, stride: int) -> int:
-    """Height or width after a 3×3 convolution with padding 1."""
-    return (size - 1) // stride + 1

@@ -5,6 +5,7 @@ Source: Wortsman, Farhadi, Rastegari, "Discovering Neural Wirings", NeurIPS 2019
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -22,7 +23,7 @@ from models.graphs.products import send
 from models.graphs.stages import Group, Stage, effective_in_cycles, find_liveness
 
 
-class TinyClassifier(nn.Module):
+class TinyClassifier(nn.Module, ABC):
     """Stem and head around a graph: images set the states of the first nodes, the last nodes are classified.
 
     Args:
@@ -80,12 +81,13 @@ class TinyClassifier(nn.Module):
         self.fc = nn.Linear(feature_dim, output_size)
         self._add_graph(edges, acyclic=setting == "static")
 
+    @abstractmethod
     def _add_graph(self, edges: EdgeMaker, acyclic: bool) -> None:
-        raise NotImplementedError(f"{type(self).__name__} must define its graph")
+        """Make the graph and what belongs to it."""
 
+    @abstractmethod
     def wired_layers(self) -> list[WiredLayer]:
         """The graphs of this network."""
-        raise NotImplementedError(f"{type(self).__name__} must list its graphs")
 
     def effective_edges(self) -> Tensor:
         """Boolean (nodes, nodes): the edges in use on a path from image to logits."""
@@ -115,10 +117,14 @@ class TinyClassifier(nn.Module):
 
     def classify(self, states: Tensor) -> Tensor:
         """The centre of the output nodes' maps, averaged, to logits, (images, output_size)."""
-        middle = self.map_size // 2
-        centre = states[:, -self.feature_dim :, middle - 2 : middle, middle - 2 : middle]
-        logits: Tensor = self.fc(F.avg_pool2d(centre, 2).flatten(1))
+        logits: Tensor = self.fc(centre(states[:, -self.feature_dim :]))
         return logits
+
+
+def centre(maps: Tensor) -> Tensor:
+    """Mean of the four pixels above and to the left of the centre, (…, s, s) to (…)."""
+    middle = maps.shape[-1] // 2
+    return maps[..., middle - 2 : middle, middle - 2 : middle].mean((-2, -1))
 
 
 class StaticNeuralGraph(TinyClassifier):

@@ -45,6 +45,8 @@ def test_registry_holds_known_names_only():
         find_rule("nothing")
     with pytest.raises(ValueError, match="is no subclass of models"):
         find_rule("torch.nn:Linear")
+    with pytest.raises(ValueError, match=r"edges:EdgeRule must define forward\(\)"):
+        find_rule("models.graphs.edges:EdgeRule")
 
 
 def test_dnw_counts_and_gradients():
