@@ -22,13 +22,18 @@ from benchmarks.machine import describe, header, measure
 from genutil.config import Config, load_config
 from genutil.tables import markdown_table
 from models import build_model
+from trainers.optimizers import sgd
 
 
-def step_of(config: Config, build: Callable[[Config], nn.Module]) -> Callable[[], None]:
+def step_of(config: Config, build: Callable[[Config], nn.Module], fused: bool = True) -> Callable[[], None]:
     """One step of SGD on one batch of random images."""
     torch.manual_seed(0)
     model = build(config).train()
-    optimizer = torch.optim.SGD(model.parameters(), 1e-3, config.momentum, weight_decay=config.weight_decay)
+    keys = {"momentum": config.momentum, "weight_decay": config.weight_decay}
+    if fused:
+        optimizer = sgd(model.parameters(), 1e-3, nestorov=False, **keys)
+    else:
+        optimizer = torch.optim.SGD(model.parameters(), 1e-3, **keys)
     images = torch.randn(config.batch_size, config.in_channels, config.image_size, config.image_size)
     labels = torch.randint(0, config.output_size, (config.batch_size,))
 
@@ -56,7 +61,7 @@ def main() -> None:
     everything = load_config(options.app, {**keys, "graph": "complete"})
     print(header(f"Training step of {selected.name}, batch {selected.batch_size}"))
     steps = {
-        "plain definition": step_of(selected, build_baseline),
+        "plain definition": step_of(selected, build_baseline, fused=False),
         selected.graph: step_of(selected, build_model),
         "all edges": step_of(everything, build_model),
     }

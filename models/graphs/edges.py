@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from genutil.components import locate
-from models.graphs.blocks import Piece, read_blocks
-from models.graphs.selection import SelectionCache
-from models.graphs.topk import num_kept, straight_through, top_mask
+from models.graphs.blocks import Block, read_blocks
+from models.graphs.edgelist import Piece
+from models.graphs.topk import Selection, Selector, num_kept, straight_through, top_mask
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class EdgeRule(nn.Module):
         """Weights of the edges in use and zero elsewhere, (targets, sources, 1, 1)."""
         raise NotImplementedError(f"{type(self).__name__} must define forward()")
 
-    def blocks(self, pieces: Sequence[Piece]) -> tuple[Tensor, ...]:
+    def blocks(self, pieces: Sequence[Piece]) -> tuple[Block, ...]:
         """Parts of what `forward` gives, as a static graph reads them: see read_blocks."""
         return read_blocks(self(), pieces)
 
@@ -105,25 +105,26 @@ class TopEdges(EdgeRule):
         self.num_edges = num_kept(self.weight.numel(), prune_rate)
         readable = space.readable if edge_scope == "readable" else None
         self.register_buffer("readable", None if readable is None else readable.flatten(), persistent=False)
-        self._selection = SelectionCache()
+        if readable is not None:
+            self.num_edges = min(self.num_edges, int(readable.sum()))
+        self._selector = Selector(self.num_edges)
 
     def in_use(self) -> Tensor:
-        return self._selection.of(self._select, self.weight)
+        if self.readable is None:
+            return self._selector.mask(self.weight)
+        weight = self.weight.detach().flatten()
+        mask = torch.zeros_like(self.readable)
+        mask[self.readable] = self._selector.mask(weight[self.readable])
+        return mask.view(self.weight.shape)
 
     def forward(self) -> Tensor:
-        return straight_through(self.weight, self.in_use())
+        return straight_through(self.weight, self._selection())
 
-    def blocks(self, pieces: Sequence[Piece]) -> tuple[Tensor, ...]:
-        return read_blocks(self.weight, pieces, self.in_use())
+    def blocks(self, pieces: Sequence[Piece]) -> tuple[Block, ...]:
+        return read_blocks(self.weight, pieces, self._selection())
 
-    def _select(self) -> Tensor:
-        weight = self.weight.detach()
-        if self.readable is None:
-            return top_mask(weight, self.num_edges)
-        candidates = weight.flatten()[self.readable]
-        mask = torch.zeros(weight.numel(), dtype=torch.bool, device=weight.device)
-        mask[self.readable] = top_mask(candidates, min(self.num_edges, candidates.numel()))
-        return mask.view(weight.shape)
+    def _selection(self) -> Selection:
+        return self.in_use() if self.readable is not None else self._selector.select(self.weight)
 
 
 class RandomEdges(EdgeRule):
@@ -173,16 +174,13 @@ class TopEdgesWithoutUpdate(_MaskedEdges):
 
     def __init__(self, space: EdgeSpace, prune_rate: float) -> None:
         super().__init__(space, prune_rate)
-        self._selection = SelectionCache()
+        self._selector = Selector(self.num_edges)
 
     def in_use(self) -> Tensor:
-        return self._selection.of(self._select, self.weight, self.mask)
+        return self._selector.mask(self.weight * self.mask)
 
     def forward(self) -> Tensor:
         return self.weight * (self.mask * self.in_use())
-
-    def _select(self) -> Tensor:
-        return top_mask(self.weight * self.mask, self.num_edges)
 
 
 class FixedTopEdges(_MaskedEdges):
@@ -227,15 +225,11 @@ class TargetedDropout(EdgeRule):
         self.prune_rate = prune_rate
         self.rho = prune_rate if rho == "gamma" else float(rho)
         self.td_magnitude = td_magnitude
-        self._selection = SelectionCache()
-
-    def strong(self) -> Tensor:
-        """Boolean mask of the edges that are never dropped."""
-        return top_mask(self.weight, num_kept(self.weight.numel(), self.prune_rate))
+        self._selector = Selector(num_kept(self.weight.numel(), prune_rate))
 
     def in_use(self) -> Tensor:
-        """The edges in use in evaluation."""
-        return self._selection.of(self.strong, self.weight)
+        """The edges that are never dropped: those in use in evaluation."""
+        return self._selector.mask(self.weight)
 
     def forward(self) -> Tensor:
         kept = self.in_use()
@@ -247,7 +241,7 @@ class TargetedDropout(EdgeRule):
 class TargetedDropoutByRow(TargetedDropout):
     """`graph: reg_td`: targeted dropout with the weak edges counted for each target node by itself."""
 
-    def strong(self) -> Tensor:
+    def in_use(self) -> Tensor:
         count = num_kept(self.weight[0].numel(), self.prune_rate)
         return torch.stack([top_mask(row, count) for row in self.weight])
 

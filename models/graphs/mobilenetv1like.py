@@ -84,10 +84,10 @@ class WiredStage(nn.Module):
         """(images, inputs, S, S) to (images, outputs, S / stride, S / stride)."""
         pieces = [(self._rows(block), self._read(block)) for block in self._receiving]
         *hidden, last = self.graph.blocks(pieces)
-        exchange = Exchange(self.inputs + self.outputs * len(hidden))
+        exchange = Exchange(self.inputs + self.outputs * len(hidden), last.edges is not None)
         exchange.send(self.downsample(F.relu_(self.norm[0](states))))
-        for block, weight in enumerate(hidden, start=1):
-            sources = F.relu_(self.norm[block](exchange.receive(weight)))
+        for block, weights in enumerate(hidden, start=1):
+            sources = F.relu_(self.norm[block](exchange.receive(weights)))
             filters = self.conv.weight[self._rows(block)]
             exchange.send(F.conv2d(sources, filters, padding=1, groups=self.outputs))
         return exchange.receive(last)

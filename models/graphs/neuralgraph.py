@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchdiffeq import odeint
 
-from models.graphs.blocks import Piece
 from models.graphs.complexity import LayerComplexity, WiredLayer, num_parameters
+from models.graphs.edgelist import Piece
 from models.graphs.edges import EdgeMaker, EdgeRule, EdgeSpace
 from models.graphs.exchange import Exchange
 from models.graphs.layout import with_fast_layout
@@ -159,14 +159,14 @@ class StaticNeuralGraph(TinyClassifier):
 
     def forward(self, images: Tensor) -> Tensor:
         *hidden, last = self.graph.blocks(self._pieces())
-        exchange = Exchange(self.dim)
+        exchange = Exchange(self.dim, last.edges is not None)
         states = with_fast_layout(self.downsample(images))
-        for norm, (start, end), weight in zip(self.norm, self.blocks, [*hidden, None], strict=True):
+        for norm, (start, end), weights in zip(self.norm, self.blocks, [*hidden, None], strict=True):
             sources = F.relu_(norm(states))
             sources = F.conv2d(sources, self.conv.weight[start:end], padding=1, groups=end - start)
             exchange.send(sources)
-            if weight is not None:
-                states = exchange.receive(weight)
+            if weights is not None:
+                states = exchange.receive(weights)
         outputs = states[:, -self.feature_dim :] + exchange.receive(last, first=self.blocks[-1][0])
         return self.classify(outputs)
 

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from genutil.errors import NotFiniteError
-from models.graphs.bracket import largest_by_bracket, largest_by_ranking
+from models.graphs.largest import find_largest
 
-_NAN_MESSAGE = "an edge weight is NaN, so the strongest edges are not defined"
+Selection = Tensor
+"""Which entries of a weight are chosen: a boolean mask of its shape, or their places in the flattened weight
+(integers, rising)."""
 
 
 def num_kept(num_edges: int, prune_rate: float) -> int:
@@ -36,65 +38,127 @@ def top_mask(weight: Tensor, count: int) -> Tensor:
 
     Returns:
         Boolean mask of the same shape with exactly `count` true entries; it shares no memory with `weight`.
+        On a GPU nothing waits for the device; there, a NaN makes the whole mask true, so that it spreads.
 
     Raises:
         ValueError: `count` is out of range.
-        NotFiniteError: an entry is NaN; it has no rank.
+        NotFiniteError: an entry is NaN; it has no rank (not raised on a GPU).
     """
-    flat = weight.detach().flatten()
-    if not 0 <= count <= flat.numel():
-        raise ValueError(f"cannot choose {count} of {flat.numel()} edges")
-    if count == 0 or count == flat.numel():
-        if flat.isnan().any():
-            raise NotFiniteError(_NAN_MESSAGE)
-        return torch.full_like(weight, count > 0, dtype=torch.bool, memory_format=torch.contiguous_format)
-    mask = _select_on_cpu(flat, count) if flat.device.type == "cpu" else _select_on_device(flat, count)
-    return mask.view(weight.shape)
+    return Selector(count).mask(weight)
 
 
-def _select_on_cpu(flat: Tensor, count: int) -> Tensor:
-    """By bits, since NumPy compares and ranks integers with vector instructions."""
-    integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[flat.element_size()]
-    bits = flat.view(integer).numpy()
-    mask, largest = largest_by_bracket(bits, count) or largest_by_ranking(bits, count)
-    infinity = torch.tensor(torch.inf, dtype=flat.dtype).view(integer).item()
-    if largest > infinity:  # the bits of every NaN lie above those of infinity
-        raise NotFiniteError(_NAN_MESSAGE)
-    return torch.from_numpy(mask)
+class Selector:
+    """Chooses the strongest entries of a weight again and again, as `top_mask` does.
+
+    It remembers the last threshold, since that is where the next one will be. This saves time alone: a new
+    selector, a copy or one that has seen another weight finds the same.
+
+    Args:
+        count: how many entries are chosen.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._last: float | None = None
+        self._margin = _WIDEST
+
+    def mask(self, weight: Tensor) -> Tensor:
+        """See `top_mask`."""
+        return as_mask(self.select(weight), weight.shape)
+
+    def select(self, weight: Tensor) -> Selection:
+        """The same choice: places on the CPU; on a GPU a mask, whose size is known without waiting for it."""
+        if not 0 <= self.count <= weight.numel():
+            raise ValueError(f"cannot choose {self.count} of {weight.numel()} edges")
+        flat = weight.detach().flatten()
+        if torch.compiler.is_compiling():
+            mask: Tensor = _opaque_mask(flat, self.count)
+            return mask.view(weight.shape)
+        if flat.device.type == "cpu":
+            return self._places(flat)
+        return _select_on_device(flat, self.count).view(weight.shape)
+
+    def _places(self, flat: Tensor) -> Tensor:
+        if flat.element_size() < 4:
+            flat = flat.float()  # which has the exact like of every 16-bit number
+        found = find_largest(flat.numpy(), self.count, self._guess())
+        if found is None:
+            raise NotFiniteError("an edge weight is NaN, so the strongest edges are not defined")
+        if self._last is not None:
+            moved = abs(found.threshold - self._last) / self._last
+            self._margin = min(max(4 * moved, _NARROWEST), _WIDEST)
+        self._last = found.threshold if 0 < found.threshold < float("inf") else None
+        return torch.from_numpy(found.places)
+
+    def _guess(self) -> float | None:
+        return None if self._last is None else self._last * (1 - self._margin)
+
+
+_NARROWEST, _WIDEST = 2.0**-10, 2.0**-5
+"""How far below the last threshold the search begins, as parts of it."""
 
 
 def _select_on_device(flat: Tensor, count: int) -> Tensor:
-    """The same selection in torch operations; one host synchronisation reads the numbers of ties and NaN."""
+    """The same selection in torch operations, without ever waiting for the device. Not measured on a GPU yet.
+
+    `topk` is what ranks a single long row with all of a GPU; its own choice among equals is not used.
+    """
+    if count == 0:
+        return flat.isnan()
     magnitude = flat.abs()
-    threshold = magnitude.kthvalue(flat.numel() - count + 1).values
-    mask = magnitude >= threshold
-    surplus, num_nan = torch.stack([mask.sum() - count, magnitude.isnan().sum()]).tolist()
-    if num_nan:
-        raise NotFiniteError(_NAN_MESSAGE)
-    if surplus:
-        ties = (magnitude == threshold).nonzero().flatten()
-        mask[ties[-surplus:]] = False
-    return mask
+    threshold = magnitude.topk(count, sorted=False).values.min()
+    is_tie = magnitude == threshold
+    above = ~(magnitude <= threshold)
+    return above | (is_tie & (is_tie.cumsum(0) <= count - above.sum()))
+
+
+@torch.library.custom_op("wirings::top_mask", mutates_args=())
+def _opaque_mask(flat: Tensor, count: int) -> Tensor:
+    """The selection as one operation that torch.compile does not look into."""
+    return top_mask(flat, count)
+
+
+@_opaque_mask.register_fake
+def _(flat: Tensor, count: int) -> Tensor:
+    return torch.empty_like(flat, dtype=torch.bool)
+
+
+def as_mask(selection: Selection, shape: torch.Size) -> Tensor:
+    """A selection from a weight of this shape as a boolean mask."""
+    if selection.dtype == torch.bool:
+        return selection
+    mask = torch.zeros(shape.numel(), dtype=torch.bool)
+    mask[selection] = True
+    return mask.view(shape)
+
+
+def chosen(weight: Tensor, selection: Selection) -> Tensor:
+    """`weight` where it is chosen and 0 elsewhere, in new memory, without a gradient."""
+    if selection.dtype == torch.bool:
+        # Not weight * mask: that leaves −0.0 behind and turns a pruned infinity into NaN.
+        return torch.where(selection, weight, weight.new_zeros(()))
+    result = torch.zeros(weight.shape, dtype=weight.dtype, device=weight.device)
+    result.view(-1)[selection] = weight.flatten()[selection]
+    return result
 
 
 class _StraightThrough(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, mask: Tensor) -> Tensor:
-        # Not weight * mask: that leaves −0.0 behind and turns a pruned infinity into NaN.
-        return torch.where(mask, weight, weight.new_zeros(()))
+    def forward(ctx: Any, weight: Tensor, selection: Selection) -> Tensor:
+        return chosen(weight, selection)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         return gradients[0], None
 
 
-def straight_through(weight: Tensor, mask: Tensor) -> Tensor:
-    """`weight` where `mask` is true and 0 elsewhere; the gradient reaches every weight as if it were in use.
+def straight_through(weight: Tensor, selection: Selection) -> Tensor:
+    """`weight` where it is chosen and 0 elsewhere; the gradient reaches every weight as if it were in use.
 
     Since the values downstream are computed with the zeros, no gradient flows *through* unused edges: only
     their own weights are told how useful they would be.
     """
-    result: Tensor = _StraightThrough.apply(weight, mask)
+    result: Tensor = _StraightThrough.apply(weight, selection)
     return result
 
 
@@ -107,6 +171,7 @@ def choose_top_edges(weight: Tensor, prune_rate: float) -> Tensor:
 
     Raises:
         ValueError: `prune_rate` is not within 0..1.
-        NotFiniteError: a weight is NaN.
+        NotFiniteError: a weight is NaN (not raised on a GPU, where it spreads to the output).
     """
-    return straight_through(weight, top_mask(weight, num_kept(weight.numel(), prune_rate)))
+    selector = Selector(num_kept(weight.numel(), prune_rate))
+    return straight_through(weight, selector.select(weight))

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from models.graphs.blocks import Block, read_blocks
 from models.graphs.exchange import Exchange
 
 WIDTHS = (3, 2, 4)
@@ -29,6 +30,30 @@ class ByTheWords:
         return torch.einsum("tsij,nshw->nthw", weight, torch.cat(self.maps, 1)[:, first:])
 
 
+class ByEdges(Exchange):
+    """Takes each matrix apart into its edges."""
+
+    def __init__(self, count):
+        super().__init__(count, by_edges=True)
+
+    def receive(self, weight, first=0):
+        whole = tuple(slice(0, length) for length in weight.shape[:2])
+        (block,) = read_blocks(weight, [whole], torch.arange(weight.numel()))
+        assert block.edges is not None
+        return super().receive(block, first)
+
+
+class ByPixel(Exchange):
+    def receive(self, weight, first=0):
+        return super().receive(Block(weight), first)
+
+
+@pytest.fixture(params=[ByPixel, ByEdges])
+def exchange(request, monkeypatch):
+    monkeypatch.setattr("models.graphs.blocks._SPARSE_BELOW", 2)
+    return request.param
+
+
 @pytest.fixture
 def arguments():
     torch.manual_seed(0)
@@ -41,18 +66,18 @@ def gradients(value, maps, weights, **options):
     return torch.autograd.grad(value.square().sum(), [maps, *weights], **options)
 
 
-def test_values_and_gradients(arguments):
+def test_values_and_gradients(arguments, exchange):
     plain = sent_and_received(*arguments, ByTheWords)
-    fast = sent_and_received(*arguments, Exchange)
+    fast = sent_and_received(*arguments, exchange)
     assert torch.allclose(fast, plain)
     for mine, expected in zip(gradients(fast, *arguments), gradients(plain, *arguments), strict=True):
         assert torch.allclose(mine, expected)
 
 
-def test_several_backward_passes(arguments):
+def test_several_backward_passes(arguments, exchange):
     """Twice through one graph, after a part of it, and two graphs at once."""
     expected = gradients(sent_and_received(*arguments, ByTheWords), *arguments)
-    first, second = (sent_and_received(*arguments, Exchange) for _ in range(2))
+    first, second = (sent_and_received(*arguments, exchange) for _ in range(2))
     torch.autograd.grad(first.sum(), arguments[1][-1], retain_graph=True)
     found = [gradients(first, *arguments, retain_graph=True), gradients(second, *arguments)]
     found.append(gradients(first, *arguments))
@@ -61,16 +86,16 @@ def test_several_backward_passes(arguments):
             assert torch.allclose(mine, plain)
 
 
-def test_without_gradients(arguments):
+def test_without_gradients(arguments, exchange):
     expected = sent_and_received(*arguments, ByTheWords)
     with torch.no_grad():
-        assert torch.allclose(sent_and_received(*arguments, Exchange), expected)
+        assert torch.allclose(sent_and_received(*arguments, exchange), expected)
     with torch.inference_mode():
-        assert torch.allclose(sent_and_received(*arguments, Exchange), expected)
+        assert torch.allclose(sent_and_received(*arguments, exchange), expected)
 
 
-def test_what_is_received_has_channels_last(arguments):
-    assert sent_and_received(*arguments, Exchange).is_contiguous(memory_format=torch.channels_last)
+def test_what_is_received_has_channels_last(arguments, exchange):
+    assert sent_and_received(*arguments, exchange).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_lower_precision_of_autocast(arguments):
@@ -79,7 +104,7 @@ def test_lower_precision_of_autocast(arguments):
         [weight.detach().float().requires_grad_() for weight in arguments[1]],
     )
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        value = sent_and_received(maps.bfloat16(), weights, Exchange)
+        value = sent_and_received(maps.bfloat16(), weights, ByPixel)
     assert value.dtype == torch.bfloat16
     value.float().square().sum().backward()
     expected = gradients(sent_and_received(*arguments, ByTheWords), *arguments)[1:]
@@ -88,8 +113,8 @@ def test_lower_precision_of_autocast(arguments):
         assert (weight.grad - plain).abs().max() < 0.05 * plain.abs().max()
 
 
-def test_double_backward_is_refused(arguments):
-    value = sent_and_received(*arguments, Exchange)
+def test_double_backward_is_refused(arguments, exchange):
+    value = sent_and_received(*arguments, exchange)
     (gradient,) = torch.autograd.grad(value.square().sum(), arguments[0], create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()

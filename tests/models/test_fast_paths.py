@@ -27,22 +27,41 @@ def channels_last(*shape):
 def test_blocks_are_slices(masked):
     weight = torch.randn(6, 7, 1, 1, dtype=torch.float64, requires_grad=True)
     mask = torch.rand_like(weight) < 0.5 if masked else None
-    blocks = read_blocks(weight, PIECES, mask)
     used = weight * mask if masked else weight
-    for block, piece in zip(blocks, PIECES, strict=True):
-        assert torch.equal(block, used[piece])
-        assert block.is_contiguous()
-    gradients = [torch.randn_like(block) for block in blocks]
-    torch.autograd.backward(blocks, gradients)
+    selections = [mask, mask.flatten().nonzero().flatten()] if masked else [None]
+    for selection in selections:
+        weights = [block.weight for block in read_blocks(weight, PIECES, selection)]
+        for block, piece in zip(weights, PIECES, strict=True):
+            assert torch.equal(block, used[piece])
+            assert block.is_contiguous()
+        assert_full_gradient(weight, weights)
+
+
+def assert_full_gradient(weight, blocks):
+    """Also where no edge is in use: straight-through."""
+    gradients = [torch.randn_like(block).contiguous() for block in blocks]
+    (found,) = torch.autograd.grad(blocks, weight, gradients)
     expected = torch.zeros_like(weight)
     for gradient, piece in zip(gradients, PIECES, strict=True):
-        expected[piece] = gradient  # also where the mask is false: straight-through
-    assert torch.equal(weight.grad, expected)
+        expected[piece] = gradient
+    assert torch.equal(found, expected)
+
+
+def test_few_edges_come_as_edges():
+    weight = torch.randn(6, 7, 1, 1, dtype=torch.float64, requires_grad=True)
+    place = torch.tensor([2 * 7 + 1])  # row 2, column 1: in the first piece
+    blocks = read_blocks(weight, PIECES, place)
+    assert_full_gradient(weight, [block.weight for block in blocks])
+    for block, piece in zip(blocks, PIECES, strict=True):
+        sources = torch.randn(block.weight.shape[1], 3, dtype=torch.float64)
+        used = torch.zeros_like(weight).flatten().index_put((place,), weight.flatten()[place])
+        matrix = used.view_as(weight)[piece].flatten(1)
+        assert torch.allclose(block.edges.times(sources), matrix @ sources)
 
 
 def test_a_block_without_a_gradient_counts_as_zero():
     weight = torch.randn(6, 7, 1, 1, requires_grad=True)
-    read_blocks(weight, PIECES)[1].sum().backward()
+    read_blocks(weight, PIECES)[1].weight.sum().backward()
     expected = torch.zeros(6, 7, 1, 1)
     expected[PIECES[1]] = 1
     assert torch.equal(weight.grad, expected)

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from genutil.errors import NotFiniteError
-from models.graphs import topk
-from models.graphs.topk import choose_top_edges, num_kept, straight_through, top_mask
+from models.graphs import largest, topk
+from models.graphs.topk import Selector, choose_top_edges, chosen, num_kept, straight_through, top_mask
 
 FLOATS = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 
@@ -41,9 +41,37 @@ def test_selection_is_the_definition(dtype, data, values):
     assert mask.dtype == torch.bool
     assert int(mask.sum()) == count
     assert torch.equal(mask, by_definition(weight, count))
-    if 0 < count < weight.numel():  # what runs on a GPU gives the same
-        on_device = topk._select_on_device(weight.flatten(), count).view(weight.shape)
-        assert torch.equal(mask, on_device)
+    on_device = topk._select_on_device(weight.flatten(), count)  # what runs on a GPU gives the same
+    assert torch.equal(mask, on_device.view(weight.shape))
+    used = weight.where(mask, torch.zeros_like(weight))
+    for selection in (mask, Selector(count).select(weight)):
+        assert torch.equal(chosen(weight, selection), used)
+
+
+@given(values=WEIGHTS, seed=st.integers(0, 2**32 - 1), part=st.floats(0, 1))
+@settings(max_examples=60, deadline=None)
+def test_a_selector_that_has_seen_other_weights_finds_the_same(values, seed, part):
+    weight = torch.from_numpy(values)
+    count = int(part * weight.numel())
+    selector = Selector(count)
+    generator = torch.Generator().manual_seed(seed)
+    for scale in (0.0, 1e-3, 10.0, 0.0, torch.inf):
+        weight = weight + scale * torch.randn(weight.shape, dtype=weight.dtype, generator=generator)
+        weight = weight.nan_to_num(1.0, 2.0, 3.0)
+        assert torch.equal(selector.mask(weight), by_definition(weight, count))
+        assert torch.equal(chosen(weight, selector.select(weight)), weight * by_definition(weight, count))
+
+
+def test_in_steady_training_little_more_is_ranked_than_chosen(monkeypatch):
+    scanned = []
+    real = largest._scan
+    monkeypatch.setattr(largest, "_scan", lambda *a: scanned.append(real(*a)) or scanned[-1])
+    selector, weight = Selector(5_000), torch.randn(400, 500)
+    for _ in range(20):
+        selector.select(weight)
+        weight += 1e-4 * torch.randn_like(weight)
+    assert len(scanned) == 20
+    assert all(places.size < 1.02 * 5_000 for places, _ in scanned[3:])
 
 
 def test_ties_go_to_the_lowest_index():
@@ -56,21 +84,27 @@ def test_infinite_weights_are_the_strongest():
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.3, 1.0])
-@pytest.mark.parametrize("select", [choose_top_edges, lambda w, rate: topk_on_device(w, rate)])
-def test_nan_is_refused(rate, select):
+def test_nan_is_refused(rate):
     weight = torch.randn(5, 4)
     weight[2, 1] = torch.nan
     with pytest.raises(ValueError, match="NaN"):
-        select(weight, rate)
+        choose_top_edges(weight, rate)
     with pytest.raises(NotFiniteError):
-        select(weight, rate)
+        top_mask(weight, num_kept(20, rate))
 
 
-def topk_on_device(weight, rate):
-    count = num_kept(weight.numel(), rate)
-    if count in (0, weight.numel()):
-        return top_mask(weight, count)
-    return topk._select_on_device(weight.flatten(), count)
+@pytest.mark.parametrize("count", [0, 1, 7, 20])
+def test_nan_spreads_on_a_gpu(count):
+    """There nothing waits for the device, so nothing can be raised; the loss tells."""
+    weight = torch.randn(20)
+    weight[7] = torch.nan
+    mask = topk._select_on_device(weight, count)
+    assert straight_through(weight, mask).sum().isnan()
+
+
+def test_a_sum_that_overflows_is_no_nan():
+    weight = torch.full((5,), 3e38)
+    assert int(top_mask(weight, 2).sum()) == 2
 
 
 def test_rates():
@@ -121,9 +155,11 @@ def test_straight_through_gradient_on_four_by_four():
 
 
 def test_unused_infinite_weights_leave_plain_zeros():
-    used = straight_through(torch.tensor([-torch.inf, -1.0]), torch.tensor([False, False]))
-    assert used.tolist() == [0.0, 0.0]
-    assert not torch.signbit(used).any()
+    weight = torch.tensor([-torch.inf, -1.0, 2.0])
+    for selection in (torch.tensor([False, False, False]), Selector(0).select(weight)):
+        used = straight_through(weight, selection)
+        assert used.tolist() == [0.0, 0.0, 0.0]
+        assert not torch.signbit(used).any()
 
 
 def swaps(seed, alpha):
