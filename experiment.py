@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,7 @@ def _evaluate(parts: Parts, model: nn.Module, device: torch.device) -> dict[str,
     with tqdm(total=len(batches), desc="evaluating", leave=False, disable=None) as bar:
         metrics = evaluate(timed, batches, config.topk, device, after_batch=bar.update)
     latency = {"latency_ms": 1000 * timed.seconds_per_image(), "engine": engine}
+    metrics |= _observer(model)()
     results = {**metrics, "images": timed.num_images, **_counts(cost), **latency, **_corrupt(data)}
     return folder.write_results(results, str(device))
 
@@ -105,6 +106,7 @@ def _train(
     trainer.callbacks = _callbacks(config, model, folder, checkpoints, _profiled(config, model))
     metrics: dict[str, Any] = trainer.fit()
     metrics |= {"best_val": trainer.best_val, "epochs": trainer.epoch, "steps": trainer.step}
+    metrics |= _observer(model)()
     results = {**metrics, **_counts(_profiled(config, model)), **_corrupt(data)}
     return folder.write_results(results, str(device))
 
@@ -139,8 +141,15 @@ def _trainer(parts: Parts, model: nn.Module, data: Any, device: torch.device) ->
         train=train,
         val=as_batches(data.val),
         device=device,
+        observe=_observer(model),
     )
     return trainer
+
+
+def _observer(model: nn.Module) -> Callable[[], dict[str, float]]:
+    """What a network tells of its last forward pass."""
+    observe: Callable[[], dict[str, float]] = getattr(model, "observations", dict)
+    return observe
 
 
 def _profiled(config: Config, model: nn.Module) -> Profile | None:

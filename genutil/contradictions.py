@@ -21,6 +21,13 @@ _LEARNED = ("dnw", "complete", "dnw_no_update", "td", "reg_td")
 """Graphs without a fixed set of edges."""
 
 
+_FIXED_STEPS = ("euler", "midpoint", "rk4")
+
+
+def _default(key: str) -> object:
+    return Config.model_fields[key].default
+
+
 def _has_rho(config: Config) -> bool:
     return config.graph in ("td", "reg_td") or ":" in config.graph
 
@@ -70,6 +77,21 @@ RULES = (
         ("td_magnitude", "graph"),
         lambda c: c.td_magnitude and not _has_rho(c),
         "has no meaning with this graph; take it out, or choose graph: td or graph: reg_td",
+    ),
+    Rule(
+        ("ode_steps", "ode_solver"),
+        lambda c: c.ode_steps is not None and c.ode_solver not in _FIXED_STEPS,
+        "counts the steps of euler, midpoint and rk4; this solver chooses its own (ode_rtol, ode_atol)",
+    ),
+    Rule(
+        ("ode_rtol", "ode_solver"),
+        lambda c: c.ode_rtol != _default("ode_rtol") and c.ode_solver in _FIXED_STEPS,
+        "means nothing to a solver with steps of equal size; set ode_steps",
+    ),
+    Rule(
+        ("ode_atol", "ode_solver"),
+        lambda c: c.ode_atol != _default("ode_atol") and c.ode_solver in _FIXED_STEPS,
+        "means nothing to a solver with steps of equal size; set ode_steps",
     ),
     Rule(
         ("topk", "output_size"),

@@ -101,6 +101,19 @@ class NetworkKeys(BaseModel):
     layers: Count = Field(5, description="tiny graphs: blocks of a static graph, steps of a discrete one")
     width_mult: Float = Field(1.0, gt=0, description="dense MobileNet: width multiplier")
     small: bool = Field(False, description="MobileNet graph: the classifier is wired, too")
+    ode_solver: Literal[
+        "dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun", "euler", "midpoint", "rk4"
+    ] = Field("dopri5", description="continuous time: solver; the last three take steps of equal size")
+    ode_rtol: Float = Field(1e-3, gt=0, description="continuous time: relative tolerance of a step")
+    ode_atol: Float = Field(1e-3, gt=0, description="continuous time: absolute tolerance of a step")
+    ode_steps: Count | None = Field(
+        None, description="continuous time: steps of euler, midpoint and rk4; else 10"
+    )
+    ode_adjoint: bool = Field(
+        False,
+        description="continuous time: solve a second equation for the gradient, which takes less memory, "
+        "more time, and is exact within the tolerance only",
+    )
 
 
 class TrainingKeys(BaseModel):

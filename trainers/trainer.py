@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -34,6 +34,7 @@ class Trainer:
         device: where the batches are used.
         log_interval: steps between two readings of the metrics; in between the device is never waited for.
         callbacks: told of every event, in this order.
+        observe: gives further numbers of the last step, which are told with each epoch's training metrics.
 
     Attributes:
         epoch, batch, step: the epoch at hand, its batches done, all optimizer steps done.
@@ -52,11 +53,12 @@ class Trainer:
         device: torch.device,
         log_interval: int,
         callbacks: Sequence[Callback] = (),
+        observe: Callable[[], Mapping[str, float]] = dict,
     ) -> None:
         self.model, self.optimizer, self.schedule = model, optimizer, schedule
         self.train, self.val, self.num_epochs = train, val, num_epochs
         self.topk, self.device, self.log_interval = tuple(topk), device, log_interval
-        self.callbacks = tuple(callbacks)
+        self.callbacks, self.observe = tuple(callbacks), observe
         self.epoch = self.batch = self.step = 0
         self.best_val = -1.0
         self.improved = False
@@ -111,7 +113,8 @@ class Trainer:
         self._check(metrics, "training loss")
         seconds = time.monotonic() - started
         speed = (self.meter.num_images - first) / max(seconds, 1e-9)
-        self._tell("on_metrics", "train", {**metrics, "epoch_time": seconds, "images_per_second": speed})
+        further = {"epoch_time": seconds, "images_per_second": speed, **self.observe()}
+        self._tell("on_metrics", "train", {**metrics, **further})
 
     def _train_step(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         lr = self.schedule(self.step)

@@ -31,7 +31,6 @@ from models.graphs.neuralgraph import (
     StaticNeuralGraph,
     TinyClassifier,
     centre,
-    integrate,
 )
 from models.graphs.stages import Liveness, find_liveness
 
@@ -77,10 +76,10 @@ def _compact(model: nn.Module, make: MakeProduct) -> nn.Module:
         )
         return _around(model, stage, nodes[nodes < model.downsample_dim])
     if _runs_as(model, ContinuousTimeNeuralGraph):
-        dynamics = model.odesolve.odefunc
+        solve, dynamics = model.odesolve.solver, model.odesolve.odefunc
         nodes = torch.arange(model.dim, device=model.zeros.device)
         stage = CycleStage(
-            dynamics.graph, dynamics.conv, dynamics.norm, nodes, model.feature_dim, make, integrate
+            dynamics.graph, dynamics.conv, dynamics.norm, nodes, model.feature_dim, make, solve
         )
         return _around(model, stage, nodes[: model.downsample_dim])
     if _runs_as(model, MobileNetV1CIFAR):

@@ -6,19 +6,18 @@ Source: Wortsman, Farhadi, Rastegari, "Discovering Neural Wirings", NeurIPS 2019
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchdiffeq import odeint
 
 from models.graphs.complexity import LayerComplexity, WiredLayer, num_parameters
 from models.graphs.edgelist import Piece
-from models.graphs.edges import EdgeMaker, EdgeRule, EdgeSpace
+from models.graphs.edges import EdgeMaker, EdgeSpace
 from models.graphs.exchange import Exchange
 from models.graphs.layout import with_fast_layout
 from models.graphs.nodenorm import NodeNorm
+from models.graphs.ode import Dynamics, ODESolve, Solver
 from models.graphs.products import send
 from models.graphs.stages import Group, Stage, effective_in_cycles, find_liveness
 
@@ -222,60 +221,46 @@ class DiscreteTimeNeuralGraph(TinyClassifier):
         return [WiredLayer("graph", self.graph, self.map_size, passes=self.layers)]
 
 
-class _Dynamics(nn.Module):
-    """dZ/dt of all nodes: norm(graph(conv(ReLU(Z))))."""
+class ContinuousTimeNeuralGraph(TinyClassifier):
+    """A graph in continuous time: the states follow an ordinary differential equation from t = 0 to 1.
 
-    def __init__(self, dim: int, graph: EdgeRule) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(dim, dim, 3, padding=1, groups=dim, bias=False)
-        self.graph = graph
-        self.norm = NodeNorm(dim)
-
-    def forward(self, states: Tensor, weight: Tensor) -> Tensor:
-        # Not in place: the solver still needs the states it hands over.
-        change: Tensor = self.norm(send(self.conv(F.relu(states)), weight))
-        return change
-
-
-def integrate(change: Callable[[Tensor], Tensor], states: Tensor) -> Tensor:
-    """States at t = 1 from those at t = 0, where dZ/dt = change(Z)."""
-    times = torch.tensor([0.0, 1.0], dtype=states.dtype, device=states.device)
-    path: Tensor = odeint(lambda _time, present: change(present), states, times, rtol=1e-3, atol=1e-3)
-    return path[-1]
-
-
-class _ODESolve(nn.Module):
-    """States at t = 1 of the dynamics that start from the given states at t = 0.
-
-    Attributes:
-        num_evaluations: how often the last solution evaluated the dynamics.
+    Args:
+        ode_solver, ode_rtol, ode_atol, ode_steps, ode_adjoint: see models.graphs.ode.Solver.
+        The others are those of TinyClassifier.
     """
 
-    def __init__(self, odefunc: _Dynamics) -> None:
-        super().__init__()
-        self.odefunc = odefunc
-        self.num_evaluations = 0
-
-    def forward(self, states: Tensor) -> Tensor:
-        weight = self.odefunc.graph()  # once: the solver calls the dynamics many times
-        self.num_evaluations = 0
-
-        def change(states: Tensor) -> Tensor:
-            self.num_evaluations += 1
-            return self.odefunc(states, weight)  # type: ignore[no-any-return]
-
-        return integrate(change, states)
-
-
-class ContinuousTimeNeuralGraph(TinyClassifier):
-    """A graph in continuous time: the states follow an ordinary differential equation from t = 0 to 1."""
+    def __init__(
+        self,
+        in_channels: int,
+        image_size: int,
+        output_size: int,
+        dim: int,
+        downsample_dim: int,
+        feature_dim: int,
+        layers: int,
+        setting: str,
+        edges: EdgeMaker,
+        ode_solver: str = "dopri5",
+        ode_rtol: float = 1e-3,
+        ode_atol: float = 1e-3,
+        ode_steps: int | None = None,
+        ode_adjoint: bool = False,
+    ) -> None:
+        self._solver = Solver(ode_solver, ode_rtol, ode_atol, ode_steps or Solver.steps, ode_adjoint)
+        super().__init__(
+            in_channels, image_size, output_size, dim, downsample_dim, feature_dim, layers, setting, edges
+        )
 
     def _add_graph(self, edges: EdgeMaker, acyclic: bool) -> None:
         graph = edges(EdgeSpace(self.dim, self.dim, self.downsample_dim, self.feature_dim, acyclic))
-        self.odesolve = _ODESolve(_Dynamics(self.dim, graph))
+        self.odesolve = ODESolve(Dynamics(self.dim, graph), self._solver)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.classify(self.odesolve(self.start(images)))
 
     def wired_layers(self) -> list[WiredLayer]:
         return [WiredLayer("odesolve.odefunc.graph", self.odesolve.odefunc.graph, self.map_size)]
+
+    def observations(self) -> dict[str, float]:
+        """Of the last forward pass and what came back through it: how often the dynamics were evaluated."""
+        return {"ode_evaluations": self.odesolve.num_evaluations}

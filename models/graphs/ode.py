@@ -1,0 +1,111 @@
+"""Graphs in continuous time: the change of all states, and what solves its equation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import torchdiffeq
+from torch import Tensor, nn
+
+from models.graphs.dopri5 import solve
+from models.graphs.edges import EdgeRule
+from models.graphs.nodenorm import NodeNorm
+from models.graphs.products import send
+
+ADAPTIVE = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
+"""Solvers that choose their steps, within a tolerance."""
+FIXED = ("euler", "midpoint", "rk4")
+"""Solvers with steps of equal size."""
+
+
+@dataclass(frozen=True)
+class Solver:
+    """Gives the states at t = 1 from those at t = 0, where dZ/dt = change(Z).
+
+    Attributes:
+        name: of ADAPTIVE or FIXED. `dopri5` is this project's own unless `adjoint` is set; all others are
+            torchdiffeq's.
+        rtol, atol: relative and absolute tolerance of a step of an adaptive solver.
+        steps: of a solver with fixed steps.
+        adjoint: solve a second equation for the gradient in place of keeping the states of all steps: less
+            memory, more time, and a gradient that is exact within the tolerance only. Source: Chen et al.,
+            "Neural Ordinary Differential Equations", NeurIPS 2018.
+    """
+
+    name: str = "dopri5"
+    rtol: float = 1e-3
+    atol: float = 1e-3
+    steps: int = 10
+    adjoint: bool = False
+
+    def __call__(
+        self, change: Callable[[Tensor], Tensor], states: Tensor, parameters: Sequence[Tensor] = ()
+    ) -> Tensor:
+        """`parameters`: what `change` depends on beside the states; read with `adjoint` only."""
+        with_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in (states, *parameters))
+        adjoint = self.adjoint and with_gradient
+        if self.name == "dopri5" and not adjoint:
+            return solve(change, states, self.rtol, self.atol)
+        times = torch.tensor([0.0, 1.0], dtype=states.dtype, device=states.device)
+        keys: dict[str, Any] = {"method": self.name, "rtol": self.rtol, "atol": self.atol}
+        if self.name in FIXED:
+            keys["options"] = {"step_size": 1 / self.steps}
+        if adjoint:
+            keys["adjoint_params"] = tuple(parameters)
+        odeint = torchdiffeq.odeint_adjoint if adjoint else torchdiffeq.odeint
+        path: Tensor = odeint(_OfStates(change), states, times, **keys)
+        return path[-1]
+
+
+class _OfStates(nn.Module):
+    """A change that does not depend on time, as torchdiffeq calls it; a module, as its adjoint wants it."""
+
+    def __init__(self, change: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.change = change
+
+    def forward(self, _time: Tensor, states: Tensor) -> Tensor:
+        return self.change(states)
+
+
+class Dynamics(nn.Module):
+    """dZ/dt of all nodes: norm(graph(conv(ReLU(Z))))."""
+
+    def __init__(self, dim: int, graph: EdgeRule) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(dim, dim, 3, padding=1, groups=dim, bias=False)
+        self.graph = graph
+        self.norm = NodeNorm(dim)
+
+    def forward(self, states: Tensor, weight: Tensor) -> Tensor:
+        # Not in place: the solver still needs the states it hands over.
+        change: Tensor = self.norm(send(self.conv(F.relu(states)), weight))
+        return change
+
+
+class ODESolve(nn.Module):
+    """States at t = 1 of the dynamics that start from the given states at t = 0.
+
+    Attributes:
+        num_evaluations: how often the last solution evaluated the dynamics, its gradient included.
+    """
+
+    def __init__(self, odefunc: Dynamics, solver: Solver) -> None:
+        super().__init__()
+        self.odefunc, self.solver = odefunc, solver
+        self.num_evaluations = 0
+
+    def forward(self, states: Tensor) -> Tensor:
+        weight = self.odefunc.graph()  # once: the solver calls the dynamics many times
+        self.num_evaluations = 0
+
+        def change(states: Tensor) -> Tensor:
+            self.num_evaluations += 1
+            return self.odefunc(states, weight)  # type: ignore[no-any-return]
+
+        others = [*self.odefunc.conv.parameters(), *self.odefunc.norm.parameters()]
+        return self.solver(change, states, (weight, *others))
