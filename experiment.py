@@ -15,11 +15,12 @@ from genutil.checkpoint import apply_weights, read_checkpoint
 from genutil.checkpoint_folder import CheckpointFolder, find_checkpoint
 from genutil.components import Parts, locate
 from genutil.config import Config
-from genutil.devices import choose_device
+from genutil.devices import algorithms, choose_device
 from genutil.errors import ConfigError
 from genutil.reporting import RunFolder
 from genutil.seeding import seed_everything
 from models import build_model
+from models.compiling import compile_network
 from models.fast_eval import compact
 from models.graphs.complexity import wired_layers
 from models.profiling import Profile, as_table, profile
@@ -29,6 +30,7 @@ from trainers.callbacks import Callback, CheckpointSaver, MetricsFile, Progress,
 from trainers.evaluation import evaluate
 from trainers.latency import Timed
 from trainers.optimizers import find_optimizer
+from trainers.precision import Precision
 from trainers.resuming import resume
 from trainers.schedules import find_schedule
 from trainers.trainer import Trainer
@@ -46,6 +48,11 @@ def run(config: Config) -> dict[str, Any]:
         UserError: something that the user can mend.
         Interrupted: a signal ended the training; its state is saved.
     """
+    with algorithms(config.deterministic):
+        return _run(config)
+
+
+def _run(config: Config) -> dict[str, Any]:
     device = choose_device(config.gpus)
     seed_everything(config.seed)
     parts = Parts(config)
@@ -59,6 +66,8 @@ def run(config: Config) -> dict[str, Any]:
     else:
         take_over(model, config.use_graph, config.use_init)
     model.to(device)
+    if config.compile:
+        compile_network(model, device)
     if config.evaluate:
         return _evaluate(parts, model, device)
     return _train(parts, model, device, path, checkpoint)
@@ -79,7 +88,8 @@ def _evaluate(parts: Parts, model: nn.Module, device: torch.device) -> dict[str,
     parts.warn_of_unused()
     folder = RunFolder(config)
     batches = as_batches(data.val)
-    with tqdm(total=len(batches), desc="evaluating", leave=False, disable=None) as bar:
+    bar = tqdm(total=len(batches), desc="evaluating", leave=False, disable=None)
+    with bar, Precision(config.amp, device).autocast():
         metrics = evaluate(timed, batches, config.topk, device, after_batch=bar.update)
     latency = {"latency_ms": 1000 * timed.seconds_per_image(), "engine": engine}
     metrics |= _observer(model)()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from genutil.cli import parse_command_line
 from genutil.config import to_yaml
-from genutil.devices import select_gpus
+from genutil.devices import prepare_determinism, select_gpus
 from genutil.errors import UserError
 from genutil.reporting import set_up_logging, summary
 from genutil.signals import Interrupted
@@ -24,6 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(to_yaml(command.config), end="")
             return 0
         select_gpus(command.config.gpus)
+        if command.config.deterministic:
+            prepare_determinism()
         from experiment import run  # imports torch, which must not happen before the devices are selected
 
         print(summary(run(command.config)))

@@ -64,6 +64,16 @@ RULES = (
         "runs the network of fast_eval; add --evaluate --fast_eval",
     ),
     Rule(
+        ("compile", "fast_eval"),
+        lambda c: c.compile and c.fast_eval,
+        "runs the network as it was trained, fast_eval another one; give one of the two",
+    ),
+    Rule(
+        ("amp", "fast_eval"),
+        lambda c: c.amp is not None and c.fast_eval,
+        "means nothing to the engines of fast_eval, which calculate in float32; leave it out",
+    ),
+    Rule(
         ("use_dgl", "engine"),
         lambda c: c.use_dgl and c.engine not in ("auto", "dgl"),
         "means --engine dgl; give one of the two",

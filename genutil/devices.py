@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-from collections.abc import MutableMapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, MutableMapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 from genutil.errors import ConfigError
 
@@ -47,3 +48,27 @@ def choose_device(gpus: Sequence[int] | None) -> torch.device:
         _log.warning("--gpus %s: runs on the first of them only", " ".join(map(str, gpus)))
     use_gpu = available > 0 and gpus != []
     return torch.device("cuda", 0) if use_gpu else torch.device("cpu")
+
+
+def prepare_determinism(environment: MutableMapping[str, str] = os.environ) -> None:
+    """What matrix products on GPUs need to repeat; must be set before the first of them."""
+    environment.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+@contextlib.contextmanager
+def algorithms(deterministic: bool) -> Iterator[None]:
+    """Within it, torch's algorithms give the same bits in each run, or else those are taken that are fastest
+    for the sizes at hand, which differ in rounding. An operation that cannot repeat is an error then.
+    """
+    import torch
+
+    cudnn, fill = torch.backends.cudnn, cast(Any, torch.utils.deterministic)
+    before = torch.are_deterministic_algorithms_enabled(), cudnn.benchmark, fill.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(deterministic)
+    cudnn.benchmark = not deterministic
+    fill.fill_uninitialized_memory = False  # nothing here reads memory before it is written
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        cudnn.benchmark, fill.fill_uninitialized_memory = before[1:]

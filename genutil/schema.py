@@ -128,6 +128,9 @@ class TrainingKeys(BaseModel):
     momentum: Float = Field(0.9, ge=0, lt=1, description="momentum of SGD")
     weight_decay: Float = Field(0.0, ge=0, description="weight decay of SGD")
     nestorov: bool = Field(False, description="Nesterov momentum (spelt as published; also: nesterov)")
+    amp: Literal["bf16", "fp16"] | None = Field(
+        None, description="calculate with 16 bits where it is safe; weights and selection stay float32"
+    )
     lr_scheduler: Annotated[str, _known_or_path(KNOWN_SCHEDULERS)] = Field(
         "multistep", description="learning rate as a function of the step"
     )
@@ -176,6 +179,12 @@ class MachineKeys(BaseModel):
     workers: Annotated[Int, Field(ge=0)] | Literal["auto"] = Field(
         8,
         description="loading processes, for data sets that do not fit into memory; auto: one for each CPU",
+    )
+    compile: bool = Field(
+        False, description="run the network by torch.compile; on the CPU this needs a C++ compiler"
+    )
+    deterministic: bool = Field(
+        False, description="refuse operations whose results differ from run to run on a GPU"
     )
     skip_corrupt: bool = Field(
         False, description="images that cannot be read are named, counted and left out; else they end the run"

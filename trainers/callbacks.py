@@ -189,6 +189,7 @@ class CheckpointSaver(Callback):
             "best_val": trainer.best_val,
             "iter": trainer.step,
             "scheduler": {"step": trainer.step, "lr": trainer.lr},
+            "scaler": trainer.precision.state(),
             "rng": rng_state(),
             "config": self.config,
             "epoch_progress": {

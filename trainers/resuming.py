@@ -47,6 +47,7 @@ def resume(trainer: Trainer, checkpoint: Mapping[str, Any], path: str, config: M
         _log.warning("%s is %s now; in %s it was %s", key, now, path, before)
     try:
         _restore_optimizer(trainer.optimizer, trainer.model, checkpoint)
+        trainer.precision.restore(checkpoint.get("scaler"))
         if "rng" in checkpoint:
             restore_rng_state(checkpoint["rng"])
         trainer.epoch = int(info.epoch if info.epoch is not None else -1) + 1

@@ -17,6 +17,7 @@ from trainers.batches import Batches
 from trainers.callbacks import Callback
 from trainers.evaluation import evaluate
 from trainers.metrics import Meter
+from trainers.precision import Precision
 from trainers.schedules import Schedule
 
 _ADVICE = "try a smaller lr, a longer warm-up or another seed; the last good checkpoint is kept"
@@ -34,6 +35,7 @@ class Trainer:
         device: where the batches are used.
         log_interval: steps between two readings of the metrics; in between the device is never waited for.
         callbacks: told of every event, in this order.
+        amp: see trainers.precision.Precision.
         observe: gives further numbers of the last step, which are told with each epoch's training metrics.
 
     Attributes:
@@ -53,6 +55,7 @@ class Trainer:
         device: torch.device,
         log_interval: int,
         callbacks: Sequence[Callback] = (),
+        amp: str | None = None,
         observe: Callable[[], Mapping[str, float]] = dict,
     ) -> None:
         self.model, self.optimizer, self.schedule = model, optimizer, schedule
@@ -63,6 +66,7 @@ class Trainer:
         self.best_val = -1.0
         self.improved = False
         self.meter = Meter(self.topk, device)
+        self.precision = Precision(amp, device)
         self.stop = StopRequest()
 
     @property
@@ -96,7 +100,7 @@ class Trainer:
                 raise NotFiniteError(f"{error} (step {self.step}); {_ADVICE}") from error
             finally:
                 self._tell("on_end")
-        return metrics or evaluate(self.model, self.val, self.topk, self.device)
+        return metrics or self._evaluate()
 
     def _train_epoch(self) -> None:
         started, first = time.monotonic(), self.meter.num_images
@@ -120,24 +124,28 @@ class Trainer:
         lr = self.schedule(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        logits = self.model(images)
-        loss = F.cross_entropy(logits, labels)
+        with self.precision.autocast():
+            logits = self.model(images)
+            loss = F.cross_entropy(logits, labels)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
+        self.precision.step(loss, self.optimizer)
         self.meter.update(loss, logits, labels)
         self.batch += 1
         self.step += 1
         self._tell("on_step")
 
     def _validate(self) -> dict[str, float]:
-        metrics = evaluate(self.model, self.val, self.topk, self.device, after_batch=self._stop_if_asked)
+        metrics = self._evaluate(after_batch=self._stop_if_asked)
         self._check(metrics, "validation loss")
         accuracy = metrics[f"top{self.topk[0]}_accuracy"]
         self.improved = accuracy > self.best_val
         self.best_val = max(accuracy, self.best_val)
         self._tell("on_metrics", "val", {**metrics, "best_val": self.best_val})
         return metrics
+
+    def _evaluate(self, after_batch: Callable[[], object] | None = None) -> dict[str, float]:
+        with self.precision.autocast():
+            return evaluate(self.model, self.val, self.topk, self.device, after_batch)
 
     def _check(self, metrics: dict[str, float], name: str) -> None:
         if not math.isfinite(metrics["CELoss"]):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from models.graphs.edgelist import EdgeList, EdgeMatrix, Piece
-from models.graphs.topk import Selection, as_mask, chosen
+from models.graphs.topk import Selection, as_mask, chosen, straight_through
 
 _SPARSE_BELOW = 0.045
 """Density below which products with compressed rows pay for bringing the maps into their order."""
@@ -64,6 +64,9 @@ def read_blocks(
         pieces: rectangles that do not overlap.
         selection: which entries are chosen. The gradient reaches all entries of a piece all the same.
     """
+    if torch.compiler.is_compiling():
+        used = weight if selection is None else straight_through(weight, selection)
+        return tuple(Block(used[piece]) for piece in pieces)
     if selection is None or selection.dtype == torch.bool:
         return tuple(map(Block, _Blocks.apply(weight, pieces, selection, True)))
     if not _multiplies_edges(weight, selection.numel()):

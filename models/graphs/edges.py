@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from genutil.components import locate
 from models.graphs.blocks import Block, read_blocks
 from models.graphs.edgelist import Piece
-from models.graphs.topk import Selection, Selector, num_kept, straight_through, top_mask
+from models.graphs.topk import Selection, Selector, num_kept, straight_through, top_mask, top_mask_by_row
 
 
 @dataclass(frozen=True)
@@ -243,7 +243,7 @@ class TargetedDropoutByRow(TargetedDropout):
 
     def in_use(self) -> Tensor:
         count = num_kept(self.weight[0].numel(), self.prune_rate)
-        return torch.stack([top_mask(row, count) for row in self.weight])
+        return top_mask_by_row(self.weight, count)
 
 
 EDGE_RULES: dict[str, type[EdgeRule]] = {

@@ -261,6 +261,10 @@ class ContinuousTimeNeuralGraph(TinyClassifier):
     def wired_layers(self) -> list[WiredLayer]:
         return [WiredLayer("odesolve.odefunc.graph", self.odesolve.odefunc.graph, self.map_size)]
 
+    def parts_to_compile(self) -> list[nn.Module]:
+        """All but the solver, whose steps depend on the states."""
+        return [self.downsample, self.odesolve.odefunc]
+
     def observations(self) -> dict[str, float]:
         """Of the last forward pass and what came back through it: how often the dynamics were evaluated."""
         return {"ode_evaluations": self.odesolve.num_evaluations}

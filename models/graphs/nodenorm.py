@@ -57,7 +57,7 @@ class NodeNorm(nn.InstanceNorm2d):
         """The norm of some of the nodes; `maps` are theirs alone."""
         weight, bias = self.weight[nodes], self.bias[nodes]
         written_out = maps.device.type == "cpu" and maps.dtype == weight.dtype
-        if not written_out or maps.is_contiguous():
+        if torch.compiler.is_compiling() or not written_out or maps.is_contiguous():
             return F.instance_norm(maps, weight=weight, bias=bias, eps=self.eps)
         normed: Tensor = _InstanceNorm.apply(maps, weight, bias, self.eps)
         return normed

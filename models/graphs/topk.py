@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,6 +48,27 @@ def top_mask(weight: Tensor, count: int) -> Tensor:
     return Selector(count).mask(weight)
 
 
+def top_mask_by_row(weight: Tensor, count: int) -> Tensor:
+    """`top_mask` of each row by itself.
+
+    Args:
+        weight: (rows, …), any floating type, any device.
+        count: of each row.
+
+    Raises:
+        ValueError, NotFiniteError: as of `top_mask`.
+    """
+    rows = weight.detach().flatten(1)
+    _check_count(count, rows[:1])
+    if torch.compiler.is_compiling():
+        mask: Tensor = _opaque_mask(rows, count)
+    elif rows.device.type == "cpu":
+        mask = _select_by_row(rows, count)
+    else:
+        mask = _select_on_device(rows, count)
+    return mask.view(weight.shape)
+
+
 class Selector:
     """Chooses the strongest entries of a weight again and again, as `top_mask` does.
 
@@ -68,22 +90,19 @@ class Selector:
 
     def select(self, weight: Tensor) -> Selection:
         """The same choice: places on the CPU; on a GPU a mask, whose size is known without waiting for it."""
-        if not 0 <= self.count <= weight.numel():
-            raise ValueError(f"cannot choose {self.count} of {weight.numel()} edges")
+        _check_count(self.count, weight)
         flat = weight.detach().flatten()
         if torch.compiler.is_compiling():
-            mask: Tensor = _opaque_mask(flat, self.count)
+            mask: Tensor = _opaque_mask(flat.unsqueeze(0), self.count)
             return mask.view(weight.shape)
         if flat.device.type == "cpu":
             return self._places(flat)
         return _select_on_device(flat, self.count).view(weight.shape)
 
     def _places(self, flat: Tensor) -> Tensor:
-        if flat.element_size() < 4:
-            flat = flat.float()  # which has the exact like of every 16-bit number
-        found = find_largest(flat.numpy(), self.count, self._guess())
+        found = find_largest(_as_numpy(flat), self.count, self._guess())
         if found is None:
-            raise NotFiniteError("an edge weight is NaN, so the strongest edges are not defined")
+            raise NotFiniteError(_NAN_MESSAGE)
         if self._last is not None:
             moved = abs(found.threshold - self._last) / self._last
             self._margin = min(max(4 * moved, _NARROWEST), _WIDEST)
@@ -98,29 +117,60 @@ _NARROWEST, _WIDEST = 2.0**-10, 2.0**-5
 """How far below the last threshold the search begins, as parts of it."""
 
 
-def _select_on_device(flat: Tensor, count: int) -> Tensor:
-    """The same selection in torch operations, without ever waiting for the device. Not measured on a GPU yet.
+_NAN_MESSAGE = "an edge weight is NaN, so the strongest edges are not defined"
 
-    `topk` is what ranks a single long row with all of a GPU; its own choice among equals is not used.
+
+def _check_count(count: int, weight: Tensor) -> None:
+    if not 0 <= count <= weight.numel():
+        raise ValueError(f"cannot choose {count} of {weight.numel()} edges")
+
+
+def _as_numpy(weight: Tensor) -> Any:
+    """16-bit numbers become float32, which has the exact like of each."""
+    return (weight.float() if weight.element_size() < 4 else weight).numpy()
+
+
+def _select_by_row(rows: Tensor, count: int) -> Tensor:
+    """On the CPU; rows with equal magnitudes at the border are rare, and looked at one by one."""
+    magnitude = np.abs(_as_numpy(rows))
+    if np.isnan(magnitude).any():
+        raise NotFiniteError(_NAN_MESSAGE)
+    if not count:
+        return torch.zeros(rows.shape, dtype=torch.bool)
+    place = magnitude.shape[1] - count
+    threshold = np.partition(magnitude, place, axis=1)[:, place]
+    mask = magnitude >= threshold[:, None]
+    surplus = mask.sum(axis=1) - count
+    for row in np.flatnonzero(surplus):
+        ties = np.flatnonzero(magnitude[row] == threshold[row])
+        mask[row, ties[ties.size - surplus[row] :]] = False
+    return torch.from_numpy(mask)
+
+
+def _select_on_device(weight: Tensor, count: int) -> Tensor:
+    """The same selection along the last dimension in torch operations, without ever waiting for the device.
+    Not measured on a GPU yet.
+
+    `topk` ranks a single long row with all of a GPU; its own choice among equals is not used.
     """
     if count == 0:
-        return flat.isnan()
-    magnitude = flat.abs()
-    threshold = magnitude.topk(count, sorted=False).values.min()
+        return weight.isnan()
+    magnitude = weight.abs()
+    threshold = magnitude.topk(count, dim=-1, sorted=False).values.amin(-1, keepdim=True)
     is_tie = magnitude == threshold
     above = ~(magnitude <= threshold)
-    return above | (is_tie & (is_tie.cumsum(0) <= count - above.sum()))
+    return above | (is_tie & (is_tie.cumsum(-1) <= count - above.sum(-1, keepdim=True)))
 
 
 @torch.library.custom_op("wirings::top_mask", mutates_args=())
-def _opaque_mask(flat: Tensor, count: int) -> Tensor:
-    """The selection as one operation that torch.compile does not look into."""
-    return top_mask(flat, count)
+def _opaque_mask(rows: Tensor, count: int) -> Tensor:
+    """The selection in each row as one operation that torch.compile does not look into."""
+    return top_mask(rows, count) if len(rows) == 1 else top_mask_by_row(rows, count)
 
 
 @_opaque_mask.register_fake
-def _(flat: Tensor, count: int) -> Tensor:
-    return torch.empty_like(flat, dtype=torch.bool)
+def _(rows: Tensor, count: int) -> Tensor:
+    return torch.empty_like(rows, dtype=torch.bool)
 
 
 def as_mask(selection: Selection, shape: torch.Size) -> Tensor:

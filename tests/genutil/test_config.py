@@ -109,6 +109,9 @@ def test_wrong_values_name_key_value_and_line(write_app, key, value, message):
     assert "tiny.yml, line" in text
 
 
+FAST = {"fast_eval": True, "evaluate": True, "resume": "x"}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -119,11 +122,16 @@ def test_wrong_values_name_key_value_and_line(write_app, key, value, message):
         ({"use_graph": "a.pt", "use_init": "b.pt", "graph": "dnw"}, "choose graph: fine_tune"),
         ({"engine": "csr"}, "runs the network of fast_eval; add --evaluate --fast_eval"),
         (
-            {"use_dgl": True, "engine": "csr", "fast_eval": True, "evaluate": True, "resume": "x"},
+            {**FAST, "use_dgl": True, "engine": "csr"},
             "means --engine dgl; give one of the two",
         ),
         ({"rho": 0.5}, "choose graph: td or graph: reg_td"),
         ({"td_magnitude": True}, "choose graph: td or graph: reg_td"),
+        ({"ode_steps": 5}, "counts the steps of euler, midpoint and rk4"),
+        ({"ode_solver": "rk4", "ode_rtol": 0.1}, "means nothing to a solver with steps of equal size"),
+        ({"ode_solver": "rk4", "ode_atol": 0.1}, "means nothing to a solver with steps of equal size"),
+        ({**FAST, "compile": True}, "runs the network as it was trained"),
+        ({**FAST, "amp": "bf16"}, "means nothing to the engines of fast_eval"),
         ({"topk": [1, 11]}, "must not exceed output_size"),
         ({"multistep_lr_milestones": [5, 3]}, "must be rising epochs"),
     ],

@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 
-from genutil.devices import choose_device, select_gpus
+from genutil.devices import algorithms, choose_device, prepare_determinism, select_gpus
 from genutil.errors import ConfigError
 
 
@@ -48,3 +48,27 @@ def test_with_cuda(monkeypatch, caplog):
     assert choose_device([]).type == "cpu"
     choose_device([0, 1])
     assert "runs on the first of them only" in caplog.text
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_algorithms_are_chosen_for_a_while(deterministic):
+    def settings():
+        return torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+
+    before = settings()
+    with algorithms(deterministic):
+        assert settings() == (deterministic, not deterministic)
+        assert torch.utils.deterministic.fill_uninitialized_memory is False
+    assert settings() == before
+    with pytest.raises(ValueError), algorithms(deterministic):
+        raise ValueError
+    assert settings() == before
+
+
+def test_a_workspace_that_the_user_chose_stays():
+    environment = {}
+    prepare_determinism(environment)
+    assert environment["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    environment["CUBLAS_WORKSPACE_CONFIG"] = ":16:8"
+    prepare_determinism(environment)
+    assert environment["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"

@@ -9,7 +9,15 @@ from hypothesis.extra import numpy as npst
 
 from genutil.errors import NotFiniteError
 from models.graphs import largest, topk
-from models.graphs.topk import Selector, choose_top_edges, chosen, num_kept, straight_through, top_mask
+from models.graphs.topk import (
+    Selector,
+    choose_top_edges,
+    chosen,
+    num_kept,
+    straight_through,
+    top_mask,
+    top_mask_by_row,
+)
 
 FLOATS = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 
@@ -23,12 +31,16 @@ def by_definition(weight, count):
     return mask.view(weight.shape)
 
 
+SOME = st.one_of(st.integers(-3, 3).map(float), st.floats(-1e30, 1e30), st.just(-0.0))
 WEIGHTS = npst.arrays(
     np.float64,
     npst.array_shapes(min_dims=1, max_dims=4, max_side=9),
     # few distinct values, so that ties are the rule; and wild ones
-    elements=st.one_of(st.integers(-3, 3).map(float), st.floats(-1e30, 1e30), st.just(-0.0)),
+    elements=SOME,
 )
+
+
+ROWS = npst.arrays(np.float64, npst.array_shapes(min_dims=2, max_dims=3, max_side=7), elements=SOME)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -46,6 +58,20 @@ def test_selection_is_the_definition(dtype, data, values):
     used = weight.where(mask, torch.zeros_like(weight))
     for selection in (mask, Selector(count).select(weight)):
         assert torch.equal(chosen(weight, selection), used)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@given(
+    data=st.data(),
+    values=npst.arrays(np.float64, npst.array_shapes(min_dims=2, max_dims=3, max_side=7), elements=SOME),
+)
+@settings(max_examples=40, deadline=None)
+def test_selection_by_row_is_the_selection_of_each_row(dtype, data, values):
+    weight = torch.from_numpy(values).to(dtype)
+    count = data.draw(st.integers(0, weight[0].numel()))
+    expected = torch.stack([by_definition(row, count) for row in weight])
+    assert torch.equal(top_mask_by_row(weight, count), expected)
+    assert torch.equal(topk._select_on_device(weight.flatten(1), count), expected.flatten(1))
 
 
 @given(values=WEIGHTS, seed=st.integers(0, 2**32 - 1), part=st.floats(0, 1))
@@ -91,6 +117,8 @@ def test_nan_is_refused(rate):
         choose_top_edges(weight, rate)
     with pytest.raises(NotFiniteError):
         top_mask(weight, num_kept(20, rate))
+    with pytest.raises(NotFiniteError):
+        top_mask_by_row(weight, num_kept(4, rate))
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 20])
@@ -116,6 +144,8 @@ def test_rates():
             choose_top_edges(weight, rate)
     with pytest.raises(ValueError, match="cannot choose 81 of 80"):
         top_mask(weight, 81)
+    with pytest.raises(ValueError, match="cannot choose 11 of 10"):
+        top_mask_by_row(weight, 11)
 
 
 @pytest.mark.parametrize(

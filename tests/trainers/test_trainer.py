@@ -92,14 +92,16 @@ def test_skip_profiling_leaves_out_the_macs(write_app, tmp_path):
     assert "flops/flops" not in events.Tags()["scalars"]
 
 
-@pytest.mark.parametrize("graph", ["dnw", "random"])
-def test_two_epochs_are_one_and_one_resumed(write_app, tmp_path, graph):
-    path = write_app(graph=graph, nestorov=True)
+@pytest.mark.parametrize(
+    "changes", [{}, {"graph": "random"}, {"amp": "bf16"}, {"amp": "fp16"}, {"deterministic": True}], ids=str
+)
+def test_two_epochs_are_one_and_one_resumed(write_app, tmp_path, changes):
+    path = write_app(nestorov=True, **changes)
     assert run(path, "--name", "whole") == 0
     checkpoints = tmp_path / "checkpoints"
     assert run(path, "--name", "parts", "--resume", str(checkpoints / "whole" / "epoch_0.pt")) == 0
     whole, parts = (read_checkpoint(checkpoints / name / "last.pt") for name in ("whole", "parts"))
-    for key in ("model", "optimizer", "last_epoch", "best_val", "iter", "scheduler", "rng"):
+    for key in ("model", "optimizer", "last_epoch", "best_val", "iter", "scheduler", "scaler", "rng"):
         assert same(whole[key], parts[key]), key
 
 

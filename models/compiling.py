@@ -1,0 +1,43 @@
+"""Networks run by torch.compile."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from genutil.errors import ConfigError
+
+_COMPILERS = ("g++", "clang++", "gcc", "clang", "cl")
+
+
+def compile_network(network: nn.Module, device: torch.device, backend: str = "inductor") -> None:
+    """Let the forward and backward passes be compiled, at the first of them, as one piece each.
+
+    In continuous time, the solver decides by the states how many steps it makes, which no compiler can know:
+    the dynamics and the stem are compiled (`parts_to_compile`), and the solver calls them.
+
+    Args:
+        network: on `device`.
+        device: where it will run.
+        backend: of torch.compile.
+
+    Raises:
+        ConfigError: there is no C++ compiler, which the CPU's code needs.
+    """
+    compilers = (os.environ.get("CXX", ""), *_COMPILERS)
+    if (
+        backend == "inductor"
+        and device.type == "cpu"
+        and not any(name and shutil.which(name) for name in compilers)
+    ):
+        raise ConfigError(
+            "compile: needs a C++ compiler on the CPU, and none is found; install g++ or name one in $CXX, "
+            "or leave --compile out"
+        )
+    parts: Callable[[], list[nn.Module]] = getattr(network, "parts_to_compile", lambda: [network])
+    for part in parts():
+        part.compile(fullgraph=True, backend=backend)

@@ -1,0 +1,71 @@
+"""Every experiment's network compiles in one piece, and gives the same logits and gradients."""
+
+import pytest
+import torch
+
+from genutil.config import load_config
+from genutil.errors import ConfigError
+from models import build_model
+from models.compiling import compile_network
+from tests.conftest import ROOT
+
+APPS = sorted(str(path.relative_to(ROOT / "apps")) for path in (ROOT / "apps").glob("*_scale/*.yml"))
+CPU = torch.device("cpu")
+SMALL = {"dim": 80, "downsample_dim": 8, "feature_dim": 10, "layers": 4, "image_size": 32, "output_size": 10}
+STAGES = ((8, 12, 1, 1), (12, 16, 2, 2), (16, 16, 2, 4))
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler(monkeypatch):
+    monkeypatch.setattr("models.graphs.mobilenetv1like.STAGES", STAGES)
+    torch.compiler.reset()
+
+
+def network_of(app):
+    torch.manual_seed(0)
+    return build_model(load_config(ROOT / "apps" / app, {**SMALL, "topk": [1]}))
+
+
+def outcome(network, images):
+    """Logits in training and gradients, then logits in evaluation."""
+    torch.manual_seed(1)  # targeted dropout draws
+    network.train()
+    logits = network(images)
+    gradients = torch.autograd.grad(logits.square().sum(), list(network.parameters()))
+    network.eval()
+    with torch.no_grad():
+        return [logits.detach(), *gradients, network(images)]
+
+
+def assert_same(found, expected, tolerance):
+    for mine, plain in zip(found, expected, strict=True):
+        assert (mine - plain).abs().max() <= tolerance * plain.abs().max() + 1e-12
+
+
+@pytest.mark.parametrize("app", APPS)
+def test_every_experiment_compiles_in_one_piece(app):
+    """fullgraph: a break in the graph would be an error. In float64, so that rounding hides nothing."""
+    images = torch.randn(3, 3, 32, 32, dtype=torch.float64)
+    expected = outcome(network_of(app).double(), images)
+    network = network_of(app).double()
+    names = list(network.state_dict())
+    compile_network(network, CPU, backend="aot_eager")
+    assert list(network.state_dict()) == names
+    assert_same(outcome(network, images), expected, 1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("app", ["small_scale/static_dnw.yml", "medium_scale/mobilenetv1_dnw_x225.yml"])
+def test_compiled_code_is_within_rounding(app):
+    images = torch.randn(3, 3, 32, 32)
+    expected = outcome(network_of(app), images)
+    network = network_of(app)
+    compile_network(network, CPU)
+    assert_same(outcome(network, images), expected, 1e-3)
+
+
+def test_a_missing_compiler_is_told_before_training(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(ConfigError, match=r"compile: needs a C\+\+ compiler on the CPU"):
+        compile_network(network_of("small_scale/static_dnw.yml"), CPU)

@@ -1,0 +1,52 @@
+"""Arithmetic in 16 bits where it is safe, with float32 weights: automatic mixed precision."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Precision:
+    """How forward, backward and optimizer step calculate.
+
+    Args:
+        amp: bf16 or fp16: products, convolutions and maps in 16 bits; None: everything as it is.
+        device: where.
+
+    fp16 has a small range, so its loss is scaled up before the backward pass, and a step whose gradients
+    overflow is left out.
+    """
+
+    def __init__(self, amp: str | None, device: torch.device) -> None:
+        self._type, self._device = _TYPES[amp] if amp else None, device
+        self._scaler = torch.amp.GradScaler(device.type) if amp == "fp16" else None
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """For the forward pass and the loss."""
+        if self._type is None:
+            return nullcontext()
+        return torch.autocast(self._device.type, dtype=self._type)
+
+    def step(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
+        """Backward pass and optimizer step."""
+        if self._scaler is None:
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            return
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self._scaler.step(optimizer)
+        self._scaler.update()
+
+    def state(self) -> dict[str, Any] | None:
+        """The scale of the loss, for a checkpoint; None where there is none."""
+        return None if self._scaler is None else self._scaler.state_dict()
+
+    def restore(self, state: dict[str, Any] | None) -> None:
+        """Go on with the scale that `state` gave."""
+        if self._scaler is not None and state is not None:
+            self._scaler.load_state_dict(state)
