@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test test-all check format
+.PHONY: quickstart test test-all check format bench
 
 quickstart: .venv/.run
 	$(BIN)/python -m fig.quickstart
@@ -18,6 +18,9 @@ check: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: .venv/.run
+	$(BIN)/python -m benchmarks
 
 format: .venv/.dev
 	$(BIN)/ruff format .

@@ -1,6 +1,6 @@
 """Batches from memory against the usual torchvision pipeline: PIL images, transforms, a DataLoader.
 
-    python -m benchmarks.data_loading [--rounds N] [--images N]
+    python -m benchmarks.data_loading [--rounds N] [--images N] [--threads N] [--json FILE]
 
 Images are random bytes of CIFAR-10's size. Both pipelines shuffle, crop after padding by 4, mirror and
 normalise.
@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.transforms.functional import to_pil_image
 
-from benchmarks.machine import header, measure
+from benchmarks.machine import measure
+from benchmarks.report import Report, run
 from data.cifar10 import MEAN, STD
 from data.loaders import ImageBatches
 
@@ -43,11 +44,7 @@ class PILImages(Dataset[tuple[torch.Tensor, int]]):
         return self.transform(to_pil_image(self.arrays[index])), index % 10
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--images", type=int, default=20_000)
-    options = parser.parse_args()
+def measure_epochs(options: argparse.Namespace) -> Report:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (options.images, 3, 32, 32), dtype=torch.uint8, generator=generator)
     ours = ImageBatches(
@@ -62,14 +59,23 @@ def main() -> None:
     }
     candidates = {name: lambda loader=loader: [None for _ in loader] for name, loader in loaders.items()}
     candidates["in memory"] = lambda: [None for _ in ours.batches(0)]
-    print(header("An epoch of augmented batches"))
     times = measure(candidates, options.rounds)
-    print(f"rounds: {options.rounds}, {options.images:,} images, batches of {BATCH_SIZE}\n")
-    print("| pipeline | epoch, median (low to high) | images/s | in memory is faster by |\n|---|---|---|---|")
+    report = Report(
+        "An epoch of augmented batches",
+        ("pipeline", "epoch", "images/s", "in memory is faster by"),
+        notes=[
+            f"rounds: {options.rounds}, medians (low to high), {options.images:,} images, "
+            f"batches of {BATCH_SIZE}"
+        ],
+    )
     for name, spread in times.items():
-        ratio = spread.median / times["in memory"].median
-        print(f"| {name} | {spread} | {options.images / spread.median:,.0f} | {ratio:.1f}× |")
+        ratio, speed = spread.median / times["in memory"].median, options.images / spread.median
+        report.add((name, str(spread), f"{speed:,.0f}", f"{ratio:.1f}×"), pipeline=name, **spread.numbers())
+    return report
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--images", type=int, default=20_000)
+    run(measure_epochs, parser)

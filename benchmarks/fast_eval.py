@@ -4,24 +4,22 @@
         [--sigma 0.1] [--json FILE]
 
 The weights are those of DNW ×0.225 at initialisation, with the columns of each source scaled log-normally
-(--sigma), so that neurons die as in trained wirings. The plain network keeps its selection between batches.
+(--sigma), so that neurons die as in trained wirings. The plain network selects in each forward pass.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import nn
 
-from benchmarks.machine import Spread, describe, header, measure
+from benchmarks.machine import Spread, measure
+from benchmarks.report import Report, run
 from genutil.config import load_config
 from genutil.errors import UserError
-from genutil.tables import markdown_table
 from models import build_model
 from models.fast_eval import compact
 from models.fast_eval.engines import ENGINES
@@ -71,52 +69,35 @@ def compare(
         yield name, spread, times["plain"].median / spread.median, error
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--app", default="apps/large_scale/mobilenetv1_dnw_x225.yml")
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--sigma", type=float, default=0.1, help="spread of the sources' strengths; 0: none")
-    parser.add_argument("--json", type=Path, help="write the numbers to this file, too")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+def measure_engines(options: argparse.Namespace) -> Report:
     model = with_dead_nodes(options.app, options.sigma)
-    cost = profile(model)
+    cost, size = profile(model), load_config(options.app).image_size
     found, missing = networks(model)
-    size = load_config(options.app).image_size
-    print(header(f"Evaluation of {options.app} with dead neurons, {size} px"))
-    print(
-        f"live nodes {cost.live_nodes:,}, edges {cost.edges:,} ({cost.effective_edges:,} effective), "
-        f"MACs {cost.macs:,}, rounds: {options.rounds}"
+    report = Report(
+        f"Evaluation of {options.app} with dead neurons, {size} px",
+        ("batch", "network", "forward pass", "for an image", "plain / this", "error"),
+        notes=[
+            f"live nodes {cost.live_nodes:,}, edges {cost.edges:,} ({cost.effective_edges:,} effective), "
+            f"MACs {cost.macs:,}, rounds: {options.rounds}, medians (low to high); "
+            "error: largest difference of logits over the largest logit",
+            *(f"{engine}: not measured: {reason}" for engine, reason in missing.items()),
+        ],
     )
-    print("medians (low to high); error: largest difference of logits over the largest logit\n")
-    rows, numbers = [], []
     for batch_size in options.batch_sizes:
-        for name, spread, ratio, error in compare(
-            found, torch.randn(batch_size, 3, size, size), options.rounds
-        ):
-            per_image = 1e3 * spread.median / batch_size
-            cells = (
-                str(batch_size),
-                name,
-                str(spread),
-                f"{per_image:.2f} ms",
-                f"{ratio:.2f}",
-                f"{error:.1e}",
-            )
-            rows.append(cells)
-            numbers.append(
-                {"batch_size": batch_size, "network": name, "ms_per_image": per_image, "ratio": ratio}
-            )
-    print(markdown_table(("batch", "network", "forward pass", "for an image", "plain / this", "error"), rows))
-    for engine, reason in missing.items():
-        print(f"{engine}: not measured: {reason}")
-    if options.json:
-        options.json.write_text(json.dumps({**describe(), "results": numbers}, indent=2) + "\n")
+        images = torch.randn(batch_size, 3, size, size)
+        for name, spread, ratio, error in compare(found, images, options.rounds):
+            each = f"{1e3 * spread.median / batch_size:.2f} ms"
+            report.add(
+                (str(batch_size), name, str(spread), each, f"{ratio:.2f}", f"{error:.1e}"),
+                batch_size=batch_size, network=name, ratio=ratio, **spread.numbers(),
+            )  # fmt: skip
+    return report
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--app", default="apps/large_scale/mobilenetv1_dnw_x225.yml")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--sigma", type=float, default=0.1, help="spread of the sources' strengths; 0: none")
+    run(measure_engines, parser)

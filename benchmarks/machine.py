@@ -27,6 +27,10 @@ class Spread:
     def __str__(self) -> str:
         return f"{1e3 * self.median:.2f} ms ({1e3 * self.low:.2f} to {1e3 * self.high:.2f})"
 
+    def numbers(self) -> dict[str, float]:
+        """By name, in seconds."""
+        return {"min": self.low, "median": self.median, "max": self.high, "rounds": self.count}
+
 
 def describe() -> dict[str, str]:
     """Processor, threads, versions and commit, by name."""
@@ -40,17 +44,20 @@ def describe() -> dict[str, str]:
     }
 
 
-def header(title: str) -> str:
-    """The benchmark's title and the machine, one line each."""
-    return "\n".join([f"# {title}", *(f"{name}: {value}" for name, value in describe().items())])
-
-
 def measure(
-    candidates: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1
+    candidates: Mapping[str, Callable[[], object]],
+    rounds: int,
+    warm_up: int = 1,
+    between: Callable[[], object] | None = None,
 ) -> dict[str, Spread]:
-    """Time the candidates in turn, round by round, so that a busy machine slows all of them."""
+    """Time the candidates in turn, round by round, so that a busy machine slows all of them.
+
+    `between` is called before each round, outside of the time.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for number in range(warm_up + rounds):
+        if between is not None:
+            between()
         for name, run in candidates.items():
             started = time.perf_counter()
             run()

@@ -1,17 +1,22 @@
-"""Selection of the strongest edges against sorting all magnitudes, as the published code did.
+"""Selection of the strongest edges in steady training, against sorting all magnitudes (the published way).
 
-python -m benchmarks.topk [--rounds N]
+    python -m benchmarks.topk [--rounds N] [--threads N] [--json FILE]
+
+Between two selections the weights move a little, as in training; that is not part of the time. A clone of
+the weights shows what one pass over the memory takes.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 import torch
 
 from benchmarks.baseline import by_sorting
-from benchmarks.machine import header, measure
-from models.graphs.topk import num_kept, top_mask
+from benchmarks.machine import measure
+from benchmarks.report import Report, run
+from models.graphs.topk import Selector, as_mask, num_kept
 
 SIZES = (
     ("static graph, 800×800", (800, 800), 0.95),
@@ -20,27 +25,32 @@ SIZES = (
 )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=11)
-    rounds = parser.parse_args().rounds
-    print(header("Selection of the strongest edges"))
-    print(f"rounds: {rounds}, medians (low to high)\n")
-    print("| weights | kept | sorting | selection | ratio |\n|---|---|---|---|---|")
+def measure_selection(options: argparse.Namespace) -> Report:
+    report = Report(
+        "Selection of the strongest edges",
+        ("weights", "kept", "sorting", "selection", "clone", "sorting / selection", "selection / clone"),
+        notes=[f"rounds: {options.rounds}, medians (low to high)"],
+    )
     for name, shape, rate in SIZES:
-        weight = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
-        count = num_kept(weight.numel(), rate)
-        assert torch.equal(by_sorting(weight, count), top_mask(weight, count))
-        times = measure(
-            {
-                "sorting": lambda w=weight, k=count: by_sorting(w, k),
-                "selection": lambda w=weight, k=count: top_mask(w, k),
-            },
-            rounds,
-        )
-        ratio = times["sorting"].median / times["selection"].median
-        print(f"| {name} | {count:,} | {times['sorting']} | {times['selection']} | {ratio:.0f}× |")
+        generator = torch.Generator().manual_seed(0)
+        weight = torch.randn(*shape, generator=generator) / shape[1] ** 0.5
+        change = 1e-3 * torch.randn(*shape, generator=generator) / shape[1] ** 0.5
+        selector = Selector(num_kept(weight.numel(), rate))
+        candidates: dict[str, Callable[[], object]] = {
+            "sorting": lambda w=weight, s=selector: by_sorting(w, s.count),
+            "selection": lambda w=weight, s=selector: s.select(w),
+            "clone": lambda w=weight: w.clone(),
+        }
+        times = measure(candidates, options.rounds, between=lambda w=weight, c=change: w.add_(c))
+        assert torch.equal(by_sorting(weight, selector.count), as_mask(selector.select(weight), weight.shape))
+        sorting, selection, clone = (times[key].median for key in ("sorting", "selection", "clone"))
+        ratios = f"{sorting / selection:.0f}×", f"{selection / clone:.1f}"
+        cells = (name, f"{selector.count:,}", *(str(times[key]) for key in candidates), *ratios)
+        report.add(cells, weights=name, **{key: spread.numbers() for key, spread in times.items()})
+    return report
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=11)
+    run(measure_selection, parser)

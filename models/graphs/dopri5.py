@@ -120,56 +120,72 @@ class _Slopes:
     def __init__(self, layout: _Layout, start: Tensor, values: Tensor) -> None:
         self.layout, self.start, self.values = layout, start, values
         self.count = 0
-        self._gradient: Tensor | None = None
-        self._pass = -1
+        # Autograd's nodes refer to it, so it must not refer to them: the cycle would keep all states alive.
+        self._gradient = _Gradient(values)
         # Makes autograd go to a slope only after all sums that it is part of.
         self._turn = start.new_empty(0)
 
     def add(self, slope: Tensor) -> None:
-        self._turn = _Add.apply(self._turn, self.layout.flat(slope), self, self.count)
+        self.values[self.count] = self.layout.flat(slope.detach())
+        self._turn = _Add.apply(self._turn, self.layout.flat(slope), self._gradient, self.count)
         self.count += 1
 
     def combine(self, weights: Tensor) -> Tensor:
         """start + Σ weights · slopes, flat; further weights than slopes so far are not read."""
-        result: Tensor = _Combine.apply(self._turn, self.start, weights, self, self.count)
+        result: Tensor = _Combine.apply(self._turn, self.start, weights, self._gradient, self.count)
         return result
 
-    def gradient(self) -> Tensor:
+
+class _Gradient:
+    """The gradient of a step's slopes in the backward pass under way."""
+
+    def __init__(self, slopes: Tensor) -> None:
+        self.slopes = slopes
+        self._rows: Tensor | None = None
+        self._pass = -1
+
+    def rows(self) -> Tensor:
         """Zero at the start of each backward pass."""
         number = torch._C._current_graph_task_id()
-        if self._gradient is None or self._pass != number:
-            self._gradient, self._pass = torch.zeros_like(self.values), number
-        return self._gradient
+        if self._rows is None or self._pass != number:
+            self._rows, self._pass = torch.zeros_like(self.slopes), number
+        return self._rows
+
+    def take(self, row: int) -> Tensor:
+        """The first slope's is the last that a backward pass takes."""
+        taken = self.rows()[row]
+        if row == 0:
+            self._rows = None
+        return taken
 
 
 class _Add(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, turn: Tensor, slope: Tensor, slopes: _Slopes, row: int) -> Tensor:
-        ctx.slopes, ctx.row = slopes, row
-        slopes.values[row] = slope
+    def forward(ctx: Any, turn: Tensor, slope: Tensor, gradient: _Gradient, row: int) -> Tensor:
+        ctx.gradient, ctx.row = gradient, row
         return turn.new_empty(0)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        return gradients[0], ctx.slopes.gradient()[ctx.row], None, None
+        return gradients[0], ctx.gradient.take(ctx.row), None, None
 
 
 class _Combine(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, turn: Tensor, start: Tensor, weights: Tensor, slopes: _Slopes, count: int
+        ctx: Any, turn: Tensor, start: Tensor, weights: Tensor, gradient: _Gradient, count: int
     ) -> Tensor:
-        ctx.slopes, ctx.count = slopes, count
+        ctx.gradient, ctx.count = gradient, count
         ctx.save_for_backward(weights)
-        return torch.addmv(start, slopes.values[:count].t(), weights)
+        return torch.addmv(start, gradient.slopes[:count].t(), weights)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        (weights,), (gradient,), slopes = ctx.saved_tensors, gradients, ctx.slopes
-        slopes.gradient()[: ctx.count].addr_(weights, gradient)
-        of_weights = slopes.values[: ctx.count] @ gradient if ctx.needs_input_grad[2] else None
+        (weights,), (gradient,), count = ctx.saved_tensors, gradients, ctx.count
+        ctx.gradient.rows()[:count].addr_(weights, gradient)
+        of_weights = ctx.gradient.slopes[:count] @ gradient if ctx.needs_input_grad[2] else None
         return gradient.new_zeros(0), gradient, of_weights, None, None
 
 

@@ -1,11 +1,13 @@
 """Solvers of graphs in continuous time: the project's own against torchdiffeq, adjoint, fixed steps."""
 
+import gc
+
 import pytest
 import torch
 from torchdiffeq import odeint
 
 from genutil.errors import NotFiniteError
-from models.graphs.dopri5 import solve
+from models.graphs.dopri5 import _Gradient, solve
 from models.graphs.ode import ADAPTIVE, FIXED, Solver
 
 
@@ -97,6 +99,18 @@ def test_several_backward_passes():
     for gradients in found:
         for mine, theirs in zip(gradients, expected, strict=True):
             assert torch.allclose(mine, theirs, rtol=1e-9, atol=1e-10)
+
+
+def test_all_is_free_after_the_backward_pass():
+    """Without waiting for Python's search for cycles, which comes late: a step's states are large."""
+    problem = Problem(torch.randn(3, 5, dtype=torch.float64), 3.0)
+    gc.collect()
+    gc.disable()
+    try:
+        problem.gradients(solve(problem, problem.start, 1e-3, 1e-3))
+        assert not [thing for thing in gc.get_objects() if isinstance(thing, _Gradient)]
+    finally:
+        gc.enable()
 
 
 def test_without_gradients_and_in_inference_mode():

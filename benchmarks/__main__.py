@@ -1,0 +1,88 @@
+"""All benchmarks, one after the other: `python -m benchmarks` writes benchmarks/RESULTS.md.
+
+    python -m benchmarks [--quick] [--output FILE]
+
+Each runs in a process of its own. Takes about six minutes on two cores; nothing else should run meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+STATIC = "apps/small_scale/static_dnw.yml"
+DISCRETE = "apps/small_scale/discrete_time_dnw.yml"
+CONTINUOUS = "apps/small_scale/continuous_time_dnw.yml"
+MOBILENET = "apps/medium_scale/mobilenetv1_dnw_x225.yml"
+BATCH_SIZES = {STATIC: 128, DISCRETE: 64, CONTINUOUS: 16, MOBILENET: 32}
+ROUNDS = {STATIC: 10, DISCRETE: 8, CONTINUOUS: 4, MOBILENET: 8}
+
+
+def commands(quick: bool) -> list[list[str]]:
+    """Modules with their arguments. `quick`: as little as shows that they run."""
+    if quick:
+        once, small = ["--rounds", "1"], ["--batch_size", "2"]
+        steps = [["train_step", app, *small, *once] for app in BATCH_SIZES]
+        peaks = [["memory", app, *small, "--steps", "1"] for app in BATCH_SIZES]
+        rest = [["data_loading", *once, "--images", "600"], ["fast_eval", *once, "--batch_sizes", "1"]]
+        return [["topk", *once], *steps, *peaks, *rest]
+    sizes = {app: ["--batch_size", str(size)] for app, size in BATCH_SIZES.items()}
+    steps = [["train_step", app, *size, "--rounds", str(ROUNDS[app])] for app, size in sizes.items()]
+    peaks = [["memory", app, *size] for app, size in sizes.items()]
+    return [["topk"], *steps, *peaks, ["data_loading"], ["fast_eval"]]
+
+
+def measure_one(command: list[str]) -> dict[str, Any]:
+    """The report that a benchmark writes.
+
+    Raises:
+        subprocess.CalledProcessError: it failed; what it said is on the screen.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "report.json"
+        module, *arguments = command
+        subprocess.run(
+            [sys.executable, "-m", f"benchmarks.{module}", *arguments, "--json", str(path)], check=True
+        )
+        report: dict[str, Any] = json.loads(path.read_text())
+        return report
+
+
+def as_page(reports: list[tuple[list[str], dict[str, Any]]], minutes: float) -> str:
+    """The reports as one page of Markdown."""
+    machine = reports[0][1]["machine"]
+    lines = ["# Benchmarks", "", "Written by `make bench`.", ""]
+    lines += [f"- {name}: {value}" for name, value in machine.items()]
+    lines.append(f"- all of it took {minutes:.1f} minutes")
+    for command, report in reports:
+        lines += [
+            "",
+            f"## {report['title']}",
+            "",
+            f"`python -m benchmarks.{' '.join(command)}`",
+            "",
+            report["body"],
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="as little as shows that all of them run")
+    parser.add_argument("--output", type=Path, default=Path(__file__).with_name("RESULTS.md"))
+    options = parser.parse_args()
+    started = time.monotonic()
+    reports = [(command, measure_one(command)) for command in commands(options.quick)]
+    page = as_page(reports, (time.monotonic() - started) / 60)
+    options.output.write_text(page)
+    print(f"\nwritten: {options.output}")
+
+
+if __name__ == "__main__":
+    main()
