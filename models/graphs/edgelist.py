@@ -36,14 +36,9 @@ class EdgeMatrix:
         values = self._values[torch.from_numpy(order)]
         return EdgeMatrix(self._columns[order], self._rows[order], values, self.shape[::-1])
 
-    def times(self, sources: Tensor) -> Tensor:
-        """The product with (sources, pixels), which gives (targets, pixels)."""
-        result = sources.new_empty(self.shape[0], sources.shape[1])
-        return torch.addmm(result, self._matrix(), sources, beta=0, out=result)
-
-    def add_product(self, to: Tensor, sources: Tensor) -> None:
-        """Add the product to (targets, pixels) in place."""
-        torch.addmm(to, self._matrix(), sources, out=to)
+    def product(self, sources: Tensor, result: Tensor, add: bool = False) -> Tensor:
+        """The product with (sources, pixels), written to `result`, (targets, pixels), or added to it."""
+        return torch.addmm(result, self._matrix(), sources, beta=int(add), out=result)
 
     def _matrix(self) -> Tensor:
         if self._compressed is None:

@@ -71,32 +71,56 @@ class _Store(ABC):
     """Images, height, width."""
 
     def __init__(self) -> None:
-        self._gradient: Tensor | None = None
         self._pass = -1
+        self._gradient: Tensor
+        self._filled = 0, 0
 
     def make_room(self, maps: Tensor, num_sources: int) -> None:
         images, _, height, width = maps.shape
         self.pixels = images, height, width
         self.values = maps.new_empty(self._shape(images * height * width, num_sources))
 
-    def gradient(self) -> Tensor:
-        """Zero at the start of each backward pass."""
+    def open(self, place: slice) -> tuple[Tensor, bool]:
+        """(the gradient of a place, whether it holds a sum to add to; if not, it must be written whole).
+
+        Filling all of it with zeros first would be one more pass over the memory.
+        """
         number = torch._C._current_graph_task_id()
-        if self._gradient is None or self._pass != number:
-            self._gradient, self._pass = torch.zeros_like(self.values), number
-        return self._gradient
+        if self._pass != number:
+            self._pass, self._gradient = number, torch.empty_like(self.values)
+            self._filled = place.start, place.start
+        first, last = self._filled
+        holds_sum = place.start < last and first < place.stop
+        if holds_sum:
+            unfilled = (place.start, first), (last, place.stop)
+        else:
+            unfilled = (place.stop, first), (last, place.start)
+        for start, stop in unfilled:
+            if start < stop:
+                self.part(self._gradient, slice(start, stop)).zero_()
+        self._filled = min(first, place.start), max(last, place.stop)
+        return self.part(self._gradient, place), holds_sum
 
     @abstractmethod
     def _shape(self, num_pixels: int, num_sources: int) -> tuple[int, int]:
         """Of the matrix."""
 
     @abstractmethod
+    def part(self, matrix: Tensor, place: slice) -> Tensor:
+        """The nodes of a place, in the order of the matrix."""
+
+    def sent_gradient(self, place: slice) -> Tensor:
+        """The gradient of the maps of a place, (pixels, nodes)."""
+        gradient, holds_sum = self.open(place)
+        return self._by_pixel(gradient if holds_sum else gradient.zero_())
+
+    @abstractmethod
     def write(self, sent: Tensor, place: slice) -> None:
         """Take over the maps of the nodes of a place, (pixels, nodes)."""
 
     @abstractmethod
-    def sent_gradient(self, place: slice) -> Tensor:
-        """The gradient of these maps, (pixels, nodes)."""
+    def _by_pixel(self, part: Tensor) -> Tensor:
+        """(pixels, nodes), contiguous."""
 
     @abstractmethod
     def product(self, weight: Tensor, edges: EdgeMatrix | None, place: slice) -> Tensor:
@@ -113,17 +137,21 @@ class _ByPixel(_Store):
     def _shape(self, num_pixels: int, num_sources: int) -> tuple[int, int]:
         return num_pixels, num_sources
 
+    def part(self, matrix: Tensor, place: slice) -> Tensor:
+        return matrix[:, place]
+
     def write(self, sent: Tensor, place: slice) -> None:
         self.values[:, place] = sent
 
-    def sent_gradient(self, place: slice) -> Tensor:
-        return self.gradient()[:, place].contiguous()
+    def _by_pixel(self, part: Tensor) -> Tensor:
+        return part.contiguous()
 
     def product(self, weight: Tensor, edges: EdgeMatrix | None, place: slice) -> Tensor:
         return self.values[:, place] @ weight.t()
 
     def back(self, gradient: Tensor, weight: Tensor, edges: EdgeMatrix | None, place: slice) -> Tensor:
-        self.gradient()[:, place].addmm_(gradient, weight)
+        total, holds_sum = self.open(place)
+        torch.addmm(total, gradient, weight, beta=int(holds_sum), out=total)
         return gradient.t() @ self.values[:, place]
 
 
@@ -133,20 +161,25 @@ class _ByNode(_Store):
     def _shape(self, num_pixels: int, num_sources: int) -> tuple[int, int]:
         return num_sources, num_pixels
 
+    def part(self, matrix: Tensor, place: slice) -> Tensor:
+        return matrix[place]
+
     def write(self, sent: Tensor, place: slice) -> None:
         self.values[place].copy_(sent.t())  # several times faster than from the transposed side
 
-    def sent_gradient(self, place: slice) -> Tensor:
-        return self.gradient()[place].t().contiguous()
+    def _by_pixel(self, part: Tensor) -> Tensor:
+        return part.t().contiguous()
 
     def product(self, weight: Tensor, edges: EdgeMatrix | None, place: slice) -> Tensor:
         assert edges is not None
-        return edges.times(self.values[place]).t().contiguous()
+        received = self.values.new_empty(edges.shape[0], self.values.shape[1])
+        return edges.product(self.values[place], received).t().contiguous()
 
     def back(self, gradient: Tensor, weight: Tensor, edges: EdgeMatrix | None, place: slice) -> Tensor:
         assert edges is not None
         by_node = gradient.t().contiguous()
-        edges.transposed().add_product(self.gradient()[place], by_node)
+        total, holds_sum = self.open(place)
+        edges.transposed().product(by_node, total, holds_sum)
         return by_node @ self.values[place].t()
 
 
