@@ -16,7 +16,9 @@ from models.graphs.edgelist import EdgeList, EdgeMatrix, Piece
 from models.graphs.topk import Selection, as_mask, chosen, straight_through
 
 _SPARSE_BELOW = 0.045
-"""Density below which products with compressed rows pay for bringing the maps into their order."""
+"""Density below which products edge by edge pay for bringing the maps into the order they need,"""
+_SPARSE_FROM = 512
+"""given at least so many sources: the order costs the same for few sources as for many."""
 
 
 class Block(NamedTuple):
@@ -78,6 +80,6 @@ def read_blocks(
 
 def _multiplies_edges(weight: Tensor, num_edges: int) -> bool:
     """Whether the products of single edges are there and faster than those of whole matrices."""
-    few = num_edges < _SPARSE_BELOW * weight.numel()
+    few = num_edges < _SPARSE_BELOW * weight.numel() and weight.shape[1] >= _SPARSE_FROM
     has_products = weight.dtype in (torch.float32, torch.float64) and torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
     return few and has_products and not torch.is_autocast_enabled("cpu")

@@ -51,6 +51,7 @@ class ByPixel(Exchange):
 @pytest.fixture(params=[ByPixel, ByEdges])
 def exchange(request, monkeypatch):
     monkeypatch.setattr("models.graphs.blocks._SPARSE_BELOW", 2)
+    monkeypatch.setattr("models.graphs.blocks._SPARSE_FROM", 0)
     return request.param
 
 

@@ -47,7 +47,8 @@ def assert_full_gradient(weight, blocks):
     assert torch.equal(found, expected)
 
 
-def test_few_edges_come_as_edges():
+def test_few_edges_come_as_edges(monkeypatch):
+    monkeypatch.setattr("models.graphs.blocks._SPARSE_FROM", 0)
     weight = torch.randn(6, 7, 1, 1, dtype=torch.float64, requires_grad=True)
     place = torch.tensor([2 * 7 + 1])  # row 2, column 1: in the first piece
     blocks = read_blocks(weight, PIECES, place)
@@ -125,8 +126,11 @@ def train(network, steps, images, labels):
         ("medium_scale/mobilenetv1_dnw_x225.yml", {"image_size": 32, "small": True, "graph": "complete"}),
     ],
 )
-def test_thirty_steps_give_the_weights_of_the_plain_definition(app, keys, monkeypatch):
+@pytest.mark.parametrize("by_edges", [False, True])
+def test_thirty_steps_give_the_weights_of_the_plain_definition(app, keys, by_edges, monkeypatch):
     torch.manual_seed(0)
+    monkeypatch.setattr("models.graphs.blocks._SPARSE_FROM", 0 if by_edges else 10_000)
+    monkeypatch.setattr("models.graphs.blocks._SPARSE_BELOW", 0.2)
     if "mobilenet" in app:
         stages = ((8, 12, 1, 1), (12, 16, 2, 2), (16, 16, 2, 4))
         monkeypatch.setattr("models.graphs.mobilenetv1like.STAGES", stages)
