@@ -39,9 +39,10 @@ class FashionMNIST:
         image_size: must be 32.
         seed: of order, crops and flips.
         device: where the images live (about 0.1 GB).
+        num_images: train on the first so many images only.
 
     Raises:
-        DataError: the files are damaged, or absent and not to be downloaded.
+        DataError: the files are damaged, or absent and not to be downloaded, or an argument is out of range.
     """
 
     name = "Fashion-MNIST"
@@ -55,9 +56,12 @@ class FashionMNIST:
         image_size: int = 32,
         seed: int = 0,
         device: torch.device | str = "cpu",
+        num_images: int = 60_000,
     ) -> None:
         if image_size != 32:
             raise DataError(f"image_size: Fashion-MNIST images are padded to 32 pixels, not {image_size}")
+        if not 1 <= num_images <= 60_000:
+            raise DataError(f"num_images: Fashion-MNIST has 1 to 60,000 images to train on, not {num_images}")
         folder = _find_or_download(Path(data_dir).expanduser())
         read = {what: read_idx(_file(folder, name), shape) for what, (name, shape) in FILES.items()}
         for part in ("train", "test"):
@@ -65,7 +69,7 @@ class FashionMNIST:
             read[f"{part} labels"] = read[f"{part} labels"].long()
         mean, std = [MEAN] * 3, [STD] * 3
         self.train = ImageBatches(
-            read["train images"], read["train labels"], batch_size, mean, std,
+            read["train images"][:num_images], read["train labels"][:num_images], batch_size, mean, std,
             shuffle=True, crop_padding=4, flip=True, seed=seed, device=device,
         )  # fmt: skip
         self.val = ImageBatches(

@@ -99,6 +99,12 @@ def test_fashion_mnist_is_found_and_read(fashion, tmp_path, folder, packed):
     assert torch.equal(images[:, 0], images[:, 1])
     assert data.train.num_images == 20
     assert data.train.flip
+    few = FashionMNIST(tmp_path, batch_size=4, num_images=7)
+    assert few.train.labels.tolist() == arrays["train-labels-idx1-ubyte"][:7].tolist()
+    assert (few.train.num_images, few.val.num_images) == (7, data.val.num_images)
+    for number in (0, 60_001):
+        with pytest.raises(DataError, match=f"num_images: .* not {number}"):
+            FashionMNIST(tmp_path, batch_size=4, num_images=number)
 
 
 def test_fashion_mnist_offline_says_what_to_do(fashion, tmp_path):

@@ -1,0 +1,83 @@
+"""Learning curves of this framework and of the plain definition: the same images, the same first weights.
+
+    python -m benchmarks.learning_curves [--app APP] [--images N] [--epochs N] [--data_dir D] [--seeds 0 1]
+        [--threads N] [--json FILE]
+
+Rounding differs, and a wiring in training is chaotic: two runs part after some steps and agree as two runs of
+different seeds do, not to the bit. So each is shown with several seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+
+import torch
+from torch import nn
+
+from benchmarks.baseline import Baseline
+from benchmarks.report import Report, run
+from benchmarks.steps import CPU
+from data.fashion_mnist import FashionMNIST
+from genutil.config import Config, load_config
+from models import build_model
+from trainers.callbacks import Callback
+from trainers.optimizers import sgd
+from trainers.schedules import cosine
+from trainers.trainer import Trainer
+
+
+class Curve(Callback):
+    """Notes the metrics of each epoch."""
+
+    def __init__(self) -> None:
+        self.points: dict[str, list[dict[str, float]]] = {"train": [], "val": []}
+
+    def on_metrics(self, trainer: Trainer, phase: str, metrics: dict[str, float]) -> None:
+        self.points[phase].append(metrics)
+
+
+def train(network: nn.Module, config: Config, images: int, epochs: int) -> Curve:
+    """Train on the first `images` of Fashion-MNIST, test on its 10,000 test images after each epoch."""
+    data = FashionMNIST(
+        config.data_dir, config.batch_size, config.test_batch_size, seed=config.seed, num_images=images
+    )
+    optimizer = sgd(network.parameters(), config.lr, config.momentum, config.weight_decay, config.nestorov)
+    schedule, curve = cosine(config.lr, len(data.train), epochs), Curve()
+    Trainer(network, optimizer, schedule, data.train, data.val, epochs, [1], CPU, 10**9, [curve]).fit()
+    return curve
+
+
+def measure_curves(options: argparse.Namespace) -> Report:
+    report = Report(
+        f"Learning curves of {options.app} on the first {options.images:,} images of Fashion-MNIST",
+        ("seed", "epoch", *(f"{path}: {what}" for path in PATHS for what in ("train loss", "test top-1"))),
+    )
+    for seed in options.seeds:
+        keys = {"seed": seed, "data_dir": options.data_dir} if options.data_dir else {"seed": seed}
+        config = load_config(options.app, keys)
+        torch.manual_seed(seed)
+        network = build_model(config)
+        plain = Baseline(copy.deepcopy(network))
+        curves = [train(path, config, options.images, options.epochs).points for path in (plain, network)]
+        for epoch in range(options.epochs):
+            numbers = [
+                (curve["train"][epoch]["CELoss"], curve["val"][epoch]["top1_accuracy"]) for curve in curves
+            ]
+            cells = [cell for loss, top in numbers for cell in (f"{loss:.4f}", f"{top:.2f} %")]
+            plain_numbers, own_numbers = numbers
+            words = (str(seed), str(epoch + 1), *cells)
+            report.add(words, seed=seed, epoch=epoch + 1, plain=plain_numbers, here=own_numbers)
+    return report
+
+
+PATHS = ("plain definition", "here")
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--app", default="apps/quickstart/fashion_mnist_dnw.yml")
+    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--data_dir", help="of the images; as of the experiment by default")
+    run(measure_curves, parser)
