@@ -20,7 +20,7 @@ from genutil.errors import ConfigError
 from genutil.reporting import RunFolder
 from genutil.seeding import seed_everything
 from models import build_model
-from models.compiling import compile_network
+from models.compiling import compile_network, failures_explained
 from models.fast_eval import compact
 from models.graphs.complexity import wired_layers
 from models.profiling import Profile, as_table, profile
@@ -48,7 +48,7 @@ def run(config: Config) -> dict[str, Any]:
         UserError: something that the user can mend.
         Interrupted: a signal ended the training; its state is saved.
     """
-    with algorithms(config.deterministic):
+    with algorithms(config.deterministic), failures_explained():
         return _run(config)
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
 
 from genutil.errors import ConfigError
 
+_ORIGINS = ("torch._dynamo", "torch._inductor", "torch._functorch")
 _COMPILERS = ("g++", "clang++", "gcc", "clang", "cl")
 
 
@@ -41,3 +43,22 @@ def compile_network(network: nn.Module, device: torch.device, backend: str = "in
     parts: Callable[[], list[nn.Module]] = getattr(network, "parts_to_compile", lambda: [network])
     for part in parts():
         part.compile(fullgraph=True, backend=backend)
+
+
+@contextlib.contextmanager
+def failures_explained() -> Iterator[None]:
+    """Within it, what torch.compile cannot do is an error that names the mend.
+
+    Raises:
+        ConfigError: the network, of one's own most likely, cannot be compiled in one piece.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith(_ORIGINS):
+            raise
+        reason = str(error).strip().partition("\n")[0]
+        raise ConfigError(
+            f"compile: the network cannot be compiled in one piece ({reason}); leave --compile out, or give "
+            "the network a method parts_to_compile() that returns the modules that can"
+        ) from error

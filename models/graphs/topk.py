@@ -110,7 +110,8 @@ class Selector:
         return torch.from_numpy(found.places)
 
     def _guess(self) -> float | None:
-        return None if self._last is None else self._last * (1 - self._margin)
+        last = self._last
+        return None if last is None else last * (1 - self._margin)
 
 
 _NARROWEST, _WIDEST = 2.0**-10, 2.0**-5

@@ -6,7 +6,7 @@ import torch
 from genutil.config import load_config
 from genutil.errors import ConfigError
 from models import build_model
-from models.compiling import compile_network
+from models.compiling import compile_network, failures_explained
 from tests.conftest import ROOT
 
 APPS = sorted(str(path.relative_to(ROOT / "apps")) for path in (ROOT / "apps").glob("*_scale/*.yml"))
@@ -69,3 +69,36 @@ def test_a_missing_compiler_is_told_before_training(monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(ConfigError, match=r"compile: needs a C\+\+ compiler on the CPU"):
         compile_network(network_of("small_scale/static_dnw.yml"), CPU)
+
+
+class Branching(torch.nn.Module):
+    """Decides by the values of its maps, which ends a compiled piece."""
+
+    def forward(self, maps):
+        return maps + 1 if maps.sum().item() > 0 else maps
+
+
+class Divided(Branching):
+    def __init__(self):
+        super().__init__()
+        self.first = torch.nn.Linear(2, 2)
+
+    def forward(self, maps):
+        return super().forward(self.first(maps))
+
+    def parts_to_compile(self):
+        return [self.first]
+
+
+def test_a_network_that_is_no_one_piece_is_told():
+    network = Branching()
+    compile_network(network, CPU, backend="aot_eager")
+    refusal = pytest.raises(ConfigError, match="compile: the network cannot be compiled in one piece")
+    with refusal, failures_explained():
+        network(torch.ones(2))
+    parts = Divided()
+    compile_network(parts, CPU, backend="aot_eager")
+    with failures_explained():
+        assert parts(torch.ones(2)).shape == (2,)
+    with pytest.raises(KeyError), failures_explained():
+        raise KeyError
