@@ -18,7 +18,11 @@ from genutil.config import Config, to_yaml
 from genutil.errors import UserError
 
 _PACKAGES = ("torch", "torchvision", "numpy", "torchdiffeq")
+_COUNTS = (
+    "images", "edges", "effective_edges", "live_nodes", "params", "macs", "corrupt_images", "ode_evaluations",
+)  # fmt: skip
 _SPELT = {
+    "ode_evaluations": "ODE evaluations",
     "effective_edges": "effective edges",
     "live_nodes": "live nodes",
     "params": "parameters",
@@ -105,8 +109,7 @@ def summary(results: dict[str, Any]) -> str:
     """The final numbers as a small table for the screen."""
     rows = [(key, f"{value:.2f} %") for key, value in results.items() if key.endswith("_accuracy")]
     rows.append(("loss", f"{results['CELoss']:.4f}"))
-    counts = ("images", "edges", "effective_edges", "live_nodes", "params", "macs", "corrupt_images")
-    rows += [(_SPELT.get(key, key), f"{results[key]:,}") for key in counts if key in results]
+    rows += [(_SPELT.get(key, key), f"{results[key]:,}") for key in _COUNTS if key in results]
     if "latency_ms" in results:
         rows.append(("latency", f"{results['latency_ms']:.3f} ms per image ({results['engine']})"))
     rows += [("time", f"{results['wall_time']:.1f} s"), ("files", results["folder"])]

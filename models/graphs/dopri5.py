@@ -52,6 +52,7 @@ _MIDDLE = (
 _END = (*_STAGES[-1], 0.0)
 _NUM_SLOPES = len(_ERROR)
 _ORDER = 5
+_NO_SOLUTION = "a state of the graph became NaN or infinite while its equation was solved"
 _SAFETY, _MOST_GROWTH, _MOST_SHRINKAGE = 0.9, 10.0, 0.2
 
 
@@ -64,7 +65,7 @@ def solve(change: Change, start: Tensor, rtol: float, atol: float) -> Tensor:
         rtol, atol: the root mean square of error / (atol + rtol · state) may be 1 in each step.
 
     Raises:
-        NotFiniteError: states or slopes became NaN or infinite.
+        NotFiniteError: states or slopes became NaN or infinite, or are about to: no step is small enough.
     """
     layout = _Layout(start)
     states, slope = layout.flat(start), change(start)
@@ -72,6 +73,8 @@ def solve(change: Change, start: Tensor, rtol: float, atol: float) -> Tensor:
     time = torch.zeros((), dtype=torch.float64, device=start.device)
     memory = states.new_empty(_NUM_SLOPES, states.numel())
     while True:
+        if not (size.isfinite() and time + size > time):
+            raise NotFiniteError(_NO_SOLUTION)
         width = size.to(start.dtype)
         if width.requires_grad:  # the first step's slopes are read once more by the gradient of its size
             slopes = _Slopes(layout, states, torch.empty_like(memory))
@@ -83,8 +86,8 @@ def solve(change: Change, start: Tensor, rtol: float, atol: float) -> Tensor:
             slope_there = change(layout.maps(reached))
             slopes.add(slope_there)
         ratio = _error_ratio(slopes, width.detach(), states.detach(), reached.detach(), rtol, atol)
-        if not bool(size.isfinite()) or bool(ratio.isnan()):
-            raise NotFiniteError("a state of the graph became NaN or infinite while its equation was solved")
+        if ratio.isnan():
+            raise NotFiniteError(_NO_SOLUTION)
         if ratio <= 1:
             if time + size >= 1:
                 return layout.maps(slopes.combine(_interpolation((1 - time) / size, width, start)))

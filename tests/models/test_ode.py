@@ -130,6 +130,13 @@ def test_states_that_are_not_finite_are_refused(value):
         solve(lambda states: torch.exp(1e3 * states * states), start, 1e-3, 1e-3)
 
 
+def test_states_that_run_off_to_infinity_are_refused():
+    """dZ/dt = 100 Z² has no solution beyond t = 0.01: the steps become ever smaller there."""
+    start = torch.ones(3, dtype=torch.float64)
+    with pytest.raises(NotFiniteError, match="a state of the graph became NaN or infinite"):
+        solve(lambda states: 100 * states * states, start, 1e-3, 1e-3)
+
+
 @pytest.mark.parametrize("name", [*ADAPTIVE, *FIXED])
 def test_every_solver_solves(name):
     torch.manual_seed(0)

@@ -1,6 +1,7 @@
 """The loop as a user meets it: runs of the command on tiny data, resumed, stopped, killed, diverged."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -103,6 +104,17 @@ def test_two_epochs_are_one_and_one_resumed(write_app, tmp_path, changes):
     whole, parts = (read_checkpoint(checkpoints / name / "last.pt") for name in ("whole", "parts"))
     for key in ("model", "optimizer", "last_epoch", "best_val", "iter", "scheduler", "scaler", "rng"):
         assert same(whole[key], parts[key]), key
+
+
+def test_evaluations_of_an_equation_are_reported(write_app, tmp_path, capsys):
+    model = "models.graphs.neuralgraph:ContinuousTimeNeuralGraph"
+    path = write_app(model=model, setting="continuous", ode_solver="rk4", ode_steps=3, num_epochs=1)
+    assert run(path) == 0
+    assert re.search(r"^  ODE evaluations +12$", capsys.readouterr().out, re.MULTILINE)
+    train, _ = lines(tmp_path)
+    assert train["ode_evaluations"] == 12
+    (results,) = (tmp_path / "runs").glob("*/results.json")
+    assert json.loads(results.read_text())["ode_evaluations"] == 12
 
 
 def start(path, *argv):
