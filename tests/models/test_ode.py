@@ -108,7 +108,7 @@ def test_all_is_free_after_the_backward_pass():
     gc.disable()
     try:
         problem.gradients(solve(problem, problem.start, 1e-3, 1e-3))
-        assert not [thing for thing in gc.get_objects() if isinstance(thing, _Gradient)]
+        assert not [thing for thing in gc.get_objects() if type(thing) is _Gradient]
     finally:
         gc.enable()
 
