@@ -38,8 +38,11 @@ def outcome(network, images):
 
 
 def assert_same(found, expected, tolerance):
+    """Within a part of each tensor's largest entry; some gradients are zero but for rounding."""
+    largest = max(plain.abs().max() for plain in expected)
     for mine, plain in zip(found, expected, strict=True):
-        assert (mine - plain).abs().max() <= tolerance * plain.abs().max() + 1e-12
+        scale = max(plain.abs().max(), 1e-3 * largest)
+        assert (mine - plain).abs().max() <= tolerance * scale
 
 
 @pytest.mark.parametrize("app", APPS)
