@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -43,7 +44,7 @@ class EdgeSpace:
     readable: Tensor | None = None
 
 
-class EdgeRule(nn.Module):
+class EdgeRule(nn.Module, ABC):
     """Weights of all potential edges, (targets, sources, 1, 1), initialised like a 1×1 convolution's."""
 
     settled_by_weights: ClassVar[tuple[str, ...]] = ()
@@ -55,9 +56,9 @@ class EdgeRule(nn.Module):
         self.weight = nn.Parameter(torch.empty(space.num_targets, space.num_sources, 1, 1))
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
 
+    @abstractmethod
     def forward(self) -> Tensor:
         """Weights of the edges in use and zero elsewhere, (targets, sources, 1, 1)."""
-        raise NotImplementedError(f"{type(self).__name__} must define forward()")
 
     def blocks(self, pieces: Sequence[Piece]) -> tuple[Block, ...]:
         """Parts of what `forward` gives, as a static graph reads them: see read_blocks."""
@@ -272,6 +273,6 @@ def find_rule(graph: str) -> type[EdgeRule]:
     rule = EDGE_RULES[graph] if graph in EDGE_RULES else locate(graph, "graph")
     if not (inspect.isclass(rule) and issubclass(rule, EdgeRule)):
         raise ValueError(f"graph: {graph} is no subclass of models.graphs.edges.EdgeRule")
-    if rule.forward is EdgeRule.forward:
+    if inspect.isabstract(rule):
         raise ValueError(f"graph: {graph} must define forward(), which gives the weights in use")
     return rule
