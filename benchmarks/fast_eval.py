@@ -4,7 +4,7 @@
         [--sigma 0.1] [--json FILE]
 
 The weights are those of DNW ×0.225 at initialisation, with the columns of each source scaled log-normally
-(--sigma), so that neurons die as in trained wirings. The plain network selects in each forward pass.
+(--sigma), so that neurons die as in trained wirings. The plain network keeps its selection between batches.
 """
 
 from __future__ import annotations

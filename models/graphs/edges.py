@@ -20,7 +20,16 @@ from torch import Tensor, nn
 from genutil.components import locate
 from models.graphs.blocks import Block, read_blocks
 from models.graphs.edgelist import Piece
-from models.graphs.topk import Selection, Selector, num_kept, straight_through, top_mask, top_mask_by_row
+from models.graphs.selection import SelectionCache
+from models.graphs.topk import (
+    Selection,
+    Selector,
+    as_mask,
+    num_kept,
+    straight_through,
+    top_mask,
+    top_mask_by_row,
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,13 @@ class EdgeRule(nn.Module, ABC):
         self.space = space
         self.weight = nn.Parameter(torch.empty(space.num_targets, space.num_sources, 1, 1))
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        self._evaluated = SelectionCache()
+
+    def choose(self, select: Callable[[], Selection], *deciding: Tensor) -> Selection:
+        """`select()`; in evaluation what it gave last time, if the tensors that decide it are the same."""
+        if self.training or torch.compiler.is_compiling():
+            return select()
+        return self._evaluated.of(select, *deciding)
 
     @abstractmethod
     def forward(self) -> Tensor:
@@ -111,12 +127,7 @@ class TopEdges(EdgeRule):
         self._selector = Selector(self.num_edges)
 
     def in_use(self) -> Tensor:
-        if self.readable is None:
-            return self._selector.mask(self.weight)
-        weight = self.weight.detach().flatten()
-        mask = torch.zeros_like(self.readable)
-        mask[self.readable] = self._selector.mask(weight[self.readable])
-        return mask.view(self.weight.shape)
+        return as_mask(self._selection(), self.weight.shape)
 
     def forward(self) -> Tensor:
         return straight_through(self.weight, self._selection())
@@ -125,7 +136,14 @@ class TopEdges(EdgeRule):
         return read_blocks(self.weight, pieces, self._selection())
 
     def _selection(self) -> Selection:
-        return self.in_use() if self.readable is not None else self._selector.select(self.weight)
+        return self.choose(self._select, self.weight)
+
+    def _select(self) -> Selection:
+        if self.readable is None:
+            return self._selector.select(self.weight)
+        mask = torch.zeros_like(self.readable)
+        mask[self.readable] = self._selector.mask(self.weight.detach().flatten()[self.readable])
+        return mask.view(self.weight.shape)
 
 
 class RandomEdges(EdgeRule):
@@ -178,7 +196,7 @@ class TopEdgesWithoutUpdate(_MaskedEdges):
         self._selector = Selector(self.num_edges)
 
     def in_use(self) -> Tensor:
-        return self._selector.mask(self.weight * self.mask)
+        return self.choose(lambda: self._selector.mask(self.weight * self.mask), self.weight, self.mask)
 
     def forward(self) -> Tensor:
         return self.weight * (self.mask * self.in_use())
@@ -230,7 +248,7 @@ class TargetedDropout(EdgeRule):
 
     def in_use(self) -> Tensor:
         """The edges that are never dropped: those in use in evaluation."""
-        return self._selector.mask(self.weight)
+        return self.choose(lambda: self._selector.mask(self.weight), self.weight)
 
     def forward(self) -> Tensor:
         kept = self.in_use()
@@ -244,7 +262,7 @@ class TargetedDropoutByRow(TargetedDropout):
 
     def in_use(self) -> Tensor:
         count = num_kept(self.weight[0].numel(), self.prune_rate)
-        return top_mask_by_row(self.weight, count)
+        return self.choose(lambda: top_mask_by_row(self.weight, count), self.weight)
 
 
 EDGE_RULES: dict[str, type[EdgeRule]] = {

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from genutil.schema import KNOWN_GRAPHS
+from models.graphs import selection
 from models.graphs.edges import (
     EDGE_RULES,
     AllEdges,
@@ -20,7 +21,7 @@ from models.graphs.edges import (
     TopEdgesWithoutUpdate,
     find_rule,
 )
-from models.graphs.topk import top_mask
+from models.graphs.topk import Selector, top_mask
 
 
 def space(readable=None, acyclic=True):
@@ -112,9 +113,26 @@ CHANGES = {
 }
 
 
+@pytest.mark.parametrize("rule", [TopEdges, TopEdgesWithoutUpdate, TargetedDropout])
+def test_selected_once_for_a_whole_evaluation(rule, monkeypatch):
+    calls = []
+    real = Selector.select
+    monkeypatch.setattr(Selector, "select", lambda *a: calls.append(1) or real(*a))
+    keys = {"rho": 0.5} if rule is TargetedDropout else {}
+    rule = rule(space(), prune_rate=0.75, **keys)
+    for _ in range(3):
+        rule()
+    assert len(calls) == 3  # in training the weights change all the time
+    rule.eval()
+    for _ in range(3):
+        rule()
+    assert len(calls) == 4
+
+
+@pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_selected_anew_after_any_other_change(change):
-    rule = TopEdges(space(), prune_rate=0.75)
+def test_selected_anew_after_any_other_change(change, training):
+    rule = TopEdges(space(), prune_rate=0.75).train(training)
     rule()
     change(rule, torch.randn(12, 10, 1, 1))
     assert torch.equal(rule() != 0, selected_anew(rule))
@@ -124,7 +142,9 @@ def test_the_selection_is_not_saved():
     rule = TopEdges(space(), prune_rate=0.75)
     rule()
     assert set(rule.state_dict()) == {"weight"}
+    rule.eval()()
     twin = copy.deepcopy(rule)
+    assert twin._evaluated._mask is None
     twin.weight.data.neg_().add_(0.1)
     assert torch.equal(twin() != 0, selected_anew(twin))
     buffer = io.BytesIO()
@@ -133,10 +153,20 @@ def test_the_selection_is_not_saved():
     assert torch.equal(torch.load(buffer, weights_only=False)(), rule())
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("sources", [1, 2, 3, 8])
+def test_sums_see_every_type_and_width(dtype, sources):
+    weight = torch.randn(4, sources, 1, 1).to(dtype)
+    before = selection._sums(weight)
+    weight[2, 0] += 1
+    assert not any(map(torch.equal, before, selection._sums(weight)))
+
+
 @pytest.mark.parametrize("rule", [TopEdges, TopEdgesWithoutUpdate])
 @pytest.mark.parametrize("dimension", [0, 1])
 def test_selected_anew_after_a_permutation(rule, dimension):
-    rule = rule(space(), prune_rate=0.75)
+    """Sums over one dimension alone would not see it."""
+    rule = rule(space(), prune_rate=0.75).eval()
     rule()
     rule.weight.data.copy_(rule.weight.data.flip(dimension))
     assert torch.equal(rule() != 0, selected_anew(rule))
@@ -144,7 +174,7 @@ def test_selected_anew_after_a_permutation(rule, dimension):
 
 def test_selection_in_inference_mode():
     with torch.inference_mode():
-        rule = TopEdges(space(), prune_rate=0.75)
+        rule = TopEdges(space(), prune_rate=0.75).eval()
         assert int((rule() != 0).sum()) == 30
         rule.weight.mul_(-1).add_(0.05)
         assert torch.equal(rule() != 0, selected_anew(rule))

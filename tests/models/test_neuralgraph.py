@@ -117,6 +117,14 @@ def test_one_selection_a_forward_pass(model, monkeypatch):
     images = torch.randn(2, 3, 16, 16)
     network(images).sum().backward()
     assert len(calls) == 1
+    torch.optim.SGD(network.parameters(), lr=0.1).step()
+    network(images)
+    assert len(calls) == 2
+    network.eval()
+    with torch.no_grad():
+        for _ in range(5):
+            network(images)
+    assert len(calls) == 3  # one for a whole evaluation
     if model is ContinuousTimeNeuralGraph:
         assert network.odesolve.num_evaluations > 5
 
