@@ -29,7 +29,7 @@ def commands(quick: bool) -> list[list[str]]:
     if quick:
         once, small = ["--rounds", "1"], ["--batch_size", "2"]
         steps = [["train_step", app, *small, *once] for app in BATCH_SIZES]
-        peaks = [["memory", app, *small, "--steps", "1"] for app in BATCH_SIZES]
+        peaks = [["memory", app, *small, *once, "--steps", "1"] for app in BATCH_SIZES]
         rest = [["data_loading", *once, "--images", "600"], ["fast_eval", *once, "--batch_sizes", "1"]]
         return [["topk", *once], *steps, *peaks, *rest]
     sizes = {app: ["--batch_size", str(size)] for app, size in BATCH_SIZES.items()}

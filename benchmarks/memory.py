@@ -1,6 +1,7 @@
 """Peak memory of a training step: the plain definition, this framework, and this framework with all edges.
 
-    python -m benchmarks.memory APP [--batch_size N] [--steps N] [--threads N] [--json FILE]
+    python -m benchmarks.memory APP [--batch_size N] [--rounds N] [--steps N]
+        [--threads N] [--json FILE]
 
 Each is measured in a process of its own: the largest resident memory while it makes a few steps, less what
 was resident before the first one, so that weights and images are not counted, but gradients and momenta are.
@@ -12,6 +13,7 @@ import argparse
 import multiprocessing
 import os
 import resource
+import statistics
 import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -26,13 +28,19 @@ def measure_memory(options: argparse.Namespace) -> Report:
     report = Report(
         f"Peak memory of a training step of {options.app}, batch {options.batch_size}",
         ("edges", "memory", "this / plain"),
-        notes=[f"steps: {options.steps}"],
+        notes=[f"rounds: {options.rounds}, medians (low to high), steps of a round: {options.steps}"],
     )
-    plain = None
-    for name in make_candidates(options.app, options.batch_size):
-        peak = _in_a_process(options, name)
-        plain = plain or peak
-        report.add((name, f"{peak / 2**20:.0f} MiB", f"{peak / plain:.2f}"), edges=name, bytes=peak)
+    names = list(make_candidates(options.app, options.batch_size))
+    peaks: dict[str, list[int]] = {name: [] for name in names}
+    for _ in range(options.rounds):
+        for name in names:
+            peaks[name].append(_in_a_process(options, name))
+    medians = {name: statistics.median(found) for name, found in peaks.items()}
+    for name, found in peaks.items():
+        low, median, high = (peak / 2**20 for peak in (min(found), medians[name], max(found)))
+        ratio = medians[name] / medians[names[0]]
+        cells = (name, f"{median:.0f} MiB ({low:.0f} to {high:.0f})", f"{ratio:.2f}")
+        report.add(cells, edges=name, min=min(found), median=medians[name], max=max(found))
     return report
 
 
@@ -71,5 +79,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("app")
     parser.add_argument("--batch_size", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=2)
     run(measure_memory, parser)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from genutil.problems import Problem, origin_of
-from genutil.schema import Config
+from genutil.schema import FIXED_STEP_SOLVERS, Config
 
 
 class Rule(NamedTuple):
@@ -19,9 +19,6 @@ class Rule(NamedTuple):
 
 _LEARNED = ("dnw", "complete", "dnw_no_update", "td", "reg_td")
 """Graphs without a fixed set of edges."""
-
-
-_FIXED_STEPS = ("euler", "midpoint", "rk4")
 
 
 def _default(key: str) -> object:
@@ -90,17 +87,17 @@ RULES = (
     ),
     Rule(
         ("ode_steps", "ode_solver"),
-        lambda c: c.ode_steps is not None and c.ode_solver not in _FIXED_STEPS,
+        lambda c: c.ode_steps is not None and c.ode_solver not in FIXED_STEP_SOLVERS,
         "counts the steps of euler, midpoint and rk4; this solver chooses its own (ode_rtol, ode_atol)",
     ),
     Rule(
         ("ode_rtol", "ode_solver"),
-        lambda c: c.ode_rtol != _default("ode_rtol") and c.ode_solver in _FIXED_STEPS,
+        lambda c: c.ode_rtol != _default("ode_rtol") and c.ode_solver in FIXED_STEP_SOLVERS,
         "means nothing to a solver with steps of equal size; set ode_steps",
     ),
     Rule(
         ("ode_atol", "ode_solver"),
-        lambda c: c.ode_atol != _default("ode_atol") and c.ode_solver in _FIXED_STEPS,
+        lambda c: c.ode_atol != _default("ode_atol") and c.ode_solver in FIXED_STEP_SOLVERS,
         "means nothing to a solver with steps of equal size; set ode_steps",
     ),
     Rule(

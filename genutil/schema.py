@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 KNOWN_GRAPHS = ("dnw", "random", "complete", "dnw_no_update", "fine_tune", "reg_td", "td")
 KNOWN_SCHEDULERS = ("multistep", "cosine", "linear_decaying", "exp_decaying")
 KNOWN_OPTIMIZERS = ("sgd",)
+FIXED_STEP_SOLVERS = ("euler", "midpoint", "rk4")
 ALIASES = {"nesterov": "nestorov", "random_seed": "seed"}
 NEVER_READ = ("val_resize", "prune")
 """Keys that stand in published files and never had an effect."""

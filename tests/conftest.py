@@ -10,15 +10,22 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 
-TINY = {
-    "model": "models.graphs.neuralgraph:StaticNeuralGraph",
-    "data": "tests.tiny_data:TinyData",
+SMALL_GRAPH = {
     "image_size": 16,
     "dim": 80,
     "downsample_dim": 8,
     "feature_dim": 10,
     "layers": 4,
     "prune_rate": 0.9,
+}
+"""A tiny classifier's sizes."""
+SMALL_STAGES = ((8, 12, 1, 1), (12, 16, 2, 2), (16, 16, 2, 4))
+"""Those of a MobileNet graph."""
+
+TINY = {
+    **SMALL_GRAPH,
+    "model": "models.graphs.neuralgraph:StaticNeuralGraph",
+    "data": "tests.tiny_data:TinyData",
     "batch_size": 8,
     "num_epochs": 2,
     "lr_scheduler": "cosine",
@@ -29,6 +36,12 @@ TINY = {
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def small_mobilenet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MobileNet graphs of SMALL_STAGES."""
+    monkeypatch.setattr("models.graphs.mobilenetv1like.STAGES", SMALL_STAGES)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from genutil.errors import NotFiniteError
+from models.graphs.backward import BackwardPass
 
 Change = Callable[[Tensor], Tensor]
 
@@ -145,13 +146,12 @@ class _Gradient:
     def __init__(self, slopes: Tensor) -> None:
         self.slopes = slopes
         self._rows: Tensor | None = None
-        self._pass = -1
+        self._pass = BackwardPass()
 
     def rows(self) -> Tensor:
         """Zero at the start of each backward pass."""
-        number = torch._C._current_graph_task_id()
-        if self._rows is None or self._pass != number:
-            self._rows, self._pass = torch.zeros_like(self.slopes), number
+        if self._pass.has_begun() or self._rows is None:
+            self._rows = torch.zeros_like(self.slopes)
         return self._rows
 
     def take(self, row: int) -> Tensor:

@@ -27,7 +27,6 @@ class EdgeMatrix:
     def __init__(self, rows: Integers, columns: Integers, values: Tensor, shape: tuple[int, int]) -> None:
         self.shape = shape
         self._rows, self._columns, self._values = rows, columns, values
-        self._compressed: Tensor | None = None
 
     def transposed(self) -> EdgeMatrix:
         # Radix sort, which NumPy has for 16 bits, keeps the order within a column.
@@ -38,21 +37,19 @@ class EdgeMatrix:
 
     def product(self, sources: Tensor, result: Tensor, add: bool = False) -> Tensor:
         """The product with (sources, pixels), written to `result`, (targets, pixels), or added to it."""
-        return torch.addmm(result, self._matrix(), sources, beta=int(add), out=result)
+        return torch.addmm(result, self._compressed(), sources, beta=int(add), out=result)
 
-    def _matrix(self) -> Tensor:
-        if self._compressed is None:
-            first = np.searchsorted(self._rows, np.arange(self.shape[0] + 1)).astype(np.int32)
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message=".*CSR tensor support is in beta")
-                self._compressed = torch.sparse_csr_tensor(
-                    crow_indices=torch.from_numpy(first),
-                    col_indices=torch.from_numpy(self._columns.astype(np.int32)),
-                    values=self._values,
-                    size=self.shape,
-                    check_invariants=False,
-                )
-        return self._compressed
+    def _compressed(self) -> Tensor:
+        first = np.searchsorted(self._rows, np.arange(self.shape[0] + 1)).astype(np.int32)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+            return torch.sparse_csr_tensor(
+                crow_indices=torch.from_numpy(first),
+                col_indices=torch.from_numpy(self._columns.astype(np.int32)),
+                values=self._values,
+                size=self.shape,
+                check_invariants=False,
+            )
 
 
 class EdgeList:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.graphs.backward import BackwardPass
 from models.graphs.blocks import Block
 from models.graphs.edgelist import EdgeMatrix
 
@@ -71,7 +72,7 @@ class _Store(ABC):
     """Images, height, width."""
 
     def __init__(self) -> None:
-        self._pass = -1
+        self._pass = BackwardPass()
         self._gradient: Tensor
         self._filled = 0, 0
 
@@ -85,9 +86,8 @@ class _Store(ABC):
 
         Filling all of it with zeros first would be one more pass over the memory.
         """
-        number = torch._C._current_graph_task_id()
-        if self._pass != number:
-            self._pass, self._gradient = number, torch.empty_like(self.values)
+        if self._pass.has_begun():
+            self._gradient = torch.empty_like(self.values)
             self._filled = place.start, place.start
         first, last = self._filled
         holds_sum = place.start < last and first < place.stop

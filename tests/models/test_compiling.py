@@ -7,23 +7,22 @@ from genutil.config import load_config
 from genutil.errors import ConfigError
 from models import build_model
 from models.compiling import compile_network, failures_explained
-from tests.conftest import ROOT
+from tests.conftest import ROOT, SMALL_GRAPH
 
 APPS = sorted(str(path.relative_to(ROOT / "apps")) for path in (ROOT / "apps").glob("*_scale/*.yml"))
 CPU = torch.device("cpu")
-SMALL = {"dim": 80, "downsample_dim": 8, "feature_dim": 10, "layers": 4, "image_size": 32, "output_size": 10}
-STAGES = ((8, 12, 1, 1), (12, 16, 2, 2), (16, 16, 2, 4))
 
 
 @pytest.fixture(autouse=True)
-def fresh_compiler(monkeypatch):
-    monkeypatch.setattr("models.graphs.mobilenetv1like.STAGES", STAGES)
+def fresh_compiler(small_mobilenet):
     torch.compiler.reset()
 
 
 def network_of(app):
     torch.manual_seed(0)
-    return build_model(load_config(ROOT / "apps" / app, {**SMALL, "topk": [1]}))
+    config = load_config(ROOT / "apps" / app)
+    small = {**SMALL_GRAPH, "image_size": 32, "prune_rate": config.prune_rate, "output_size": 10}
+    return build_model(load_config(ROOT / "apps" / app, {**small, "topk": [1]}))
 
 
 def outcome(network, images):

@@ -13,9 +13,8 @@ from models import build_model
 from models.graphs.blocks import read_blocks
 from models.graphs.nodenorm import NodeNorm
 from models.graphs.products import send
-from tests.conftest import ROOT
+from tests.conftest import ROOT, SMALL_GRAPH
 
-TINY = {"dim": 80, "downsample_dim": 8, "feature_dim": 10, "layers": 4, "image_size": 16, "prune_rate": 0.9}
 PIECES = ((slice(1, 6), slice(0, 2)), (slice(3, 6), slice(2, 5)), (slice(5, 6), slice(5, 7)))
 
 
@@ -119,21 +118,19 @@ def train(network, steps, images, labels):
 @pytest.mark.parametrize(
     ("app", "keys"),
     [
-        ("small_scale/static_dnw.yml", TINY),
-        ("small_scale/discrete_time_dnw.yml", TINY),
-        ("small_scale/continuous_time_dnw.yml", TINY),
+        ("small_scale/static_dnw.yml", SMALL_GRAPH),
+        ("small_scale/discrete_time_dnw.yml", SMALL_GRAPH),
+        ("small_scale/continuous_time_dnw.yml", SMALL_GRAPH),
         ("medium_scale/mobilenetv1_dnw_x225.yml", {"image_size": 32}),
         ("medium_scale/mobilenetv1_dnw_x225.yml", {"image_size": 32, "small": True, "graph": "complete"}),
     ],
 )
+@pytest.mark.usefixtures("small_mobilenet")
 @pytest.mark.parametrize("by_edges", [False, True])
 def test_thirty_steps_give_the_weights_of_the_plain_definition(app, keys, by_edges, monkeypatch):
     torch.manual_seed(0)
     monkeypatch.setattr("models.graphs.blocks._SPARSE_FROM", 0 if by_edges else 10_000)
     monkeypatch.setattr("models.graphs.blocks._SPARSE_BELOW", 0.2)
-    if "mobilenet" in app:
-        stages = ((8, 12, 1, 1), (12, 16, 2, 2), (16, 16, 2, 4))
-        monkeypatch.setattr("models.graphs.mobilenetv1like.STAGES", stages)
     fast = build_model(load_config(ROOT / "apps" / app, keys)).double().train()
     plain = Baseline(copy.deepcopy(fast))
     size = keys["image_size"]

@@ -1,12 +1,14 @@
 """Solvers of graphs in continuous time: the project's own against torchdiffeq, adjoint, fixed steps."""
 
 import gc
+from typing import get_args
 
 import pytest
 import torch
 from torchdiffeq import odeint
 
 from genutil.errors import NotFiniteError
+from genutil.schema import FIXED_STEP_SOLVERS, schema
 from models.graphs.dopri5 import _Gradient, solve
 from models.graphs.ode import ADAPTIVE, FIXED, Solver
 
@@ -135,6 +137,11 @@ def test_states_that_run_off_to_infinity_are_refused():
     start = torch.ones(3, dtype=torch.float64)
     with pytest.raises(NotFiniteError, match="a state of the graph became NaN or infinite"):
         solve(lambda states: 100 * states * states, start, 1e-3, 1e-3)
+
+
+def test_the_schema_knows_the_solvers():
+    assert set(get_args(schema()["ode_solver"].annotation)) == {*ADAPTIVE, *FIXED}
+    assert FIXED_STEP_SOLVERS == FIXED
 
 
 @pytest.mark.parametrize("name", [*ADAPTIVE, *FIXED])

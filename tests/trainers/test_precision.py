@@ -10,11 +10,11 @@ import runner
 from genutil.config import load_config
 from models import build_model
 from models.graphs.topk import Selector
-from tests.conftest import ROOT
+from tests.conftest import ROOT, SMALL_GRAPH
 from trainers.precision import Precision
 
+pytestmark = pytest.mark.usefixtures("small_mobilenet")
 CPU = torch.device("cpu")
-SMALL = {"dim": 80, "downsample_dim": 8, "feature_dim": 10, "layers": 4, "image_size": 16, "prune_rate": 0.9}
 APPS = [
     "small_scale/static_dnw.yml",
     "small_scale/discrete_time_dnw.yml",
@@ -26,7 +26,7 @@ APPS = [
 def losses(app, amp, steps=8):
     """Of a few steps on one batch."""
     torch.manual_seed(0)
-    keys = {"image_size": 32} if "mobilenet" in app else SMALL
+    keys = {"image_size": 32} if "mobilenet" in app else SMALL_GRAPH
     network = build_model(load_config(ROOT / "apps" / app, keys)).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, fused=True)
     precision = Precision(amp, CPU)
@@ -40,12 +40,6 @@ def losses(app, amp, steps=8):
         found.append(loss.item())
     assert all(weight.dtype == torch.float32 for weight in network.parameters())
     return torch.tensor(found)
-
-
-@pytest.fixture(autouse=True)
-def small_mobilenet(monkeypatch):
-    stages = ((8, 12, 1, 1), (12, 16, 2, 2), (16, 16, 2, 4))
-    monkeypatch.setattr("models.graphs.mobilenetv1like.STAGES", stages)
 
 
 @pytest.mark.parametrize("app", APPS)
