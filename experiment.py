@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from genutil.checkpoint import apply_weights, read_checkpoint
-from genutil.checkpoint_folder import CheckpointFolder, find_checkpoint
+from genutil.checkpoint import apply_weights
 from genutil.components import Parts, locate
 from genutil.config import Config
-from genutil.devices import algorithms, choose_device
-from genutil.errors import ConfigError
+from genutil.devices import algorithms, available_cpus, choose_device
+from genutil.distributed import World, join_world
+from genutil.errors import ConfigError, ToldByAnother
+from genutil.failures import what_to_tell
+from genutil.place import Place, check_batch_size, find_place
 from genutil.reporting import RunFolder
+from genutil.run_files import RunFiles, Start, find_start
 from genutil.seeding import seed_everything
+from genutil.signals import Interrupted, StopRequest
 from models import build_model
 from models.compiling import compile_network, failures_explained
 from models.fast_eval import compact
@@ -26,55 +29,85 @@ from models.graphs.complexity import wired_layers
 from models.profiling import Profile, as_table, profile
 from models.transfer import take_over
 from trainers.batches import as_batches
-from trainers.callbacks import Callback, CheckpointSaver, MetricsFile, Progress, TensorBoard
+from trainers.callbacks import Callback, MetricsFile, Progress, TensorBoard
 from trainers.evaluation import evaluate
 from trainers.latency import Timed
 from trainers.optimizers import find_optimizer
 from trainers.precision import Precision
 from trainers.resuming import resume
+from trainers.saving import CheckpointSaver
 from trainers.schedules import find_schedule
+from trainers.sync_bn import synchronise_batch_norms
 from trainers.trainer import Trainer
 
 _log = logging.getLogger(__name__)
 
 
-def run(config: Config) -> dict[str, Any]:
-    """Train or evaluate one experiment.
+def run(config: Config) -> dict[str, Any] | None:
+    """Train or evaluate one experiment, alone or as one of the processes of a run.
 
     Returns:
-        The content of its `results.json`.
+        The content of its `results.json`; None in all processes of a run but the first.
 
     Raises:
         UserError: something that the user can mend.
+        RunError: a process was lost, or the like.
+        ToldByAnother: another process of the run tells why it ends.
         Interrupted: a signal ended the training; its state is saved.
     """
-    with algorithms(config.deterministic), failures_explained():
-        return _run(config)
+    place = find_place()
+    device = choose_device(config.gpus, config.processes, place or Place())
+    several = place is not None and place.size > 1
+    stop = StopRequest(patient=several)
+    # Of several processes, each notes signals from the start: what happened to another must still be told.
+    with (
+        stop if several else contextlib.nullcontext(),
+        algorithms(config.deterministic),
+        join_world(place, device, config.timeout) as world,
+    ):
+        try:
+            with failures_explained():
+                return _run(config, world, stop)
+        except Interrupted as stopped:
+            if world.is_main:
+                raise
+            raise ToldByAnother(128 + stopped.signum) from stopped
+        except Exception as error:
+            told = what_to_tell(world, error)
+            if told is error:
+                raise
+            raise told from error
 
 
-def _run(config: Config) -> dict[str, Any]:
-    device = choose_device(config.gpus)
+def _run(config: Config, world: World, stop: StopRequest) -> dict[str, Any] | None:
+    if not config.evaluate:
+        check_batch_size(config.batch_size, world.size, config.accumulate)
+    if world.size > 1:
+        _log.info("%d processes on %s", world.size, "GPUs" if world.device.type == "cuda" else "CPUs")
+    if world.place.restarts:
+        _log.warning("started anew after a failure; that may happen %d more times", world.place.restarts_left)
     seed_everything(config.seed)
     parts = Parts(config)
     model = build_model(config, parts)
-    path = find_checkpoint(_checkpoints(config), config.resume, required=config.evaluate)
-    checkpoint = read_checkpoint(path) if path is not None else None
-    if checkpoint is not None:
-        apply_weights(checkpoint, model, str(path))
+    start = world.from_main(lambda: find_start(config, world.place))
+    if start.content is not None:
+        apply_weights(start.content, model, str(start.path))
         if config.overrides.keys() & {"use_graph", "use_init"}:
-            _log.warning("use_graph and use_init are not read: wiring and weights are those of %s", path)
+            _log.warning(
+                "use_graph and use_init are not read: wiring and weights are those of %s", start.path
+            )
     else:
         take_over(model, config.use_graph, config.use_init)
-    model.to(device)
+    model.to(world.device)
     if config.compile:
-        compile_network(model, device)
+        compile_network(model, world.device)
     if config.evaluate:
-        return _evaluate(parts, model, device)
-    return _train(parts, model, device, path, checkpoint)
+        return _evaluate(parts, model, world)
+    return _train(parts, model, world, start, stop)
 
 
-def _evaluate(parts: Parts, model: nn.Module, device: torch.device) -> dict[str, Any]:
-    config = parts.config
+def _evaluate(parts: Parts, model: nn.Module, world: World) -> dict[str, Any] | None:
+    config, device = parts.config, world.device
     cost = _profiled(config, model)
     engine = "plain"
     if config.fast_eval:
@@ -84,74 +117,89 @@ def _evaluate(parts: Parts, model: nn.Module, device: torch.device) -> dict[str,
         except ValueError as error:
             raise ConfigError(f"fast_eval: {error}") from error
     timed = Timed(model, device)
-    data = _data(parts, device)
+    data = _data(parts, world)
     parts.warn_of_unused()
-    folder = RunFolder(config)
-    batches = as_batches(data.val)
-    bar = tqdm(total=len(batches), desc="evaluating", leave=False, disable=None)
+    folder = world.on_main(lambda: RunFolder(config))
+    batches = as_batches(data.val, world)
+    bar = tqdm(total=len(batches), desc="evaluating", leave=False, disable=None if world.is_main else True)
     with bar, Precision(config.amp, device).autocast():
-        metrics = evaluate(timed, batches, config.topk, device, after_batch=bar.update)
+        metrics = evaluate(
+            timed, batches, config.topk, device, after_batch=lambda _: bar.update(), world=world
+        )
     latency = {"latency_ms": 1000 * timed.seconds_per_image(), "engine": engine}
-    metrics |= _observer(model)()
-    results = {**metrics, "images": timed.num_images, **_counts(cost), **latency, **_corrupt(data)}
-    return folder.write_results(results, str(device))
+    images = sum(world.gather(timed.num_images))
+    results = {**metrics, **_observer(model)(), "images": images, **_counts(cost), **latency}
+    results |= _corrupt(data, world)
+    return folder.write_results(results, world.place, str(world.device)) if folder is not None else None
 
 
 def _train(
-    parts: Parts,
-    model: nn.Module,
-    device: torch.device,
-    path: Path | None,
-    checkpoint: Mapping[str, Any] | None,
-) -> dict[str, Any]:
+    parts: Parts, model: nn.Module, world: World, start: Start, stop: StopRequest
+) -> dict[str, Any] | None:
     config = parts.config
-    data = _data(parts, device)
-    trainer = _trainer(parts, model, data, device)
+    if config.sync_bn:
+        model = synchronise_batch_norms(model, world)
+    data = _data(parts, world)
+    trainer = _trainer(parts, model, data, world, stop)
     parts.warn_of_unused()
-    if checkpoint is not None:
-        resume(trainer, checkpoint, str(path), config.model_dump())
+    if start.content is not None:
+        resume(trainer, start.content, str(start.path), config.model_dump())
     # Only now is it sure that the run begins, so that a refused one moves no earlier run's files.
-    checkpoints = CheckpointFolder(_checkpoints(config), path)
-    folder = RunFolder(config)
-    trainer.callbacks = _callbacks(config, model, folder, checkpoints, _profiled(config, model))
+    files = world.on_main(lambda: RunFiles(config, world.place, start, trainer.step))
+    trainer.callbacks = _callbacks(parts, model, world, files, trainer.step)
     metrics: dict[str, Any] = trainer.fit()
     metrics |= {"best_val": trainer.best_val, "epochs": trainer.epoch, "steps": trainer.step}
     metrics |= _observer(model)()
-    results = {**metrics, **_counts(_profiled(config, model)), **_corrupt(data)}
-    return folder.write_results(results, str(device))
+    results = {**metrics, **_counts(_profiled(config, model)), **_corrupt(data, world)}
+    return files.run.write_results(results, world.place, str(world.device)) if files is not None else None
 
 
-def _checkpoints(config: Config) -> Path:
-    return Path(config.save_dir).expanduser() / str(config.name)
-
-
-def _data(parts: Parts, device: torch.device) -> Any:
-    return parts.make(locate(parts.config.data, "data"), "data_args", device=device)
+def _data(parts: Parts, world: World) -> Any:
+    workers = parts.config.workers
+    if world.place.local_size > 1 and workers != 0:
+        available = available_cpus()
+        wanted = available if workers == "auto" else min(workers, available)
+        workers = max(1, wanted // world.place.local_size)
+    return parts.make(locate(parts.config.data, "data"), "data_args", device=world.device, workers=workers)
 
 
 def _callbacks(
-    config: Config, model: nn.Module, folder: RunFolder, checkpoints: CheckpointFolder, cost: Profile | None
+    parts: Parts, model: nn.Module, world: World, files: RunFiles | None, step: int
 ) -> tuple[Callback, ...]:
+    config = parts.config
+    cost = _profiled(config, model)
+
+    def wirings() -> list[Tensor]:
+        return [layer.adjacency() for layer in wired_layers(model)]
+
+    if files is None:
+        return (parts.make(CheckpointSaver, folder=None, wirings=wirings, content={}),)
+    content = {
+        "config": config.model_dump(),
+        "origin": {**files.run.origin, "device": str(world.device), "processes": world.size},
+    }
     macs = None if config.skip_profiling or cost is None else cost.macs
     return (
         Progress(),
-        MetricsFile(folder),
-        TensorBoard(folder, lambda: [layer.adjacency() for layer in wired_layers(model)], macs),
-        CheckpointSaver(checkpoints, config.model_dump()),
+        MetricsFile(files.run),
+        TensorBoard(files.run, wirings, macs, first_step=step),
+        parts.make(CheckpointSaver, folder=files.checkpoints, wirings=wirings, content=content),
     )
 
 
-def _trainer(parts: Parts, model: nn.Module, data: Any, device: torch.device) -> Trainer:
-    config, train = parts.config, as_batches(data.train)
+def _trainer(parts: Parts, model: nn.Module, data: Any, world: World, stop: StopRequest) -> Trainer:
+    config, train = parts.config, as_batches(data.train, world)
     trainer: Trainer = parts.make(
         Trainer,
         model=model,
         optimizer=parts.make(find_optimizer(config.optimizer), parameters=model.parameters()),
         schedule=parts.make(find_schedule(config.lr_scheduler), steps_per_epoch=len(train)),
         train=train,
-        val=as_batches(data.val),
-        device=device,
+        val=as_batches(data.val, world),
+        device=world.device,
         observe=_observer(model),
+        world=world,
+        stop=stop,
     )
     return trainer
 
@@ -186,7 +234,7 @@ def _counts(cost: Profile | None) -> dict[str, int]:
     }
 
 
-def _corrupt(data: Any) -> dict[str, int]:
+def _corrupt(data: Any, world: World) -> dict[str, int]:
     """How many images could not be read, for data sets that leave such ones out."""
-    corrupt = getattr(data, "corrupt", ())
+    corrupt = set().union(*world.gather(set(getattr(data, "corrupt", ()))))
     return {"corrupt_images": len(corrupt)} if corrupt else {}

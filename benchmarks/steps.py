@@ -51,7 +51,8 @@ def make_step(config: Config, plain: bool = False) -> Step:
         with precision.autocast():
             loss = F.cross_entropy(network(images), labels)
         optimizer.zero_grad(set_to_none=True)
-        precision.step(loss, optimizer)
+        precision.backward(loss)
+        precision.step(optimizer)
 
     return Step(network, step)
 

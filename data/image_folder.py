@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +18,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from data.normalise import Normalise
-from genutil.errors import DataError
+from genutil.devices import available_cpus
+from genutil.errors import DataError, RunError
+from genutil.place import share
 
 Transform = Callable[[Image.Image], Image.Image]
 """May draw random numbers from torch's global generator, which is seeded for each image."""
@@ -73,7 +76,7 @@ def list_images(folder: Path, classes: Sequence[str]) -> list[tuple[str, int]]:
 
 def count_workers(workers: int | Literal["auto"]) -> int:
     """Processes to start: as asked, but not more than there are CPUs. Batches do not depend on it."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    available = available_cpus()
     if workers == "auto":
         return available
     if workers > available:
@@ -114,11 +117,12 @@ class ImageFiles(Dataset[Sample]):
 
 
 class _Order(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, index). `epoch` and `start` are set before each pass."""
+    """A process's share of batches of (epoch, index). `epoch` and `start` are set before each pass."""
 
     def __init__(self, num_images: int, batch_size: int, shuffle: bool, seed: int) -> None:
         self.num_images, self.batch_size, self.shuffle, self.seed = num_images, batch_size, shuffle, seed
         self.epoch = self.start = 0
+        self.rank, self.size = 0, 1
 
     def __len__(self) -> int:
         return -(-self.num_images // self.batch_size)
@@ -128,7 +132,8 @@ class _Order(Sampler[list[tuple[int, int]]]):
         if self.shuffle:
             np.random.default_rng([self.seed, self.epoch]).shuffle(order)
         for first in range(self.start * self.batch_size, self.num_images, self.batch_size):
-            yield [(self.epoch, int(index)) for index in order[first : first + self.batch_size]]
+            batch = order[first : first + self.batch_size]
+            yield [(self.epoch, int(index)) for index in batch[share(len(batch), self.rank, self.size)]]
 
 
 class FolderBatches:
@@ -140,6 +145,7 @@ class FolderBatches:
     Args:
         images: (file, label).
         transform: PIL image to PIL image of the network's size.
+        image_size: height and width that it gives, in pixels.
         batch_size: images of a batch; the last one of an epoch may be shorter.
         normalise: uint8 to float32, on the device.
         workers: loading processes; 0: this one.
@@ -153,6 +159,7 @@ class FolderBatches:
         self,
         images: Sequence[tuple[str, int]],
         transform: Transform,
+        image_size: int,
         batch_size: int,
         normalise: Normalise,
         workers: int,
@@ -162,39 +169,75 @@ class FolderBatches:
         corrupt: set[str],
     ) -> None:
         self.normalise, self.skip_corrupt, self.corrupt = normalise, skip_corrupt, corrupt
+        self.image_size, self.workers = image_size, workers
+        self._files = ImageFiles(images, transform, seed)
         self._order = _Order(len(images), batch_size, shuffle, seed)
-        more: dict[str, Any] = {"persistent_workers": True, "prefetch_factor": 4} if workers else {}
-        self._loader: DataLoader[Any] = DataLoader(
-            ImageFiles(images, transform, seed),
+        self._loader = self._make_loader()
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def shard(self, rank: int, size: int) -> FolderBatches:
+        """From now on, give only the share of process `rank` of `size` of each batch."""
+        self._order.rank, self._order.size = rank, size
+        return self
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """float32 images (n, 3, height, width) and int64 labels (n), from batch `start` on.
+
+        n is 0 where a process has no share in a batch, or no image of it can be read.
+
+        Raises:
+            DataError: an image cannot be read, or with `skip_corrupt` none of them.
+            RunError: loading processes are killed again and again.
+        """
+        any_read, left_out = False, ""
+        for images, labels, unread in self._loaded(epoch, start):
+            self._note(unread)
+            any_read = any_read or images is not None
+            left_out = left_out or "".join(unread[:1])
+            if images is None:
+                images = torch.zeros(0, 3, self.image_size, self.image_size, dtype=torch.uint8)
+            yield self.normalise(images), labels.to(self.normalise.device, non_blocking=True)
+        if left_out and not any_read:
+            raise DataError(f"{left_out}: neither this nor any other image can be read")
+
+    def _make_loader(self) -> DataLoader[Any]:
+        more: dict[str, Any] = {"persistent_workers": True, "prefetch_factor": 4} if self.workers else {}
+        return DataLoader(
+            self._files,
             batch_sampler=self._order,
-            num_workers=workers,
+            num_workers=self.workers,
             collate_fn=_collate,
-            pin_memory=normalise.device.type == "cuda",
+            pin_memory=self.normalise.device.type == "cuda",
             worker_init_fn=_prepare_worker,
             generator=torch.Generator(),  # else it draws from the global one, as dropout does
             **more,
         )
 
-    def __len__(self) -> int:
-        return len(self._order)
-
-    def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """float32 images (n, 3, height, width) and int64 labels (n), from batch `start` on.
-
-        A batch of which no image can be read is left out.
-
-        Raises:
-            DataError: an image cannot be read, or with `skip_corrupt` none of them.
-        """
-        self._order.epoch, self._order.start = epoch, start
-        any_read = False
-        for images, labels, unread in self._loader:
-            self._note(unread)
-            if images is not None:
-                any_read = True
-                yield self.normalise(images), labels.to(self.normalise.device, non_blocking=True)
-        if not any_read and start < len(self):
-            raise DataError(f"{unread[0]}: neither this nor any other image can be read")
+    def _loaded(self, epoch: int, start: int) -> Iterator[tuple[Tensor | None, Tensor, list[str]]]:
+        """What the workers give. When one is killed, new ones begin at the batch that is missing."""
+        number, lost_at = start, -1
+        while True:
+            self._order.epoch, self._order.start = epoch, number
+            try:
+                for batch in _without_interruptions(self._loader):
+                    yield batch
+                    number += 1
+                return
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                if lost_at == number:
+                    raise RunError(
+                        f"loading processes were killed twice at batch {number} ({error}); most often there "
+                        f"is too little memory for {self.workers} of them: start fewer with --workers"
+                    ) from error
+                lost_at = number
+                _log.warning(
+                    "a loading process was killed (%s); starting new ones at batch %d", error, number
+                )
+                self._loader = self._make_loader()
 
     def _note(self, unread: list[str]) -> None:
         for file in unread:
@@ -205,6 +248,19 @@ class FolderBatches:
             if file not in self.corrupt:
                 self.corrupt.add(file)
                 _log.warning("%s: cannot be read and is left out (%d so far)", file, len(self.corrupt))
+
+
+def _without_interruptions(loader: DataLoader[Any]) -> Iterator[Any]:
+    """An iterator over a loader that tells of killed workers when it is asked for a batch, and only then.
+
+    torch also sets a handler for SIGCHLD, which would raise its error in the middle of a training step.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return iter(loader)
+    before = signal.getsignal(signal.SIGCHLD)
+    iterator = iter(loader)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None else before)
+    return iterator
 
 
 def _collate(samples: list[Sample]) -> tuple[Tensor | None, Tensor, list[str]]:

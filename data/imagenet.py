@@ -82,12 +82,12 @@ class ImageNet:
         normalise = Normalise(MEAN, STD, device)
         if not evaluate:
             self.train = FolderBatches(
-                list_images(train, classes), training_crop(image_size), batch_size, normalise, processes,
-                shuffle=True, seed=seed, skip_corrupt=skip_corrupt, corrupt=self.corrupt,
+                list_images(train, classes), training_crop(image_size), image_size, batch_size, normalise,
+                processes, shuffle=True, seed=seed, skip_corrupt=skip_corrupt, corrupt=self.corrupt,
             )  # fmt: skip
         self.val = FolderBatches(
-            list_images(val, classes), centre_crop(image_size), test_batch_size or batch_size, normalise,
-            processes, shuffle=False, seed=seed, skip_corrupt=skip_corrupt, corrupt=self.corrupt,
+            list_images(val, classes), centre_crop(image_size), image_size, test_batch_size or batch_size,
+            normalise, processes, shuffle=False, seed=seed, skip_corrupt=skip_corrupt, corrupt=self.corrupt,
         )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data.normalise import Normalise
+from genutil.place import share
 
 
 class ImageBatches:
@@ -50,9 +52,16 @@ class ImageBatches:
         # Padded once: a crop is then a copy of rows, each 32 bytes that lie side by side.
         self._padded = F.pad(images.to(device), (crop_padding,) * 4).contiguous()
         self._normalise = Normalise(mean, std, device)
+        self._rank, self._size = 0, 1
 
     def __len__(self) -> int:
         return -(-self.num_images // self.batch_size)
+
+    def shard(self, rank: int, size: int) -> ImageBatches:
+        """The same batches, but only the share of process `rank` of `size`."""
+        shard = copy.copy(self)
+        shard._rank, shard._size = rank, size
+        return shard
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """float32 images (n, channels, height, width) and int64 labels (n), from batch `start` on."""
@@ -62,20 +71,24 @@ class ImageBatches:
             order = torch.arange(self.num_images)
         order = order.to(self.labels.device)
         for number, chosen in enumerate(torch.split(order, self.batch_size)[start:], start):
-            yield self._normalise(self._images(chosen, epoch, number)), self.labels[chosen]
+            own = share(len(chosen), self._rank, self._size)
+            yield self._normalise(self._images(chosen, epoch, number, own)), self.labels[chosen[own]]
 
-    def _images(self, chosen: Tensor, epoch: int, number: int) -> Tensor:
-        """uint8 images, cropped and flipped."""
+    def _images(self, chosen: Tensor, epoch: int, number: int, own: slice) -> Tensor:
+        """uint8 images, cropped and flipped: of a whole batch `chosen`, the part `own`.
+
+        Random numbers are drawn for the whole batch, so that an image looks the same whoever takes it.
+        """
         if not self.crop_padding and not self.flip:
-            return self._padded[chosen]
+            return self._padded[chosen[own]]
         device = chosen.device
         generator = self._generator(device, epoch, number)
         offsets = torch.randint(
             0, 2 * self.crop_padding + 1, (2, len(chosen)), generator=generator, device=device
         )
-        images = self._crops(chosen, *offsets)
+        images = self._crops(chosen[own], *offsets[:, own])
         if self.flip:
-            mirrored = torch.rand(len(chosen), generator=generator, device=device) < 0.5
+            mirrored = torch.rand(len(chosen), generator=generator, device=device)[own] < 0.5
             which = mirrored.nonzero().flatten()
             images[which] = images[which].flip(-1)
         return images

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from genutil.atomic import write_atomically
+from genutil.checksum import digest
 from genutil.errors import CheckpointError
 from genutil.problems import did_you_mean
 from genutil.published import stubs_for_published_files
@@ -43,8 +44,10 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     Raises:
         CheckpointError: the file could not be written; an earlier one of this name is untouched.
     """
+    content = {**state, "format": FORMAT}
+    content["checksum"] = digest(content)
     try:
-        write_atomically(path, lambda file: torch.save({**state, "format": FORMAT}, file))
+        write_atomically(path, lambda file: torch.save(content, file))
     except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
         raise CheckpointError(
             f"{path}: could not be written ({error}); free some space or name another save_dir"
@@ -58,7 +61,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     refused.
 
     Raises:
-        CheckpointError: the file is missing, truncated, foreign, or holds more than plain values.
+        CheckpointError: the file is missing, truncated, foreign, holds more than plain values, or its content
+            does not fit its checksum.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -74,7 +78,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         message = f"{path}: is damaged or no checkpoint ({reason}); take another file"
         raise CheckpointError(message) from error
-    return _with_model(content, path)
+    return _checked(_with_model(content, path), path)
 
 
 def load_weights(path: str | Path, model: nn.Module) -> CheckpointInfo:
@@ -155,6 +159,20 @@ def _with_model(content: Any, path: Path) -> dict[str, Any]:
         if all(isinstance(value, Tensor) for value in content.values()):
             return {"model": dict(content)}
     raise CheckpointError(f"{path}: is no checkpoint: it has no weights under `model`")
+
+
+def _checked(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The content without its checksum. Published files and early ones of this project have none."""
+    checksum = content.pop("checksum", None)
+    if checksum is None:
+        return content
+    try:
+        is_whole = digest(content) == checksum
+    except TypeError:
+        is_whole = False
+    if not is_whole:
+        raise CheckpointError(f"{path}: is damaged: its content does not fit its checksum; take another file")
+    return content
 
 
 def without_prefix(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from genutil.atomic import write_atomically
 from genutil.checkpoint import save_checkpoint
 from genutil.errors import CheckpointError
 
 LAST = "last.pt"
+_NOTE = ".run"
 _log = logging.getLogger(__name__)
 
 
@@ -23,14 +27,16 @@ class CheckpointFolder:
         path: the folder; made if it is not there.
         resumed_from: the file this run goes on from. If it lies elsewhere or is None, checkpoints that are
             already in the folder belong to another run and are moved aside to `<folder>.1`, `.2`, ….
+        run_id: names the run; the files of an earlier start of the same run are not moved.
 
     Raises:
         CheckpointError: another process is writing to the folder, or it cannot be made.
     """
 
-    def __init__(self, path: Path, resumed_from: Path | None = None) -> None:
+    def __init__(self, path: Path, resumed_from: Path | None = None, run_id: str = "") -> None:
         self.path = path
         continues = resumed_from is not None and resumed_from.resolve().parent == path.resolve()
+        continues = continues or earlier_start(path, run_id) is not None
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = self._take_lock()
@@ -41,7 +47,27 @@ class CheckpointFolder:
 
     def save(self, name: str, state: Mapping[str, Any]) -> None:
         """Write `name` into the folder, whole or not at all."""
+        if not self.path.is_dir():
+            _log.warning("%s is gone and is made anew; the checkpoints in it are lost", self.path)
+            self.close()
+            self.path.mkdir(parents=True)
+            self._lock = self._take_lock()
         save_checkpoint(self.path / name, state)
+
+    def keep_last(self, count: int) -> None:
+        """Remove all `epoch_N.pt` but the last `count` ones."""
+        numbered = {
+            int(match[1]): file
+            for file in self.path.glob("epoch_*.pt")
+            if (match := re.fullmatch(r"epoch_(\d+)\.pt", file.name))
+        }
+        for number in sorted(numbered)[:-count]:
+            numbered[number].unlink(missing_ok=True)
+
+    def note_start(self, run_id: str, run_folder: Path) -> None:
+        """Note which run writes here, for a later start of the same run."""
+        note = json.dumps({"run_id": run_id, "folder": str(run_folder.resolve())})
+        write_atomically(self.path / _NOTE, lambda file: file.write(note.encode()))
 
     def close(self) -> None:
         """Let other processes write to the folder."""
@@ -67,6 +93,15 @@ class CheckpointFolder:
         for file in sorted(self.path.glob("*.pt")):
             file.rename(aside / file.name)
         _log.warning("checkpoints of an earlier run are kept in %s", aside)
+
+
+def earlier_start(folder: Path, run_id: str) -> Path | None:
+    """The run folder of an earlier start of this run, if one has written its checkpoints to `folder`."""
+    try:
+        note = json.loads((folder / _NOTE).read_text())
+    except (OSError, ValueError):
+        return None
+    return Path(note["folder"]) if run_id and note["run_id"] == run_id else None
 
 
 def find_checkpoint(folder: Path, resume: str | None, required: bool) -> Path | None:

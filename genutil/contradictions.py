@@ -101,6 +101,16 @@ RULES = (
         "means nothing to a solver with steps of equal size; set ode_steps",
     ),
     Rule(
+        ("processes", "gpus"),
+        lambda c: c.processes is not None and bool(c.gpus),
+        "run on the CPU; on GPUs there is one process for each of --gpus; give one of the two",
+    ),
+    Rule(
+        ("sync_bn", "compile"),
+        lambda c: c.sync_bn and c.compile,
+        "exchanges numbers in the middle of the network, which then is not one piece; give one of the two",
+    ),
+    Rule(
         ("topk", "output_size"),
         lambda c: max(c.topk) > c.output_size,
         "must not exceed output_size, the number of classes",

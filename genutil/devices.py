@@ -9,6 +9,7 @@ from collections.abc import Iterator, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from genutil.errors import ConfigError
+from genutil.place import Place
 
 if TYPE_CHECKING:
     import torch
@@ -37,17 +38,39 @@ def select_gpus(gpus: Sequence[int] | None, environment: MutableMapping[str, str
     environment[_VISIBLE] = ",".join(chosen)
 
 
-def choose_device(gpus: Sequence[int] | None) -> torch.device:
-    """The device to train on: the first selected GPU, or the CPU. Warns where GPUs were asked for in vain."""
+def choose_device(gpus: Sequence[int] | None, processes: int | None, place: Place) -> torch.device:
+    """The device of this process: of the selected GPUs the one with its number on this machine, or the CPU.
+
+    Warns where GPUs were asked for in vain.
+
+    Args:
+        gpus: as selected; None: all.
+        processes: processes to run on the CPU, if that was asked for.
+        place: which process this is.
+
+    Raises:
+        ConfigError: there are more processes than GPUs.
+    """
     import torch
 
+    if processes:
+        return torch.device("cpu")
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if gpus and not available:
         _log.warning("--gpus %s: no CUDA device is available; running on the CPU", " ".join(map(str, gpus)))
-    elif gpus and len(gpus) > 1:
-        _log.warning("--gpus %s: runs on the first of them only", " ".join(map(str, gpus)))
-    use_gpu = available > 0 and gpus != []
-    return torch.device("cuda", 0) if use_gpu else torch.device("cpu")
+    if not available or gpus == []:
+        return torch.device("cpu")
+    if place.local_size > available:
+        raise ConfigError(
+            f"gpus: {place.local_size} processes were started on this machine, but it has {available} GPUs "
+            "to use; start fewer, or let --gpus name more"
+        )
+    return torch.device("cuda", place.local_rank)
+
+
+def available_cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def prepare_determinism(environment: MutableMapping[str, str] = os.environ) -> None:

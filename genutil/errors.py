@@ -19,3 +19,22 @@ class CheckpointError(UserError):
 
 class NotFiniteError(UserError, ValueError):
     """A loss or a weight became NaN or infinite: training diverged."""
+
+
+class RunError(Exception):
+    """A run was cut off by something outside of the experiment: a lost process, a silent machine, a device.
+
+    Going on from the last checkpoint may well succeed, so `max_restarts` tries it again.
+    """
+
+
+class ToldByAnother(Exception):
+    """This process ends because of an error that another one tells.
+
+    Attributes:
+        status: its exit status.
+    """
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"another process tells what happened (exit status {status})")
+        self.status = status

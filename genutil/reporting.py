@@ -9,6 +9,8 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from typing import Any
 from genutil.atomic import write_atomically
 from genutil.config import Config, to_yaml
 from genutil.errors import UserError
+from genutil.place import Place
 
 _PACKAGES = ("torch", "torchvision", "numpy", "torchdiffeq")
 _COUNTS = (
@@ -29,6 +32,8 @@ _SPELT = {
     "macs": "MACs",
     "corrupt_images": "corrupt images",
 }
+_METRICS = "metrics.jsonl"
+_log = logging.getLogger(__name__)
 _PROJECT = Path(__file__).resolve().parent.parent
 
 
@@ -37,28 +42,48 @@ class RunFolder:
 
     Args:
         config: the experiment; the run is named after it, its overrides and the time.
+        earlier: the folder of an earlier start of the same run, which is gone on with.
+        step: training steps that were done before this start; what the earlier one told of later steps is
+            dropped, since it will be told again.
+
+    Attributes:
+        origin: versions, machine and commit at the start, for whoever wants to repeat the run.
 
     Raises:
         UserError: the folder cannot be made.
     """
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
+    def __init__(self, config: Config, earlier: Path | None = None, step: int = 0) -> None:
+        self.config, self.origin = config, environment()
         self._start = time.monotonic()
         started = time.strftime("%Y%m%d-%H%M%S")
-        try:
-            self.path = _new_folder(Path(config.log_dir).expanduser(), f"{run_label(config)}-{started}")
+        with self.failures_told():
+            if earlier is not None and earlier.is_dir():
+                self.path = earlier
+                self._drop_metrics_after(step)
+            else:
+                self.path = _new_folder(Path(config.log_dir).expanduser(), f"{run_label(config)}-{started}")
             write_atomically(self.path / "config.yml", lambda file: file.write(to_yaml(config).encode()))
-        except OSError as error:
-            raise UserError(f"log_dir: {config.log_dir} cannot be written to ({error})") from error
 
     def add_metrics(self, line: dict[str, Any]) -> None:
-        """Append one line to `metrics.jsonl`."""
-        with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        """Append one line to `metrics.jsonl`.
 
-    def write_results(self, results: dict[str, Any], device: str) -> dict[str, Any]:
-        """Write `results.json`: the numbers and all that is needed to repeat them. Returns its content."""
+        Raises:
+            UserError: it cannot be written.
+        """
+        with self.failures_told():
+            if not self.path.is_dir():
+                _log.warning("%s is gone and is made anew; the files in it are lost", self.path)
+                self.path.mkdir(parents=True)
+            with open(self.path / _METRICS, "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def write_results(self, results: dict[str, Any], place: Place, device: str) -> dict[str, Any]:
+        """Write `results.json`: the numbers and all that is needed to repeat them. Returns its content.
+
+        Raises:
+            UserError: it cannot be written.
+        """
         content = {
             **results,
             "name": self.config.name,
@@ -66,12 +91,38 @@ class RunFolder:
             "seed": self.config.seed,
             "wall_time": round(time.monotonic() - self._start, 3),
             "device": device,
-            **environment(),
+            "processes": place.size,
+            "restarts": place.restarts,
+            **self.origin,
             "config": self.config.model_dump(),
         }
         text = json.dumps(content, indent=2) + "\n"
-        write_atomically(self.path / "results.json", lambda file: file.write(text.encode()))
+        with self.failures_told():
+            write_atomically(self.path / "results.json", lambda file: file.write(text.encode()))
         return content
+
+    def _drop_metrics_after(self, step: int) -> None:
+        """Also drops a line that was cut off."""
+        metrics = self.path / _METRICS
+        if metrics.exists():
+            lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = "".join(line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step)
+            write_atomically(metrics, lambda file: file.write(kept.encode()))
+
+    @contextmanager
+    def failures_told(self) -> Iterator[None]:
+        """Around whatever writes to the folder: a full disk and the like become errors for the user.
+
+        Raises:
+            UserError: a file could not be written.
+        """
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"log_dir: {self.config.log_dir} cannot be written to ({error}); free some space or name "
+                "another; checkpoints that are there are whole"
+            ) from error
 
 
 def run_label(config: Config) -> str:
@@ -116,9 +167,16 @@ def summary(results: dict[str, Any]) -> str:
     return "\n".join([str(results["name"]), *(f"  {key:<15} {value}" for key, value in rows)])
 
 
-def set_up_logging() -> None:
-    """Messages of this process go to standard error, one line each."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+def set_up_logging(rank: int = 0) -> None:
+    """Messages go to standard error, one line each. Of several processes the first speaks.
+
+    The others tell only what the first cannot know: which images they cannot read.
+    """
+    name = "" if rank == 0 else f"process {rank}: "
+    logging.basicConfig(level=logging.INFO, format=f"{name}%(message)s", stream=sys.stderr)
+    if rank:
+        logging.getLogger().setLevel(logging.ERROR)
+        logging.getLogger("data.image_folder").setLevel(logging.WARNING)
 
 
 def _new_folder(parent: Path, name: str) -> Path:

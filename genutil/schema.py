@@ -129,6 +129,13 @@ class TrainingKeys(BaseModel):
     momentum: Float = Field(0.9, ge=0, lt=1, description="momentum of SGD")
     weight_decay: Float = Field(0.0, ge=0, description="weight decay of SGD")
     nestorov: bool = Field(False, description="Nesterov momentum (spelt as published; also: nesterov)")
+    accumulate: Count = Field(
+        1, description="parts that a process takes its share of a batch in; less memory, the same update"
+    )
+    sync_bn: bool = Field(
+        False,
+        description="batch norms take the statistics of a batch over all processes, not over each share",
+    )
     amp: Literal["bf16", "fp16"] | None = Field(
         None, description="calculate with 16 bits where it is safe; weights and selection stay float32"
     )
@@ -169,17 +176,37 @@ class FileKeys(BaseModel):
     log_dir: str = Field("./runs", description="logs and results go to <log_dir>/<name and start>/")
     resume: str | None = Field(None, description="checkpoint to go on from; auto: this experiment's last.pt")
     log_interval: Count = Field(50, description="training steps between two log lines")
+    checkpoint_interval: Count = Field(10, description="epochs between two epoch_N.pt")
+    checkpoint_interval_steps: Count | None = Field(
+        None,
+        description="training steps between two last.pt within an epoch; one is written after each epoch",
+    )
+    keep_last: Count | None = Field(None, description="how many epoch_N.pt are kept; default: all")
 
 
 class MachineKeys(BaseModel):
     """machine"""
 
     gpus: Annotated[list[Annotated[Int, Field(ge=0)]], BeforeValidator(_as_list)] | None = Field(
-        None, description="CUDA devices to use; no number: CPU; default: the first device, if there is one"
+        None,
+        description="CUDA devices to use, one process each; no number: CPU; default: the first device, if "
+        "there is one",
+    )
+    processes: Count | None = Field(
+        None, description="training processes on the CPU, instead of GPUs; a batch is shared among them"
+    )
+    max_restarts: Annotated[Int, Field(ge=0)] = Field(
+        0, description="how often a run is started anew from last.pt when one of its processes is lost"
+    )
+    timeout: Float = Field(
+        600.0,
+        gt=0,
+        description="seconds after which a process that does not answer the others counts as lost",
     )
     workers: Annotated[Int, Field(ge=0)] | Literal["auto"] = Field(
         8,
-        description="loading processes, for data sets that do not fit into memory; auto: one for each CPU",
+        description="loading processes of a machine, for data sets that do not fit into memory; auto: one "
+        "for each CPU",
     )
     compile: bool = Field(
         False, description="run the network by torch.compile; on the CPU this needs a C++ compiler"

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM ask a run to stop after the step at hand; a second one stops it at once."""
+"""SIGINT and SIGTERM ask a run to stop after the step at hand."""
 
 from __future__ import annotations
 
@@ -21,14 +21,24 @@ class Interrupted(Exception):
 
 
 class StopRequest:
-    """While entered, notes the first SIGINT or SIGTERM in `signum` instead of letting it end the process."""
+    """While entered, notes the first SIGINT or SIGTERM in `signum` instead of letting it end the process.
 
-    def __init__(self) -> None:
+    It may be entered again within.
+
+    Args:
+        patient: a second signal changes nothing, and whoever sent it must wait; else it ends the process.
+    """
+
+    def __init__(self, patient: bool = False) -> None:
         self.signum: int | None = None
+        self.patient = patient
         self._previous: dict[int, Any] = {}
+        self._depth = 0
 
     def __enter__(self) -> StopRequest:
-        if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
+        self._depth += 1
+        # Python allows handlers in the main thread alone.
+        if self._depth == 1 and threading.current_thread() is threading.main_thread():
             for signum in (signal.SIGINT, signal.SIGTERM):
                 self._previous[signum] = signal.signal(signum, self._note)
         return self
@@ -36,11 +46,15 @@ class StopRequest:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._restore()
+        self._depth -= 1
+        if not self._depth:
+            self._restore()
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
-        self.signum = signum
-        self._restore()
+        if self.signum is None:
+            self.signum = signum
+        if not self.patient:
+            self._restore()
 
     def _restore(self) -> None:
         for signum, handler in self._previous.items():

@@ -8,9 +8,16 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from genutil.distributed import ALONE, World
+from genutil.place import share
+
 
 class Batches(Protocol):
-    """Batches of (images, labels) that repeat: batch b of epoch e is always the same."""
+    """Batches of (images, labels) that repeat: batch b of epoch e is always the same.
+
+    A source that several processes share may have `shard(rank, size)`, which gives one process's share of
+    each batch for less than the whole would cost; see `share`.
+    """
 
     def __len__(self) -> int:
         """Batches of an epoch."""
@@ -37,6 +44,27 @@ class LoaderBatches:
         return islice(iter(self.loader), start, None)
 
 
-def as_batches(source: Any) -> Batches:
-    """A data set's `train` or `val` as Batches."""
-    return source if hasattr(source, "batches") else LoaderBatches(source)
+class Shares:
+    """The share of one process of batches that each process makes whole."""
+
+    def __init__(self, whole: Batches, rank: int, size: int) -> None:
+        self.whole, self.rank, self.size = whole, rank, size
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        for images, labels in self.whole.batches(epoch, start):
+            own = share(len(labels), self.rank, self.size)
+            yield images[own], labels[own]
+
+
+def as_batches(source: Any, world: World = ALONE) -> Batches:
+    """A data set's `train` or `val` as this process's share of it."""
+    whole: Batches = source if hasattr(source, "batches") else LoaderBatches(source)
+    if world.size == 1:
+        return whole
+    if hasattr(whole, "shard"):
+        shard: Batches = whole.shard(world.rank, world.size)
+        return shard
+    return Shares(whole, world.rank, world.size)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from tqdm import tqdm
 
-from genutil.checkpoint_folder import LAST, CheckpointFolder
 from genutil.reporting import RunFolder
-from genutil.seeding import rng_state
 
 if TYPE_CHECKING:
     from trainers.trainer import Trainer
@@ -21,7 +19,10 @@ _log = logging.getLogger(__name__)
 
 
 class Callback:
-    """Told of a training's events; each method does nothing unless a subclass defines it."""
+    """Told of a training's events; each method does nothing unless a subclass defines it.
+
+    Of several processes, only the first has callbacks that write or show something.
+    """
 
     def on_start(self, trainer: Trainer) -> None:
         """Before the first step of this process."""
@@ -30,7 +31,7 @@ class Callback:
         """After each optimizer step. Must not wait for the device."""
 
     def on_log(self, trainer: Trainer) -> None:
-        """Every `log_interval` steps; the metrics so far are in `trainer.meter`."""
+        """Every `log_interval` steps; the metrics so far are in `trainer.running`."""
 
     def on_metrics(self, trainer: Trainer, phase: str, metrics: dict[str, float]) -> None:
         """Once an epoch for `train` and once for `val`."""
@@ -61,7 +62,7 @@ class Progress(Callback):
         self._bar.update()
 
     def on_log(self, trainer: Trainer) -> None:
-        loss = trainer.meter.read()["CELoss"]
+        loss = trainer.running["CELoss"]
         if self._bar is not None:
             self._bar.set_postfix(loss=f"{loss:.4f}")
         else:
@@ -109,6 +110,10 @@ class TensorBoard(Callback):
         adjacencies: gives the boolean (targets, sources) matrix of every wired layer.
         macs: multiply-accumulates of one image, or None where they were not counted.
         image_interval: epochs between two pictures of the wiring.
+        first_step: training steps done before; what an earlier start of the run told of later ones is void.
+
+    Raises:
+        UserError: the files cannot be written.
     """
 
     def __init__(
@@ -117,24 +122,26 @@ class TensorBoard(Callback):
         adjacencies: Callable[[], Iterable[Tensor]],
         macs: int | None,
         image_interval: int = 10,
+        first_step: int = 0,
     ) -> None:
         from torch.utils.tensorboard import SummaryWriter  # a second of import that evaluation does not need
 
-        self._writer: Any = SummaryWriter(str(folder.path))
+        self._folder = folder
+        self._writer: Any = SummaryWriter(str(folder.path), purge_step=first_step + 1 if first_step else None)
         self._adjacencies, self._image_interval = adjacencies, image_interval
         self._macs = macs
 
     def on_start(self, trainer: Trainer) -> None:
         if self._macs is not None:
-            self._writer.add_scalar("flops/flops", self._macs, trainer.step)
+            self._add("scalar", "flops/flops", self._macs, trainer.step)
         if trainer.step == 0:
             self._draw(0)
 
     def on_metrics(self, trainer: Trainer, phase: str, metrics: dict[str, float]) -> None:
         for name, value in metrics.items():
-            self._writer.add_scalar(f"{phase}/{name}", value, trainer.step)
+            self._add("scalar", f"{phase}/{name}", value, trainer.step)
         if phase == "train":
-            self._writer.add_scalar("train/lr", trainer.lr, trainer.step)
+            self._add("scalar", "train/lr", trainer.lr, trainer.step)
 
     def on_epoch_end(self, trainer: Trainer) -> None:
         done = trainer.epoch + 1
@@ -142,58 +149,16 @@ class TensorBoard(Callback):
             self._draw(trainer.step)
 
     def on_end(self, trainer: Trainer) -> None:
-        self._writer.close()
+        try:
+            self._writer.close()
+        except OSError as error:
+            _log.warning("the last values for TensorBoard could not be written (%s)", error)
 
     def _draw(self, step: int) -> None:
         for index, adjacency in enumerate(self._adjacencies()):
             picture = adjacency.unsqueeze(0).float()
-            self._writer.add_image(f"adjacency/non_zero_{index}", picture, step)
+            self._add("image", f"adjacency/non_zero_{index}", picture, step)
 
-
-class CheckpointSaver(Callback):
-    """`init.pt` before training, `last.pt` after each epoch and on a signal, `best.pt`, and `epoch_N.pt`.
-
-    Args:
-        folder: where to.
-        config: the experiment's keys and values, kept in each file.
-        interval: `epoch_N.pt` is written for every N that it divides, and so for 0.
-    """
-
-    def __init__(self, folder: CheckpointFolder, config: Mapping[str, Any], interval: int = 10) -> None:
-        self.folder, self.config, self.interval = folder, dict(config), interval
-
-    def on_start(self, trainer: Trainer) -> None:
-        if trainer.step == 0:
-            self.folder.save("init.pt", self._state(trainer, finished=False))
-
-    def on_epoch_end(self, trainer: Trainer) -> None:
-        state = self._state(trainer, finished=True)
-        if trainer.epoch % self.interval == 0:
-            self.folder.save(f"epoch_{trainer.epoch}.pt", state)
-        if trainer.improved:
-            self.folder.save("best.pt", state)
-        self.folder.save(LAST, state)
-
-    def on_interrupt(self, trainer: Trainer) -> None:
-        self.folder.save(LAST, self._state(trainer, finished=False))
-        _log.info("saved %s; go on with --resume auto", self.folder.path / LAST)
-
-    def on_end(self, trainer: Trainer) -> None:
-        self.folder.close()
-
-    def _state(self, trainer: Trainer, finished: bool) -> dict[str, Any]:
-        return {
-            "model": trainer.model.state_dict(),
-            "optimizer": trainer.optimizer.state_dict(),
-            "last_epoch": trainer.epoch if finished else trainer.epoch - 1,
-            "best_val": trainer.best_val,
-            "iter": trainer.step,
-            "scheduler": {"step": trainer.step, "lr": trainer.lr},
-            "scaler": trainer.precision.state(),
-            "rng": rng_state(),
-            "config": self.config,
-            "epoch_progress": {
-                "batch": 0 if finished else trainer.batch,
-                "meter": None if finished else trainer.meter.state(),
-            },
-        }
+    def _add(self, kind: str, *arguments: Any) -> None:
+        with self._folder.failures_told():
+            getattr(self._writer, f"add_{kind}")(*arguments)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from genutil.distributed import ALONE, World
 from trainers.batches import Batches
 from trainers.metrics import Meter
 
@@ -17,33 +18,36 @@ def evaluate(
     batches: Batches,
     topk: Sequence[int],
     device: torch.device,
-    after_batch: Callable[[], object] | None = None,
+    after_batch: Callable[[int], object] | None = None,
+    world: World = ALONE,
 ) -> dict[str, float]:
-    """Mean cross-entropy (`CELoss`) and top-k accuracies (percent) over all images.
+    """Mean cross-entropy (`CELoss`) and top-k accuracies (percent) over all images of all processes.
 
     The model's mode is put back afterwards.
 
     Args:
         model: the network, on `device`.
-        batches: what to evaluate.
+        batches: what to evaluate: this process's share.
         topk: which accuracies to count.
         device: where the batches are used.
-        after_batch: called after each batch; may raise to end the evaluation.
+        after_batch: called with the number of images after each batch; may raise to end the evaluation.
+        world: the processes that evaluate together.
 
     Raises:
         NotFiniteError: a weight is NaN.
     """
     was_training = model.training
     model.eval()
-    meter = Meter(topk, device)
+    meter = Meter(topk, device, world)
     try:
         with torch.no_grad():
             for images, labels in batches.batches(0):
                 images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
-                logits = model(images)
-                meter.update(F.cross_entropy(logits, labels), logits, labels)
+                if len(labels):
+                    logits = model(images)
+                    meter.update(F.cross_entropy(logits, labels), logits, labels)
                 if after_batch is not None:
-                    after_batch()
+                    after_batch(len(labels))
     finally:
         model.train(was_training)
     return meter.read()

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genutil.distributed import ALONE, World
+
 
 class Meter:
     """Mean loss and top-k accuracies over all images seen, exact also over batches of different size.
@@ -15,10 +17,11 @@ class Meter:
     Args:
         topk: which accuracies to count.
         device: where logits and labels live.
+        world: the processes whose images are counted together.
     """
 
-    def __init__(self, topk: Sequence[int], device: torch.device | str) -> None:
-        self.topk = tuple(topk)
+    def __init__(self, topk: Sequence[int], device: torch.device | str, world: World = ALONE) -> None:
+        self.topk, self.world = tuple(topk), world
         self._loss = torch.zeros((), dtype=torch.float64, device=device)
         self._correct = torch.zeros(len(self.topk), dtype=torch.int64, device=device)
         self.num_images = 0
@@ -32,19 +35,41 @@ class Meter:
         self.num_images += len(labels)
 
     def read(self) -> dict[str, float]:
-        """`CELoss` and `top<k>_accuracy` (percent). Waits for the device."""
-        count = max(self.num_images, 1)
-        values = {"CELoss": self._loss.item() / count}
-        for k, correct in zip(self.topk, self._correct.tolist(), strict=True):
-            values[f"top{k}_accuracy"] = 100.0 * correct / count
-        return values
+        """`CELoss` and `top<k>_accuracy` (percent) of all processes. Waits for the device and for them."""
+        return self._values(self._total())
+
+    def images(self) -> int:
+        """Seen by all processes."""
+        return int(self._total()[-1])
 
     def state(self) -> dict[str, Any]:
-        """The sums so far, for a checkpoint within an epoch."""
-        return {"loss": self._loss.cpu(), "correct": self._correct.cpu(), "num_images": self.num_images}
+        """The sums of all processes so far, for a checkpoint within an epoch."""
+        loss, *correct, num_images = self._total().unbind()
+        return {
+            "loss": loss.clone(),
+            "correct": torch.stack(correct).long(),
+            "num_images": int(num_images),
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from the sums that `state` gave."""
-        self._loss.copy_(state["loss"])
-        self._correct.copy_(state["correct"])
-        self.num_images = state["num_images"]
+        """Go on from the sums that `state` gave. One process takes them over, so that they count once."""
+        share = int(self.world.is_main)
+        self._loss.copy_(state["loss"] * share)
+        self._correct.copy_(state["correct"] * share)
+        self.num_images = state["num_images"] * share
+
+    def _own(self) -> Tensor:
+        """Loss, correct ones by k, images, as float64, which holds whole numbers exactly up to 2^53."""
+        counts = [*self._correct.tolist(), self.num_images]
+        return torch.tensor([self._loss.item(), *counts], dtype=torch.float64)
+
+    def _total(self) -> Tensor:
+        return self.world.sum(self._own())
+
+    def _values(self, sums: Tensor) -> dict[str, float]:
+        loss, *correct, num_images = sums.tolist()
+        count = max(num_images, 1)
+        accuracies = {
+            f"top{k}_accuracy": 100 * hits / count for k, hits in zip(self.topk, correct, strict=True)
+        }
+        return {"CELoss": loss / count, **accuracies}

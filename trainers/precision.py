@@ -32,13 +32,17 @@ class Precision:
             return nullcontext()
         return torch.autocast(self._device.type, dtype=self._type)
 
-    def step(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
-        """Backward pass and optimizer step."""
+    def backward(self, loss: Tensor) -> None:
+        """Backward pass of a loss."""
+        if self._scaler is not None:
+            loss = self._scaler.scale(loss)
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Optimizer step by the gradients that `backward` left."""
         if self._scaler is None:
-            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             return
-        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self._scaler.step(optimizer)
         self._scaler.update()
 

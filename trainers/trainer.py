@@ -11,12 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from genutil.distributed import ALONE, Agreement, World
 from genutil.errors import NotFiniteError
 from genutil.signals import Interrupted, StopRequest
 from trainers.batches import Batches
 from trainers.callbacks import Callback
 from trainers.evaluation import evaluate
 from trainers.metrics import Meter
+from trainers.parallel import Replicas
 from trainers.precision import Precision
 from trainers.schedules import Schedule
 
@@ -29,17 +31,21 @@ class Trainer:
     Args:
         model, optimizer: the network, on its device, and what trains it.
         schedule: learning rate by optimizer steps done, set before each step.
-        train, val: training and validation batches.
+        train, val: training and validation batches; of several processes, this one's share.
         num_epochs: passes over `train`.
         topk: which accuracies to count.
         device: where the batches are used.
         log_interval: steps between two readings of the metrics; in between the device is never waited for.
         callbacks: told of every event, in this order.
         amp: see trainers.precision.Precision.
+        accumulate: parts in which a share of a batch is taken.
+        world: the processes that train together.
+        stop: notes signals; a new one by default.
         observe: gives further numbers of the last step, which are told with each epoch's training metrics.
 
     Attributes:
         epoch, batch, step: the epoch at hand, its batches done, all optimizer steps done.
+        running: metrics of the epoch at hand, as read last; of all processes.
         best_val: best validation accuracy (the first of `topk`, percent); −1 before the first validation.
     """
 
@@ -56,6 +62,9 @@ class Trainer:
         log_interval: int,
         callbacks: Sequence[Callback] = (),
         amp: str | None = None,
+        accumulate: int = 1,
+        world: World = ALONE,
+        stop: StopRequest | None = None,
         observe: Callable[[], Mapping[str, float]] = dict,
     ) -> None:
         self.model, self.optimizer, self.schedule = model, optimizer, schedule
@@ -65,9 +74,12 @@ class Trainer:
         self.epoch = self.batch = self.step = 0
         self.best_val = -1.0
         self.improved = False
-        self.meter = Meter(self.topk, device)
+        self.running: dict[str, float] = {}
+        self.meter = Meter(self.topk, device, world)
+        self.world, self.accumulate = world, accumulate
+        self.replicas = Replicas(model, world)
         self.precision = Precision(amp, device)
-        self.stop = StopRequest()
+        self.stop = stop or StopRequest()
 
     @property
     def lr(self) -> float:
@@ -90,10 +102,10 @@ class Trainer:
                     metrics = self._validate()
                     self._tell("on_epoch_end")
                     self.epoch, self.batch = self.epoch + 1, 0
-                    self.meter = Meter(self.topk, self.device)
-                    self._stop_if_asked()
+                    self.meter = Meter(self.topk, self.device, self.world)
+                    self._stop_if_any_asked()
             except Interrupted:
-                self._check(self.meter.read(), "training loss")  # never save what has diverged
+                self.read_meter()  # never save what has diverged
                 self._tell("on_interrupt")
                 raise
             except NotFiniteError as error:
@@ -103,39 +115,50 @@ class Trainer:
         return metrics or self._evaluate()
 
     def _train_epoch(self) -> None:
-        started, first = time.monotonic(), self.meter.num_images
+        started, first = time.monotonic(), self.meter.images()
         self.model.train()
         for images, labels in self.train.batches(self.epoch, self.batch):
-            self._train_step(
-                images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+            agreement = self.world.agree(len(labels), self.stop.signum)
+            images, labels = (
+                images.to(self.device, non_blocking=True),
+                labels.to(self.device, non_blocking=True),
             )
+            self._train_step(images, labels, agreement)
             if self.step % self.log_interval == 0:
-                self._check(self.meter.read(), "training loss")
+                self.read_meter()
                 self._tell("on_log")
-            self._stop_if_asked()
-        metrics = self.meter.read()
-        self._check(metrics, "training loss")
+            self._stop_if_asked(agreement().signum if self.world.size > 1 else self.stop.signum)
+        self.read_meter()
         seconds = time.monotonic() - started
-        speed = (self.meter.num_images - first) / max(seconds, 1e-9)
+        speed = (self.meter.images() - first) / max(seconds, 1e-9)
         further = {"epoch_time": seconds, "images_per_second": speed, **self.observe()}
-        self._tell("on_metrics", "train", {**metrics, **further})
+        self._tell("on_metrics", "train", {**self.running, **further})
 
-    def _train_step(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+    def _train_step(
+        self, images: torch.Tensor, labels: torch.Tensor, agreement: Callable[[], Agreement]
+    ) -> None:
+        """One update by a batch of which this is the process's share."""
         lr = self.schedule(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        with self.precision.autocast():
-            logits = self.model(images)
-            loss = F.cross_entropy(logits, labels)
+        self.replicas.settle(images)
         self.optimizer.zero_grad(set_to_none=True)
-        self.precision.step(loss, self.optimizer)
-        self.meter.update(loss, logits, labels)
+        for some, theirs, is_last in self.replicas.parts(images, labels, self.accumulate):
+            with self.replicas.backward_of_part(is_last):
+                with self.precision.autocast():
+                    logits = self.replicas(some)
+                    loss = F.cross_entropy(logits, theirs) if len(theirs) else logits.sum() * 0
+                self.precision.backward(loss * self.replicas.weight(len(theirs), agreement().images))
+            if len(theirs):
+                self.meter.update(loss, logits, theirs)
+        if agreement().images:  # none where no image of a batch can be read
+            self.precision.step(self.optimizer)
         self.batch += 1
         self.step += 1
         self._tell("on_step")
 
     def _validate(self) -> dict[str, float]:
-        metrics = self._evaluate(after_batch=self._stop_if_asked)
+        metrics = self._evaluate(after_batch=self._stop_if_any_asked)
         self._check(metrics, "validation loss")
         accuracy = metrics[f"top{self.topk[0]}_accuracy"]
         self.improved = accuracy > self.best_val
@@ -143,17 +166,30 @@ class Trainer:
         self._tell("on_metrics", "val", {**metrics, "best_val": self.best_val})
         return metrics
 
-    def _evaluate(self, after_batch: Callable[[], object] | None = None) -> dict[str, float]:
+    def _evaluate(self, after_batch: Callable[[int], object] | None = None) -> dict[str, float]:
+        self.world.spread_buffers(self.model)
         with self.precision.autocast():
-            return evaluate(self.model, self.val, self.topk, self.device, after_batch)
+            return evaluate(self.model, self.val, self.topk, self.device, after_batch, self.world)
+
+    def read_meter(self) -> None:
+        """Read the metrics of the epoch so far, of all processes.
+
+        Raises:
+            NotFiniteError: the loss is NaN or infinite.
+        """
+        self.running = self.meter.read()
+        self._check(self.running, "training loss")
 
     def _check(self, metrics: dict[str, float], name: str) -> None:
         if not math.isfinite(metrics["CELoss"]):
             raise NotFiniteError(f"the {name} is {metrics['CELoss']}")
 
-    def _stop_if_asked(self) -> None:
-        if self.stop.signum is not None:
-            raise Interrupted(self.stop.signum)
+    def _stop_if_any_asked(self, _images: int = 0) -> None:
+        self._stop_if_asked(self.world.agree(0, self.stop.signum)().signum)
+
+    def _stop_if_asked(self, signum: int | None) -> None:
+        if signum is not None:
+            raise Interrupted(signum)
 
     def _tell(self, event: str, *arguments: Any) -> None:
         for callback in self.callbacks:

@@ -141,7 +141,9 @@ def test_batches_and_sets_without_any_readable_image(folder):
     for number in range(3):
         spoil(folder, "val", number)
     data = imagenet(folder, skip_corrupt=True, test_batch_size=3)
-    assert [labels.tolist() for _, labels in data.val.batches(0)] == [[0, 0, 0], [2, 2, 2]]
+    batches = list(data.val.batches(0))
+    assert [labels.tolist() for _, labels in batches] == [[0, 0, 0], [], [2, 2, 2]]
+    assert batches[1][0].shape == (0, *batches[0][0].shape[1:])
     for name in ("n01", "n03"):
         for number in range(3):
             spoil(folder, "val", number, name)

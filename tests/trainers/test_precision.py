@@ -36,7 +36,8 @@ def losses(app, amp, steps=8):
         with precision.autocast():
             loss = F.cross_entropy(network(images), labels)
         optimizer.zero_grad()
-        precision.step(loss, optimizer)
+        precision.backward(loss)
+        precision.step(optimizer)
         found.append(loss.item())
     assert all(weight.dtype == torch.float32 for weight in network.parameters())
     return torch.tensor(found)
@@ -73,7 +74,8 @@ def test_a_step_that_overflows_is_left_out():
     optimizer = torch.optim.SGD([weight], lr=0.1, fused=True)
     precision = Precision("fp16", CPU)
     scale = precision.state()["scale"]
-    precision.step((weight * torch.inf).sum(), optimizer)
+    precision.backward((weight * torch.inf).sum())
+    precision.step(optimizer)
     assert torch.equal(weight, torch.ones(2))
     assert precision.state()["scale"] < scale
     other = Precision("fp16", CPU)

@@ -1,0 +1,218 @@
+"""The processes that train one network together, on one machine or several.
+
+`torchrun`, or this project's own launcher, starts the processes and tells each its number by environment
+variables. Process 0 alone writes files and speaks to the user. A run in a single process is a World of one,
+for which everything here is a no-op.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import functools
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from genutil.devices import available_cpus
+from genutil.errors import RunError, UserError
+from genutil.place import Place
+
+_Value = TypeVar("_Value")
+_TELL_TALE = ("gloo", "nccl", "connection closed", "connection reset", "process group")
+"""Words in the errors that torch's collectives raise; they have no type of their own."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What all processes know of a step.
+
+    Attributes:
+        images: of all processes together.
+        signum: a signal that asked one of them to stop, or None.
+    """
+
+    images: int
+    signum: int | None
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run, and what they do together. Each method must be called by all of them.
+
+    Attributes:
+        place: which of them this one is.
+        device: where this one calculates.
+    """
+
+    place: Place = field(default_factory=Place)
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    store: Any = None
+    _control: Any = None
+    _launcher: int = field(default_factory=os.getppid)
+
+    @property
+    def rank(self) -> int:
+        return self.place.rank
+
+    @property
+    def size(self) -> int:
+        return self.place.size
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes the files and speaks."""
+        return self.rank == 0
+
+    def agree(self, images: int, signum: int | None) -> Callable[[], Agreement]:
+        """Tell the others this process's number of images and the signal it got; the answer tells all of it.
+
+        Returns at once; the answer waits for the slowest process.
+        """
+        if self.size == 1:
+            return lambda: Agreement(images, signum)
+        if signum is None and os.getppid() != self._launcher:
+            signum = signal.SIGTERM  # nobody would notice a failure, or could stop this process, any more
+        interrupt = signum == signal.SIGINT
+        numbers = torch.tensor([images, interrupt, signum is not None and not interrupt])
+        work = dist.all_reduce(numbers, group=self._control, async_op=True)
+
+        @functools.cache
+        def answer() -> Agreement:
+            work.wait()
+            total, interrupts, others = numbers.tolist()
+            asked = signal.SIGTERM if others else signal.SIGINT
+            return Agreement(total, int(asked) if interrupts or others else None)
+
+        return answer
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over all processes, on the CPU. Integers and sums of the same order are exact."""
+        values = values.detach().cpu().clone()
+        if self.size > 1:
+            dist.all_reduce(values, group=self._control)
+        return values
+
+    def gather(self, value: _Value) -> list[_Value]:
+        """The values of all processes, in the order of their ranks."""
+        if self.size == 1:
+            return [value]
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, value, group=self._control)
+        return found
+
+    def from_main(self, make: Callable[[], _Value]) -> _Value:
+        """What `make` gives on process 0, which alone calls it.
+
+        Raises:
+            UserError: on all processes, the one that `make` raised.
+        """
+        answer = [self.on_main(make)]
+        if self.size > 1:
+            dist.broadcast_object_list(answer, src=0, group=self._control)
+        value: Any = answer[0]
+        return value  # type: ignore[no-any-return]
+
+    def on_main(self, make: Callable[[], _Value]) -> _Value | None:
+        """`make()` on process 0; None on the others, which wait for it.
+
+        Raises:
+            UserError: on all processes, the one that `make` raised.
+        """
+        value: _Value | None = None
+        failure: list[Any] = [None]
+        if self.is_main:
+            try:
+                value = make()
+            except UserError as error:
+                failure[0] = error
+        if self.size > 1:
+            dist.broadcast_object_list(failure, src=0, group=self._control)
+        if failure[0] is not None:
+            raise failure[0]
+        return value
+
+    def spread_buffers(self, network: nn.Module) -> None:
+        """Give all processes the buffers of process 0, such as the running means of batch norms."""
+        if self.size > 1:
+            for buffer in network.buffers():
+                dist.broadcast(buffer, src=0)
+
+    def wait(self) -> None:
+        """For all processes to come here."""
+        if self.size > 1:
+            dist.barrier(group=self._control)
+
+    def leave_talks(self) -> None:
+        """Close the connections, so that whoever waits for this process gets an error at once."""
+        if self.size > 1:
+            with contextlib.suppress(RuntimeError, ValueError):
+                dist.destroy_process_group(self._control)
+            if self.device.type == "cpu":
+                with contextlib.suppress(RuntimeError, ValueError, AssertionError):
+                    dist.destroy_process_group()
+
+
+ALONE = World()
+"""A run in a single process, on the CPU."""
+
+
+@contextlib.contextmanager
+def join_world(place: Place | None, device: torch.device, timeout: float) -> Iterator[World]:
+    """Meet the other processes of the run.
+
+    Args:
+        place: of this process; None: it is alone.
+        device: where it calculates: messages between GPUs go by NCCL, between CPUs by gloo.
+        timeout: seconds after which a process that does not answer counts as lost.
+
+    Raises:
+        RunError: the others did not come.
+    """
+    if place is None or place.size == 1:
+        yield World(place or Place(), device)
+        return
+    limit = datetime.timedelta(seconds=timeout)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    elif "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, available_cpus() // place.local_size))
+    try:
+        meet = cast(Any, dist).rendezvous
+        store, rank, size = next(meet("env://", timeout=limit))
+        # The launcher's store outlives a restart: an earlier start's addresses must not be found in it.
+        store = cast(Any, dist).PrefixStore(f"start/{place.restarts}", store)
+        # Between GPUs twice the time, since an overrun there ends the process without a word.
+        dist.init_process_group(
+            backend, store=store, rank=rank, world_size=size, timeout=limit * (1 + (backend == "nccl"))
+        )
+        # A second group for small messages, so that they never wait for gradients or for a GPU.
+        control = dist.new_group(backend="gloo", timeout=limit)
+    except (RuntimeError, ValueError) as error:
+        raise RunError(
+            f"process {place.rank} of {place.size} could not meet the others ({in_short(error)})"
+        ) from error
+    try:
+        yield World(place, device, store, control)
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def in_short(error: BaseException) -> str:
+    """What a collective's error says, without the place in torch's source and its advice."""
+    line = str(error).strip().partition("\n")[0]
+    return re.sub(r"^.*?\[[^]]*\.cc:\d+\] *|\. This is typically.*$", "", line)
+
+
+def is_loss_of_others(error: BaseException) -> bool:
+    """Whether an exception says that messages to other processes failed: a hint at another's failure."""
+    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in _TELL_TALE)

@@ -1,0 +1,71 @@
+"""Which of a run's processes this one is. Needs no torch: it is asked before devices are selected."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from genutil.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which of a run's processes this one is, as its launcher says.
+
+    Attributes:
+        rank, size: number among all processes, from 0, and how many there are.
+        local_rank, local_size: the same on this machine.
+        restarts: how often the launcher has started the processes anew after a failure.
+        restarts_left: how often it would do so again.
+        run_id: the launcher's name for the run; the same after a restart.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    restarts: int = 0
+    restarts_left: int = 0
+    run_id: str = ""
+
+
+def find_place(environment: Mapping[str, str] = os.environ) -> Place | None:
+    """This process's place in a run; None: no launcher started it."""
+    if not {"RANK", "WORLD_SIZE"} <= environment.keys():
+        return None
+    # torchrun may give every run the same name; the launching process tells them apart.
+    launcher = f"{environment.get('TORCHELASTIC_RUN_ID', '')}-{os.uname().nodename}-{os.getppid()}"
+    restarts = int(environment.get("TORCHELASTIC_RESTART_COUNT", 0))
+    return Place(
+        rank=int(environment["RANK"]),
+        size=int(environment["WORLD_SIZE"]),
+        local_rank=int(environment.get("LOCAL_RANK", 0)),
+        local_size=int(environment.get("LOCAL_WORLD_SIZE", 1)),
+        restarts=restarts,
+        restarts_left=int(environment.get("TORCHELASTIC_MAX_RESTARTS", 0)) - restarts,
+        run_id=launcher,
+    )
+
+
+def check_batch_size(batch_size: int, size: int, accumulate: int) -> None:
+    """Whether a batch can be shared evenly.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    parts = size * accumulate
+    if batch_size % parts:
+        below, above = batch_size // parts * parts, (batch_size // parts + 1) * parts
+        near = f"{below} or {above}" if below else f"{above}"
+        raise ConfigError(
+            f"batch_size: {batch_size} images cannot be shared evenly by {size} processes with "
+            f"accumulate {accumulate}; it must be a multiple of {parts}, such as {near}"
+        )
+
+
+def share(count: int, rank: int, size: int) -> slice:
+    """Which of `count` images process `rank` takes. Shares differ by one at most, the larger ones first."""
+    each, more = divmod(count, size)
+    start = rank * each + min(rank, more)
+    return slice(start, start + each + (rank < more))
