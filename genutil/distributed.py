@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import datetime
 import functools
+import gc
 import os
 import re
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import torch
@@ -43,20 +44,20 @@ class Agreement:
     signum: int | None
 
 
-@dataclass(frozen=True)
 class World:
     """The processes of a run, and what they do together. Each method must be called by all of them.
 
-    Attributes:
+    Args:
         place: which of them this one is.
         device: where this one calculates.
+        store: what all of them can read and write, if there are several.
+        control: their group for small messages.
     """
 
-    place: Place = field(default_factory=Place)
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    store: Any = None
-    _control: Any = None
-    _launcher: int = field(default_factory=os.getppid)
+    def __init__(self, place: Place, device: torch.device, store: Any = None, control: Any = None) -> None:
+        self.place, self.device, self.store = place, device, store
+        self._control = control
+        self._launcher = os.getppid()
 
     @property
     def rank(self) -> int:
@@ -151,16 +152,21 @@ class World:
             dist.barrier(group=self._control)
 
     def leave_talks(self) -> None:
-        """Close the connections, so that whoever waits for this process gets an error at once."""
-        if self.size > 1:
-            with contextlib.suppress(RuntimeError, ValueError):
-                dist.destroy_process_group(self._control)
-            if self.device.type == "cpu":
-                with contextlib.suppress(RuntimeError, ValueError, AssertionError):
-                    dist.destroy_process_group()
+        """Close the connections, so that whoever waits for this process gets an error at once.
+
+        They close when nothing refers to them any more. Those between GPUs stay: only the launcher can end a
+        process that waits for a GPU.
+        """
+        control, self._control = self._control, None
+        if self.device.type == "cpu":
+            dist.destroy_process_group()
+        else:
+            dist.destroy_process_group(control)
+        del control
+        gc.collect()
 
 
-ALONE = World()
+ALONE = World(Place(), torch.device("cpu"))
 """A run in a single process, on the CPU."""
 
 
@@ -195,13 +201,13 @@ def join_world(place: Place | None, device: torch.device, timeout: float) -> Ite
             backend, store=store, rank=rank, world_size=size, timeout=limit * (1 + (backend == "nccl"))
         )
         # A second group for small messages, so that they never wait for gradients or for a GPU.
-        control = dist.new_group(backend="gloo", timeout=limit)
+        world = World(place, device, store, dist.new_group(backend="gloo", timeout=limit))
     except (RuntimeError, ValueError) as error:
         raise RunError(
             f"process {place.rank} of {place.size} could not meet the others ({in_short(error)})"
         ) from error
     try:
-        yield World(place, device, store, control)
+        yield world
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()

@@ -36,5 +36,5 @@ class ToldByAnother(Exception):
     """
 
     def __init__(self, status: int) -> None:
-        super().__init__(f"another process tells what happened (exit status {status})")
+        super().__init__(status)
         self.status = status

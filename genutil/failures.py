@@ -27,6 +27,7 @@ def what_to_tell(world: World, error: Exception) -> Exception:
         "status": 2 if isinstance(error, UserError) else 1,
         "text": str(error) if isinstance(error, (UserError, RunError)) else _traceback(error),
     }
+    traceback.clear_frames(error.__traceback__)  # they refer to the connections
     try:
         world.store.set(f"failed/{world.rank}", json.dumps(report))
         world.leave_talks()

@@ -66,7 +66,8 @@ class Replicas:
         self._settled = True
         buffers = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
         with kept_rng():
-            loss = F.cross_entropy(self(images), images.new_zeros(len(images), dtype=torch.long))
+            logits = self(images if len(images) else _blank(images))
+            loss = F.cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.long))
             loss.backward()  # type: ignore[no-untyped-call]
         self.network.zero_grad(set_to_none=True)
         with torch.no_grad():
@@ -83,8 +84,12 @@ class Replicas:
         if not self._has_talking_norms:
             split = [part for part in split if len(part[1])] or split[:1]
         for number, (some, theirs) in enumerate(split, start=1):
-            shown = some if len(theirs) else images.new_zeros(1, *images.shape[1:])
-            yield shown, theirs, number == len(split)
+            yield some if len(theirs) else _blank(images), theirs, number == len(split)
+
+
+def _blank(images: Tensor) -> Tensor:
+    """One image of zeros, of the size of these."""
+    return images.new_zeros(1, *images.shape[1:])
 
 
 def _sync_buffers() -> str:

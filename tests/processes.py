@@ -1,0 +1,119 @@
+"""Several processes that run a function of a test together, as the processes of one run do."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+import runner
+from genutil.distributed import join_world
+from genutil.place import find_place
+
+_LIMIT = 60.0
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["torch.distributed", "experiment"])
+
+
+def together(size: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """What `function(world, *arguments)` gave in each of `size` processes, or the exception it raised there.
+
+    A process that died without a word gives its exit status as an EOFError.
+    """
+    return _in_processes(size, _with_world, function, *arguments)
+
+
+@dataclass
+class Ended:
+    """How the command ended in one process."""
+
+    status: int
+    out: str
+    err: str
+
+
+def run_together(size: int, argv: Sequence[object], folder: Path) -> list[Any]:
+    """How `runner.py` with these arguments ended in each of `size` processes, as `torchrun` would start them.
+
+    Args:
+        size: number of processes.
+        argv: of the command.
+        folder: for what they print.
+    """
+    return _in_processes(size, _command, [str(word) for word in argv], folder)
+
+
+def _in_processes(size: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    pipes, processes = [], []
+    for rank in range(size):
+        receiving, sending = _CONTEXT.Pipe(duplex=False)
+        process = _CONTEXT.Process(target=_run, args=(sending, rank, size, store.port, function, arguments))
+        process.start()
+        sending.close()
+        pipes.append(receiving)
+        processes.append(process)
+    found = [_receive(pipe, process) for pipe, process in zip(pipes, processes, strict=True)]
+    for process in processes:
+        process.join(_LIMIT)
+    return found
+
+
+def _receive(pipe: Connection, process: Any) -> Any:
+    assert pipe.poll(_LIMIT), "a process of the test hangs"
+    try:
+        return pickle.loads(pipe.recv_bytes())
+    except EOFError:
+        process.join(_LIMIT)
+        return EOFError(process.exitcode)
+
+
+def _run(
+    pipe: Connection, rank: int, size: int, port: int, function: Callable[..., Any], arguments: Any
+) -> None:
+    torch.set_num_threads(1)
+    os.environ.update(
+        RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(size),
+        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), TORCHELASTIC_USE_AGENT_STORE="True",
+        GLOO_SOCKET_IFNAME="lo", OMP_NUM_THREADS="1",
+    )  # fmt: skip
+    pipe.send_bytes(pickle.dumps(function(*arguments)))  # by value: this process ends before it is read
+
+
+def _with_world(function: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        with join_world(find_place(), torch.device("cpu"), _LIMIT) as world:
+            return _outcome(function, world, *arguments)
+    except Exception as error:
+        return error
+
+
+def _outcome(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Exceptions are caught within the world: what they leave behind must not keep it from closing."""
+    try:
+        return function(*arguments)
+    except Exception as error:
+        traceback.print_exc()
+        return error
+
+
+def _command(argv: list[str], folder: Path) -> Ended:
+    texts = []
+    rank = os.environ["RANK"]
+    for number, name in ((1, "out"), (2, "err")):
+        texts.append(folder / f"{rank}.{name}")
+        os.dup2(os.open(texts[-1], os.O_CREAT | os.O_TRUNC | os.O_WRONLY), number)
+    status = runner.main(argv)
+    sys.stdout.flush()
+    out, err = (text.read_text() for text in texts)
+    return Ended(status, out, err)
