@@ -80,6 +80,7 @@ def run(config: Config) -> dict[str, Any] | None:
 
 
 def _run(config: Config, world: World, stop: StopRequest) -> dict[str, Any] | None:
+    world.wait()  # until each has reached all others: from here on a failure can be told to them
     if not config.evaluate:
         check_batch_size(config.batch_size, world.size, config.accumulate)
     if world.size > 1:

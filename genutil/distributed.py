@@ -10,11 +10,11 @@ from __future__ import annotations
 import contextlib
 import datetime
 import functools
-import gc
 import os
 import re
 import signal
-from collections.abc import Callable, Iterator
+import socket
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -52,11 +52,19 @@ class World:
         device: where this one calculates.
         store: what all of them can read and write, if there are several.
         control: their group for small messages.
+        connections: names of the sockets that lead to the others.
     """
 
-    def __init__(self, place: Place, device: torch.device, store: Any = None, control: Any = None) -> None:
+    def __init__(
+        self,
+        place: Place,
+        device: torch.device,
+        store: Any = None,
+        control: Any = None,
+        connections: Collection[str] = (),
+    ) -> None:
         self.place, self.device, self.store = place, device, store
-        self._control = control
+        self._control, self._connections = control, connections
         self._launcher = os.getppid()
 
     @property
@@ -152,18 +160,16 @@ class World:
             dist.barrier(group=self._control)
 
     def leave_talks(self) -> None:
-        """Close the connections, so that whoever waits for this process gets an error at once.
+        """Cut the connections, so that whoever waits for this process gets an error at once.
 
-        They close when nothing refers to them any more. Those between GPUs stay: only the launcher can end a
-        process that waits for a GPU.
+        torch closes them only when nothing refers to them any more, which after an error is hard to know.
+        Those between GPUs stay: only the launcher can end a process that waits for a GPU.
         """
-        control, self._control = self._control, None
-        if self.device.type == "cpu":
-            dist.destroy_process_group()
-        else:
-            dist.destroy_process_group(control)
-        del control
-        gc.collect()
+        for number, name in _open_sockets().items():
+            if name in self._connections:
+                with contextlib.suppress(OSError), socket.socket(fileno=os.dup(number)) as connection:
+                    connection.getpeername()  # an error for those that only listen
+                    connection.shutdown(socket.SHUT_RDWR)
 
 
 ALONE = World(Place(), torch.device("cpu"))
@@ -196,12 +202,14 @@ def join_world(place: Place | None, device: torch.device, timeout: float) -> Ite
         store, rank, size = next(meet("env://", timeout=limit))
         # The launcher's store outlives a restart: an earlier start's addresses must not be found in it.
         store = cast(Any, dist).PrefixStore(f"start/{place.restarts}", store)
+        others = set(_open_sockets().values())
         # Between GPUs twice the time, since an overrun there ends the process without a word.
         dist.init_process_group(
             backend, store=store, rank=rank, world_size=size, timeout=limit * (1 + (backend == "nccl"))
         )
         # A second group for small messages, so that they never wait for gradients or for a GPU.
-        world = World(place, device, store, dist.new_group(backend="gloo", timeout=limit))
+        control = dist.new_group(backend="gloo", timeout=limit)
+        world = World(place, device, store, control, set(_open_sockets().values()) - others)
     except (RuntimeError, ValueError) as error:
         raise RunError(
             f"process {place.rank} of {place.size} could not meet the others ({in_short(error)})"
@@ -211,6 +219,18 @@ def join_world(place: Place | None, device: torch.device, timeout: float) -> Ite
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _open_sockets() -> dict[int, str]:
+    """This process's sockets, names by file number; none where the system does not tell (it is not Linux)."""
+    found = {}
+    with contextlib.suppress(OSError):
+        for entry in os.scandir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                name = os.readlink(entry.path)
+                if name.startswith("socket:"):
+                    found[int(entry.name)] = name
+    return found
 
 
 def in_short(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from genutil.distributed import World, in_short, is_loss_of_others
 from genutil.errors import RunError, ToldByAnother, UserError
 
-_GRACE = 4.0
+_GRACE = 8.0
 """Seconds to wait for what the others have to say; those that say nothing are lost."""
 
 
@@ -27,7 +27,6 @@ def what_to_tell(world: World, error: Exception) -> Exception:
         "status": 2 if isinstance(error, UserError) else 1,
         "text": str(error) if isinstance(error, (UserError, RunError)) else _traceback(error),
     }
-    traceback.clear_frames(error.__traceback__)  # they refer to the connections
     try:
         world.store.set(f"failed/{world.rank}", json.dumps(report))
         world.leave_talks()

@@ -73,6 +73,7 @@ def test_what_the_first_refuses_all_refuse(method):
 
 def fail(world, errors):
     """Each process raises its own error, or waits for the others in vain."""
+    world.wait()
     try:
         if world.rank in errors:
             raise errors[world.rank]
@@ -106,6 +107,7 @@ def test_a_bug_in_one_process_is_told_with_its_place():
 
 
 def disappear(world, lost):
+    world.wait()
     try:
         if world.rank == lost:
             os.kill(os.getpid(), signal.SIGKILL)

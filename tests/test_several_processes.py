@@ -1,0 +1,299 @@
+"""Runs by several processes, as users see them: numbers, files, messages, failures, restarts."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import runner
+from genutil.checkpoint import read_checkpoint
+from tests.conftest import ROOT
+from tests.processes import run_together
+from tests.trainers.test_trainer import same
+
+STATE = ("model", "optimizer", "last_epoch", "best_val", "iter", "scheduler", "rng")
+
+
+def metrics_of(folder):
+    (path,) = folder.glob("runs/*/metrics.jsonl")
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def results_of(folder):
+    (path,) = folder.glob("runs/*/results.json")
+    return json.loads(path.read_text())
+
+
+def last_of(folder):
+    return read_checkpoint(folder / "checkpoints" / "tiny" / "last.pt")
+
+
+def folders(path):
+    return ["--save_dir", path / "checkpoints", "--log_dir", path / "runs"]
+
+
+def run_alone(app, path, *argv):
+    assert runner.main([f"app:{app}", *map(str, [*folders(path), *argv])]) == 0
+    return path
+
+
+def start(app, path, *argv, launcher=("runner.py",), **settings):
+    """The command in processes of its own, one thread each."""
+    command = [sys.executable, *map(str, [*launcher, f"app:{app}", *folders(path), *argv])]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        **settings,
+    )
+
+
+def wait_for_line(process, pattern):
+    for line in process.stderr:
+        if re.search(pattern, line):
+            return
+    raise AssertionError(f"the run ended without saying {pattern}")
+
+
+def workers_of(process):
+    """Process ids of a launcher's processes, by rank."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        try:
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            variables = (entry / "environ").read_bytes().split(b"\0")
+        except (OSError, ValueError, IndexError):
+            continue
+        if parent == process.pid:
+            found.update({int(v[5:]): int(entry.name) for v in variables if v.startswith(b"RANK=")})
+    return found
+
+
+def test_two_processes_give_the_numbers_of_one(write_app, tmp_path):
+    """Over 50 steps, with last batches of odd sizes and batch norms over the whole batch; each file once."""
+    app = write_app(data_args={"num_images": 75}, num_epochs=5, log_interval=1, test_batch_size=4)
+    alone = metrics_of(run_alone(app, tmp_path / "alone"))
+    argv = [f"app:{app}", *folders(tmp_path / "two"), "--processes", 2, "--sync_bn"]
+    first, second = run_together(2, argv, tmp_path)
+    assert (first.status, second.status) == (0, 0), first.err
+    assert (second.out, second.err) == ("", "")
+    assert "2 processes on CPUs" in first.err
+    several = metrics_of(tmp_path / "two")
+    assert several[-1]["step"] == 50
+    for one, other in zip(alone, several, strict=True):
+        assert other["CELoss"] == pytest.approx(one["CELoss"], rel=1e-5)
+        assert other["top1_accuracy"] == one["top1_accuracy"]
+    results = results_of(tmp_path / "two")
+    assert (results["processes"], results["restarts"]) == (2, 0)
+    assert results["effective_edges"] == results_of(tmp_path / "alone")["effective_edges"]
+
+
+@pytest.mark.parametrize("graph", ["random", "td"])
+def test_processes_share_masks_that_are_drawn(write_app, tmp_path, graph):
+    app = write_app(graph=graph, log_interval=1, **({"rho": 0.5} if graph == "td" else {}))
+    alone = metrics_of(run_alone(app, tmp_path / "alone"))
+    argv = [f"app:{app}", *folders(tmp_path / "two"), "--sync_bn"]
+    assert [ended.status for ended in run_together(2, argv, tmp_path)] == [0, 0]
+    for one, other in zip(alone, metrics_of(tmp_path / "two"), strict=True):
+        assert other["CELoss"] == pytest.approx(one["CELoss"], rel=1e-5)
+
+
+def test_three_processes_count_every_image_once(write_app, tmp_path):
+    """10 images in batches of 4: shares of 2, 1, 1 and, of the last two, 1, 1, 0."""
+    app = write_app(num_epochs=1)
+    run_alone(app, tmp_path / "alone")
+    last = tmp_path / "alone" / "checkpoints" / "tiny" / "last.pt"
+    evaluate = ["--evaluate", "--resume", last, "--test_batch_size", 4]
+    run_alone(app, tmp_path / "one", *evaluate)
+    ended = run_together(3, [f"app:{app}", *folders(tmp_path / "three"), *evaluate], tmp_path)
+    assert [one.status for one in ended] == [0, 0, 0], ended[0].err
+    one, three = results_of(tmp_path / "one"), results_of(tmp_path / "three")
+    assert three["images"] == one["images"] == 10
+    assert three["CELoss"] == pytest.approx(one["CELoss"], rel=1e-6)
+    for key in ("top1_accuracy", "top5_accuracy"):
+        assert three[key] == one[key]
+
+
+def test_training_goes_on_with_another_number_of_processes(write_app, tmp_path):
+    """From a checkpoint within an epoch, by two processes, to the end by one: the epoch's mean counts all."""
+    app = write_app(data_args={"num_images": 40}, num_epochs=1, log_interval=1)
+    alone = metrics_of(run_alone(app, tmp_path / "alone"))
+    argv = [f"app:{app}", *folders(tmp_path / "two"), "--sync_bn", "--checkpoint_interval_steps", 3]
+    assert [one.status for one in run_together(2, [*argv, "--optimizer", "tests.stops:stops"], tmp_path)] == [
+        2,
+        2,
+    ]
+    stopped = last_of(tmp_path / "two")
+    assert (stopped["iter"], stopped["last_epoch"], stopped["epoch_progress"]["batch"]) == (3, -1, 3)
+    resume = tmp_path / "two" / "checkpoints" / "tiny" / "last.pt"
+    finished = metrics_of(run_alone(app, tmp_path / "end", "--resume", resume))
+    assert finished[0]["CELoss"] == pytest.approx(alone[0]["CELoss"], rel=1e-5)
+
+
+def test_a_lost_process_costs_nothing_but_time(write_app, tmp_path):
+    """Killed in epoch 2 of 4 and started anew from within it, three processes end with the bits of a run that
+    nothing happened to, and the run's folder tells one story."""
+    app = write_app(
+        data_args={"num_images": 300}, num_epochs=4, log_interval=5, batch_size=6, checkpoint_interval_steps=7
+    )
+    process = start(app, tmp_path / "killed", "--processes", 3, "--max_restarts", 2)
+    wait_for_line(process, "epoch 2, step 70")
+    os.kill(workers_of(process)[1], signal.SIGKILL)
+    out, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert "process 1 is gone or hung, of 3 (0 to 2)" in errors
+    assert "all are started anew" in errors
+    assert "started anew after a failure; that may happen 1 more times" in errors
+    assert "Traceback" not in errors
+    assert "top1_accuracy" in out
+    ended = run_together(3, [f"app:{app}", *folders(tmp_path / "whole")], tmp_path)
+    assert [one.status for one in ended] == [0, 0, 0]
+    killed, whole = last_of(tmp_path / "killed"), last_of(tmp_path / "whole")
+    for key in STATE:
+        assert same(killed[key], whole[key]), key
+    told = [
+        [(m["step"], m["phase"], m["CELoss"]) for m in metrics_of(tmp_path / n)] for n in ("killed", "whole")
+    ]
+    assert told[0] == told[1]
+    assert results_of(tmp_path / "killed")["restarts"] == 1
+
+
+def test_a_signal_to_one_process_stops_all_after_the_same_step(write_app, tmp_path):
+    app = write_app(data_args={"num_images": 1200}, log_interval=5)
+    process = start(app, tmp_path / "stopped", "--processes", 2)
+    wait_for_line(process, "epoch 1, step 30")
+    os.kill(workers_of(process)[1], signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert errors.count("go on with --resume auto") == errors.count("stopped by SIGTERM") == 1
+    assert "Traceback" not in errors
+    assert 30 <= last_of(tmp_path / "stopped")["iter"] < 300
+    for name, more in (("stopped", ["--resume", "auto"]), ("whole", [])):
+        ended = run_together(2, [f"app:{app}", *folders(tmp_path / name), *more], tmp_path)
+        assert [one.status for one in ended] == [0, 0], ended[0].err
+    for key in STATE:
+        assert same(last_of(tmp_path / "stopped")[key], last_of(tmp_path / "whole")[key]), key
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_launcher_reaches_all(write_app, tmp_path, signum):
+    process = start(write_app(num_epochs=1000), tmp_path, "--processes", 2, "--max_restarts", 1)
+    wait_for_line(process, "epoch 2, step")
+    process.send_signal(signum)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signum
+    assert errors.count("go on with --resume auto") == 1
+    assert "Traceback" not in errors and "started anew" not in errors
+    assert last_of(tmp_path)["iter"] >= 3
+
+
+def test_two_machines(write_app, tmp_path):
+    """Two torchrun agents, each in a folder of its own: the first alone writes, and the numbers are those of
+    two processes on one machine."""
+    app = write_app(log_interval=1)
+    port = 29000 + os.getpid() % 2000
+    agents = []
+    for node in range(2):
+        torchrun = [
+            "-m", "torch.distributed.run", "--nnodes", "2", "--node-rank", node, "--nproc-per-node", "1",
+            "--master-addr", "127.0.0.1", "--master-port", port, ROOT / "runner.py",
+        ]  # fmt: skip
+        agents.append(start(app, tmp_path / f"machine{node}", launcher=torchrun))
+    for agent in agents:
+        _, errors = agent.communicate(timeout=120)
+        assert agent.returncode == 0, errors
+    assert not (tmp_path / "machine1").exists()
+    assert [one.status for one in run_together(2, [f"app:{app}", *folders(tmp_path / "one")], tmp_path)] == [
+        0,
+        0,
+    ]
+    for key in STATE:
+        assert same(last_of(tmp_path / "machine0")[key], last_of(tmp_path / "one")[key]), key
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """A tiny folder of images whose last one is damaged."""
+    generator = np.random.default_rng(0)
+    for part, count in (("train", 4), ("val", 2)):
+        for label in range(2):
+            folder = tmp_path / "imagenet" / part / f"n{label}"
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = generator.integers(0, 256, (24, 24, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    (tmp_path / "imagenet" / "train" / "n1" / "3.png").write_bytes(b"no picture")
+    return tmp_path
+
+
+def test_an_image_that_one_process_cannot_read_is_told_once(write_app, tmp_path, photographs):
+    """By the launcher's own processes: the mistake is no reason to try again."""
+    app = write_app(data="data.imagenet:ImageNet", data_args=None, data_dir=str(photographs), workers=1)
+    process = start(app, tmp_path, "--processes", 2, "--max_restarts", 3)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2, errors
+    assert errors.count("n1/3.png: cannot be read; replace it") == 1
+    assert "Traceback" not in errors and "started anew" not in errors
+
+
+def test_images_left_out_are_counted_over_all_processes(write_app, tmp_path, photographs):
+    app = write_app(data="data.imagenet:ImageNet", data_args=None, data_dir=str(photographs), workers=0)
+    argv = [f"app:{app}", *folders(tmp_path), "--skip_corrupt", "--batch_size", 2, "--num_epochs", 1]
+    ended = run_together(2, argv, tmp_path)
+    assert [one.status for one in ended] == [0, 0], ended[0].err + ended[1].err
+    assert results_of(tmp_path)["corrupt_images"] == 1
+    assert "".join(one.err for one in ended).count("cannot be read and is left out") == 1
+
+
+@pytest.mark.slow
+def test_a_hung_process_is_named_when_the_time_is_out(write_app, tmp_path):
+    process = start(write_app(num_epochs=1000), tmp_path, "--processes", 2, "--timeout", 3)
+    wait_for_line(process, "epoch 2, step")
+    hung = workers_of(process)[1]
+    os.kill(hung, signal.SIGSTOP)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert re.search(r"process 1 is gone or hung.*Timed out waiting 3000ms", errors)
+    assert last_of(tmp_path)["iter"] >= 3
+
+
+@pytest.mark.slow
+def test_processes_without_a_launcher_save_and_stop(write_app, tmp_path):
+    process = start(write_app(num_epochs=1000), tmp_path, "--processes", 2)
+    wait_for_line(process, "epoch 2, step")
+    workers = workers_of(process)
+    process.kill()
+    deadline = time.monotonic() + 60
+    while (
+        any(Path(f"/proc/{worker}").exists() for worker in workers.values()) and time.monotonic() < deadline
+    ):
+        time.sleep(0.1)
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers.values())
+    process.communicate()
+    assert last_of(tmp_path)["epoch_progress"]["meter"] is None or last_of(tmp_path)["iter"] > 3
+
+
+def test_a_run_repeats_from_its_own_configuration(write_app, tmp_path):
+    app = write_app(seed=5)
+    run_alone(app, tmp_path / "first", "--lr", 0.05)
+    (config,) = (tmp_path / "first" / "runs").glob("*/config.yml")
+    run_alone(config, tmp_path / "second")
+    first, second = last_of(tmp_path / "first"), last_of(tmp_path / "second")
+    for key in STATE:
+        assert same(first[key], second[key]), key
+    assert first["config"]["seed"] == 5
+    assert first["origin"].keys() >= {"versions", "commit", "platform", "command", "device", "processes"}
+    assert torch.__version__.startswith(first["origin"]["versions"]["torch"])
