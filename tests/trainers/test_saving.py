@@ -1,0 +1,205 @@
+"""When checkpoints are written and kept, and what a full disk or a removed folder does."""
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+import runner
+from genutil.checkpoint import read_checkpoint
+from genutil.checkpoint_folder import CheckpointFolder, earlier_start
+from genutil.config import load_config
+from genutil.errors import CheckpointError, UserError
+from genutil.reporting import RunFolder
+from tests.conftest import ROOT
+from tests.trainers.test_trainer import same
+from trainers.callbacks import Callback, TensorBoard
+from trainers.saving import CheckpointSaver
+from trainers.trainer import Trainer
+
+STATE = ("model", "optimizer", "last_epoch", "best_val", "iter", "scheduler", "scaler", "rng")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "checkpoints" / "tiny"
+
+
+def run(path, *argv):
+    return runner.main([f"app:{path}", *map(str, argv)])
+
+
+def metrics(tmp_path):
+    return [
+        json.loads(line)
+        for path in sorted((tmp_path / "runs").glob("*/metrics.jsonl"))
+        for line in path.read_text().splitlines()
+    ]
+
+
+@pytest.mark.parametrize("every", [1, 2, 4])
+def test_from_within_an_epoch_training_goes_on_at_the_next_batch(write_app, tmp_path, every, monkeypatch):
+    """Each last.pt that is written within an epoch is kept aside and gone on from, to the same end."""
+    app = write_app(data_args={"num_images": 40}, graph="td", rho=0.5)
+    kept = []
+    save = CheckpointFolder.save
+
+    def keep(self, name, state):
+        save(self, name, state)
+        if name == "last.pt" and state["epoch_progress"]["batch"]:
+            kept.append(tmp_path / f"step{state['iter']}.pt")
+            shutil.copy(self.path / name, kept[-1])
+
+    monkeypatch.setattr(CheckpointFolder, "save", keep)
+    assert run(app, "--checkpoint_interval_steps", every) == 0
+    assert [path.stem for path in kept] == [f"step{n}" for n in range(every, 10, every) if n != 5]
+    monkeypatch.setattr(CheckpointFolder, "save", save)
+    whole, told = read_checkpoint(tmp_path / "checkpoints" / "tiny" / "last.pt"), metrics(tmp_path)
+    shutil.rmtree(tmp_path / "runs")
+    path = kept[len(kept) // 2]
+    assert run(app, "--resume", path, "--name", "again") == 0
+    again = read_checkpoint(tmp_path / "checkpoints" / "again" / "last.pt")
+    for key in STATE:
+        assert same(whole[key], again[key]), key
+    losses = [line["CELoss"] for line in metrics(tmp_path)]
+    assert losses == [line["CELoss"] for line in told][-len(losses) :]
+
+
+def test_how_many_stay(write_app, folder):
+    assert run(write_app(num_epochs=7), "--checkpoint_interval", 2, "--keep_last", 2) == 0
+    assert {path.name for path in folder.glob("*.pt")} == {
+        "init.pt", "best.pt", "last.pt", "epoch_4.pt", "epoch_6.pt"
+    }  # fmt: skip
+
+
+def test_retention_touches_nothing_else(tmp_path):
+    checkpoints = CheckpointFolder(tmp_path)
+    for name in ("epoch_9.pt", "epoch_10.pt", "epoch_100.pt", "epoch_best.pt", "epoch_9.pt.txt", "best.pt"):
+        (tmp_path / name).touch()
+    checkpoints.keep_last(1)
+    checkpoints.close()
+    left = {path.name for path in tmp_path.iterdir()} - {".lock"}
+    assert left == {"epoch_100.pt", "epoch_best.pt", "epoch_9.pt.txt", "best.pt"}
+
+
+def test_a_later_start_of_the_same_run_moves_nothing(tmp_path):
+    path = tmp_path / "tiny"
+    first = CheckpointFolder(path, run_id="night-1")
+    first.note_start("night-1", tmp_path / "run")
+    (path / "init.pt").touch()
+    first.close()
+    assert earlier_start(path, "night-1") == tmp_path / "run"
+    assert (
+        earlier_start(path, "night-2")
+        is earlier_start(path, "")
+        is earlier_start(tmp_path, "night-1")
+        is None
+    )
+    CheckpointFolder(path, run_id="night-1").close()
+    assert (path / "init.pt").exists()
+    CheckpointFolder(path, run_id="night-2").close()
+    assert not (path / "init.pt").exists()
+
+
+def test_a_later_start_tells_one_story(write_app, tmp_path):
+    config = load_config(write_app())
+    first = RunFolder(config)
+    for step in (3, 6, 9):
+        first.add_metrics({"step": step})
+    with open(first.path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 1')  # cut off by the failure
+    second = RunFolder(config, earlier=first.path, step=6)
+    second.add_metrics({"step": 9, "again": True})
+    assert second.path == first.path
+    lines = (second.path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [{"step": 3}, {"step": 6}, {"step": 9, "again": True}]
+
+
+def limited(command, size):
+    """Run a command that may write no file larger than `size`, as on a full disk."""
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
+    )  # fmt: skip
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(write_app, folder):
+    app = write_app()
+    assert run(app) == 0
+    before = read_checkpoint(folder / "last.pt")
+    command = [sys.executable, "runner.py", f"app:{app}", "--resume", "auto", "--num_epochs", "9"]
+    done = limited(command, (folder / "last.pt").stat().st_size - 5000)
+    assert done.returncode == 2, done.stderr
+    assert ".pt: could not be written" in done.stderr
+    assert "free some space or name another save_dir" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert same(read_checkpoint(folder / "last.pt"), before)
+    assert not [path for path in folder.iterdir() if path.name.endswith(".partial")]
+
+
+class Removes(Callback):
+    """Removes folders in the middle of a training."""
+
+    def __init__(self, *folders):
+        self.folders = folders
+
+    def on_epoch_end(self, trainer):
+        if trainer.epoch == 0:
+            for path in self.folders:
+                shutil.rmtree(path)
+
+
+def test_a_removed_folder_is_made_anew(write_app, tmp_path, folder, monkeypatch, caplog):
+    fit = Trainer.fit
+
+    def fit_without_folders(self):
+        self.callbacks += (Removes(folder, next((tmp_path / "runs").iterdir())),)
+        return fit(self)
+
+    monkeypatch.setattr(Trainer, "fit", fit_without_folders)
+    assert run(write_app()) == 0
+    assert read_checkpoint(folder / "last.pt")["last_epoch"] == 1
+    assert caplog.text.count("is gone and is made anew") == 2
+    assert [line["epoch"] for line in metrics(tmp_path)] == [1, 1]
+    with pytest.raises(CheckpointError, match="another run is writing"):
+        one = CheckpointFolder(folder)
+        CheckpointFolder(folder)
+    one.close()
+
+
+def test_files_that_cannot_be_written_are_told(write_app, tmp_path, monkeypatch, caplog):
+    folder = RunFolder(load_config(write_app()))
+    board = TensorBoard(folder, list, None)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    for name in ("add_scalar", "close"):
+        monkeypatch.setattr(board._writer, name, full)
+    with pytest.raises(
+        UserError, match=r"log_dir: .* cannot be written to .*No space left.* free some space"
+    ):
+        board._add("scalar", "train/lr", 0.1, 1)
+    board.on_end(None)
+    assert "the last values for TensorBoard could not be written" in caplog.text
+    (folder.path / "metrics.jsonl").mkdir()
+    with pytest.raises(UserError, match="cannot be written to"):
+        folder.add_metrics({"step": 1})
+
+
+def test_weights_that_are_not_finite_are_not_saved(write_app, folder, capsys, monkeypatch):
+    """The loss is still finite when the update that follows it spoils a weight."""
+
+    def spoil(self, trainer):
+        if trainer.step == 2:
+            next(trainer.model.parameters()).data.fill_(float("nan"))
+        on_step(self, trainer)
+
+    on_step = CheckpointSaver.on_step
+    monkeypatch.setattr(CheckpointSaver, "on_step", spoil)
+    assert run(write_app(), "--checkpoint_interval_steps", 1) == 2
+    assert "is not finite" in capsys.readouterr().err
+    assert read_checkpoint(folder / "last.pt")["iter"] == 1
