@@ -87,11 +87,19 @@ def algorithms(deterministic: bool) -> Iterator[None]:
 
     cudnn, fill = torch.backends.cudnn, cast(Any, torch.utils.deterministic)
     before = torch.are_deterministic_algorithms_enabled(), cudnn.benchmark, fill.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(deterministic)
+    _use_deterministic(deterministic)
     cudnn.benchmark = not deterministic
     fill.fill_uninitialized_memory = False  # nothing here reads memory before it is written
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0])
+        _use_deterministic(before[0])
         cudnn.benchmark, fill.fill_uninitialized_memory = before[1:]
+
+
+def _use_deterministic(wanted: bool) -> None:
+    """torch loads its compiler to change this, which takes a second: only where it is a change."""
+    import torch
+
+    if torch.are_deterministic_algorithms_enabled() != wanted:
+        torch.use_deterministic_algorithms(wanted)

@@ -1,0 +1,116 @@
+"""A training step by several processes against the same global batch in one.
+
+    python -m benchmarks.distributed [APP] [--batch_size N] [--processes N] [--rounds N] [--steps N]
+        [--threads N] [--json FILE]
+
+One process has all threads, of N processes each has its share of them. Both are started once and then
+measured in turn; batch norms are synchronised, so that both calculate the same. The losses of the two are
+compared too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from benchmarks.machine import Spread
+from benchmarks.processes import Group, Work, in_turn
+from benchmarks.report import Report, run
+from genutil.config import load_config
+from genutil.distributed import World
+from genutil.place import share
+from models import build_model
+from trainers.optimizers import sgd
+from trainers.parallel import Replicas
+from trainers.sync_bn import synchronise_batch_norms
+
+
+def prepare_steps(world: World, app: str, batch_size: int) -> Work:
+    """Training steps on one random batch, of which this process has its share."""
+    torch.manual_seed(0)
+    config = load_config(app, {"batch_size": batch_size})
+    network = synchronise_batch_norms(build_model(config).train(), world)
+    replicas = Replicas(network, world)
+    optimizer = sgd(network.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4, nestorov=False)
+    images = torch.randn(batch_size, config.in_channels, config.image_size, config.image_size)
+    labels = torch.randint(0, config.output_size, (batch_size,))
+    own = share(batch_size, world.rank, world.size)
+    images, labels = images[own], labels[own]
+
+    def step() -> torch.Tensor:
+        agreement = world.agree(len(labels), None)
+        optimizer.zero_grad(set_to_none=True)
+        loss = F.cross_entropy(replicas(images), labels)
+        loss = loss * replicas.weight(len(labels), agreement().images)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return loss.detach()
+
+    def work(steps: int) -> tuple[float, list[float]]:
+        world.wait()
+        started = time.perf_counter()
+        losses = torch.stack([step() for _ in range(steps)])
+        seconds = in_turn(world, time.perf_counter() - started) / steps
+        return seconds, (world.sum(losses.double()) / world.size).tolist()
+
+    return work
+
+
+def measure_processes(options: argparse.Namespace) -> Report:
+    arguments = (options.app, options.batch_size)
+    several = f"{options.processes} processes, threads {max(1, options.threads // options.processes)} each"
+    one = f"1 process, threads {options.threads}"
+    groups = {
+        one: Group(1, prepare_steps, *arguments, threads=options.threads),
+        several: Group(
+            options.processes, prepare_steps, *arguments, threads=max(1, options.threads // options.processes)
+        ),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in groups}
+    losses: dict[str, list[float]] = {name: [] for name in groups}
+    for number in range(1 + options.rounds):
+        for name, group in groups.items():
+            taken, found = group.tell(options.steps)[0]
+            losses[name] += found
+            if number:
+                seconds[name].append(taken)
+    for group in groups.values():
+        group.close()
+    return _report(options, seconds, losses)
+
+
+def _report(
+    options: argparse.Namespace, seconds: dict[str, list[float]], losses: dict[str, list[float]]
+) -> Report:
+    first, second = losses.values()
+    apart = [abs(a - b) / abs(a) for a, b in zip(first, second, strict=True)]
+    report = Report(
+        f"Training step of {options.app} by several processes, global batch {options.batch_size}",
+        ("processes", "step", "this / one process"),
+        notes=[
+            f"rounds of {options.steps} steps: {options.rounds}, medians (low to high)",
+            f"losses of {len(apart)} steps differ by {max(apart):.1e} at most (relative)",
+        ],
+    )
+    base: Any = None
+    for name, taken in seconds.items():
+        spread = Spread(min(taken), statistics.median(taken), max(taken), len(taken))
+        base = base or spread
+        ratio = spread.median / base.median
+        report.add((name, str(spread), f"{ratio:.2f}"), processes=name, ratio=ratio, **spread.numbers())
+    return report
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("app", nargs="?", default="apps/small_scale/static_dnw.yml")
+    parser.add_argument("--batch_size", type=int, default=128)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=6)
+    run(measure_processes, parser)
