@@ -1,6 +1,7 @@
 """The benchmarks run, and write what they print."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -50,7 +51,7 @@ def test_memory_is_measured_in_processes_of_their_own(tmp_path):
 
 def test_all_of_them_are_run_by_make_bench():
     modules = {path.stem for path in (ROOT / "benchmarks").glob("*.py") if "--json FILE" in path.read_text()}
-    assert modules - {"learning_curves"} == {command[0] for command in commands(quick=False)}
+    assert modules - {"learning_curves", "kill_test"} == {command[0] for command in commands(quick=False)}
     assert len(commands(quick=True)) == len(commands(quick=False))
 
 
@@ -68,3 +69,25 @@ def test_json_is_written(tmp_path):
     results = json.loads(path.read_text())["results"]
     assert len(results) == 3
     assert all(result["selection"]["median"] > 0 for result in results)
+
+
+def test_processes_are_measured_against_one():
+    report = measure_one(["distributed", STATIC, "--batch_size", "4", "--rounds", "2", "--steps", "2"])
+    one, two = report["results"]
+    assert (one["ratio"], one["rounds"], two["rounds"]) == (1, 2, 2)
+    apart = float(re.search(r"losses of 6 steps differ by (\S+) at most", report["body"])[1])
+    assert apart < 1e-4
+
+
+def test_what_grows_is_measured():
+    report = measure_one(["scaling", STATIC, "--rounds", "1", "--processes", "2", "--images", "3"])
+    found = {result["what"]: result["value"] for result in report["results"]}
+    assert found["gradient bytes"] == 4 * found["weights"] > 4 * 640_000
+    assert found["checkpoint bytes"] > 2 * found["gradient bytes"]
+    assert all(value > 0 for value in found.values())
+
+
+def test_a_few_kills_leave_nothing_broken():
+    report = measure_one(["kill_test", "--kills", "3", "--epochs", "8"])
+    found = {result["what"]: result["count"] for result in report["results"]}
+    assert (found["kills"], found["unreadable checkpoints"], found["equal"]) == (3, 0, True)

@@ -1,0 +1,141 @@
+"""What grows with the number of processes: the numbers of docs/scaling.md.
+
+    python -m benchmarks.scaling [APP] [--processes N ...] [--rounds N] [--images N]
+        [--threads N] [--json FILE]
+
+For the network of APP: bytes of a step's gradients and the time to add them up between processes on this
+machine (gloo, loopback), a checkpoint's size and the times to write, read and check it, and what one CPU
+decodes of photographs like ImageNet's. No training step is timed; benchmarks.distributed does that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from PIL import Image
+from torch import nn
+
+from benchmarks.processes import Group, Work, in_turn
+from benchmarks.report import Report, run
+from data.image_folder import ImageFiles
+from data.imagenet import training_crop
+from genutil.checkpoint import read_checkpoint, save_checkpoint
+from genutil.checksum import digest
+from genutil.config import load_config
+from genutil.distributed import World
+from models import build_model
+from trainers.optimizers import sgd
+
+_WIDTH, _HEIGHT, _QUALITY = 500, 375, 95
+"""A photograph of ImageNet's usual size; grain and quality give its usual 110 kB."""
+
+
+def prepare_sums(world: World, count: int) -> Work:
+    """Sums of `count` float32 numbers over all processes."""
+    numbers = torch.ones(count)
+
+    def work(rounds: int) -> list[float]:
+        found = []
+        for _ in range(rounds):
+            world.wait()
+            started = time.perf_counter()
+            dist.all_reduce(numbers)
+            found.append(in_turn(world, time.perf_counter() - started))
+        return found
+
+    return work
+
+
+def training_state(app: str) -> tuple[int, dict[str, object]]:
+    """(number of weights, what a checkpoint of this experiment holds after a first step)."""
+    torch.manual_seed(0)
+    network: nn.Module = build_model(load_config(app))
+    optimizer = sgd(network.parameters(), lr=0.1, momentum=0.9, weight_decay=0.0, nestorov=False)
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    count = sum(parameter.numel() for parameter in network.parameters())
+    return count, {"model": network.state_dict(), "optimizer": optimizer.state_dict()}
+
+
+def photograph(randomness: np.random.Generator) -> bytes:
+    """A JPEG file of soft random shapes with some grain."""
+    coarse = randomness.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    soft = np.asarray(Image.fromarray(coarse).resize((_WIDTH, _HEIGHT), Image.Resampling.BICUBIC), np.int16)
+    grain = randomness.normal(0, 12, soft.shape).astype(np.int16)
+    file = io.BytesIO()
+    Image.fromarray(np.clip(soft + grain, 0, 255).astype(np.uint8)).save(file, "JPEG", quality=_QUALITY)
+    return file.getvalue()
+
+
+def timed(work: Callable[[], object], rounds: int) -> float:
+    """Median seconds."""
+    found = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - started)
+    return statistics.median(found)
+
+
+def measure_scaling(options: argparse.Namespace) -> Report:
+    count, state = training_state(options.app)
+    report = Report(f"What grows with the number of processes, for {options.app}", ("what", "measured"))
+    report.add(("weights", f"{count:,}"), what="weights", value=count)
+    report.add(("gradients of a step", f"{4 * count / 1e6:.1f} MB"), what="gradient bytes", value=4 * count)
+    for size in options.processes:
+        group = Group(size, prepare_sums, count)
+        seconds = statistics.median(group.tell(options.rounds + 1)[0][1:])
+        group.close()
+        name = f"adding them up, {size} processes"
+        report.add((name, f"{1000 * seconds:.0f} ms"), what=name, value=seconds)
+    _add_checkpoint(report, state, options.rounds)
+    _add_decoding(report, options.images)
+    return report
+
+
+def _add_checkpoint(report: Report, state: dict[str, object], rounds: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "last.pt"
+        times = {
+            "writing it, flushed to the disk": timed(lambda: save_checkpoint(path, state), rounds),
+            "reading it": timed(lambda: read_checkpoint(path), rounds),
+            "its checksum, a part of both": timed(lambda: digest(state), rounds),
+        }
+        size = path.stat().st_size
+    report.add(("a checkpoint", f"{size / 1e6:.1f} MB"), what="checkpoint bytes", value=size)
+    for name, seconds in times.items():
+        report.add((name, f"{1000 * seconds:.0f} ms"), what=name, value=seconds)
+
+
+def _add_decoding(report: Report, count: int) -> None:
+    randomness = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        files = [(str(Path(folder) / f"{number}.jpg"), 0) for number in range(count)]
+        for file, _ in files:
+            Path(file).write_bytes(photograph(randomness))
+        size = sum(Path(file).stat().st_size for file, _ in files) / count
+        images = ImageFiles(files, training_crop(224), seed=0)
+        torch.set_num_threads(1)
+        seconds = timed(lambda: [images[0, number] for number in range(count)], 3)
+    report.add(("a photograph", f"{size / 1e3:.0f} kB"), what="image bytes", value=size)
+    name = "decoded and cropped by one CPU"
+    report.add((name, f"{count / seconds:.0f} images/s"), what=name, value=count / seconds)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("app", nargs="?", default="apps/large_scale/mobilenetv1_dnw_x225.yml")
+    parser.add_argument("--processes", type=int, nargs="+", default=[2, 3, 4])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--images", type=int, default=200)
+    run(measure_scaling, parser)
