@@ -111,6 +111,24 @@ def test_processes_share_masks_that_are_drawn(write_app, tmp_path, graph):
         assert other["CELoss"] == pytest.approx(one["CELoss"], rel=1e-5)
 
 
+NETWORKS = {
+    "discrete": {"model": "models.graphs.neuralgraph:DiscreteTimeNeuralGraph", "setting": "discrete_time"},
+    "continuous": {"model": "models.graphs.neuralgraph:ContinuousTimeNeuralGraph", "setting": "continuous"},
+    "mobilenet graph": {"model": "models.graphs.mobilenetv1like:MobileNetV1Like", "small": True},
+    "dense": {"model": "models.basic.mobilenetv1cifar:MobileNetV1CIFAR", "width_mult": 0.1, "image_size": 32},
+    "16 bits": {"amp": "bf16", "accumulate": 2},
+}
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_network_is_the_same_in_all_processes(write_app, tmp_path, network):
+    """Each checkpoint compares them to the bit."""
+    app = write_app(num_epochs=1, topk=[1], sync_bn=True, **NETWORKS[network])
+    for ended in run_together(2, [f"app:{app}", *folders(tmp_path)], tmp_path):
+        assert ended.status == 0, ended.err
+    assert last_of(tmp_path)["iter"] == 3
+
+
 def test_three_processes_count_every_image_once(write_app, tmp_path):
     """10 images in batches of 4: shares of 2, 1, 1 and, of the last two, 1, 1, 0."""
     app = write_app(num_epochs=1)

@@ -11,6 +11,7 @@ from genutil.distributed import ALONE
 from genutil.errors import RunError
 from genutil.seeding import rng_state, seed_everything
 from models import build_model
+from models.compiling import compile_network
 from tests.conftest import ROOT, SMALL_GRAPH
 from tests.processes import together
 from tests.trainers.test_trainer import same
@@ -161,3 +162,22 @@ def test_the_mean_of_shares_is_the_mean_of_the_batch():
     replicas = Replicas(model, ALONE)
     parts = [F.cross_entropy(model(i), t) * len(t) / 7 for i, t, _ in replicas.parts(images, labels, 3)]
     torch.testing.assert_close(sum(parts), whole)
+
+
+def compiled(world):
+    model = network()
+    compile_network(model, world.device, backend="aot_eager")
+    images, labels = (part.split((3, 3))[world.rank] for part in batch(6))
+    replicas = Replicas(model, world)
+    F.cross_entropy(replicas(images), labels).backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.slow
+def test_a_compiled_network_is_shared_as_any_other():
+    model = network()
+    F.cross_entropy(model(batch(6)[0]), batch(6)[1]).backward()
+    expected = {name: parameter.grad for name, parameter in model.named_parameters()}
+    for found in together(2, compiled):
+        assert not isinstance(found, Exception), found
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
