@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from torch.distributed.run import get_args_parser
 
 import runner
 from genutil.cli import parse_command_line
@@ -103,8 +104,22 @@ OTHER = {
     ".venv/bin/python -m": lambda words: importable(words[2]),
     "python -m benchmarks": lambda words: shown_help(words[2]),
     "python runner.py --help": lambda words: shown_help(words[1]),
+    "torchrun": lambda words: started_by_torchrun(words[1:]),
+    "sbatch": lambda words: resolved(words[2], words[3:]),  # tests/test_slurm.py runs it
     "tensorboard": lambda words: importable("tensorboard.main"),
 }
+
+
+def started_by_torchrun(words):
+    """tests/test_several_processes.py runs two of them."""
+    options = get_args_parser().parse_args(words)
+    assert (options.nnodes, options.nproc_per_node, options.training_script) == ("2", "4", "runner.py")
+    app, *argv = options.training_script_args
+    resolved(app.removeprefix("app:"), argv)
+
+
+def resolved(app, argv):
+    assert parse_command_line([f"app:{ROOT / app}", *argv]).config.name == Path(app).stem
 
 
 def importable(module):

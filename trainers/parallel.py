@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -65,7 +66,9 @@ class Replicas:
             return
         self._settled = True
         buffers = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
-        with kept_rng():
+        with kept_rng(), warnings.catch_warnings():
+            # Told once, here: gradients of depthwise filters lie in memory as the fast layout has them.
+            warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
             logits = self(images if len(images) else _blank(images))
             loss = F.cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.long))
             loss.backward()  # type: ignore[no-untyped-call]

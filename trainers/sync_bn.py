@@ -8,11 +8,10 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from genutil.distributed import World
+from genutil.distributed import ALONE, World
 
 
 def synchronise_batch_norms(network: nn.Module, world: World) -> nn.Module:
@@ -27,7 +26,7 @@ def synchronise_batch_norms(network: nn.Module, world: World) -> nn.Module:
         return cast(nn.Module, converted)
     for name, child in network.named_children():
         if isinstance(child, _BatchNorm):
-            setattr(network, name, SharedBatchNorm.like(child))
+            setattr(network, name, SharedBatchNorm.like(child, world))
         else:
             synchronise_batch_norms(child, world)
     return network
@@ -36,10 +35,13 @@ def synchronise_batch_norms(network: nn.Module, world: World) -> nn.Module:
 class SharedBatchNorm(nn.BatchNorm2d):
     """A batch norm over the images of all processes, for maps of any number of dimensions."""
 
+    _world = ALONE
+
     @classmethod
-    def like(cls, norm: _BatchNorm) -> SharedBatchNorm:
+    def like(cls, norm: _BatchNorm, world: World) -> SharedBatchNorm:
         """With the same parameters, buffers and settings."""
         shared = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+        shared._world = world
         shared._parameters, shared._buffers = norm._parameters, norm._buffers
         return shared.train(norm.training)
 
@@ -52,7 +54,7 @@ class SharedBatchNorm(nn.BatchNorm2d):
         if not self.training:
             return super().forward(input)
         normed: Tensor
-        normed, mean, variance, count = _Norm.apply(input, self.weight, self.bias, self.eps)
+        normed, mean, variance, count = _Norm.apply(input, self.weight, self.bias, self.eps, self._world)
         if self.running_mean is not None and self.running_var is not None:
             self._note(mean, variance, count)
         return normed
@@ -71,16 +73,19 @@ class SharedBatchNorm(nn.BatchNorm2d):
 
 class _Norm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, maps: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Any:
+    def forward(
+        ctx: Any, maps: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, world: World
+    ) -> Any:
         others = [number for number in range(maps.dim()) if number != 1]
         shape = [1, -1] + [1] * (maps.dim() - 2)
         own_count = maps.numel() // maps.shape[1]
         total = maps.new_zeros(2 * maps.shape[1] + 1, dtype=torch.float64)
         if own_count:
-            variance, mean = (part.double() for part in torch.var_mean(maps, others, correction=0))
+            # As torch.var_mean, which for maps with channels last in memory is twenty times slower.
+            mean, variance = (part.double() for part in torch.batch_norm_update_stats(maps, None, None, 0.0))
             total[:-1] = torch.cat([mean, variance + mean.square()]) * own_count
             total[-1] = own_count
-        dist.all_reduce(total)
+        total = world.sum(total)
         count = total[-1]
         mean, square = (total[:-1] / count).chunk(2)
         variance = square - mean.square()
@@ -88,11 +93,9 @@ class _Norm(torch.autograd.Function):
         centre = mean.to(maps.dtype)
         scale = inverse if weight is None else inverse * weight
         ctx.save_for_backward(maps, centre, inverse, scale)
-        ctx.others, ctx.shape, ctx.count = others, shape, float(count)
+        ctx.world, ctx.others, ctx.shape, ctx.count = world, others, shape, float(count)
         ctx.has_weight, ctx.has_bias = weight is not None, bias is not None
-        normed = (maps - centre.view(shape)) * scale.view(shape)
-        if bias is not None:
-            normed += bias.view(shape)
+        normed = torch.batch_norm(maps, weight, bias, centre, variance.to(maps.dtype), False, 0.0, eps, False)
         ctx.mark_non_differentiable(mean, variance, count)
         return normed, mean, variance, count
 
@@ -103,9 +106,7 @@ class _Norm(torch.autograd.Function):
         shape, gradient = ctx.shape, gradients[0]
         centred = maps - mean.view(shape)
         own = torch.stack([gradient.sum(ctx.others), (gradient * centred).sum(ctx.others)]).double()
-        total = own.clone()
-        dist.all_reduce(total)
-        average, along = (total / ctx.count).to(maps.dtype)
+        average, along = (ctx.world.sum(own) / ctx.count).to(maps.dtype)
         slope = along * inverse.square()
         back = (gradient - average.view(shape) - centred * slope.view(shape)) * scale.view(shape)
         of_bias, of_weight = own.to(maps.dtype)
@@ -113,5 +114,6 @@ class _Norm(torch.autograd.Function):
             back,
             of_weight * inverse if ctx.has_weight else None,
             of_bias if ctx.has_bias else None,
+            None,
             None,
         )
