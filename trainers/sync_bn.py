@@ -89,13 +89,14 @@ class _Norm(torch.autograd.Function):
         count = total[-1]
         mean, square = (total[:-1] / count).chunk(2)
         variance = square - mean.square()
-        inverse = (variance + eps).rsqrt().to(maps.dtype)
-        centre = mean.to(maps.dtype)
+        exact = torch.promote_types(maps.dtype, torch.float32)  # 16 bits are for maps, not for statistics
+        inverse = (variance + eps).rsqrt().to(exact)
+        centre = mean.to(exact)
         scale = inverse if weight is None else inverse * weight
         ctx.save_for_backward(maps, centre, inverse, scale)
         ctx.world, ctx.others, ctx.shape, ctx.count = world, others, shape, float(count)
         ctx.has_weight, ctx.has_bias = weight is not None, bias is not None
-        normed = torch.batch_norm(maps, weight, bias, centre, variance.to(maps.dtype), False, 0.0, eps, False)
+        normed = torch.batch_norm(maps, weight, bias, centre, variance.to(exact), False, 0.0, eps, False)
         ctx.mark_non_differentiable(mean, variance, count)
         return normed, mean, variance, count
 
@@ -106,12 +107,12 @@ class _Norm(torch.autograd.Function):
         shape, gradient = ctx.shape, gradients[0]
         centred = maps - mean.view(shape)
         own = torch.stack([gradient.sum(ctx.others), (gradient * centred).sum(ctx.others)]).double()
-        average, along = (ctx.world.sum(own) / ctx.count).to(maps.dtype)
+        average, along = (ctx.world.sum(own) / ctx.count).to(mean.dtype)
         slope = along * inverse.square()
         back = (gradient - average.view(shape) - centred * slope.view(shape)) * scale.view(shape)
-        of_bias, of_weight = own.to(maps.dtype)
+        of_bias, of_weight = own.to(mean.dtype)
         return (
-            back,
+            back.to(maps.dtype),
             of_weight * inverse if ctx.has_weight else None,
             of_bias if ctx.has_bias else None,
             None,

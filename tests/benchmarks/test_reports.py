@@ -88,6 +88,6 @@ def test_what_grows_is_measured():
 
 
 def test_a_few_kills_leave_nothing_broken():
-    report = measure_one(["kill_test", "--kills", "3", "--epochs", "8"])
+    report = measure_one(["kill_test", "--kills", "3", "--epochs", "40"])
     found = {result["what"]: result["count"] for result in report["results"]}
     assert (found["kills"], found["unreadable checkpoints"], found["equal"]) == (3, 0, True)

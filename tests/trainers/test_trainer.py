@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import runner
-from genutil.checkpoint import load_weights, read_checkpoint
+from genutil.checkpoint import load_weights, read_checkpoint, save_checkpoint
 from genutil.config import load_config
 from models import build_model
 from tests.conftest import ROOT
@@ -244,7 +244,7 @@ def test_resuming_tells_what_changed_and_refuses_other_batches(write_app, tmp_pa
     assert "lr is 0.2 now" in caplog.text
     state = read_checkpoint(folder / "last.pt")
     state["epoch_progress"] = {"batch": 1, "meter": None}
-    torch.save(state, folder / "last.pt")
+    save_checkpoint(folder / "last.pt", state)
     assert run(path, "--resume", "auto", "--num_epochs", "9", "--batch_size", "4") == 2
     assert "was saved within an epoch, and batch_size changed since" in capsys.readouterr().err
 
