@@ -203,3 +203,18 @@ def test_weights_that_are_not_finite_are_not_saved(write_app, folder, capsys, mo
     assert run(write_app(), "--checkpoint_interval_steps", 1) == 2
     assert "is not finite" in capsys.readouterr().err
     assert read_checkpoint(folder / "last.pt")["iter"] == 1
+
+
+def test_a_run_repeats_from_its_own_configuration(write_app, tmp_path):
+    ends = []
+    app = write_app(seed=5, lr=0.05)
+    for name in ("first", "second"):
+        places = ["--save_dir", tmp_path / name / "checkpoints", "--log_dir", tmp_path / name / "runs"]
+        assert run(app, *places) == 0
+        (app,) = (tmp_path / name / "runs").glob("*/config.yml")
+        ends.append(read_checkpoint(tmp_path / name / "checkpoints" / "tiny" / "last.pt"))
+    first, second = ends
+    for key in STATE:
+        assert same(first[key], second[key]), key
+    assert first["config"]["seed"] == 5
+    assert first["origin"].keys() >= {"versions", "commit", "platform", "command", "device", "processes"}
