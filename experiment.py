@@ -103,11 +103,11 @@ def _run(config: Config, world: World, stop: StopRequest) -> dict[str, Any] | No
     if config.compile:
         compile_network(model, world.device)
     if config.evaluate:
-        return _evaluate(parts, model, world)
+        return _evaluate(parts, model, world, stop)
     return _train(parts, model, world, start, stop)
 
 
-def _evaluate(parts: Parts, model: nn.Module, world: World) -> dict[str, Any] | None:
+def _evaluate(parts: Parts, model: nn.Module, world: World, stop: StopRequest) -> dict[str, Any] | None:
     config, device = parts.config, world.device
     cost = _profiled(config, model)
     engine = "plain"
@@ -123,10 +123,13 @@ def _evaluate(parts: Parts, model: nn.Module, world: World) -> dict[str, Any] | 
     folder = world.on_main(lambda: RunFolder(config))
     batches = as_batches(data.val, world)
     bar = tqdm(total=len(batches), desc="evaluating", leave=False, disable=None if world.is_main else True)
+
+    def after_batch() -> None:
+        bar.update()
+        world.heed(stop)
+
     with bar, Precision(config.amp, device).autocast():
-        metrics = evaluate(
-            timed, batches, config.topk, device, after_batch=lambda _: bar.update(), world=world
-        )
+        metrics = evaluate(timed, batches, config.topk, device, after_batch, world)
     latency = {"latency_ms": 1000 * timed.seconds_per_image(), "engine": engine}
     images = sum(world.gather(timed.num_images))
     results = {**metrics, **_observer(model)(), "images": images, **_counts(cost), **latency}

@@ -2,7 +2,7 @@
 
     python -m benchmarks [--quick] [--output FILE]
 
-Each runs in a process of its own. Takes about seven minutes on two cores; nothing else should run meanwhile.
+Each runs in a process of its own. Takes about six minutes on two cores; nothing else should run meanwhile.
 """
 
 from __future__ import annotations

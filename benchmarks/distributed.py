@@ -1,11 +1,12 @@
 """A training step by several processes against the same global batch in one.
 
     python -m benchmarks.distributed [APP] [--batch_size N] [--processes N] [--rounds N] [--steps N]
-        [--threads N] [--json FILE]
+        [--no-sync_bn] [--threads N] [--json FILE]
 
 One process has all threads, of N processes each has its share of them. Both are started once and then
-measured in turn; batch norms are synchronised, so that both calculate the same. How far their losses part is
-measured in float64: in float32 rounding alone makes two wirings part after a dozen steps.
+measured in turn; batch norms are synchronised, unless told not to, so that both calculate the same. How far
+their losses part is measured in float64: in float32 rounding alone makes two wirings part after a dozen
+steps.
 """
 
 from __future__ import annotations
@@ -29,12 +30,16 @@ from trainers.parallel import Replicas
 from trainers.sync_bn import synchronise_batch_norms
 
 
-def prepare_steps(world: World, app: str, batch_size: int, dtype: torch.dtype = torch.float32) -> Work:
+def prepare_steps(
+    world: World, app: str, batch_size: int, sync_bn: bool, dtype: torch.dtype = torch.float32
+) -> Work:
     """Training steps on one random batch, of which this process has its share."""
     torch.set_default_dtype(dtype)
     torch.manual_seed(0)
     config = load_config(app, {"batch_size": batch_size})
-    network = synchronise_batch_norms(build_model(config).train(), world)
+    network = build_model(config).train()
+    if sync_bn:
+        network = synchronise_batch_norms(network, world)
     replicas = Replicas(network, world)
     optimizer = sgd(network.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4, nestorov=False)
     images = torch.randn(batch_size, config.in_channels, config.image_size, config.image_size)
@@ -70,7 +75,7 @@ def measure_processes(options: argparse.Namespace) -> Report:
     }
     seconds: dict[str, list[float]] = {name: [] for name in sizes}
     groups = {
-        name: Group(size, prepare_steps, options.app, options.batch_size, threads=threads)
+        name: Group(size, prepare_steps, options.app, options.batch_size, options.sync_bn, threads=threads)
         for name, (size, threads) in sizes.items()
     }
     for number in range(1 + options.rounds):
@@ -79,16 +84,19 @@ def measure_processes(options: argparse.Namespace) -> Report:
             seconds[name] += [taken] if number else []
     for group in groups.values():
         group.close()
-    first, second = (_losses(options, size) for size, _ in sizes.values())
-    apart = max(abs(one - other) / abs(one) for one, other in zip(first, second, strict=True))
     report = Report(
         f"Training step of {options.app} by several processes, global batch {options.batch_size}",
         ("processes", "step", "this / one process"),
         notes=[
             f"rounds of {options.steps} steps: {options.rounds}, medians (low to high)",
-            f"losses of {len(first)} steps in float64 differ by {apart:.1e} at most (relative)",
         ],
     )
+    if options.sync_bn:
+        first, second = (_losses(options, size) for size, _ in sizes.values())
+        apart = max(abs(one - other) / abs(one) for one, other in zip(first, second, strict=True))
+        report.notes.append(
+            f"losses of {len(first)} steps in float64 differ by {apart:.1e} at most (relative)"
+        )
     base = statistics.median(next(iter(seconds.values())))
     for name, found in seconds.items():
         spread = Spread(min(found), statistics.median(found), max(found), len(found))
@@ -98,7 +106,7 @@ def measure_processes(options: argparse.Namespace) -> Report:
 
 
 def _losses(options: argparse.Namespace, size: int) -> list[float]:
-    group = Group(size, prepare_steps, options.app, 8 * options.processes, torch.float64)
+    group = Group(size, prepare_steps, options.app, 8 * options.processes, True, torch.float64)
     _, losses = group.tell(50)[0]
     group.close()
     found: list[float] = losses
@@ -112,4 +120,5 @@ if __name__ == "__main__":
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--sync_bn", action=argparse.BooleanOptionalAction, default=True)
     run(measure_processes, parser)

@@ -35,6 +35,7 @@ from genutil.distributed import World
 from models import build_model
 from trainers.optimizers import sgd
 
+_MESSAGES = 200
 _WIDTH, _HEIGHT, _QUALITY = 500, 375, 95
 """A photograph of ImageNet's usual size; grain and quality give its usual 110 kB."""
 
@@ -50,6 +51,22 @@ def prepare_sums(world: World, count: int) -> Work:
             started = time.perf_counter()
             dist.all_reduce(numbers)
             found.append(in_turn(world, time.perf_counter() - started))
+        return found
+
+    return work
+
+
+def prepare_messages(world: World) -> Work:
+    """The message of a training step, waited for at once."""
+
+    def work(rounds: int) -> list[float]:
+        found = []
+        for _ in range(rounds):
+            world.wait()
+            started = time.perf_counter()
+            for _ in range(_MESSAGES):
+                world.agree(8, None)()
+            found.append(in_turn(world, time.perf_counter() - started) / _MESSAGES)
         return found
 
     return work
@@ -98,6 +115,11 @@ def measure_scaling(options: argparse.Namespace) -> Report:
         group.close()
         name = f"adding them up, {size} processes"
         report.add((name, f"{1000 * seconds:.0f} ms"), what=name, value=seconds)
+    group = Group(2, prepare_messages)
+    seconds = statistics.median(group.tell(options.rounds + 1)[0][1:])
+    group.close()
+    name = "the message of a step, 2 processes"
+    report.add((name, f"{1000 * seconds:.2f} ms"), what=name, value=seconds)
     _add_checkpoint(report, state, options.rounds)
     _add_decoding(report, options.images)
     return report

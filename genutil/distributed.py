@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from genutil.devices import available_cpus
 from genutil.errors import RunError, UserError
 from genutil.place import Place
+from genutil.signals import Interrupted, StopRequest
 
 _Value = TypeVar("_Value")
 _TELL_TALE = ("gloo", "nccl", "connection closed", "connection reset", "process group")
@@ -101,6 +102,16 @@ class World:
             return Agreement(total, int(asked) if interrupts or others else None)
 
         return answer
+
+    def heed(self, stop: StopRequest) -> None:
+        """End the run where a signal has asked any of the processes to stop.
+
+        Raises:
+            Interrupted: on all processes.
+        """
+        signum = self.agree(0, stop.signum)().signum
+        if signum is not None:
+            raise Interrupted(signum)
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all processes, on the CPU. Integers and sums of the same order are exact."""

@@ -20,6 +20,8 @@ def what_to_tell(world: World, error: Exception) -> Exception:
     The process of lowest rank that is still there tells the cause: its own error, another's error, or which
     processes have fallen silent. The others get a ToldByAnother.
     """
+    if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+        error = RunError(f"a loading process was killed ({in_short(error)}); most often memory is too small")
     if world.size == 1:
         return error
     report = {

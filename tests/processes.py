@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import re
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -19,6 +21,7 @@ import torch.distributed as dist
 import runner
 from genutil.distributed import join_world
 from genutil.place import find_place
+from tests.conftest import ROOT
 
 _LIMIT = 60.0
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -117,3 +120,36 @@ def _command(argv: list[str], folder: Path) -> Ended:
     sys.stdout.flush()
     out, err = (text.read_text() for text in texts)
     return Ended(status, out, err)
+
+
+def folders(path):
+    return ["--save_dir", path / "checkpoints", "--log_dir", path / "runs"]
+
+
+def start(app, path, *argv, launcher=("runner.py",)):
+    """The command in processes of its own, one thread each."""
+    command = [sys.executable, *map(str, [*launcher, f"app:{app}", *folders(path), *argv])]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes)
+
+
+def wait_for_line(process, pattern):
+    for line in process.stderr:
+        if re.search(pattern, line):
+            return
+    raise AssertionError(f"the run ended without saying {pattern}")
+
+
+def workers_of(process):
+    """Process ids of a launcher's processes, by rank."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        try:
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            variables = (entry / "environ").read_bytes().split(b"\0")
+        except (OSError, ValueError, IndexError):
+            continue
+        if parent == process.pid:
+            found.update({int(v[5:]): int(entry.name) for v in variables if v.startswith(b"RANK=")})
+    return found

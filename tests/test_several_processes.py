@@ -4,8 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from PIL import Image
 import runner
 from genutil.checkpoint import read_checkpoint
 from tests.conftest import ROOT
-from tests.processes import run_together
+from tests.processes import folders, run_together, start, wait_for_line, workers_of
 from tests.trainers.test_trainer import same
 
 STATE = ("model", "optimizer", "last_epoch", "best_val", "iter", "scheduler", "rng")
@@ -36,42 +34,9 @@ def last_of(folder):
     return read_checkpoint(folder / "checkpoints" / "tiny" / "last.pt")
 
 
-def folders(path):
-    return ["--save_dir", path / "checkpoints", "--log_dir", path / "runs"]
-
-
 def run_alone(app, path, *argv):
     assert runner.main([f"app:{app}", *map(str, [*folders(path), *argv])]) == 0
     return path
-
-
-def start(app, path, *argv, launcher=("runner.py",)):
-    """The command in processes of its own, one thread each."""
-    command = [sys.executable, *map(str, [*launcher, f"app:{app}", *folders(path), *argv])]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes)
-
-
-def wait_for_line(process, pattern):
-    for line in process.stderr:
-        if re.search(pattern, line):
-            return
-    raise AssertionError(f"the run ended without saying {pattern}")
-
-
-def workers_of(process):
-    """Process ids of a launcher's processes, by rank."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        try:
-            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            variables = (entry / "environ").read_bytes().split(b"\0")
-        except (OSError, ValueError, IndexError):
-            continue
-        if parent == process.pid:
-            found.update({int(v[5:]): int(entry.name) for v in variables if v.startswith(b"RANK=")})
-    return found
 
 
 def test_two_processes_give_the_numbers_of_one(write_app, tmp_path):
@@ -208,6 +173,20 @@ def test_a_signal_to_the_launcher_reaches_all(write_app, tmp_path, signum):
     assert errors.count("go on with --resume auto") == 1
     assert "Traceback" not in errors and "started anew" not in errors
     assert last_of(tmp_path)["iter"] >= 3
+
+
+def test_an_evaluation_by_several_processes_can_be_stopped(write_app, tmp_path):
+    app = write_app(num_epochs=1)
+    run_alone(app, tmp_path)
+    last = tmp_path / "checkpoints" / "tiny" / "last.pt"
+    argv = ["--evaluate", "--resume", last, "--processes", 2, "--data", "tests.tiny_data:EndlessData"]
+    process = start(app, tmp_path, *argv)
+    wait_for_line(process, "2 processes on CPUs")
+    time.sleep(2)  # it is evaluating, or will be
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+    assert errors.count("stopped by SIGINT") == 1
 
 
 def test_two_machines(write_app, tmp_path):

@@ -52,3 +52,15 @@ class FewImages:
     def __init__(self, image_size: int, output_size: int, seed: int) -> None:
         self.train = TinyBatches(4, 4, image_size, output_size, seed)
         self.val = TinyBatches(3, 3, image_size, output_size, seed)
+
+
+class EndlessData(TinyData):
+    """Validation that goes on for hours."""
+
+    def __init__(self, batch_size: int, image_size: int, output_size: int, seed: int) -> None:
+        super().__init__(batch_size, image_size, output_size, seed)
+        self.val.batches = self._forever  # type: ignore[method-assign]
+
+    def _forever(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        for _ in range(10_000_000):
+            yield self.val.images[:4], self.val.labels[:4]

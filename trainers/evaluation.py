@@ -18,7 +18,7 @@ def evaluate(
     batches: Batches,
     topk: Sequence[int],
     device: torch.device,
-    after_batch: Callable[[int], object] | None = None,
+    after_batch: Callable[[], object] | None = None,
     world: World = ALONE,
 ) -> dict[str, float]:
     """Mean cross-entropy (`CELoss`) and top-k accuracies (percent) over all images of all processes.
@@ -30,7 +30,7 @@ def evaluate(
         batches: what to evaluate: this process's share.
         topk: which accuracies to count.
         device: where the batches are used.
-        after_batch: called with the number of images after each batch; may raise to end the evaluation.
+        after_batch: called after each batch; may raise to end the evaluation.
         world: the processes that evaluate together.
 
     Raises:
@@ -47,7 +47,7 @@ def evaluate(
                     logits = model(images)
                     meter.update(F.cross_entropy(logits, labels), logits, labels)
                 if after_batch is not None:
-                    after_batch(len(labels))
+                    after_batch()
     finally:
         model.train(was_training)
     return meter.read()

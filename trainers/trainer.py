@@ -103,7 +103,7 @@ class Trainer:
                     self._tell("on_epoch_end")
                     self.epoch, self.batch = self.epoch + 1, 0
                     self.meter = Meter(self.topk, self.device, self.world)
-                    self._stop_if_any_asked()
+                    self.world.heed(self.stop)
             except Interrupted:
                 self.read_meter()  # never save what has diverged
                 self._tell("on_interrupt")
@@ -127,7 +127,9 @@ class Trainer:
             if self.step % self.log_interval == 0:
                 self.read_meter()
                 self._tell("on_log")
-            self._stop_if_asked(agreement().signum if self.world.size > 1 else self.stop.signum)
+            signum = agreement().signum if self.world.size > 1 else self.stop.signum
+            if signum is not None:
+                raise Interrupted(signum)
         self.read_meter()
         seconds = time.monotonic() - started
         speed = (self.meter.images() - first) / max(seconds, 1e-9)
@@ -158,7 +160,7 @@ class Trainer:
         self._tell("on_step")
 
     def _validate(self) -> dict[str, float]:
-        metrics = self._evaluate(after_batch=self._stop_if_any_asked)
+        metrics = self._evaluate(after_batch=lambda: self.world.heed(self.stop))
         self._check(metrics, "validation loss")
         accuracy = metrics[f"top{self.topk[0]}_accuracy"]
         self.improved = accuracy > self.best_val
@@ -166,7 +168,7 @@ class Trainer:
         self._tell("on_metrics", "val", {**metrics, "best_val": self.best_val})
         return metrics
 
-    def _evaluate(self, after_batch: Callable[[int], object] | None = None) -> dict[str, float]:
+    def _evaluate(self, after_batch: Callable[[], object] | None = None) -> dict[str, float]:
         self.world.spread_buffers(self.model)
         with self.precision.autocast():
             return evaluate(self.model, self.val, self.topk, self.device, after_batch, self.world)
@@ -183,13 +185,6 @@ class Trainer:
     def _check(self, metrics: dict[str, float], name: str) -> None:
         if not math.isfinite(metrics["CELoss"]):
             raise NotFiniteError(f"the {name} is {metrics['CELoss']}")
-
-    def _stop_if_any_asked(self, _images: int = 0) -> None:
-        self._stop_if_asked(self.world.agree(0, self.stop.signum)().signum)
-
-    def _stop_if_asked(self, signum: int | None) -> None:
-        if signum is not None:
-            raise Interrupted(signum)
 
     def _tell(self, event: str, *arguments: Any) -> None:
         for callback in self.callbacks:

@@ -143,3 +143,9 @@ def test_errors_of_collectives_are_known_and_shortened():
     assert in_short(error) == "Read error [10.0.0.2]:985: Connection reset by peer"
     assert not is_loss_of_others(RuntimeError("shapes do not fit"))
     assert not is_loss_of_others(UserError("gloo"))
+
+
+def test_a_killed_loader_of_a_user_s_own_is_told_without_a_traceback():
+    told = what_to_tell(ALONE, RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "))
+    assert type(told) is RunError
+    assert str(told).startswith("a loading process was killed (DataLoader worker (pid 7) is killed by signal")
