@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,15 +13,15 @@ from tqdm import tqdm
 from genutil.checkpoint import apply_weights
 from genutil.components import Parts, locate
 from genutil.config import Config
-from genutil.devices import algorithms, available_cpus, choose_device
-from genutil.distributed import World, join_world
-from genutil.errors import ConfigError, ToldByAnother
-from genutil.failures import what_to_tell
+from genutil.devices import available_cpus, choose_device
+from genutil.distributed import World
+from genutil.errors import ConfigError
 from genutil.place import Place, check_batch_size, find_place
-from genutil.reporting import RunFolder
+from genutil.reporting import RunFolder, run_settings
 from genutil.run_files import RunFiles, Start, find_start
 from genutil.seeding import seed_everything
-from genutil.signals import Interrupted, StopRequest
+from genutil.session import run_in_world
+from genutil.signals import StopRequest
 from models import build_model
 from models.compiling import compile_network, failures_explained
 from models.fast_eval import compact
@@ -57,30 +57,15 @@ def run(config: Config) -> dict[str, Any] | None:
     """
     place = find_place()
     device = choose_device(config.gpus, config.processes, place or Place())
-    several = place is not None and place.size > 1
-    stop = StopRequest(patient=several)
-    # Of several processes, each notes signals from the start: what happened to another must still be told.
-    with (
-        stop if several else contextlib.nullcontext(),
-        algorithms(config.deterministic),
-        join_world(place, device, config.timeout) as world,
-    ):
-        try:
-            with failures_explained():
-                return _run(config, world, stop)
-        except Interrupted as stopped:
-            if world.is_main:
-                raise
-            raise ToldByAnother(128 + stopped.signum) from stopped
-        except Exception as error:
-            told = what_to_tell(world, error)
-            if told is error:
-                raise
-            raise told from error
+
+    def work(world: World, stop: StopRequest) -> dict[str, Any] | None:
+        with failures_explained():
+            return _run(config, world, stop)
+
+    return run_in_world(work, place, device, config.timeout, config.deterministic)
 
 
 def _run(config: Config, world: World, stop: StopRequest) -> dict[str, Any] | None:
-    world.wait()  # until each has reached all others: from here on a failure can be told to them
     if not config.evaluate:
         check_batch_size(config.batch_size, world.size, config.accumulate)
     if world.size > 1:
@@ -90,7 +75,9 @@ def _run(config: Config, world: World, stop: StopRequest) -> dict[str, Any] | No
     seed_everything(config.seed)
     parts = Parts(config)
     model = build_model(config, parts)
-    start = world.from_main(lambda: find_start(config, world.place))
+    start = world.from_main(
+        lambda: find_start(_checkpoints(config), config.resume, world.place, required=config.evaluate)
+    )
     if start.content is not None:
         apply_weights(start.content, model, str(start.path))
         if config.overrides.keys() & {"use_graph", "use_init"}:
@@ -120,7 +107,7 @@ def _evaluate(parts: Parts, model: nn.Module, world: World, stop: StopRequest) -
     timed = Timed(model, device)
     data = _data(parts, world)
     parts.warn_of_unused()
-    folder = world.on_main(lambda: RunFolder(config))
+    folder = world.on_main(lambda: RunFolder(run_settings(config)))
     batches = as_batches(data.val, world)
     bar = tqdm(total=len(batches), desc="evaluating", leave=False, disable=None if world.is_main else True)
 
@@ -149,13 +136,19 @@ def _train(
     if start.content is not None:
         resume(trainer, start.content, str(start.path), config.model_dump())
     # Only now is it sure that the run begins, so that a refused one moves no earlier run's files.
-    files = world.on_main(lambda: RunFiles(config, world.place, start, trainer.step))
+    files = world.on_main(
+        lambda: RunFiles(_checkpoints(config), run_settings(config), world.place, start, trainer.step)
+    )
     trainer.callbacks = _callbacks(parts, model, world, files, trainer.step)
     metrics: dict[str, Any] = trainer.fit()
     metrics |= {"best_val": trainer.best_val, "epochs": trainer.epoch, "steps": trainer.step}
     metrics |= _observer(model)()
     results = {**metrics, **_counts(_profiled(config, model)), **_corrupt(data, world)}
     return files.run.write_results(results, world.place, str(world.device)) if files is not None else None
+
+
+def _checkpoints(config: Config) -> Path:
+    return Path(config.save_dir).expanduser() / str(config.name)
 
 
 def _data(parts: Parts, world: World) -> Any:

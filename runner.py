@@ -7,55 +7,39 @@ import sys
 from collections.abc import Sequence
 
 from genutil.cli import parse_command_line
+from genutil.command import exit_status
 from genutil.config import to_yaml
 from genutil.devices import prepare_determinism, select_gpus
-from genutil.errors import RunError, ToldByAnother, UserError
-from genutil.launch import launch, processes_to_start, worker_status
+from genutil.launch import launch, processes_to_start
 from genutil.place import find_place
 from genutil.reporting import set_up_logging, summary
-from genutil.signals import Interrupted
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns the exit status: 0, 2 for a mistake of the user's, 128 + n for signal n, or 1."""
-    return worker_status(_main(sys.argv[1:] if argv is None else argv))
+    return exit_status(lambda: _main(sys.argv[1:] if argv is None else argv))
 
 
 def _main(argv: Sequence[str]) -> int:
     place = find_place()
     set_up_logging(place.rank if place else 0)
     sys.path.append(os.getcwd())  # classes of the user's own, named as module:Class
-    try:
-        command = parse_command_line(argv)
-        if command.print_config:
-            print(to_yaml(command.config), end="")
-            return 0
-        processes = processes_to_start(command.config)
-        if processes is not None:
-            return launch(argv, processes, command.config.max_restarts)
-        select_gpus(command.config.gpus)
-        if command.config.deterministic:
-            prepare_determinism()
-        from experiment import run  # imports torch, which must not happen before the devices are selected
-
-        results = run(command.config)
-        if results is not None:
-            print(summary(results))
+    command = parse_command_line(argv)
+    if command.print_config:
+        print(to_yaml(command.config), end="")
         return 0
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except RunError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except ToldByAnother as ended:
-        return ended.status
-    except Interrupted as stopped:
-        print(stopped, file=sys.stderr)
-        return 128 + stopped.signum
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
+    processes = processes_to_start(command.config)
+    if processes is not None:
+        return launch(__file__, argv, processes, command.config.max_restarts)
+    select_gpus(command.config.gpus)
+    if command.config.deterministic:
+        prepare_determinism()
+    from experiment import run  # imports torch, which must not happen before the devices are selected
+
+    results = run(command.config)
+    if results is not None:
+        print(summary(results))
+    return 0
 
 
 if __name__ == "__main__":

@@ -116,7 +116,7 @@ class ImageFiles(Dataset[Sample]):
         return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous(), int(self.labels[index])
 
 
-class _Order(Sampler[list[tuple[int, int]]]):
+class Order(Sampler[list[tuple[int, int]]]):
     """A process's share of batches of (epoch, index). `epoch` and `start` are set before each pass."""
 
     def __init__(self, num_images: int, batch_size: int, shuffle: bool, seed: int) -> None:
@@ -171,7 +171,7 @@ class FolderBatches:
         self.normalise, self.skip_corrupt, self.corrupt = normalise, skip_corrupt, corrupt
         self.image_size, self.workers = image_size, workers
         self._files = ImageFiles(images, transform, seed)
-        self._order = _Order(len(images), batch_size, shuffle, seed)
+        self._order = Order(len(images), batch_size, shuffle, seed)
         self._loader = self._make_loader()
 
     def __len__(self) -> int:

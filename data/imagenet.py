@@ -17,17 +17,15 @@ _log = logging.getLogger(__name__)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-class ImageNet:
-    """Images in `<data_dir>/imagenet/train/<class>/` and `…/val/<class>/`.
+class ImageFolders:
+    """Images in `<folder>/train/<class>/` and `<folder>/val/<class>/`.
 
     Training: a random part of the image (8 to 100 % of its area, 3:4 to 4:3) resized to the network's size,
     and mirrored at random. Validation: the shorter side resized to 8/7 of the network's size (256 pixels for
     224), and the centre of it.
 
-    Source: Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge", 2015.
-
     Args:
-        data_dir: holds the folder `imagenet`.
+        folder: holds `train` and `val`.
         batch_size, test_batch_size: images of a training and of a validation batch.
         image_size: height and width for the network, in pixels.
         output_size: classes of the network; there may be fewer in the folders, not more.
@@ -45,6 +43,41 @@ class ImageNet:
         DataError: a folder is missing, a class is empty, or there are too many classes.
     """
 
+    def __init__(
+        self,
+        folder: Path,
+        batch_size: int,
+        test_batch_size: int | None = None,
+        image_size: int = 224,
+        output_size: int = 1000,
+        workers: int | Literal["auto"] = "auto",
+        seed: int = 0,
+        evaluate: bool = False,
+        skip_corrupt: bool = False,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        train, val, classes = find_folders(folder, output_size, evaluate)
+        processes = count_workers(workers)
+        self.corrupt: set[str] = set()
+        self.train = None
+        normalise = Normalise(MEAN, STD, device)
+        if not evaluate:
+            self.train = FolderBatches(
+                list_images(train, classes), training_crop(image_size), image_size, batch_size, normalise,
+                processes, shuffle=True, seed=seed, skip_corrupt=skip_corrupt, corrupt=self.corrupt,
+            )  # fmt: skip
+        self.val = FolderBatches(
+            list_images(val, classes), centre_crop(image_size), image_size, test_batch_size or batch_size,
+            normalise, processes, shuffle=False, seed=seed, skip_corrupt=skip_corrupt, corrupt=self.corrupt,
+        )  # fmt: skip
+
+
+class ImageNet(ImageFolders):
+    """Images in `<data_dir>/imagenet/train/<class>/` and `…/val/<class>/`: see ImageFolders.
+
+    Source: Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge", 2015.
+    """
+
     name = "ImageNet"
 
     def __init__(
@@ -60,35 +93,34 @@ class ImageNet:
         skip_corrupt: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
-        folder = Path(data_dir).expanduser() / "imagenet"
-        if not folder.is_dir():
-            raise DataError(
-                f"{folder}: there is no such folder; put ImageNet's images into {folder / 'train'} and "
-                f"{folder / 'val'}, one folder for each class, or name another --data-dir"
-            )
-        train, val = folder / "train", folder / "val"
-        # Labels are places among the training classes, also where only some of them are evaluated.
-        classes = list_classes(train if train.is_dir() or not evaluate else val)
-        if len(classes) > output_size:
-            raise DataError(f"{folder}: has {len(classes)} classes, but output_size is {output_size}")
-        if len(classes) < output_size:
-            _log.warning(
-                "%s: has %d classes and the network %d; labels are places among those in the folders",
-                folder, len(classes), output_size,
-            )  # fmt: skip
-        processes = count_workers(workers)
-        self.corrupt: set[str] = set()
-        self.train = None
-        normalise = Normalise(MEAN, STD, device)
-        if not evaluate:
-            self.train = FolderBatches(
-                list_images(train, classes), training_crop(image_size), image_size, batch_size, normalise,
-                processes, shuffle=True, seed=seed, skip_corrupt=skip_corrupt, corrupt=self.corrupt,
-            )  # fmt: skip
-        self.val = FolderBatches(
-            list_images(val, classes), centre_crop(image_size), image_size, test_batch_size or batch_size,
-            normalise, processes, shuffle=False, seed=seed, skip_corrupt=skip_corrupt, corrupt=self.corrupt,
+        super().__init__(
+            Path(data_dir).expanduser() / "imagenet", batch_size, test_batch_size, image_size, output_size,
+            workers, seed, evaluate, skip_corrupt, device,
         )  # fmt: skip
+
+
+def find_folders(folder: Path, output_size: int, evaluate: bool) -> tuple[Path, Path, list[str]]:
+    """The folders of the training and validation images, and the names of the classes.
+
+    Raises:
+        DataError: a folder is missing, or there are more than `output_size` classes.
+    """
+    if not folder.is_dir():
+        raise DataError(
+            f"{folder}: there is no such folder; put ImageNet's images into {folder / 'train'} and "
+            f"{folder / 'val'}, one folder for each class, or name another folder of data"
+        )
+    train, val = folder / "train", folder / "val"
+    # Labels are places among the training classes, also where only some of them are evaluated.
+    classes = list_classes(train if train.is_dir() or not evaluate else val)
+    if len(classes) > output_size:
+        raise DataError(f"{folder}: has {len(classes)} classes, but the network has {output_size}")
+    if len(classes) < output_size:
+        _log.warning(
+            "%s: has %d classes and the network %d; labels are places among those in the folders",
+            folder, len(classes), output_size,
+        )  # fmt: skip
+    return train, val, classes
 
 
 def training_crop(image_size: int) -> v2.Compose:

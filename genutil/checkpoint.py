@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from genutil.atomic import write_atomically
 from genutil.checksum import digest
 from genutil.errors import CheckpointError
+from genutil.layouts import from_resnet_keys
 from genutil.problems import did_you_mean
 from genutil.published import stubs_for_published_files
 
@@ -51,12 +52,12 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
         write_atomically(path, lambda file: torch.save(content, file))
     except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
         raise CheckpointError(
-            f"{path}: could not be written ({error}); free some space or name another save_dir"
+            f"{path}: could not be written ({error}); free some space or choose another folder"
         ) from error
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The content of a checkpoint file on the CPU: always a dict with the weights under `model`.
+    """The content of a checkpoint file on the CPU: a dict with the weights under `model`, in any layout.
 
     Nothing in the file is executed: anything but tensors, plain values and what published files hold is
     refused.
@@ -79,7 +80,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         message = f"{path}: is damaged or no checkpoint ({reason}); take another file"
         raise CheckpointError(message) from error
-    return _checked(_with_model(content, path), path)
+    return _with_model(_checked(content, path), path)
 
 
 def load_weights(path: str | Path, model: nn.Module) -> CheckpointInfo:
@@ -157,13 +158,17 @@ def _with_model(content: Any, path: Path) -> dict[str, Any]:
     if isinstance(content, Mapping) and content:
         if isinstance(content.get("model"), Mapping):
             return dict(content)
+        if isinstance(content.get("state_dict"), Mapping):
+            return from_resnet_keys(content)
         if all(isinstance(value, Tensor) for value in content.values()):
             return {"model": dict(content)}
-    raise CheckpointError(f"{path}: is no checkpoint: it has no weights under `model`")
+    raise CheckpointError(f"{path}: is no checkpoint: it has no weights under `model` or `state_dict`")
 
 
-def _checked(content: dict[str, Any], path: Path) -> dict[str, Any]:
+def _checked(content: Any, path: Path) -> Any:
     """The content without its checksum. Published files and those of format 1 have none."""
+    if not isinstance(content, dict):
+        return content
     checksum = content.pop("checksum", None)
     if checksum is None and content.get("format") in (None, 1):
         return content
@@ -207,6 +212,6 @@ def _check_fit(weights: Mapping[str, Any], expected: Mapping[str, Tensor], path:
         listed = differences[:_SHOWN] + ([f"and {more} more differences"] if more > 0 else [])
         raise CheckpointError(
             "\n  ".join(
-                [f"{path}: does not fit this experiment's model; check `model` and its sizes:", *listed]
+                [f"{path}: does not fit this network; check which one is asked for, and its sizes:", *listed]
             )
         )

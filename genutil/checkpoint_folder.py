@@ -6,7 +6,6 @@ import fcntl
 import json
 import logging
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,8 @@ from typing import Any
 from genutil.atomic import write_atomically
 from genutil.checkpoint import save_checkpoint
 from genutil.errors import CheckpointError
+from genutil.layouts import GRAPH_LAYOUT, Layout
 
-LAST = "last.pt"
 _NOTE = ".run"
 _log = logging.getLogger(__name__)
 
@@ -28,19 +27,26 @@ class CheckpointFolder:
         resumed_from: the file this run goes on from. If it lies elsewhere or is None, checkpoints that are
             already in the folder belong to another run and are moved aside to `<folder>.1`, `.2`, ….
         run_id: names the run; the files of an earlier start of the same run are not moved.
+        layout: of its files.
 
     Raises:
         CheckpointError: another process is writing to the folder, or it cannot be made.
     """
 
-    def __init__(self, path: Path, resumed_from: Path | None = None, run_id: str = "") -> None:
-        self.path = path
+    def __init__(
+        self,
+        path: Path,
+        resumed_from: Path | None = None,
+        run_id: str = "",
+        layout: Layout = GRAPH_LAYOUT,
+    ) -> None:
+        self.path, self.layout = path, layout
         continues = resumed_from is not None and resumed_from.resolve().parent == path.resolve()
         continues = continues or earlier_start(path, run_id) is not None
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = self._take_lock()
-            if not continues and any(path.glob("*.pt")):
+            if not continues:
                 self._move_aside()
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be used for checkpoints ({error})") from error
@@ -52,14 +58,14 @@ class CheckpointFolder:
             self.close()
             self.path.mkdir(parents=True)
             self._lock = self._take_lock()
-        save_checkpoint(self.path / name, state)
+        save_checkpoint(self.path / name, self.layout.content(state))
 
     def keep_last(self, count: int) -> None:
-        """Remove all `epoch_N.pt` but the last `count` ones."""
+        """Remove all files of one epoch but the last `count` ones."""
         numbered = {
-            int(match[1]): file
-            for file in self.path.glob("epoch_*.pt")
-            if (match := re.fullmatch(r"epoch_(\d+)\.pt", file.name))
+            number: file
+            for file in self.path.iterdir()
+            if (number := self.layout.number(file.name)) is not None
         }
         for number in sorted(numbered)[:-count]:
             numbered[number].unlink(missing_ok=True)
@@ -80,17 +86,21 @@ class CheckpointFolder:
         except OSError as error:
             os.close(descriptor)
             message = (
-                f"{self.path}: another run is writing its checkpoints here; give this one a --name of its own"
+                f"{self.path}: another run is writing its checkpoints here; give this one a name or folder "
+                "of its own"
             )
             raise CheckpointError(message) from error
         return descriptor
 
     def _move_aside(self) -> None:
-        number = 1
-        while (aside := self.path.with_name(f"{self.path.name}.{number}")).exists():
+        files = sorted(file for file in self.path.iterdir() if self.layout.owns(file.name))
+        if not files:
+            return
+        number, path = 1, self.path.resolve()
+        while (aside := path.with_name(f"{path.name}.{number}")).exists():
             number += 1
         aside.mkdir()
-        for file in sorted(self.path.glob("*.pt")):
+        for file in files:
             file.rename(aside / file.name)
         _log.warning("checkpoints of an earlier run are kept in %s", aside)
 
@@ -104,18 +114,18 @@ def earlier_start(folder: Path, run_id: str) -> Path | None:
     return Path(note["folder"]) if run_id and note["run_id"] == run_id else None
 
 
-def find_checkpoint(folder: Path, resume: str | None, required: bool) -> Path | None:
-    """The file that `resume` names: a path, or `auto` for the folder's own last.pt, if it is there.
+def find_checkpoint(folder: Path, resume: str | None, required: bool, last: str) -> Path | None:
+    """The file that `resume` names: a path, or `auto` for the folder's own `last` one, if it is there.
 
     Raises:
         CheckpointError: `auto` finds nothing although a checkpoint is `required`.
     """
     if resume != "auto":
         return None if resume is None else Path(resume).expanduser()
-    last = folder / LAST
-    if last.is_file():
-        return last
+    path = folder / last
+    if path.is_file():
+        return path
     if required:
-        raise CheckpointError(f"resume: auto finds no {last}; train this experiment first, or name a file")
-    _log.info("resume: auto finds no %s; starting from the beginning", last)
+        raise CheckpointError(f"resume: auto finds no {path}; train this experiment first, or name a file")
+    _log.info("resume: auto finds no %s; starting from the beginning", path)
     return None

@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ from genutil.devices import select_gpus
 from genutil.errors import ConfigError
 from genutil.place import Place, check_batch_size, find_place
 
-_RUNNER = Path(__file__).resolve().parent.parent / "runner.py"
 _STATUS = "WIRINGS_STATUS_FILE"
 _USER_ERROR = 2
 _log = logging.getLogger(__name__)
@@ -55,14 +55,34 @@ def processes_to_start(config: Config) -> int | None:
     return count if count > 1 or config.max_restarts else None
 
 
-def launch(argv: Sequence[str], count: int, max_restarts: int) -> int:
-    """Run the command in `count` processes until it ends; returns its exit status.
+@dataclass(frozen=True)
+class Machines:
+    """The machines of a run, each of which starts its own processes.
+
+    Attributes:
+        count: machines.
+        rank: number of this one, from 0.
+        address, port: where the processes meet, on machine 0.
+    """
+
+    count: int
+    rank: int
+    address: str
+    port: int
+
+
+def launch(
+    script: str, argv: Sequence[str], count: int, max_restarts: int, machines: Machines | None = None
+) -> int:
+    """Run a command in `count` processes until it ends; returns its exit status.
 
     Args:
+        script: the command's file.
         argv: the command's arguments.
-        count: processes.
+        count: processes on this machine.
         max_restarts: how often all of them are started anew when one fails. Mistakes of the user's are no
             such failures.
+        machines: None: this machine alone.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -74,18 +94,30 @@ def launch(argv: Sequence[str], count: int, max_restarts: int) -> int:
         {"shutdown_timeout": _GRACE} if _has_field(LaunchConfig, "shutdown_timeout") else {}
     )
     agent = LaunchConfig(
-        min_nodes=1, max_nodes=1, nproc_per_node=count, max_restarts=max_restarts, monitor_interval=0.1,
-        run_id=f"wirings-{os.getpid()}", rdzv_backend="c10d", rdzv_endpoint="127.0.0.1:0",
-        local_addr="127.0.0.1", **newer,
-    )  # fmt: skip
-    with _told_to_workers() as status, _handlers_kept():
+        nproc_per_node=count, max_restarts=max_restarts, monitor_interval=0.1, **_meeting(machines), **newer
+    )
+    with _told_to_workers(alone=machines is None) as status, _handlers_kept():
         try:
-            elastic_launch(agent, sys.executable)(str(_RUNNER), *argv)
+            elastic_launch(agent, sys.executable)(script, *argv)
         except SignalException as stopped:
             return 128 + int(stopped.sigval)
         except ChildFailedError as error:
             return _exit_status(error)
         return int(status.read_text()) if status.exists() else 0
+
+
+def _meeting(machines: Machines | None) -> dict[str, Any]:
+    """Where and how the launchers of all machines find each other."""
+    if machines is None:
+        return {
+            "min_nodes": 1, "max_nodes": 1, "run_id": f"wirings-{os.getpid()}", "rdzv_backend": "c10d",
+            "rdzv_endpoint": "127.0.0.1:0", "local_addr": "127.0.0.1",
+        }  # fmt: skip
+    return {
+        "min_nodes": machines.count, "max_nodes": machines.count, "run_id": "wirings",
+        "rdzv_backend": "static", "rdzv_endpoint": f"{machines.address}:{machines.port}",
+        "rdzv_configs": {"rank": machines.rank},
+    }  # fmt: skip
 
 
 def worker_status(status: int) -> int:
@@ -118,14 +150,14 @@ def _exit_status(error: object) -> int:
 
 
 @contextmanager
-def _told_to_workers() -> Iterator[Path]:
+def _told_to_workers(alone: bool) -> Iterator[Path]:
     """What the processes find in their environment; gives the file for their status."""
     interfaces = [name for _, name in socket.if_nameindex()]
     before = dict(os.environ)
     with tempfile.TemporaryDirectory() as folder:
         status = Path(folder) / "status"
         os.environ[_STATUS] = str(status)
-        if "lo" in interfaces:
+        if alone and "lo" in interfaces:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all are on this machine
         try:
             yield status

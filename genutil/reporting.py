@@ -9,22 +9,28 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from genutil.atomic import write_atomically
-from genutil.config import Config, to_yaml
+from genutil.config import Config
 from genutil.errors import UserError
 from genutil.place import Place
+from genutil.schema import schema
 
 _PACKAGES = ("torch", "torchvision", "numpy", "torchdiffeq")
 _COUNTS = (
-    "images", "edges", "effective_edges", "live_nodes", "params", "macs", "corrupt_images", "ode_evaluations",
+    "images", "weights", "kept", "edges", "effective_edges", "live_nodes", "params", "macs", "corrupt_images",
+    "ode_evaluations",
 )  # fmt: skip
 _SPELT = {
+    "kept": "kept weights",
     "ode_evaluations": "ODE evaluations",
     "effective_edges": "effective edges",
     "live_nodes": "live nodes",
@@ -37,11 +43,41 @@ _log = logging.getLogger(__name__)
 _PROJECT = Path(__file__).resolve().parent.parent
 
 
+@dataclass(frozen=True)
+class RunSettings:
+    """What a run is called, where its reports go, and all that decides its results.
+
+    Attributes:
+        name: of the experiment.
+        label: begins the name of the run's folder; safe as such.
+        log_dir: holds the folders of all runs.
+        seed: of its random numbers.
+        values: all settings by name, as plain values.
+    """
+
+    name: str
+    label: str
+    log_dir: Path
+    seed: int
+    values: Mapping[str, Any]
+
+
+def run_settings(config: Config) -> RunSettings:
+    """Those of an experiment: the folder is named after it and its overrides."""
+    return RunSettings(
+        name=str(config.name),
+        label=run_label(config),
+        log_dir=Path(config.log_dir).expanduser(),
+        seed=config.seed,
+        values={key: getattr(config, key) for key in schema()},
+    )
+
+
 class RunFolder:
     """`<log_dir>/<run>/`: `config.yml` at once, then metrics as they come, `results.json` at the end.
 
     Args:
-        config: the experiment; the run is named after it, its overrides and the time.
+        settings: of the run.
         earlier: the folder of an earlier start of the same run, which is gone on with.
         step: training steps that were done before this start; what the earlier one told of later steps is
             dropped, since it will be told again.
@@ -53,8 +89,8 @@ class RunFolder:
         UserError: the folder cannot be made.
     """
 
-    def __init__(self, config: Config, earlier: Path | None = None, step: int = 0) -> None:
-        self.config, self.origin = config, environment()
+    def __init__(self, settings: RunSettings, earlier: Path | None = None, step: int = 0) -> None:
+        self.settings, self.origin = settings, environment()
         self._start = time.monotonic()
         started = time.strftime("%Y%m%d-%H%M%S")
         with self.failures_told():
@@ -62,8 +98,9 @@ class RunFolder:
                 self.path = earlier
                 self._drop_metrics_after(step)
             else:
-                self.path = _new_folder(Path(config.log_dir).expanduser(), f"{run_label(config)}-{started}")
-            write_atomically(self.path / "config.yml", lambda file: file.write(to_yaml(config).encode()))
+                self.path = _new_folder(settings.log_dir, f"{settings.label}-{started}")
+            text = yaml.safe_dump(dict(settings.values), sort_keys=False)
+            write_atomically(self.path / "config.yml", lambda file: file.write(text.encode()))
 
     def add_metrics(self, line: dict[str, Any]) -> None:
         """Append one line to `metrics.jsonl`.
@@ -78,6 +115,11 @@ class RunFolder:
             with open(self.path / _METRICS, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
 
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of `metrics.jsonl` so far."""
+        path = self.path / _METRICS
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
     def write_results(self, results: dict[str, Any], place: Place, device: str) -> dict[str, Any]:
         """Write `results.json`: the numbers and all that is needed to repeat them. Returns its content.
 
@@ -86,15 +128,15 @@ class RunFolder:
         """
         content = {
             **results,
-            "name": self.config.name,
+            "name": self.settings.name,
             "folder": str(self.path),
-            "seed": self.config.seed,
+            "seed": self.settings.seed,
             "wall_time": round(time.monotonic() - self._start, 3),
             "device": device,
             "processes": place.size,
             "restarts": place.restarts,
             **self.origin,
-            "config": self.config.model_dump(),
+            "config": dict(self.settings.values),
         }
         text = json.dumps(content, indent=2) + "\n"
         with self.failures_told():
@@ -120,8 +162,8 @@ class RunFolder:
             yield
         except OSError as error:
             raise UserError(
-                f"log_dir: {self.config.log_dir} cannot be written to ({error}); free some space or name "
-                "another; checkpoints that are there are whole"
+                f"{self.settings.log_dir}: cannot be written to ({error}); free some space or choose another "
+                "folder; checkpoints that are there are whole"
             ) from error
 
 
@@ -159,7 +201,8 @@ def commit() -> str | None:
 def summary(results: dict[str, Any]) -> str:
     """The final numbers as a small table for the screen."""
     rows = [(key, f"{value:.2f} %") for key, value in results.items() if key.endswith("_accuracy")]
-    rows.append(("loss", f"{results['CELoss']:.4f}"))
+    if "CELoss" in results:
+        rows.append(("loss", f"{results['CELoss']:.4f}"))
     rows += [(_SPELT.get(key, key), f"{results[key]:,}") for key in _COUNTS if key in results]
     if "latency_ms" in results:
         rows.append(("latency", f"{results['latency_ms']:.3f} ms per image ({results['engine']})"))

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from genutil.checkpoint import read_checkpoint
-from genutil.checkpoint_folder import LAST, CheckpointFolder, earlier_start, find_checkpoint
-from genutil.config import Config
+from genutil.checkpoint_folder import CheckpointFolder, earlier_start, find_checkpoint
+from genutil.layouts import GRAPH_LAYOUT, Layout
 from genutil.place import Place
-from genutil.reporting import RunFolder
+from genutil.reporting import RunFolder, RunSettings
 
 
 @dataclass(frozen=True)
@@ -26,33 +26,38 @@ class Start:
     content: Mapping[str, Any] | None = None
 
 
-def find_start(config: Config, place: Place) -> Start:
-    """Where this start of a run begins: at `resume`, or after a restart at the run's own last.pt.
+def find_start(
+    folder: Path, resume: str | None, place: Place, required: bool, layout: Layout = GRAPH_LAYOUT
+) -> Start:
+    """Where this start of a run begins: at `resume`, or after a restart at the run's own last checkpoint.
+
+    Args:
+        folder: of the run's checkpoints.
+        resume: a file, `auto` for the last one in the folder, or None.
+        place: which start of which run this is.
+        required: the run cannot do without a checkpoint.
+        layout: of the folder's files.
 
     Raises:
         CheckpointError: the checkpoint is missing, damaged or foreign.
     """
-    folder = checkpoints_of(config)
-    goes_on = place.restarts and earlier_start(folder, place.run_id) and (folder / LAST).is_file()
-    path = find_checkpoint(folder, "auto" if goes_on else config.resume, required=config.evaluate)
+    goes_on = place.restarts and earlier_start(folder, place.run_id) and (folder / layout.last).is_file()
+    path = find_checkpoint(folder, "auto" if goes_on else resume, required, layout.last)
     return Start() if path is None else Start(path, read_checkpoint(path))
 
 
-def checkpoints_of(config: Config) -> Path:
-    """The folder of an experiment's checkpoints."""
-    return Path(config.save_dir).expanduser() / str(config.name)
-
-
 class RunFiles:
-    """The files of a training: `<save_dir>/<name>/` and `<log_dir>/<run>/`.
+    """The files of a training: its checkpoints, and `<log_dir>/<run>/`.
 
     A start after a failure goes on with the folders of the earlier start.
 
     Args:
-        config: the experiment.
+        folder: of the checkpoints.
+        settings: of the run.
         place: which start of which run this is.
         start: where it begins.
         step: training steps that were done before.
+        layout: of the checkpoints.
 
     Attributes:
         checkpoints, run: the two folders.
@@ -61,9 +66,16 @@ class RunFiles:
         UserError: a folder cannot be written to.
     """
 
-    def __init__(self, config: Config, place: Place, start: Start, step: int) -> None:
-        path = checkpoints_of(config)
-        earlier = earlier_start(path, place.run_id) if place.restarts else None
-        self.checkpoints = CheckpointFolder(path, start.path, place.run_id)
-        self.run = RunFolder(config, earlier, step)
+    def __init__(
+        self,
+        folder: Path,
+        settings: RunSettings,
+        place: Place,
+        start: Start,
+        step: int,
+        layout: Layout = GRAPH_LAYOUT,
+    ) -> None:
+        earlier = earlier_start(folder, place.run_id) if place.restarts else None
+        self.checkpoints = CheckpointFolder(folder, start.path, place.run_id, layout)
+        self.run = RunFolder(settings, earlier, step)
         self.checkpoints.note_start(place.run_id, self.run.path)

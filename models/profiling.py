@@ -92,9 +92,8 @@ def _count_dense(model: nn.Module, image_size: int, in_channels: int | None) -> 
     names = {module: name for name, module in model.named_modules()}
 
     def count(module: nn.Module, _inputs: object, output: Tensor) -> None:
-        assert isinstance(module.weight, Tensor)
         pixels = output[0, 0].numel() if isinstance(module, nn.Conv2d) else 1
-        macs[names[module]] = macs.get(names[module], 0) + module.weight.numel() * pixels
+        macs[names[module]] = macs.get(names[module], 0) + _num_weights(module) * pixels
 
     dense = [module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
     hooks = [module.register_forward_hook(count) for module in dense]
@@ -116,9 +115,18 @@ def _count_dense(model: nn.Module, image_size: int, in_channels: int | None) -> 
         for hook in hooks:
             hook.remove()
     own = {
-        name: sum(parameter.numel() for parameter in module.parameters(recurse=False))
+        name: _num_weights(module)
+        + sum(p.numel() for key, p in module.named_parameters(recurse=False) if key != "weight")
         for name, module in model.named_modules()
         if not isinstance(module, EdgeRule)
     }
     layers = [LayerComplexity(name, params, macs.get(name, 0)) for name, params in own.items() if params]
     return layers + [layer.complexity() for layer in wired_layers(model)]
+
+
+def _num_weights(module: nn.Module) -> int:
+    """Weights in use: of a layer that selects them, those that it tells by `in_use()`."""
+    weight, in_use = getattr(module, "weight", None), getattr(module, "in_use", None)
+    if in_use is not None:
+        return int(in_use().sum())
+    return weight.numel() if isinstance(weight, nn.Parameter) else 0

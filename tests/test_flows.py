@@ -102,7 +102,7 @@ def test_files_of_a_flow_that_do_not_fit(run, tmp_path, monkeypatch):
     run("small_scale/static_dnw.yml", *toy)
     other = tmp_path / "saved" / "static_dnw" / "last.pt"
     said = run(ft, *toy, "--use_graph", other)
-    assert f"use_graph: {other}: does not fit this experiment's model" in said
+    assert f"use_graph: {other}: does not fit this network" in said
     run("medium_scale/mobilenetv1_complete_graph.yml", *toy)
     good = tmp_path / "saved" / "mobilenetv1_complete_graph" / "last.pt"
     assert f"use_init: {other}: does not fit" in run(ft, *toy, "--use_graph", good, "--use_init", other)

@@ -68,3 +68,21 @@ def as_batches(source: Any, world: World = ALONE) -> Batches:
         shard: Batches = whole.shard(world.rank, world.size)
         return shard
     return Shares(whole, world.rank, world.size)
+
+
+class FirstBatches:
+    """The first batches of each epoch.
+
+    Args:
+        whole: batches; of several processes, one's share.
+        count: how many of an epoch are taken.
+    """
+
+    def __init__(self, whole: Batches, count: int) -> None:
+        self.whole, self.count = whole, count
+
+    def __len__(self) -> int:
+        return min(len(self.whole), self.count)
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        yield from islice(self.whole.batches(epoch, start), max(len(self) - start, 0))

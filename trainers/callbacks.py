@@ -72,14 +72,19 @@ class Progress(Callback):
         self._close_bar()
         if phase == "train":
             self._train = metrics
-            return
-        top = f"top{trainer.topk[0]}_accuracy"
+            if trainer.val is not None:
+                return
+        k, train = trainer.topk[0], self._train
+        validated = ""
+        if phase == "val":
+            validated = (
+                f"val loss {metrics['CELoss']:.4f}, top-{k} {metrics[f'top{k}_accuracy']:.2f} % "
+                f"(best {metrics['best_val']:.2f}); "
+            )
         _log.info(
-            "epoch %d of %d: train loss %.4f, top-%d %.2f %%; val loss %.4f, top-%d %.2f %% (best %.2f); "
-            "lr %.4g; %.1f s, %.0f images/s",
-            trainer.epoch + 1, trainer.num_epochs, self._train["CELoss"], trainer.topk[0], self._train[top],
-            metrics["CELoss"], trainer.topk[0], metrics[top], metrics["best_val"],
-            trainer.lr, self._train["epoch_time"], self._train["images_per_second"],
+            "epoch %d of %d: train loss %.4f, top-%d %.2f %%; %slr %.4g; %.1f s, %.0f images/s",
+            trainer.epoch + 1, trainer.num_epochs, train["CELoss"], k, train[f"top{k}_accuracy"], validated,
+            trainer.lr, train["epoch_time"], train["images_per_second"],
         )  # fmt: skip
 
     def on_end(self, trainer: Trainer) -> None:

@@ -38,11 +38,15 @@ class Timed(nn.Module):
         self.num_images += len(images)
         return logits
 
+    def seconds_per_batch(self) -> list[float]:
+        """Of all batches of full size, in their order."""
+        full = max((size for size, _ in self._seconds), default=0)
+        return [seconds for size, seconds in self._seconds if size == full]
+
     def seconds_per_image(self) -> float:
         """Median over the batches of full size; NaN before the first one."""
-        full = max((size for size, _ in self._seconds), default=0)
-        times = [seconds / size for size, seconds in self._seconds if size == full]
-        return statistics.median(times) if times else float("nan")
+        times, full = self.seconds_per_batch(), max((size for size, _ in self._seconds), default=0)
+        return statistics.median(times) / full if times else float("nan")
 
     def _wait(self) -> None:
         if self.device.type == "cuda":

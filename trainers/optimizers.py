@@ -2,28 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from genutil.components import locate
 
+Parameters = Iterable[nn.Parameter] | Sequence[dict[str, Any]]
+"""As torch's optimizers take them: parameters, or groups of them with settings of their own."""
+
 
 def sgd(
-    parameters: Iterable[torch.nn.Parameter],
+    parameters: Parameters,
     lr: float,
     momentum: float,
     weight_decay: float,
     nestorov: bool,
 ) -> torch.optim.Optimizer:
-    """SGD with momentum and weight decay on all parameters, unused edges included.
+    """SGD with momentum and weight decay on all parameters, unused edges included, or by groups.
 
     One fused pass over weights, gradients and momenta, on the CPU and on GPUs.
     """
     return torch.optim.SGD(
         parameters, lr, momentum=momentum, weight_decay=weight_decay, nesterov=nestorov, fused=True
     )
+
+
+def without_decay_of_norms(model: nn.Module) -> list[dict[str, Any]]:
+    """Two groups of parameters: those of batch norms, without weight decay, and all others.
+
+    Batch norms are found by what they are, not by their names: those of a ResNet's shortcuts are called
+    `downsample.1`.
+    """
+    norms = [
+        parameter
+        for module in model.modules()
+        if isinstance(module, _BatchNorm)
+        for parameter in module.parameters(recurse=False)
+    ]
+    known = {id(parameter) for parameter in norms}
+    others = [parameter for parameter in model.parameters() if id(parameter) not in known]
+    return [{"params": norms, "weight_decay": 0.0}, {"params": others}]
+
+
+def optimizer_names(optimizer: torch.optim.Optimizer, model: nn.Module) -> list[str]:
+    """Names of the parameters in the optimizer's order, by which its state is kept.
+
+    Parameters that are not the model's are called by their number.
+    """
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    ordered = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return [names.get(id(parameter), str(number)) for number, parameter in enumerate(ordered)]
 
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"sgd": sgd}

@@ -17,14 +17,18 @@ class Precision:
     Args:
         amp: bf16 or fp16: products, convolutions and maps in 16 bits; None: everything as it is.
         device: where.
+        loss_scale: fp16: a fixed scale; None: one that follows the gradients.
 
     fp16 has a small range, so its loss is scaled up before the backward pass, and a step whose gradients
     overflow is left out.
     """
 
-    def __init__(self, amp: str | None, device: torch.device) -> None:
+    def __init__(self, amp: str | None, device: torch.device, loss_scale: float | None = None) -> None:
         self._type, self._device = _TYPES[amp] if amp else None, device
+        self._fixed_scale = loss_scale
         self._scaler = torch.amp.GradScaler(device.type) if amp == "fp16" else None
+        if self._scaler is not None and loss_scale is not None:
+            self._scaler.load_state_dict({**self._scaler.state_dict(), "scale": loss_scale})
 
     def autocast(self) -> AbstractContextManager[Any]:
         """For the forward pass and the loss."""
@@ -44,7 +48,7 @@ class Precision:
             optimizer.step()
             return
         self._scaler.step(optimizer)
-        self._scaler.update()
+        self._scaler.update(self._fixed_scale)
 
     def state(self) -> dict[str, Any] | None:
         """The scale of the loss, for a checkpoint; None where there is none."""
@@ -52,5 +56,5 @@ class Precision:
 
     def restore(self, state: dict[str, Any] | None) -> None:
         """Go on with the scale that `state` gave."""
-        if self._scaler is not None and state is not None:
+        if self._scaler is not None and state is not None and self._fixed_scale is None:
             self._scaler.load_state_dict(state)

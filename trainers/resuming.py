@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,22 +13,32 @@ from genutil.checkpoint import describe, without_prefix
 from genutil.errors import CheckpointError
 from genutil.schema import NetworkKeys, TrainingKeys, WiringKeys
 from genutil.seeding import restore_rng_state
+from trainers.optimizers import optimizer_names
 from trainers.trainer import Trainer
 
 _ORDER_KEYS = ("batch_size", "seed", "data", "data_args")
 """What decides which images a batch holds: it must not change within an epoch."""
-_TRAINING_GROUPS = (WiringKeys, NetworkKeys, TrainingKeys)
+_TRAINING_KEYS = tuple(key for group in (WiringKeys, NetworkKeys, TrainingKeys) for key in group.model_fields)
 _log = logging.getLogger(__name__)
 
 
-def resume(trainer: Trainer, checkpoint: Mapping[str, Any], path: str, config: Mapping[str, Any]) -> None:
+def resume(
+    trainer: Trainer,
+    checkpoint: Mapping[str, Any],
+    path: str,
+    config: Mapping[str, Any],
+    order_keys: Collection[str] = _ORDER_KEYS,
+    training_keys: Collection[str] = _TRAINING_KEYS,
+) -> None:
     """Restore optimizer, progress and random numbers. The weights are in the model already.
 
     Args:
         trainer: the training, not yet started.
         checkpoint: a checkpoint's content.
         path: its file, for messages.
-        config: the experiment's keys and values; what differs from the checkpoint's is told.
+        config: the experiment's keys and values.
+        order_keys: those of them that decide which images a batch holds.
+        training_keys: those that decide what is trained, and how; a change of them is told.
 
     Raises:
         CheckpointError: the file holds weights alone, its optimizer does not fit, or it was saved within an
@@ -38,13 +48,18 @@ def resume(trainer: Trainer, checkpoint: Mapping[str, Any], path: str, config: M
         raise CheckpointError(f"{path}: holds weights alone, so training cannot go on from it; take last.pt")
     info = describe(checkpoint, path)
     progress = checkpoint.get("epoch_progress") or {"batch": 0, "meter": None}
-    changed = _changed_keys(checkpoint.get("config") or {}, config)
-    moved = [key for key in _ORDER_KEYS if key in changed]
+    before = checkpoint.get("config") or {}
+    changed = {
+        key: (before[key], config[key])
+        for key in [*training_keys, *order_keys]
+        if key in before and key in config and before[key] != config[key]
+    }
+    moved = [key for key in order_keys if key in changed]
     if progress["batch"] and moved:
         message = f"was saved within an epoch, and {', '.join(moved)} changed since; go on with the old value"
         raise CheckpointError(f"{path}: {message}")
-    for key, (before, now) in changed.items():
-        _log.warning("%s is %s now; in %s it was %s", key, now, path, before)
+    for key, (old, new) in changed.items():
+        _log.warning("%s is %s now; in %s it was %s", key, new, path, old)
     try:
         _restore_optimizer(trainer.optimizer, trainer.model, checkpoint)
         trainer.precision.restore(checkpoint.get("scaler"))
@@ -67,35 +82,42 @@ def resume(trainer: Trainer, checkpoint: Mapping[str, Any], path: str, config: M
 def _restore_optimizer(
     optimizer: torch.optim.Optimizer, model: nn.Module, checkpoint: Mapping[str, Any]
 ) -> None:
-    """Put momentum and the like back; the settings (weight decay, …) stay those of this experiment.
+    """Put momentum and the like back; groups and settings (weight decay, …) stay those of this experiment.
 
-    An optimizer knows parameters by position alone. A published file's positions are those of its own
-    network, which the order of its weights tells, so they are matched by name.
+    An optimizer knows parameters by position alone; they are matched by name.
 
     Raises:
-        ValueError: number or shapes of the parameters differ.
+        ValueError: names, number or shapes of the parameters differ.
     """
-    saved = checkpoint["optimizer"]
-    own = [name for name, _ in model.named_parameters()]
-    there = [name for name in without_prefix(checkpoint["model"]) if name in set(own)]
-    groups = [
-        {**group, **{key: value for key, value in mine.items() if key != "params"}}
-        for group, mine in zip(saved["param_groups"], optimizer.param_groups, strict=True)
-    ]
-    if len(groups) == 1 and len(there) == len(own) == len(groups[0]["params"]):
-        number = dict(zip(there, groups[0]["params"], strict=True))
-        groups[0]["params"] = [number[name] for name in own]
-    optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
+    saved, own = checkpoint["optimizer"], optimizer_names(optimizer, model)
+    names = _names_by_position(checkpoint, own)
+    places = [place for group in saved["param_groups"] for place in group["params"]]
+    if sorted(names) != sorted(own) or len(places) != len(names):
+        raise ValueError(f"its optimizer has {len(places)} parameters, this one has {len(own)} or others")
+    place_of = dict(zip(names, places, strict=True))
+    states = {
+        number: saved["state"][place_of[name]]
+        for number, name in enumerate(own)
+        if place_of[name] in saved["state"]
+    }
+    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
     for name, parameter in model.named_parameters():
         momentum = optimizer.state.get(parameter, {}).get("momentum_buffer")
         if momentum is not None and momentum.shape != parameter.shape:
             raise ValueError(f"the momentum of {name} has shape {list(momentum.shape)}")
 
 
-def _changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    relevant = {key for group in _TRAINING_GROUPS for key in group.model_fields} | set(_ORDER_KEYS)
-    return {
-        key: (before[key], now[key])
-        for key in now
-        if key in before and key in relevant and before[key] != now[key]
-    }
+def _names_by_position(checkpoint: Mapping[str, Any], own: Sequence[str]) -> list[str]:
+    """Names of the parameters in the order of a file's optimizer.
+
+    A published file does not tell them. Its positions are those of its own network, which the order of its
+    weights tells; where batch norms have a group of their own, that holds what is called `bn`, and is first.
+    """
+    if "optimizer_names" in checkpoint:
+        return list(checkpoint["optimizer_names"])
+    if "format" in checkpoint:  # written before names were kept: the order is this network's
+        return list(own)
+    there = [name for name in without_prefix(checkpoint["model"]) if name in set(own)]
+    if len(checkpoint["optimizer"]["param_groups"]) > 1:
+        return sorted(there, key=lambda name: "bn" not in name)
+    return there

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from genutil.checkpoint_folder import LAST, CheckpointFolder
+from genutil.checkpoint_folder import CheckpointFolder
 from genutil.checksum import digest
 from genutil.errors import NotFiniteError, RunError
+from genutil.layouts import Layout
 from genutil.seeding import kept_rng, rng_state
 from trainers.callbacks import Callback
+from trainers.optimizers import optimizer_names
 
 if TYPE_CHECKING:
     from trainers.trainer import Trainer
@@ -22,17 +24,18 @@ _log = logging.getLogger(__name__)
 
 
 class CheckpointSaver(Callback):
-    """`init.pt` before training, `last.pt` after each epoch and on a signal, `best.pt`, and `epoch_N.pt`.
+    """One file before training, one after each epoch and on a signal, one for the best, one for every N-th.
 
-    Every process of a run has one, since all of them must agree on what the first one writes.
+    Their names are those of the folder's layout (genutil.layouts): init.pt, last.pt, best.pt, epoch_N.pt.
+    Every process of a run has a saver, since all of them must agree on what the first one writes.
 
     Args:
         folder: where to; None for the processes that do not write.
         wirings: gives the edges in use of every wired layer.
         content: kept in each file beside the training's state: what repeats the run.
-        checkpoint_interval: `epoch_N.pt` is written for every N that it divides, and so for 0.
-        checkpoint_interval_steps: within an epoch, `last.pt` is written every so many steps; None: never.
-        keep_last: how many `epoch_N.pt` stay; None: all.
+        checkpoint_interval: a file of epoch N is written for every N that it divides; None: none.
+        checkpoint_interval_steps: within an epoch, the last file is written every so many steps; None: never.
+        keep_last: how many files of one epoch stay; None: all.
     """
 
     def __init__(
@@ -40,7 +43,7 @@ class CheckpointSaver(Callback):
         folder: CheckpointFolder | None,
         wirings: Callable[[], Iterable[Tensor]],
         content: Mapping[str, Any],
-        checkpoint_interval: int = 10,
+        checkpoint_interval: int | None = 10,
         checkpoint_interval_steps: int | None = None,
         keep_last: int | None = None,
     ) -> None:
@@ -50,7 +53,7 @@ class CheckpointSaver(Callback):
 
     def on_start(self, trainer: Trainer) -> None:
         if trainer.step == 0:
-            self._save(self._state(trainer, finished=False), "init.pt")
+            self._save(trainer, False, lambda layout: [layout.first])
 
     def on_step(self, trainer: Trainer) -> None:
         if (
@@ -60,38 +63,49 @@ class CheckpointSaver(Callback):
         ):
             trainer.read_meter()
             _check_weights(trainer)
-            self._save(self._state(trainer, finished=False), LAST)
+            self._save(trainer, False, lambda layout: [layout.last])
 
     def on_epoch_end(self, trainer: Trainer) -> None:
-        names = [LAST]
-        if trainer.improved:
-            names.insert(0, "best.pt")
-        if trainer.epoch % self.interval == 0:
-            names.insert(0, f"epoch_{trainer.epoch}.pt")
-        self._save(self._state(trainer, finished=True), *names)
+        numbered = self.interval is not None and trainer.epoch % self.interval == 0
+        self._save(
+            trainer,
+            True,
+            lambda layout: [
+                layout.numbered.format(trainer.epoch) if numbered else None,
+                layout.best if trainer.improved else None,
+                layout.last,
+            ],
+        )
         if self.folder is not None and self.keep_last is not None:
             self.folder.keep_last(self.keep_last)
 
     def on_interrupt(self, trainer: Trainer) -> None:
-        self._save(self._state(trainer, finished=False), LAST)
+        self._save(trainer, False, lambda layout: [layout.last])
         if self.folder is not None:
-            _log.info("saved %s; go on with --resume auto", self.folder.path / LAST)
+            path = self.folder.path / self.folder.layout.last
+            _log.info("saved %s; go on with --resume auto", path)
         trainer.world.wait()  # a process that is gone would make the launcher end the one that writes
 
     def on_end(self, trainer: Trainer) -> None:
         if self.folder is not None:
             self.folder.close()
 
-    def _save(self, state: Mapping[str, Any], *names: str) -> None:
+    def _save(
+        self, trainer: Trainer, finished: bool, names: Callable[[Layout], Iterable[str | None]]
+    ) -> None:
+        """All processes make the state, since they must agree; one writes it, under each of the names."""
+        state = self._state(trainer, finished)
         if self.folder is not None:
-            for name in names:
-                self.folder.save(name, state)
+            for name in names(self.folder.layout):
+                if name is not None:
+                    self.folder.save(name, state)
 
     def _state(self, trainer: Trainer, finished: bool) -> dict[str, Any]:
         trainer.world.spread_buffers(trainer.model)
         state = {
             "model": trainer.model.state_dict(),
             "optimizer": trainer.optimizer.state_dict(),
+            "optimizer_names": optimizer_names(trainer.optimizer, trainer.model),
             "last_epoch": trainer.epoch if finished else trainer.epoch - 1,
             "best_val": trainer.best_val,
             "iter": trainer.step,

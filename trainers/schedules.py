@@ -45,6 +45,16 @@ def exp_decaying(lr: float, steps_per_epoch: int, exp_decaying_lr_gamma: float) 
     return lambda step: lr * exp_decaying_lr_gamma ** (step // steps_per_epoch)
 
 
+def warmed_up(schedule: Schedule, lr: float, steps_per_epoch: int, warmup: int) -> Schedule:
+    """lr · (epoch + 1) / warmup in the first `warmup` epochs, which take the place of the schedule's."""
+
+    def rate(step: int) -> float:
+        epoch = step // steps_per_epoch
+        return lr * (epoch + 1) / warmup if epoch < warmup else schedule(step)
+
+    return rate
+
+
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "multistep": multistep,
     "cosine": cosine,

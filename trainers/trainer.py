@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from genutil.distributed import ALONE, Agreement, World
@@ -18,6 +17,7 @@ from trainers.batches import Batches
 from trainers.callbacks import Callback
 from trainers.evaluation import evaluate
 from trainers.metrics import Meter
+from trainers.objective import Objective
 from trainers.parallel import Replicas
 from trainers.precision import Precision
 from trainers.schedules import Schedule
@@ -31,16 +31,18 @@ class Trainer:
     Args:
         model, optimizer: the network, on its device, and what trains it.
         schedule: learning rate by optimizer steps done, set before each step.
-        train, val: training and validation batches; of several processes, this one's share.
+        train, val: training and validation batches; of several processes, this one's share. Without `val`
+            nothing is validated.
         num_epochs: passes over `train`.
         topk: which accuracies to count.
         device: where the batches are used.
         log_interval: steps between two readings of the metrics; in between the device is never waited for.
         callbacks: told of every event, in this order.
-        amp: see trainers.precision.Precision.
+        amp, loss_scale: see trainers.precision.Precision.
         accumulate: parts in which a share of a batch is taken.
         world: the processes that train together.
         stop: notes signals; a new one by default.
+        objective: what is minimised; plain cross-entropy by default.
         observe: gives further numbers of the last step, which are told with each epoch's training metrics.
 
     Attributes:
@@ -55,16 +57,18 @@ class Trainer:
         optimizer: torch.optim.Optimizer,
         schedule: Schedule,
         train: Batches,
-        val: Batches,
+        val: Batches | None,
         num_epochs: int,
         topk: Sequence[int],
         device: torch.device,
         log_interval: int,
         callbacks: Sequence[Callback] = (),
         amp: str | None = None,
+        loss_scale: float | None = None,
         accumulate: int = 1,
         world: World = ALONE,
         stop: StopRequest | None = None,
+        objective: Objective | None = None,
         observe: Callable[[], Mapping[str, float]] = dict,
     ) -> None:
         self.model, self.optimizer, self.schedule = model, optimizer, schedule
@@ -78,7 +82,8 @@ class Trainer:
         self.meter = Meter(self.topk, device, world)
         self.world, self.accumulate = world, accumulate
         self.replicas = Replicas(model, world)
-        self.precision = Precision(amp, device)
+        self.precision = Precision(amp, device, loss_scale)
+        self.objective = objective or Objective()
         self.stop = stop or StopRequest()
 
     @property
@@ -87,7 +92,7 @@ class Trainer:
         return float(self.optimizer.param_groups[0]["lr"])
 
     def fit(self) -> dict[str, float]:
-        """Train to the end; returns the last validation's metrics.
+        """Train to the end; returns the last validation's metrics, or those of training if there is none.
 
         Raises:
             NotFiniteError: the loss or a weight became NaN or infinite; nothing was saved since.
@@ -112,7 +117,7 @@ class Trainer:
                 raise NotFiniteError(f"{error} (step {self.step}); {_ADVICE}") from error
             finally:
                 self._tell("on_end")
-        return metrics or self._evaluate()
+        return metrics or (self._evaluate(self.val) if self.val is not None else self.running)
 
     def _train_epoch(self) -> None:
         started, first = time.monotonic(), self.meter.images()
@@ -145,11 +150,13 @@ class Trainer:
             group["lr"] = lr
         self.replicas.settle(images)
         self.optimizer.zero_grad(set_to_none=True)
-        for some, theirs, is_last in self.replicas.parts(images, labels, self.accumulate):
+        parts = self.replicas.parts(images, labels, self.accumulate)
+        for part, (some, theirs, is_last) in enumerate(parts):
+            mixed = self.objective.mix(some, theirs, self.step, self.world.rank, part)
             with self.replicas.backward_of_part(is_last):
                 with self.precision.autocast():
-                    logits = self.replicas(some)
-                    loss = F.cross_entropy(logits, theirs) if len(theirs) else logits.sum() * 0
+                    logits = self.replicas(mixed.images)
+                    loss = self.objective.loss(logits, mixed) if len(theirs) else logits.sum() * 0
                 self.precision.backward(loss * self.replicas.weight(len(theirs), agreement().images))
             if len(theirs):
                 self.meter.update(loss, logits, theirs)
@@ -160,7 +167,9 @@ class Trainer:
         self._tell("on_step")
 
     def _validate(self) -> dict[str, float]:
-        metrics = self._evaluate(after_batch=lambda: self.world.heed(self.stop))
+        if self.val is None:
+            return self.running
+        metrics = self._evaluate(self.val, after_batch=lambda: self.world.heed(self.stop))
         self._check(metrics, "validation loss")
         accuracy = metrics[f"top{self.topk[0]}_accuracy"]
         self.improved = accuracy > self.best_val
@@ -168,10 +177,12 @@ class Trainer:
         self._tell("on_metrics", "val", {**metrics, "best_val": self.best_val})
         return metrics
 
-    def _evaluate(self, after_batch: Callable[[], object] | None = None) -> dict[str, float]:
+    def _evaluate(
+        self, batches: Batches, after_batch: Callable[[], object] | None = None
+    ) -> dict[str, float]:
         self.world.spread_buffers(self.model)
         with self.precision.autocast():
-            return evaluate(self.model, self.val, self.topk, self.device, after_batch, self.world)
+            return evaluate(self.model, batches, self.topk, self.device, after_batch, self.world)
 
     def read_meter(self) -> None:
         """Read the metrics of the epoch so far, of all processes.

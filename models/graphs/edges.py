@@ -68,9 +68,7 @@ class EdgeRule(nn.Module, ABC):
 
     def choose(self, select: Callable[[], Selection], *deciding: Tensor) -> Selection:
         """`select()`; in evaluation what it gave last time, if the tensors that decide it are the same."""
-        if self.training or torch.compiler.is_compiling():
-            return select()
-        return self._evaluated.of(select, *deciding)
+        return self._evaluated.choose(self.training, select, *deciding)
 
     @abstractmethod
     def forward(self) -> Tensor:
@@ -251,10 +249,8 @@ class TargetedDropout(EdgeRule):
         return self.choose(lambda: self._selector.mask(self.weight), self.weight)
 
     def forward(self) -> Tensor:
-        kept = self.in_use()
-        if self.training:
-            kept = kept | (torch.rand_like(self.weight) >= self.rho)
-        return (self.weight.abs() if self.td_magnitude else self.weight) * kept
+        weight = self.weight.abs() if self.td_magnitude else self.weight
+        return drop_weak(weight, self.in_use(), self.rho if self.training else 1.0)
 
 
 class TargetedDropoutByRow(TargetedDropout):
@@ -263,6 +259,11 @@ class TargetedDropoutByRow(TargetedDropout):
     def in_use(self) -> Tensor:
         count = num_kept(self.weight[0].numel(), self.prune_rate)
         return self.choose(lambda: top_mask_by_row(self.weight, count), self.weight)
+
+
+def drop_weak(weight: Tensor, strong: Tensor, rho: float) -> Tensor:
+    """`weight` with each entry that is not `strong` (boolean, of its shape) zeroed with probability `rho`."""
+    return weight * (strong if rho == 1 else strong | (torch.rand_like(weight) >= rho))
 
 
 EDGE_RULES: dict[str, type[EdgeRule]] = {

@@ -22,6 +22,12 @@ class SelectionCache:
         self._sums: list[Tensor] = []
         self._mask: Tensor | None = None
 
+    def choose(self, training: bool, select: Callable[[], Tensor], *weights: Tensor) -> Tensor:
+        """`select()`; in evaluation what it gave last time, if the weights that decide it are the same."""
+        if training or torch.compiler.is_compiling():
+            return select()
+        return self.of(select, *weights)
+
     def of(self, select: Callable[[], Tensor], *weights: Tensor) -> Tensor:
         """`select()`, or what it gave last time where `weights`, which decide it, are the same as then."""
         detached = [weight.detach() for weight in weights]

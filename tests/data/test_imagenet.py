@@ -153,7 +153,7 @@ def test_batches_and_sets_without_any_readable_image(folder):
 
 def test_folders_that_are_missing_or_empty(folder, tmp_path):
     with pytest.raises(
-        DataError, match=r"elsewhere/imagenet: there is no such folder; .* another --data-dir"
+        DataError, match=r"elsewhere/imagenet: there is no such folder; .* another folder of data"
     ):
         imagenet(tmp_path / "elsewhere")
     (folder / "imagenet" / "train" / "n09").mkdir()
@@ -164,7 +164,7 @@ def test_folders_that_are_missing_or_empty(folder, tmp_path):
     write(folder, "val", "n07")
     with pytest.raises(DataError, match="val: has the class n07, which the training images lack"):
         imagenet(folder)
-    with pytest.raises(DataError, match="has 3 classes, but output_size is 2"):
+    with pytest.raises(DataError, match="has 3 classes, but the network has 2"):
         imagenet(folder, output_size=2)
 
 

@@ -161,10 +161,12 @@ def test_folder_moves_earlier_files_aside_unless_they_are_gone_on_from(tmp_path)
 
 
 def test_resume_auto(tmp_path):
-    assert find_checkpoint(tmp_path, None, required=True) is None
-    assert find_checkpoint(tmp_path, "auto", required=False) is None
-    with pytest.raises(CheckpointError, match="train this experiment first"):
-        find_checkpoint(tmp_path, "auto", required=True)
+    def found(resume, required=True):
+        return find_checkpoint(tmp_path, resume, required, "last.pt")
+
+    assert found(None) is found("auto", required=False) is None
+    with pytest.raises(CheckpointError, match=r"finds no .*/last.pt; train this experiment first"):
+        found("auto")
     (tmp_path / "last.pt").write_text("")
-    assert find_checkpoint(tmp_path, "auto", required=True) == tmp_path / "last.pt"
-    assert find_checkpoint(tmp_path, "x.pt", required=True).name == "x.pt"
+    assert found("auto") == tmp_path / "last.pt"
+    assert found("x.pt").name == "x.pt"

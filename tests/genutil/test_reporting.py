@@ -8,7 +8,7 @@ import pytest
 from genutil import reporting
 from genutil.config import load_config
 from genutil.errors import UserError
-from genutil.reporting import RunFolder, commit, run_label
+from genutil.reporting import RunFolder, commit, run_label, run_settings
 
 
 def test_label_is_short_and_safe(write_app):
@@ -22,14 +22,14 @@ def test_label_is_short_and_safe(write_app):
 def test_two_runs_of_one_second_get_two_folders(write_app, monkeypatch):
     monkeypatch.setattr(reporting.time, "strftime", lambda _format: "20260101-000000")
     config = load_config(write_app())
-    assert RunFolder(config).path.name == "tiny-20260101-000000"
-    assert RunFolder(config).path.name == "tiny-20260101-000000.2"
+    assert RunFolder(run_settings(config)).path.name == "tiny-20260101-000000"
+    assert RunFolder(run_settings(config)).path.name == "tiny-20260101-000000.2"
 
 
 def test_a_log_dir_that_is_a_file(write_app, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written to"):
-        RunFolder(load_config(write_app(), {"log_dir": str(tmp_path / "file")}))
+        RunFolder(run_settings(load_config(write_app(), {"log_dir": str(tmp_path / "file")})))
 
 
 def test_commit_without_git(monkeypatch):

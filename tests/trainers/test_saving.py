@@ -13,7 +13,7 @@ from genutil.checkpoint import read_checkpoint
 from genutil.checkpoint_folder import CheckpointFolder, earlier_start
 from genutil.config import load_config
 from genutil.errors import CheckpointError, UserError
-from genutil.reporting import RunFolder
+from genutil.reporting import RunFolder, run_settings
 from tests.conftest import ROOT
 from tests.trainers.test_trainer import same
 from trainers.callbacks import Callback, TensorBoard
@@ -106,12 +106,12 @@ def test_a_later_start_of_the_same_run_moves_nothing(tmp_path):
 
 def test_a_later_start_tells_one_story(write_app, tmp_path):
     config = load_config(write_app())
-    first = RunFolder(config)
+    first = RunFolder(run_settings(config))
     for step in (3, 6, 9):
         first.add_metrics({"step": step})
     with open(first.path / "metrics.jsonl", "a") as file:
         file.write('{"step": 1')  # cut off by the failure
-    second = RunFolder(config, earlier=first.path, step=6)
+    second = RunFolder(run_settings(config), earlier=first.path, step=6)
     second.add_metrics({"step": 9, "again": True})
     assert second.path == first.path
     lines = (second.path / "metrics.jsonl").read_text().splitlines()
@@ -134,7 +134,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(write_app, folder):
     done = limited(command, (folder / "last.pt").stat().st_size - 5000)
     assert done.returncode == 2, done.stderr
     assert ".pt: could not be written" in done.stderr
-    assert "free some space or name another save_dir" in done.stderr
+    assert "free some space or choose another folder" in done.stderr
     assert "Traceback" not in done.stderr
     assert same(read_checkpoint(folder / "last.pt"), before)
     assert not [path for path in folder.iterdir() if path.name.endswith(".partial")]
@@ -171,7 +171,7 @@ def test_a_removed_folder_is_made_anew(write_app, tmp_path, folder, monkeypatch,
 
 
 def test_files_that_cannot_be_written_are_told(write_app, tmp_path, monkeypatch, caplog):
-    folder = RunFolder(load_config(write_app()))
+    folder = RunFolder(run_settings(load_config(write_app())))
     board = TensorBoard(folder, list, None)
 
     def full(*_):
@@ -179,9 +179,7 @@ def test_files_that_cannot_be_written_are_told(write_app, tmp_path, monkeypatch,
 
     for name in ("add_scalar", "close"):
         monkeypatch.setattr(board._writer, name, full)
-    with pytest.raises(
-        UserError, match=r"log_dir: .* cannot be written to .*No space left.* free some space"
-    ):
+    with pytest.raises(UserError, match=r"runs: cannot be written to .*No space left.* free some space"):
         board._add("scalar", "train/lr", 0.1, 1)
     board.on_end(None)
     assert "the last values for TensorBoard could not be written" in caplog.text

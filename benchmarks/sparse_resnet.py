@@ -1,0 +1,69 @@
+"""A training step of a ResNet whose layers select their weights, against the dense one.
+
+    python -m benchmarks.sparse_resnet [--arch ARCH] [--configs C [C ...]] [--batch_size N] [--image_size N]
+        [--rounds N] [--threads N] [--json FILE]
+
+Images are random. All configurations are timed in turn; the first one is what the others are compared with.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+import torch.nn.functional as F
+
+from benchmarks.machine import measure
+from benchmarks.report import Report, run
+from benchmarks.steps import Step
+from imagenet_sparsity_experiments.configurations import find_configuration
+from imagenet_sparsity_experiments.density import measure_density, total
+from imagenet_sparsity_experiments.resnet import SparseResNet
+from trainers.optimizers import sgd, without_decay_of_norms
+
+
+def make_resnet_step(arch: str, config: str, batch_size: int, image_size: int) -> Step:
+    """Forward, backward and optimizer step of one batch, as main.py takes it."""
+    torch.manual_seed(0)
+    network = SparseResNet(arch, find_configuration(config)).train()
+    optimizer = sgd(without_decay_of_norms(network), 1e-4, 0.875, 2**-15, nestorov=False)
+    images = torch.randn(batch_size, 3, image_size, image_size)
+    labels = torch.randint(0, 1000, (batch_size,))
+
+    def step() -> None:
+        loss = F.cross_entropy(network(images), labels, label_smoothing=0.1)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    return Step(network, step)
+
+
+def measure_resnets(options: argparse.Namespace) -> Report:
+    steps = {
+        config: make_resnet_step(options.arch, config, options.batch_size, options.image_size)
+        for config in options.configs
+    }
+    times = measure({config: step.run for config, step in steps.items()}, options.rounds)
+    first = options.configs[0]
+    report = Report(
+        f"Training step of {options.arch}, batch {options.batch_size}, {options.image_size} px",
+        ("configuration", "kept weights", "step", f"this / {first}"),
+        notes=[f"rounds: {options.rounds}, medians (low to high)"],
+    )
+    for config, spread in times.items():
+        every = total(measure_density(steps[config].network, options.image_size))
+        ratio = spread.median / times[first].median
+        cells = (config, f"{every.kept:,} of {every.weights:,}", str(spread), f"{ratio:.3f}")
+        report.add(cells, configuration=config, kept=every.kept, ratio=ratio, **spread.numbers())
+    return report
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--arch", default="resnet50")
+    parser.add_argument("--configs", nargs="+", default=["dense", "allsparse10", "ignorefirst10"])
+    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--image_size", type=int, default=224)
+    parser.add_argument("--rounds", type=int, default=7)
+    run(measure_resnets, parser)

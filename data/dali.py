@@ -1,0 +1,164 @@
+"""Batches from folders of image files, decoded and cropped by NVIDIA DALI, on GPUs or CPUs.
+
+DALI is an optional package; nothing here imports it before it is asked for. Its CPU pipelines were run and
+tested, those of GPUs were not measured yet.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch.utils.dlpack
+from torch import Tensor
+
+from data.image_folder import Order
+from data.normalise import Normalise
+from genutil.errors import ConfigError, DataError
+
+_MISSING = (
+    "data_backend: dali needs NVIDIA DALI, which is not installed ({error}); install it with "
+    "`pip install nvidia-dali-cuda120` (or the build for another version of CUDA), or choose "
+    "--data-backend pytorch"
+)
+
+
+class DaliBatches:
+    """Batches in the order of FolderBatches: which images are in batch b of epoch e depends on (seed, e, b).
+
+    Crops and flips depend on (seed, epoch, first batch): a training that goes on within an epoch sees the
+    images it would have seen, cropped otherwise.
+
+    Args:
+        images: (file, label).
+        image_size: height and width for the network, in pixels.
+        batch_size: images of a batch; the last one of an epoch may be shorter.
+        normalise: uint8 to float32, on the device.
+        threads: decoding threads of this process.
+        training: random crops and flips and a new order in each epoch; else the centre, in order.
+        seed: of order, crops and flips.
+        on_gpu: decode on the GPU; else on the CPU.
+
+    Raises:
+        ConfigError: DALI is not installed, or there is no GPU to decode on.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[tuple[str, int]],
+        image_size: int,
+        batch_size: int,
+        normalise: Normalise,
+        threads: int,
+        training: bool,
+        seed: int,
+        on_gpu: bool,
+    ) -> None:
+        if on_gpu and normalise.device.type != "cuda":
+            raise ConfigError("data_backend: dali-gpu decodes on a GPU, and there is none; choose dali-cpu")
+        import_dali()
+        self.images, self.image_size, self.normalise = images, image_size, normalise
+        self.threads, self.training, self.seed, self.on_gpu = max(threads, 1), training, seed, on_gpu
+        self._order = Order(len(images), batch_size, training, seed)
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def shard(self, rank: int, size: int) -> DaliBatches:
+        """From now on, give only the share of process `rank` of `size` of each batch."""
+        self._order.rank, self._order.size = rank, size
+        return self
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """float32 images (n, 3, height, width) and int64 labels (n), from batch `start` on.
+
+        Raises:
+            DataError: an image cannot be decoded.
+        """
+        self._order.epoch, self._order.start = epoch, start
+        batches = [[index for _, index in batch] for batch in self._order]
+        own = [index for batch in batches for index in batch]
+        # The batches of a process have one size, but for the last one, which may be shorter or empty.
+        run = (
+            self._pipeline(own, len(batches[0]), [self.seed, epoch, start, self._order.rank]) if own else None
+        )
+        for batch in batches:
+            labels = torch.tensor([self.images[index][1] for index in batch], dtype=torch.int64)
+            if batch and run is not None:
+                images = self._decoded(run)[: len(batch)]
+            else:
+                images = torch.zeros(0, 3, self.image_size, self.image_size, dtype=torch.uint8)
+            yield self.normalise(images), labels.to(self.normalise.device, non_blocking=True)
+
+    def _pipeline(self, order: Sequence[int], batch_size: int, seeds: Sequence[int]) -> Any:
+        """A built pipeline that gives (images, labels) of the files in this order."""
+        dali = import_dali()
+        fn, types = dali.fn, dali.types
+        decoder = "mixed" if self.on_gpu else "cpu"
+
+        def pixels() -> Any:
+            encoded, _ = fn.readers.file(
+                files=[self.images[index][0] for index in order], labels=[0] * len(order), name="files"
+            )
+            size, mirror = [self.image_size] * 2, 0
+            if self.training:
+                images = fn.decoders.image_random_crop(
+                    encoded, device=decoder, output_type=types.RGB, random_area=[0.08, 1.0],
+                    random_aspect_ratio=[3 / 4, 4 / 3], num_attempts=10,
+                )  # fmt: skip
+                images = fn.resize(images, size=size, antialias=True)
+                mirror = fn.random.coin_flip(probability=0.5)
+            else:
+                images = fn.decoders.image(encoded, device=decoder, output_type=types.RGB)
+                images = fn.resize(images, resize_shorter=round(self.image_size * 256 / 224), antialias=True)
+            return fn.crop_mirror_normalize(
+                images,
+                crop=size,
+                mirror=mirror,
+                dtype=types.UINT8,
+                output_layout="CHW",
+                mean=[0.0],
+                std=[1.0],
+            )
+
+        pipeline = dali.Pipeline(
+            batch_size=batch_size,
+            num_threads=self.threads,
+            device_id=self.normalise.device.index or 0 if self.on_gpu else None,
+            seed=int(np.random.SeedSequence(list(seeds)).generate_state(1)[0] >> 1),  # 31 bits
+        )
+        with pipeline:
+            pipeline.set_outputs(pixels())
+        pipeline.build()
+        return pipeline
+
+    def _decoded(self, pipeline: Any) -> Tensor:
+        """The next batch as uint8 (images, 3, height, width)."""
+        try:
+            # Bound to torch's stream, so that DALI does not use its memory again before it is copied.
+            stream = torch.cuda.current_stream(self.normalise.device) if self.on_gpu else None
+            (images,) = pipeline.run(stream)
+        except RuntimeError as error:
+            told = str(error)  # with a traceback through the pipeline's definition
+            reason = (told.partition("encountered:")[2] or told).strip().partition("\n")[0]
+            raise DataError(
+                f"an image cannot be decoded by DALI ({reason}); --data-backend pytorch names it, and leaves "
+                "such images out with --skip-corrupt"
+            ) from error
+        return torch.utils.dlpack.from_dlpack(images.as_tensor()).clone()
+
+
+def import_dali() -> Any:
+    """The package `nvidia.dali`.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        importlib.import_module("nvidia.dali.fn")
+        importlib.import_module("nvidia.dali.types")
+        return importlib.import_module("nvidia.dali")
+    except ImportError as error:
+        raise ConfigError(_MISSING.format(error=error)) from error

@@ -1,0 +1,1 @@
+"""Sparse ResNets on ImageNet: every layer keeps its strongest weights."""

@@ -1,0 +1,92 @@
+"""How many weights each layer uses: counted, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from genutil.tables import markdown_table
+from imagenet_sparsity_experiments.layers import SparseConv2d
+from models.profiling import profile
+
+
+@dataclass(frozen=True)
+class LayerDensity:
+    """Weights of one layer.
+
+    Attributes:
+        name: state-dict name of the layer.
+        weights: all of them.
+        kept: those in use in evaluation.
+        macs: multiply-accumulates of the kept ones for one image.
+        fresh: kept ones that were not kept at the start of training.
+    """
+
+    name: str
+    weights: int
+    kept: int
+    macs: int
+    fresh: int | None = None
+
+
+def kept_weights(network: nn.Module) -> dict[str, Tensor]:
+    """The mask of every layer that selects its weights, by name."""
+    with torch.no_grad():
+        return {
+            name: layer.in_use() for name, layer in network.named_modules() if isinstance(layer, SparseConv2d)
+        }
+
+
+def measure_density(
+    network: nn.Module, image_size: int, before: Mapping[str, Tensor] | None = None
+) -> list[LayerDensity]:
+    """Count the weights in use of every convolution, the classifier included.
+
+    Args:
+        network: before it is compiled; one black image runs through it.
+        image_size: of that image, in pixels.
+        before: what kept_weights gave at the start of training.
+    """
+    masks = kept_weights(network)
+    macs = {layer.name: layer.macs for layer in profile(network, image_size).per_layer}
+    found = []
+    for name, layer in network.named_modules():
+        if not isinstance(layer, nn.Conv2d):
+            continue
+        mask, fresh = masks.get(name), None
+        kept = layer.weight.numel() if mask is None else int(mask.sum())
+        if before is not None:
+            fresh = 0 if mask is None else int((mask & ~before[name].to(mask.device)).sum())
+        found.append(LayerDensity(name, layer.weight.numel(), kept, macs[name], fresh))
+    return found
+
+
+def total(layers: Sequence[LayerDensity]) -> LayerDensity:
+    """All layers together."""
+    fresh = [layer.fresh for layer in layers if layer.fresh is not None]
+    return LayerDensity(
+        "total",
+        sum(layer.weights for layer in layers),
+        sum(layer.kept for layer in layers),
+        sum(layer.macs for layer in layers),
+        sum(fresh) if fresh else None,
+    )
+
+
+def density_table(layers: Sequence[LayerDensity]) -> str:
+    """One row a layer and one for all, as Markdown."""
+    header = ("layer", "weights", "kept", "density", "MACs")
+    with_fresh = any(layer.fresh is not None for layer in layers)
+    rows = []
+    for layer in [*layers, total(layers)]:
+        row = (
+            layer.name,
+            f"{layer.weights:,}",
+            f"{layer.kept:,}",
+            f"{100 * layer.kept / layer.weights:.2f} %",
+        )
+        rows.append((*row, f"{layer.macs:,}", *([f"{layer.fresh:,}"] if with_fresh else [])))
+    return markdown_table((*header, *(["newly kept"] if with_fresh else [])), rows)

@@ -1,0 +1,45 @@
+"""Trains a ResNet on ImageNet whose layers keep their strongest weights. `--help` lists all options.
+
+python imagenet_sparsity_experiments/main.py datasets/imagenet --model-config allsparse10
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command. Returns the exit status: 0, 2 for a mistake of the user's, 128 + n for signal n, or 1."""
+    from genutil.command import exit_status
+
+    return exit_status(lambda: _main(sys.argv[1:] if argv is None else argv))
+
+
+def _main(argv: Sequence[str]) -> int:
+    from genutil.errors import ConfigError, ToldByAnother
+    from genutil.place import find_place
+    from genutil.reporting import set_up_logging, summary
+    from imagenet_sparsity_experiments.options import parse_options
+
+    place = find_place()
+    set_up_logging(place.rank if place else 0)
+    try:
+        options = parse_options(argv)
+    except ConfigError as error:
+        if place is None or place.rank == 0:
+            raise
+        raise ToldByAnother(2) from error  # all processes have read the same command line
+    from imagenet_sparsity_experiments.program import run
+
+    results = run(options)
+    if results is not None:
+        print(summary(results))
+    return 0
+
+
+if __name__ == "__main__":
+    # Started as a file, it finds the project's packages in the folder above.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""ResNets (v1.5: the stride is in the 3×3 convolution) whose layers select their weights.
+
+The network is torchvision's; its convolutions are replaced, and its classifier is a 1×1 convolution, too.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+
+from genutil.checkpoint import apply_weights, read_checkpoint, without_prefix
+from genutil.errors import CheckpointError
+from imagenet_sparsity_experiments.configurations import ARCHITECTURES, Configuration
+from imagenet_sparsity_experiments.layers import DropoutConv2d, SparseConv2d
+
+_log = logging.getLogger(__name__)
+
+_BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
+
+
+class SparseResNet(ResNet):  # type: ignore[misc]
+    """A ResNet with torchvision's state names; `fc.weight` is (classes, features, 1, 1), and has no bias.
+
+    Args:
+        arch: one of ARCHITECTURES.
+        configuration: how the layers choose their weights.
+        num_classes: of the classifier.
+        channels_last: let the maps lie in memory with the channels last.
+    """
+
+    def __init__(
+        self,
+        arch: str,
+        configuration: Configuration,
+        num_classes: int = 1000,
+        channels_last: bool = False,
+    ) -> None:
+        kind, depths = ARCHITECTURES[arch]
+        super().__init__(_BLOCKS[kind], list(depths), num_classes=num_classes)
+        self.channels_last = channels_last
+        num_features = cast(nn.Linear, self.fc).in_features
+        self.fc: nn.Module = nn.Conv2d(num_features, num_classes, 1, bias=False)
+        for name, conv in list(self.named_modules()):
+            if isinstance(conv, nn.Conv2d):
+                rate = configuration.first_prune_rate if name == "conv1" else configuration.prune_rate
+                layer = _selecting(conv, rate, configuration.dropout)
+                nn.init.kaiming_normal_(layer.weight, mode=configuration.initialisation, nonlinearity="relu")
+                _replace(self, name, layer)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits, (images, classes)."""
+        if self.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        maps = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        maps = self.layer4(self.layer3(self.layer2(self.layer1(maps))))
+        logits: Tensor = self.fc(self.avgpool(maps)).flatten(1)
+        return logits
+
+
+def settle(network: nn.Module) -> nn.Module:
+    """For evaluation: every layer's weights chosen once, as plain convolutions, in place."""
+    for name, layer in list(network.named_modules()):
+        if isinstance(layer, SparseConv2d):
+            _replace(network, name, layer.settled())
+    return network
+
+
+def load_pretrained(network: SparseResNet, path: str, new_classifier: bool) -> None:
+    """Take over the weights of another training, or of torchvision's ResNet of the same architecture.
+
+    torchvision's classifier becomes a 1×1 convolution, and its bias is dropped with a notice. Files of old
+    versions of torch do not count the batches that their batch norms have seen; the count stays 0 then.
+
+    Args:
+        network: the network.
+        path: the file.
+        new_classifier: a classifier for another number of classes is left out, with a notice.
+
+    Raises:
+        CheckpointError: the file cannot be read or does not fit the network.
+    """
+    content = read_checkpoint(path)
+    weights = without_prefix(content["model"])
+    own = network.state_dict()
+    kept = [name for name in own if name.endswith(".num_batches_tracked") and name not in weights]
+    classifier = weights.get("fc.weight")
+    if isinstance(classifier, Tensor) and classifier.dim() == 2:
+        weights["fc.weight"] = classifier[:, :, None, None]
+    if weights.pop("fc.bias", None) is not None:
+        _log.warning("%s: the bias of its classifier is dropped; this network's classifier has none", path)
+    if isinstance(classifier, Tensor) and len(classifier) != len(own["fc.weight"]):
+        message = (
+            f"{path}: its classifier is for {len(classifier)} classes, this one for {len(own['fc.weight'])}"
+        )
+        if not new_classifier:
+            raise CheckpointError(f"{message}; give --num-classes {len(classifier)}")
+        _log.warning("%s: it starts anew", message)
+        del weights["fc.weight"]
+        kept.append("fc.weight")
+    apply_weights({**content, "model": weights}, network, path, optional=kept)
+    _log.info("took the weights of %s", path)
+
+
+def _selecting(conv: nn.Conv2d, prune_rate: float, dropout: bool) -> nn.Conv2d:
+    if not prune_rate:
+        return conv
+    return (DropoutConv2d if dropout else SparseConv2d)(conv, prune_rate)
+
+
+def _replace(network: nn.Module, name: str, layer: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(network.get_submodule(parent), child, layer)

@@ -1,0 +1,159 @@
+"""Puts a training together from the options, and runs it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from genutil.distributed import World
+from genutil.errors import ConfigError
+from genutil.reporting import RunFolder
+from genutil.run_files import RunFiles, Start
+from genutil.signals import StopRequest
+from imagenet_sparsity_experiments.backends import Images
+from imagenet_sparsity_experiments.density import kept_weights
+from imagenet_sparsity_experiments.files import layout_of, settings_of, workspace
+from imagenet_sparsity_experiments.options import Options
+from imagenet_sparsity_experiments.resnet import SparseResNet
+from imagenet_sparsity_experiments.schedules import find_schedule
+from trainers.callbacks import Callback, MetricsFile, Progress, TensorBoard
+from trainers.objective import Objective
+from trainers.optimizers import sgd, without_decay_of_norms
+from trainers.resuming import resume
+from trainers.saving import CheckpointSaver
+from trainers.trainer import Trainer
+
+ORDER_KEYS = ("optimizer_batch_size", "seed")
+"""Options that decide which images a step gets."""
+TRAINING_KEYS = (
+    "arch", "model_config", "num_classes", "image_size", "epochs", "lr", "lr_schedule", "warmup",
+    "label_smoothing", "mixup", "momentum", "weight_decay", "bn_weight_decay", "nesterov", "fp16", "amp",
+    "static_loss_scale",
+)  # fmt: skip
+"""Options that decide what is trained, and how."""
+
+
+def step_of(options: Options, num_processes: int) -> tuple[int, int]:
+    """(images of an optimizer step, parts in which each process takes its share).
+
+    Raises:
+        ConfigError: the step is no multiple of what the processes take at once.
+    """
+    at_once = options.batch_size * num_processes
+    if options.optimizer_batch_size == -1:
+        return at_once, 1
+    parts, rest = divmod(options.optimizer_batch_size, at_once)
+    if rest or not parts:
+        raise ConfigError(
+            f"--optimizer-batch-size: {options.optimizer_batch_size} images are no multiple of {at_once}, "
+            f"which --batch-size {options.batch_size} makes with processes: {num_processes}; give "
+            f"{max(parts, 1) * at_once}, or another --batch-size"
+        )
+    return options.optimizer_batch_size, parts
+
+
+class Training:
+    """A training of a network by the options.
+
+    Args:
+        options: of the run.
+        network: on the world's device, with the weights it begins with.
+        images: to train on and to validate with.
+        world: the processes.
+        start: the checkpoint to go on from, if there is one; its weights are in the network.
+        stop: notes signals.
+        macs: multiply-accumulates of the network for one image, told to TensorBoard.
+
+    Attributes:
+        folder: of the logs; None on all processes but the first.
+
+    Raises:
+        UserError: checkpoint or folders cannot be used.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        network: SparseResNet,
+        images: Images,
+        world: World,
+        start: Start,
+        stop: StopRequest,
+        macs: int,
+    ) -> None:
+        self.options, self.world = options, world
+        self.trainer = make_trainer(options, network, images, world, stop)
+        trainer, settings = self.trainer, settings_of(options, step_of(options, world.size)[0])
+        if start.content is not None:
+            path = str(start.path)
+            resume(trainer, start.content, path, settings.values, ORDER_KEYS, TRAINING_KEYS)
+        else:
+            trainer.epoch = options.start_epoch
+            trainer.step = options.start_epoch * len(trainer.train)
+
+        def files() -> tuple[RunFolder, RunFiles | None]:
+            if options.no_checkpoints:
+                return RunFolder(settings), None
+            place, layout = world.place, layout_of(options)
+            made = RunFiles(workspace(options), settings, place, start, trainer.step, layout)
+            return made.run, made
+
+        # Only now is it sure that the run begins, so that a refused one moves no earlier run's files.
+        made: RunFiles | None
+        self.folder: RunFolder | None
+        self.folder, made = world.on_main(files) or (None, None)
+        callbacks: list[Callback] = []
+        content: dict[str, Any] = {"arch": options.arch, "config": dict(settings.values)}
+        if self.folder is not None:
+            callbacks += [Progress(), MetricsFile(self.folder)]
+            callbacks.append(TensorBoard(self.folder, list, macs, first_step=trainer.step))
+            content["origin"] = {**self.folder.origin, "device": str(world.device), "processes": world.size}
+        if not options.no_checkpoints:
+            callbacks.append(
+                CheckpointSaver(
+                    made.checkpoints if made else None,
+                    lambda: kept_weights(network).values(),
+                    content,
+                    checkpoint_interval=1 if options.gather_checkpoints else None,
+                )
+            )
+        trainer.callbacks = tuple(callbacks)
+
+    def fit(self) -> dict[str, Any]:
+        """Train to the end. Returns the last metrics.
+
+        Raises:
+            Interrupted: a signal ended the training; its state is saved.
+        """
+        trainer = self.trainer
+        metrics: dict[str, Any] = trainer.fit()
+        best = {} if self.options.training_only else {"best_val": trainer.best_val}
+        return {**metrics, **best, "epochs": trainer.epoch, "steps": trainer.step}
+
+
+def make_trainer(
+    options: Options, network: SparseResNet, images: Images, world: World, stop: StopRequest
+) -> Trainer:
+    """The training loop of the project with this program's objective, schedule and optimizer."""
+    assert images.train is not None
+    parameters = network.parameters() if options.bn_weight_decay else without_decay_of_norms(network)
+    return Trainer(
+        model=network,
+        optimizer=sgd(
+            parameters, options.lr, options.momentum, options.weight_decay, nestorov=options.nesterov
+        ),
+        schedule=find_schedule(
+            options.lr_schedule, options.lr, len(images.train), options.epochs, options.warmup
+        ),
+        train=images.train,
+        val=images.val,
+        num_epochs=options.epochs,
+        topk=options.topk,
+        device=world.device,
+        log_interval=options.print_freq,
+        amp=options.precision,
+        loss_scale=options.static_loss_scale,
+        accumulate=step_of(options, world.size)[1],
+        world=world,
+        stop=stop,
+        objective=Objective(options.label_smoothing, options.mixup, options.seed),
+    )

@@ -1,0 +1,207 @@
+"""The command as a user meets it, on a toy ImageNet."""
+
+import re
+
+import pytest
+import torch
+
+from genutil.checkpoint import read_checkpoint
+from genutil.checksum import digest
+from imagenet_sparsity_experiments import main
+from imagenet_sparsity_experiments.configurations import find_configuration
+from imagenet_sparsity_experiments.resnet import SparseResNet
+from tests.imagenet_sparsity_experiments.toy import make_images, raport, run
+from trainers.optimizers import optimizer_names, sgd, without_decay_of_norms
+
+STATE = ("model", "optimizer", "last_epoch", "best_val", "iter", "scheduler", "rng", "optimizer_names")
+
+
+@pytest.fixture
+def images(tmp_path):
+    make_images(tmp_path / "imagenet")
+    return tmp_path / "imagenet"
+
+
+@pytest.fixture
+def space(tmp_path):
+    return tmp_path / "work"
+
+
+def test_what_a_training_leaves(images, space, capsys, caplog):
+    caplog.set_level("INFO")
+    options = ["-c", "allsparse20", "--epochs", 2, "--lr", "0.01", "-p", 2, "--raport-file", "told.json"]
+    assert run(images, space, *options, "--final-weights", "end.pth.tar") == 0
+    files = {file.name for file in space.iterdir() if file.is_file()} - {".lock", ".run"}
+    assert files == {"checkpoint.pth.tar", "model_best.pth.tar", "end.pth.tar", "told.json"}
+    report = raport(space, "told.json")
+    assert (report["epochs"], report["steps"], report["kept"], report["weights"]) == (2, 6, *counts(0.8))
+    assert [(line["epoch"], line["phase"]) for line in report["metrics"]] == [
+        (0, "train"), (0, "val"), (1, "train"), (1, "val")
+    ]  # fmt: skip
+    assert all(0 < line["top1_accuracy"] <= 100 for line in report["metrics"] if line["phase"] == "train")
+    assert report["config"]["lr"] == 0.01
+    assert report["best_val"] == max(line.get("best_val", 0) for line in report["metrics"])
+    (logs,) = (space / "logs").iterdir()
+    assert {"config.yml", "metrics.jsonl", "results.json"} <= {file.name for file in logs.iterdir()}
+    content = torch.load(space / "checkpoint.pth.tar", weights_only=True)
+    assert {"state_dict", "epoch", "arch", "best_prec1", "optimizer"} <= content.keys()
+    assert (content["epoch"], content["arch"]) == (2, "resnet18")
+    final = torch.load(space / "end.pth.tar", weights_only=True)
+    assert all(torch.equal(value, content["state_dict"][name]) for name, value in final.items())
+    printed = capsys.readouterr()
+    assert re.search(r"kept weights +\d", printed.out)
+    assert caplog.text.count("| layer4.1.conv2 ") == 2  # before and after
+    assert "newly kept" in caplog.text
+    assert "epoch 1, step 2: loss" in caplog.text
+
+
+def counts(prune_rate):
+    """(kept, all) weights of the toy's network."""
+    sizes = [
+        parameter.numel()
+        for parameter in SparseResNet("resnet18", find_configuration("dense"), 3).parameters()
+        if parameter.dim() == 4
+    ]
+    return sum(size - int(prune_rate * size) for size in sizes), sum(sizes)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["-c", "allsparse10", "--mixup", "0.2", "--nesterov"],
+        ["-c", "tdsparse30", "--optimizer-batch-size", "8"],
+    ],
+)
+def test_resuming_is_exact(images, tmp_path, options):
+    common = [*options, "--epochs", 3, "--lr", "0.01", "--warmup", 1, "--lr-schedule", "cosine"]
+    assert run(images, tmp_path / "whole", *common) == 0
+    part = tmp_path / "parts"
+    assert run(images, part, *common, "--gather-checkpoints") == 0
+    first = part / "checkpoint-0.pth.tar"
+    assert run(images, tmp_path / "again", *common, "--resume", first) == 0
+    whole, again = (read_checkpoint(tmp_path / name / "checkpoint.pth.tar") for name in ("whole", "again"))
+    for key in STATE:
+        assert digest(again[key]) == digest(whole[key]), key
+    lines = [line["CELoss"] for line in raport(tmp_path / "whole")["metrics"]]
+    assert [line["CELoss"] for line in raport(tmp_path / "again")["metrics"]] == lines[2:]
+
+
+def test_gather_and_resume_auto(images, space, caplog):
+    caplog.set_level("INFO")
+    assert run(images, space, "--epochs", 2, "--lr", "0.01", "--gather-checkpoints") == 0
+    assert {"checkpoint-0.pth.tar", "checkpoint-1.pth.tar"} <= {file.name for file in space.iterdir()}
+    assert run(images, space, "--epochs", 3, "--lr", "0.02", "--resume", "auto") == 0
+    assert "lr is 0.02 now; in " in caplog.text
+    assert read_checkpoint(space / "checkpoint.pth.tar")["last_epoch"] == 2
+    assert not (space.parent / "work.1").exists()
+    assert run(images, space, "--epochs", 1) == 0
+    assert (space.parent / "work.1" / "checkpoint-1.pth.tar").exists()
+    assert (space.parent / "work.1" / "experiment_raport.json").exists()
+
+
+def published(path, name="allsparse20"):
+    """As the published program writes: prefixed names, batch norms found by `bn`, no more keys."""
+    torch.manual_seed(3)
+    network = SparseResNet("resnet18", find_configuration(name), 3)
+    parameters = dict(network.named_parameters())
+    order = sorted(parameters, key=lambda name: "bn" not in name)
+    numbers = range(len(order))
+    norms = sum("bn" in name for name in order)
+    torch.save(
+        {
+            "epoch": 1, "arch": "resnet18", "best_prec1": torch.tensor(40.0),
+            "state_dict": {f"module.{name}": value for name, value in network.state_dict().items()},
+            "optimizer": {
+                "state": {
+                    number: {"momentum_buffer": torch.full_like(parameters[name], 1000 * number)}
+                    for number, name in enumerate(order)
+                },
+                "param_groups": [
+                    {"params": list(numbers[:norms]), "weight_decay": 0, "lr": 1},
+                    {"params": list(numbers[norms:]), "weight_decay": 1e-4, "lr": 1},
+                ],
+            },
+        },
+        path,
+        _use_new_zipfile_serialization=False,
+    )  # fmt: skip
+    return network, order
+
+
+def test_training_goes_on_from_a_published_checkpoint(images, space, tmp_path, caplog):
+    network, order = published(tmp_path / "theirs.pth.tar")
+    options = ["-c", "allsparse20", "--epochs", 2, "--lr", "1e-13", "--momentum", "0.5"]
+    assert run(images, space, *options, "--resume", tmp_path / "theirs.pth.tar") == 0
+    content = read_checkpoint(space / "checkpoint.pth.tar")
+    assert (content["last_epoch"], content["iter"]) == (1, 6)
+    momenta = dict(zip(content["optimizer_names"], content["optimizer"]["state"].values(), strict=True))
+    for name in ("layer2.0.downsample.1.weight", "conv1.weight", "bn1.bias"):
+        kept = 1000 * order.index(name) * 0.5**3  # three steps, each halves what was there
+        assert (momenta[name]["momentum_buffer"] - kept).abs().median() < 20, name  # gradients
+    assert "counted anew" in caplog.text
+    weights = network.state_dict()
+    torch.testing.assert_close(content["model"]["fc.weight"], weights["fc.weight"], rtol=0, atol=1e-6)
+    mine = SparseResNet("resnet18", find_configuration("allsparse20"), 3)
+    assert content["optimizer_names"] == optimizer_names(
+        sgd(without_decay_of_norms(mine), 0.1, 0.9, 0, nestorov=False), mine
+    )
+
+
+def test_evaluation(images, space, tmp_path, caplog):
+    assert run(images, space, "-c", "allsparse20", "--epochs", 1, "--lr", "0.01") == 0
+    trained = raport(space)
+    for flag, file in (("--resume", "checkpoint.pth.tar"), ("--pretrained-weights", "model.pth.tar")):
+        where = tmp_path / file.partition(".")[0]
+        assert run(images, where, "-c", "allsparse20", "--evaluate", flag, space / file) == 0
+        found = raport(where)
+        for key in ("CELoss", "top1_accuracy"):
+            assert found[key] == pytest.approx(trained[key], abs=1e-4)
+        assert found["images"] == 6
+        assert found["latency_ms"] > 0
+    other = ["-c", "allsparse90", "--evaluate", "--resume", space / "checkpoint.pth.tar"]
+    assert run(images, tmp_path / "other", *other) == 0
+    assert "was trained with --model-config allsparse20" in caplog.text
+    assert raport(tmp_path / "other")["CELoss"] != trained["CELoss"]
+
+
+def test_training_alone_on_few_batches_without_checkpoints(images, space):
+    options = ["--epochs", 2, "--training-only", "--prof", 2, "--no-checkpoints", "--bn-weight-decay"]
+    assert run(images, space, *options) == 0
+    report = raport(space)
+    assert [line["phase"] for line in report["metrics"]] == ["train", "train"]
+    assert report["steps"] == 4
+    assert "best_val" not in report
+    assert not list(space.glob("*.tar"))
+
+
+def test_first_epoch_of_a_training_without_checkpoint(images, space):
+    options = ["--epochs", 33, "--start-epoch", 30, "--prof", 1, "--no-checkpoints"]
+    assert run(images, space, *options) == 0
+    rates = [(line["epoch"], line["lr"]) for line in raport(space)["metrics"] if line["phase"] == "train"]
+    assert rates == [(epoch, pytest.approx(0.01)) for epoch in (30, 31, 32)]
+
+
+def test_inference_and_training_on_random_images(space, capsys):
+    small = ["--arch", "resnet18", "--image-size", "32", "--batch-size", "4", "--workspace", str(space)]
+    assert main.main([*small, "--benchmark-inference", "--prof", "3", "-c", "allsparse10"]) == 0
+    report = raport(space)
+    assert report["images"] == 12
+    batch = report["batch_ms"]
+    assert 0 < batch["min"] <= batch["median"] <= batch["max"]
+    assert report["images_per_second"] == pytest.approx(4000 / batch["median"])
+    assert re.search(r"latency +\d+\.\d+ ms per image", capsys.readouterr().out)
+    synthetic = ["--data-backend", "synthetic", "--epochs", "1", "--prof", "2", "--no-checkpoints"]
+    assert main.main([*small, *synthetic]) == 0
+    assert raport(space)["steps"] == 2
+
+
+def test_mistakes_are_told_without_a_traceback(images, space, capsys):
+    assert run(images, space, "--resume", "nowhere.pth.tar") == 2
+    assert "nowhere.pth.tar: there is no such file" in capsys.readouterr().err
+    assert run(images, space, "--num-classes", "2") == 2
+    assert "has 3 classes, but the network has 2" in capsys.readouterr().err
+    assert run(images, space, "--optimizer-batch-size", "4", "--batch-size", "8") == 2
+    assert "--optimizer-batch-size: must be a multiple of the batch size, 8" in capsys.readouterr().err
+    assert run(images.parent / "elsewhere", space) == 2
+    assert "name another folder of data" in capsys.readouterr().err
+    assert not space.exists()

@@ -1,0 +1,108 @@
+"""The network is torchvision's ResNet: the same names, and with the same weights the same logits."""
+
+import pytest
+import torch
+from torchvision import models
+
+from genutil.errors import CheckpointError
+from imagenet_sparsity_experiments.configurations import ARCHITECTURES, find_configuration
+from imagenet_sparsity_experiments.resnet import SparseResNet, load_pretrained, settle
+
+IMAGES = torch.randn(2, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+
+
+def build(name="dense", arch="resnet18", **sizes):
+    torch.manual_seed(1)
+    return SparseResNet(arch, find_configuration(name), **{"num_classes": 6, **sizes})
+
+
+def theirs(arch="resnet18", num_classes=6):
+    torch.manual_seed(2)
+    return models.get_model(arch, num_classes=num_classes)
+
+
+def evaluated(network):
+    with torch.no_grad():
+        return network.eval()(IMAGES)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_weights_of_torchvision_give_its_logits(arch, tmp_path, caplog):
+    source, network = theirs(arch), build(arch=arch)
+    for module in source.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean)
+            torch.nn.init.uniform_(module.running_var, 0.5, 2)
+    torch.save(source.state_dict(), tmp_path / "theirs.pth")
+    load_pretrained(network, str(tmp_path / "theirs.pth"), new_classifier=False)
+    torch.testing.assert_close(evaluated(network), evaluated(source) - source.fc.bias, rtol=1e-4, atol=1e-5)
+    assert "the bias of its classifier is dropped" in caplog.text
+    assert set(network.state_dict()) == set(source.state_dict()) - {"fc.bias"}
+
+
+def test_weights_of_old_versions_count_no_batches(tmp_path):
+    weights = {k: v for k, v in theirs().state_dict().items() if not k.endswith("num_batches_tracked")}
+    torch.save(weights, tmp_path / "old.pth")
+    load_pretrained(build(), str(tmp_path / "old.pth"), new_classifier=False)
+
+
+def test_a_classifier_for_other_classes_starts_anew_or_is_refused(tmp_path, caplog):
+    path, network = str(tmp_path / "theirs.pth"), build()
+    torch.save(theirs(num_classes=9).state_dict(), path)
+    with pytest.raises(CheckpointError, match="for 9 classes, this one for 6; give --num-classes 9"):
+        load_pretrained(network, path, new_classifier=False)
+    before = network.fc.weight.clone()
+    load_pretrained(network, path, new_classifier=True)
+    assert torch.equal(network.fc.weight, before)
+    assert "starts anew" in caplog.text
+
+
+def test_another_architecture_is_refused(tmp_path):
+    torch.save(theirs("resnet34").state_dict(), tmp_path / "theirs.pth")
+    with pytest.raises(CheckpointError, match="does not fit this network"):
+        load_pretrained(build(), str(tmp_path / "theirs.pth"), new_classifier=True)
+
+
+def test_a_published_checkpoint(tmp_path):
+    source, network = build("allsparse20"), build("allsparse20")
+    content = {
+        "epoch": 100, "arch": "resnet18", "best_prec1": torch.tensor(74.0), "optimizer": {},
+        "state_dict": {f"module.{name}": value for name, value in source.state_dict().items()},
+    }  # fmt: skip
+    with torch.no_grad():
+        network.conv1.weight.zero_()
+    torch.save(content, tmp_path / "model_best.pth.tar", _use_new_zipfile_serialization=False)
+    load_pretrained(network, str(tmp_path / "model_best.pth.tar"), new_classifier=False)
+    assert torch.equal(evaluated(network), evaluated(source))
+
+
+@pytest.mark.parametrize("name", ["allsparse10", "ignorefirst30", "tdsparse20"])
+@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
+def test_every_parameter_has_a_gradient(arch, name):
+    network = build(name, arch)
+    network(IMAGES).square().sum().backward()
+    for key, parameter in network.named_parameters():
+        assert parameter.grad is not None, key
+        assert torch.isfinite(parameter.grad).all(), key
+        assert parameter.grad.any(), key
+
+
+@pytest.mark.parametrize("name", ["dense", "allsparse10", "tdsparse20"])
+def test_channels_last_changes_rounding_alone(name):
+    network = build(name)
+    torch.nn.init.uniform_(network.bn1.weight)
+    plain = evaluated(network)
+    network.channels_last = True
+    torch.testing.assert_close(evaluated(network), plain, rtol=1e-4, atol=1e-5)
+    seen = []
+    network.layer2.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0]))
+    evaluated(network)
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("name", ["allsparse10", "tdsparse20"])
+def test_settled_networks_give_the_same_logits(name):
+    network = build(name)
+    plain = evaluated(network)
+    assert torch.equal(evaluated(settle(network)), plain)
+    assert not any("Sparse" in type(module).__name__ for module in network.modules() if module is not network)
