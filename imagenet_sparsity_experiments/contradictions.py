@@ -20,7 +20,7 @@ _OF_TRAINING = (
     "mixup", "momentum", "weight_decay", "bn_weight_decay", "nesterov", "training_only", "no_checkpoints",
     "gather_checkpoints", "final_weights", "static_loss_scale", "dynamic_loss_scale",
 )  # fmt: skip
-_OF_LOADING = ("data", "workers", "skip_corrupt")
+_OF_LOADING = ("workers", "skip_corrupt")
 _OF_EVALUATION = ("print_freq",)
 
 

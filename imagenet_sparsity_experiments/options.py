@@ -97,7 +97,8 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         known = [option for action in self._actions for option in action.option_strings]
-        word = message.rpartition(" ")[2] if "unrecognized" in message else ""
+        words = message.split() if "unrecognized" in message else []
+        word = next((word.partition("=")[0] for word in words if word.startswith("-")), "")
         raise ConfigError(f"{message}{did_you_mean(word, known)}; --help lists all options")
 
 

@@ -1,0 +1,249 @@
+"""Every option has an effect or is refused; defaults are the published ones."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from genutil.distributed import ALONE
+from genutil.errors import ConfigError
+from genutil.signals import StopRequest
+from imagenet_sparsity_experiments import options as module
+from imagenet_sparsity_experiments.backends import Images, load_images
+from imagenet_sparsity_experiments.configurations import ARCHITECTURES, find_configuration
+from imagenet_sparsity_experiments.files import layout_of
+from imagenet_sparsity_experiments.options import Options, parse_options
+from imagenet_sparsity_experiments.resnet import SparseResNet
+from imagenet_sparsity_experiments.training import make_trainer, step_of
+from tests.imagenet_sparsity_experiments.toy import make_images
+
+DEFAULTS = {
+    "data_backend": "pytorch", "arch": "resnet50", "model_config": "classic", "workers": 5, "epochs": 90,
+    "start_epoch": 0, "batch_size": 256, "optimizer_batch_size": -1, "lr": 0.1, "lr_schedule": "step",
+    "warmup": 0, "label_smoothing": 0.0, "mixup": 0.0, "momentum": 0.9, "weight_decay": 1e-4,
+    "bn_weight_decay": False, "nesterov": False, "print_freq": 10, "resume": None, "pretrained_weights": None,
+    "fp16": False, "dynamic_loss_scale": False, "prof": -1, "amp": None, "gather_checkpoints": False,
+    "raport_file": "experiment_raport.json", "final_weights": "model.pth.tar", "evaluate": False,
+    "training_only": False, "no_checkpoints": False, "workspace": "./",
+}  # fmt: skip
+SHORT = {
+    "-a": "--arch",
+    "-c": "--model-config",
+    "-j": "--workers",
+    "-b": "--batch-size",
+    "-p": "--print-freq",
+}
+
+
+def parse(*argv):
+    return parse_options(["imagenet", *map(str, argv)])
+
+
+def test_published_defaults():
+    found = parse().values()
+    assert {name: found[name] for name in DEFAULTS} == DEFAULTS
+    assert found["data"] == "imagenet"
+    assert parse().explicit == {"data"}
+
+
+@pytest.mark.parametrize(("short", "long"), SHORT.items())
+def test_short_names(short, long):
+    value = {"-a": "resnet18", "-c": "dense"}.get(short, "7")
+    assert parse(short, value) == parse(long, value) == parse(f"{long}={value}")
+
+
+class Built:
+    """The parts that options decide on, for a tiny network on random images."""
+
+    def __init__(self, *argv):
+        small = ["--data-backend=synthetic", "-b=4", "--image-size=8", "--num-classes=7", "--arch=resnet18"]
+        self.options = options = parse_options([*small, *map(str, argv)])
+        torch.manual_seed(options.seed)
+        self.network = SparseResNet(
+            options.arch, find_configuration(options.model_config), options.num_classes, options.channels_last
+        )
+        step_size, _ = step_of(options, 1)
+        self.images: Images = load_images(options, ALONE, step_size)
+        self.trainer = make_trainer(options, self.network, self.images, ALONE, StopRequest())
+        self.batch, self.labels = next(iter(self.images.train.batches(0)))
+
+    @property
+    def group(self):
+        return self.trainer.optimizer.param_groups[-1]
+
+
+def scale(built):
+    state = built.trainer.precision.state()
+    return None if state is None else state["scale"]
+
+
+EFFECTS = {
+    "image_size": (["--image-size", 16], lambda b: b.batch.shape[-1], 16),
+    "num_classes": (["--num-classes", 9], lambda b: len(b.network.fc.weight), 9),
+    "arch": (["--arch", "resnet34"], lambda b: len(b.network.layer1), 3),
+    "model_config": (["-c", "allsparse10"], lambda b: type(b.network.conv1).__name__, "SparseConv2d"),
+    "channels_last": (["--channels-last"], lambda b: b.network.channels_last, True),
+    "seed": (["--seed", 3], lambda b: (b.trainer.objective.seed, b.labels.tolist()), (3, [2, 2, 2, 5])),
+    "epochs": (["--epochs", 40], lambda b: b.trainer.num_epochs, 40),
+    "batch_size": (["-b", 6], lambda b: len(b.batch), 6),
+    "optimizer_batch_size": (
+        ["--optimizer-batch-size", 12], lambda b: (len(b.batch), b.trainer.accumulate), (12, 3)
+    ),
+    "lr": (["--lr", 0.5], lambda b: b.trainer.schedule(0), 0.5),
+    "lr_schedule": (["--lr-schedule", "cosine"], lambda b: b.trainer.schedule(45 * 100), pytest.approx(0.05)),
+    "warmup": (["--warmup", 5], lambda b: b.trainer.schedule(0), 0.1 / 5),
+    "label_smoothing": (["--label-smoothing", 0.1], lambda b: b.trainer.objective.label_smoothing, 0.1),
+    "mixup": (["--mixup", 0.2], lambda b: b.trainer.objective.mixup, 0.2),
+    "momentum": (["--momentum", 0.5], lambda b: b.group["momentum"], 0.5),
+    "weight_decay": (["--weight-decay", 0.25], lambda b: b.group["weight_decay"], 0.25),
+    "bn_weight_decay": (["--bn-weight-decay"], lambda b: len(b.trainer.optimizer.param_groups), 1),
+    "nesterov": (["--nesterov"], lambda b: b.group["nesterov"], True),
+    "amp": (["--amp", "bf16"], lambda b: b.trainer.precision._type, torch.bfloat16),
+    "fp16": (["--fp16"], lambda b: b.trainer.precision._type, torch.float16),
+    "static_loss_scale": (
+        ["--amp", "--static-loss-scale", 64], lambda b: scale(b), 64
+    ),
+    "dynamic_loss_scale": (
+        ["--amp", "fp16", "--dynamic-loss-scale"], lambda b: scale(b), 2**16
+    ),
+    "print_freq": (["-p", 3], lambda b: b.trainer.log_interval, 3),
+    "prof": (["--prof", 2], lambda b: (len(b.images.train), len(b.images.val)), (2, 2)),
+    "training_only": (["--training-only"], lambda b: b.trainer.val, None),
+    "data_backend": ([], lambda b: len(b.images.train), 100),
+}  # fmt: skip
+"""Option: the arguments, what is looked at, and what it is then."""
+BY_RUNNING = {
+    "data", "evaluate", "benchmark_inference", "start_epoch", "resume", "pretrained_weights", "workspace",
+    "no_checkpoints", "gather_checkpoints", "final_weights", "raport_file",
+}  # fmt: skip
+"""Their effects are files and runs: test_main.py."""
+HERE = {"workers", "skip_corrupt", "compile", "timeout"}
+"""Looked at below."""
+
+
+@pytest.mark.parametrize("name", EFFECTS)
+def test_effect(name):
+    argv, look, expected = EFFECTS[name]
+    assert look(Built(*argv)) == expected
+    if argv:
+        assert look(Built()) != expected, "an effect that is there anyway shows nothing"
+
+
+def test_every_option_is_looked_at():
+    assert {field.name for field in dataclasses.fields(Options)} - {"explicit"} == (
+        EFFECTS.keys() | BY_RUNNING | HERE
+    )
+
+
+def test_workers_and_corrupt_images(tmp_path, monkeypatch):
+    make_images(tmp_path)
+    small = [tmp_path, "--num-classes", 3, "-b", 4, "--image-size", 32]
+    monkeypatch.setattr("imagenet_sparsity_experiments.backends.available_cpus", lambda: 2)
+    for asked, started in ((0, 0), (1, 1), (9, 2)):
+        images = load_images(parse_options([*map(str, small), "-j", str(asked)]), ALONE, 4)
+        assert images.train.workers == started
+    assert not images.train.skip_corrupt
+    (tmp_path / "val" / "class0" / "0.jpg").write_text("no image")
+    options = parse_options([*map(str, small), "-j", "0", "--skip-corrupt"])
+    images = load_images(options, ALONE, 4)
+    assert sum(len(labels) for _, labels in images.val.batches(0)) == 5
+    assert len(images.corrupt) == 1
+
+
+@pytest.mark.parametrize(
+    "task", [["--epochs", "1", "--no-checkpoints", "--training-only"], ["--benchmark-inference"]]
+)
+def test_compile_and_timeout_reach_their_makers(task, monkeypatch, tmp_path):
+    from imagenet_sparsity_experiments import main, program
+
+    seen = {}
+    monkeypatch.setattr(program, "compile_network", lambda network, device: seen.update(compiled=network))
+    run_in_world = program.run_in_world
+
+    def noting(work, place, device, timeout):
+        seen["timeout"] = timeout
+        return run_in_world(work, place, device, timeout)
+
+    monkeypatch.setattr(program, "run_in_world", noting)
+    where = ["--workspace", str(tmp_path), "--timeout", "77", "--prof", "1", "-b", "2"]
+    if "--epochs" in task:
+        where += ["--data-backend", "synthetic"]
+    assert main.main([*where, *task, "--compile", "--image-size", "32", "-a", "resnet18"]) == 0
+    assert (type(seen["compiled"]), seen["timeout"]) == (SparseResNet, 77)
+
+
+def test_files_are_called_as_asked():
+    layout = layout_of(parse("--final-weights", "a.tar", "--raport-file", "b.json"))
+    assert layout.beside == ("a.tar", "b.json")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--lr", "-1"], "--lr: must be greater than 0, got -1.0"),
+        (["-b", 0], "--batch-size: must be greater than 0"),
+        (["--warmup", -1], "--warmup: must not be negative"),
+        (["--warmup", 90], "--warmup: must be shorter than the 90 epochs"),
+        (["--label-smoothing", 1], "--label-smoothing: must be within"),
+        (["--momentum", "nan"], "--momentum: must be within"),
+        (["--lr", "nan"], "--lr: must be greater"),
+        (["--prof", 0], "--prof: must be at least 1, or -1"),
+        (["--start-epoch", 90], "--start-epoch: must be below --epochs"),
+        (["--nesterov", "--momentum", 0], "--nesterov: needs a --momentum"),
+        (["-c", "allsparse200"], "--model-config: must be classic"),
+        (["-c", "tdsparse"], "got tdsparse; did you mean tdsparse"),
+        (["-a", "resnet51"], r"invalid choice: 'resnet51' \(choose from"),
+        (["--lr", "fast"], "invalid float value: 'fast'"),
+        (["--weight-dekay", 1], "did you mean --weight-decay"),
+        (["--learning-rate", 1], "unrecognized arguments: --learning-rate"),
+        (["other"], "unrecognized arguments: other"),
+        (["--static-loss-scale", 8], "--static-loss-scale: is for fp16 alone"),
+        (["--dynamic-loss-scale", "--amp", "bf16"], "--dynamic-loss-scale: is for fp16 alone"),
+        (["--fp16", "--static-loss-scale", 8, "--dynamic-loss-scale"], "give one of the two"),
+        (["--fp16", "--static-loss-scale", 0], "--static-loss-scale: must be greater than 0"),
+        (["--fp16", "--amp"], "--fp16: is the same as --amp fp16"),
+        (["--evaluate"], "--evaluate: evaluates a checkpoint; name it with --resume or --pretrained-weights"),
+        (["--evaluate", "--resume", "f", "--lr", 1], "--lr: has no effect with --evaluate; leave it out"),
+        (["--evaluate", "--resume", "f", "--training-only"], "--training-only: has no effect with"),
+        (["--evaluate", "--benchmark-inference"], "--evaluate: does not go with --benchmark-inference"),
+        (["--benchmark-inference", "-j", 2], "--workers: has no effect with --benchmark-inference, which"),
+        (["--benchmark-inference", "--data-backend", "dali-cpu"], "--data-backend: has no effect with"),
+        (["--data-backend", "synthetic", "-j", 2], "--workers: has no effect with --data-backend synthetic"),
+        (["--data-backend", "dali-cpu", "--skip-corrupt"], "--skip-corrupt: is offered by .* pytorch alone"),
+        (["--resume", "a", "--pretrained-weights", "b"], "--resume: gives weights, and so does"),
+        (["--resume", "a", "--start-epoch", 3], "--start-epoch: is told by the checkpoint"),
+        (["--no-checkpoints", "--gather-checkpoints"], "--gather-checkpoints: keeps checkpoints"),
+        (["--no-checkpoints", "--final-weights", "x"], "--final-weights: has no effect with --no-"),
+        (["-b", 8, "--optimizer-batch-size", 12], "--optimizer-batch-size: must be a multiple of the batch"),
+    ],
+)  # fmt: skip
+def test_mistakes(argv, message):
+    with pytest.raises(ConfigError, match=message):
+        parse(*argv)
+
+
+def test_all_mistakes_at_once_and_images_are_needed():
+    with pytest.raises(ConfigError) as raised:
+        parse_options(["--lr", "0", "-c", "x"])
+    for part in ("3 problems", "--lr", "--model-config", "DIR: which images?"):
+        assert part in str(raised.value)
+
+
+def test_a_step_that_the_processes_cannot_share():
+    options = parse("-b", 64, "--optimizer-batch-size", 256)
+    assert step_of(options, 1) == (256, 4)
+    assert step_of(options, 4) == (256, 1)
+    with pytest.raises(ConfigError, match=r"256 images are no multiple of 192, .* give 192, or another"):
+        step_of(options, 3)
+    with pytest.raises(ConfigError, match=r"no multiple of 512, .* give 512"):
+        step_of(options, 8)
+
+
+def test_help_shows_groups_and_defaults(capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse_options(["--help"])
+    assert ended.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for part in ("data:", "network:", "training:", "files:", "(default: 0.1)", "allsparseK", *ARCHITECTURES):
+        assert part in text
+    assert {"--arch", "--lr-schedule"} <= set(module._parser()._option_string_actions)
