@@ -62,8 +62,7 @@ class FashionMNIST:
             raise DataError(f"image_size: Fashion-MNIST images are padded to 32 pixels, not {image_size}")
         if not 1 <= num_images <= 60_000:
             raise DataError(f"num_images: Fashion-MNIST has 1 to 60,000 images to train on, not {num_images}")
-        folder = _find_or_download(Path(data_dir).expanduser())
-        read = {what: read_idx(_file(folder, name), shape) for what, (name, shape) in FILES.items()}
+        read = read_files(data_dir)
         for part in ("train", "test"):
             read[f"{part} images"] = F.pad(read[f"{part} images"].unsqueeze(1), (2, 2, 2, 2))
             read[f"{part} labels"] = read[f"{part} labels"].long()
@@ -75,6 +74,12 @@ class FashionMNIST:
         self.val = ImageBatches(
             read["test images"], read["test labels"], test_batch_size or batch_size, mean, std, device=device
         )
+
+
+def read_files(data_dir: str | Path) -> dict[str, torch.Tensor]:
+    """The uint8 arrays of the four files, by the keys of FILES; `data_dir` and errors: see FashionMNIST."""
+    folder = _find_or_download(Path(data_dir).expanduser())
+    return {what: read_idx(_file(folder, name), shape) for what, (name, shape) in FILES.items()}
 
 
 def read_idx(path: Path, shape: tuple[int, ...]) -> torch.Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from models.graphs.edges import drop_weak
 from models.graphs.selection import SelectionCache
-from models.graphs.topk import Selection, Selector, as_mask, num_kept, straight_through
+from models.graphs.topk import Choice, Selector, num_kept, straight_through
 
 
 class SparseConv2d(nn.Conv2d):
@@ -30,18 +30,22 @@ class SparseConv2d(nn.Conv2d):
         )  # fmt: skip
         self.prune_rate = prune_rate
         self._selector = Selector(num_kept(self.weight.numel(), prune_rate))
-        self._evaluated = SelectionCache()
+        self._cut: SelectionCache[Choice] = SelectionCache()
+        self._mask: SelectionCache[Tensor] = SelectionCache()
 
     def forward(self, maps: Tensor) -> Tensor:
         return cast(Tensor, self._conv_forward(maps, self.weight_in_use(), None))
 
     def weight_in_use(self) -> Tensor:
         """The weights that the forward pass multiplies with, zero where they are not chosen."""
-        return straight_through(self.weight, self._selection())
+        return straight_through(
+            self.weight,
+            self._cut.choose(self.training, lambda: self._selector.cut(self.weight), self.weight),
+        )
 
     def in_use(self) -> Tensor:
         """Boolean, of the weight's shape: the strongest weights."""
-        return as_mask(self._selection(), self.weight.shape)
+        return self._mask.choose(self.training, lambda: self._selector.mask(self.weight), self.weight)
 
     def settled(self) -> nn.Conv2d:
         """A plain convolution with the weights of evaluation, chosen once."""
@@ -60,9 +64,6 @@ class SparseConv2d(nn.Conv2d):
     def extra_repr(self) -> str:
         sizes: str = super().extra_repr()  # type: ignore[no-untyped-call]
         return f"{sizes}, prune_rate={self.prune_rate}"
-
-    def _selection(self) -> Selection:
-        return self._evaluated.choose(self.training, lambda: self._selector.select(self.weight), self.weight)
 
 
 class DropoutConv2d(SparseConv2d):

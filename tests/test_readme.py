@@ -14,7 +14,8 @@ from genutil.cli import parse_command_line
 from genutil.keys_page import keys_page
 from tests.conftest import ROOT
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SPARSE = ROOT / "imagenet_sparsity_experiments"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), SPARSE / "README.md"]
 
 
 def blocks(language):
@@ -106,6 +107,9 @@ OTHER = {
     "python runner.py --help": lambda words: shown_help(words[1]),
     "torchrun": lambda words: started_by_torchrun(words[1:]),
     "sbatch": lambda words: resolved(words[2], words[3:]),  # tests/test_slurm.py runs it
+    # tests/imagenet_sparsity_experiments/test_readme.py runs these
+    f"python {SPARSE.name}/": lambda words: (ROOT / words[1]).read_text(),
+    f"bash {SPARSE.name}/": lambda words: (ROOT / words[1]).read_text(),
     "tensorboard": lambda words: importable("tensorboard.main"),
 }
 
@@ -142,6 +146,7 @@ def test_every_path_in_the_readme_exists():
         assert (ROOT / path).exists(), path
     for page in PAGES:
         for name in re.findall(
-            r"`((?:tests|genutil|models|data|trainers|fig|apps)/[\w./]+\.\w+)`", page.read_text()
+            r"`((?:tests|genutil|models|data|trainers|fig|apps|imagenet_sparsity_experiments)/[\w./]+\.\w+)`",
+            page.read_text(),
         ):
             assert Path(ROOT / name).exists(), (page, name)

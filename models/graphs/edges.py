@@ -64,7 +64,7 @@ class EdgeRule(nn.Module, ABC):
         self.space = space
         self.weight = nn.Parameter(torch.empty(space.num_targets, space.num_sources, 1, 1))
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
-        self._evaluated = SelectionCache()
+        self._evaluated: SelectionCache[Selection] = SelectionCache()
 
     def choose(self, select: Callable[[], Selection], *deciding: Tensor) -> Selection:
         """`select()`; in evaluation what it gave last time, if the tensors that decide it are the same."""

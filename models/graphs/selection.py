@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
+_Selection = TypeVar("_Selection")
 
-class SelectionCache:
+
+class SelectionCache(Generic[_Selection]):
     """Remembers a selection until the weights change. Never needed for correctness, never saved or copied.
 
     A change shows in torch's version counter. Some changes pass it by (`weight.data`, fused optimizers), so
@@ -20,30 +22,30 @@ class SelectionCache:
     def __init__(self) -> None:
         self._key: list[tuple[Any, ...]] = []
         self._sums: list[Tensor] = []
-        self._mask: Tensor | None = None
+        self._selection: _Selection | None = None
 
-    def choose(self, training: bool, select: Callable[[], Tensor], *weights: Tensor) -> Tensor:
+    def choose(self, training: bool, select: Callable[[], _Selection], *weights: Tensor) -> _Selection:
         """`select()`; in evaluation what it gave last time, if the weights that decide it are the same."""
         if training or torch.compiler.is_compiling():
             return select()
         return self.of(select, *weights)
 
-    def of(self, select: Callable[[], Tensor], *weights: Tensor) -> Tensor:
+    def of(self, select: Callable[[], _Selection], *weights: Tensor) -> _Selection:
         """`select()`, or what it gave last time where `weights`, which decide it, are the same as then."""
         detached = [weight.detach() for weight in weights]
         key = [_identity(weight) for weight in detached]
         sums = [part for weight in detached for part in _sums(weight)]
         same = key == self._key and all(map(torch.equal, sums, self._sums))
-        if not same or self._mask is None:
+        if not same or self._selection is None:
             with torch.no_grad():
-                self._mask = select()
+                self._selection = select()
             self._key, self._sums = key, sums
-        return self._mask
+        return self._selection
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> SelectionCache:
+    def __deepcopy__(self, memo: dict[int, Any]) -> SelectionCache[_Selection]:
         return SelectionCache()
 
-    def __reduce__(self) -> tuple[type[SelectionCache], tuple[()]]:
+    def __reduce__(self) -> tuple[type[SelectionCache[_Selection]], tuple[()]]:
         return SelectionCache, ()
 
 

@@ -9,14 +9,17 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from genutil.errors import NotFiniteError
-from models.graphs.largest import find_largest
+from models.graphs.largest import Cut, find_cut, find_largest
 
 Selection = Tensor
 """Which entries of a weight are chosen: a boolean mask of its shape, or their places in the flattened weight
 (integers, rising)."""
+Choice = Tensor | Cut
+"""The same, or the border between what is chosen and the rest."""
 
 
 def num_kept(num_edges: int, prune_rate: float) -> int:
@@ -100,18 +103,33 @@ class Selector:
         return _select_on_device(flat, self.count).view(weight.shape)
 
     def _places(self, flat: Tensor) -> Tensor:
-        found = find_largest(_as_numpy(flat), self.count, self._guess())
+        found = find_largest(_as_numpy(flat), self.count, self._last and self._last * (1 - self._margin))
         if found is None:
             raise NotFiniteError(_NAN_MESSAGE)
-        if self._last is not None:
-            moved = abs(found.threshold - self._last) / self._last
-            self._margin = min(max(4 * moved, _NARROWEST), _WIDEST)
-        self._last = found.threshold if 0 < found.threshold < float("inf") else None
+        self._note(found.threshold)
         return torch.from_numpy(found.places)
 
-    def _guess(self) -> float | None:
-        last = self._last
-        return None if last is None else last * (1 - self._margin)
+    def cut(self, weight: Tensor) -> Choice:
+        """The same choice for weights that are used as a whole, zeros included: see `chosen`.
+
+        On the CPU the border alone is looked for, which is faster where a tenth or more is chosen.
+        """
+        if torch.compiler.is_compiling() or weight.device.type != "cpu" or weight.element_size() < 4:
+            return self.select(weight)
+        _check_count(self.count, weight)
+        last, margin = self._last, self._margin
+        band = None if last is None else (last * (1 - margin), last * (1 + margin))
+        found = find_cut(weight.detach().flatten().numpy(), self.count, band)
+        if found is None:
+            raise NotFiniteError(_NAN_MESSAGE)
+        self._note(found.threshold)
+        return found
+
+    def _note(self, threshold: float) -> None:
+        if self._last is not None:
+            moved = abs(threshold - self._last) / self._last
+            self._margin = min(max(4 * moved, _NARROWEST), _WIDEST)
+        self._last = threshold if 0 < threshold < float("inf") else None
 
 
 _NARROWEST, _WIDEST = 2.0**-10, 2.0**-5
@@ -183,8 +201,10 @@ def as_mask(selection: Selection, shape: torch.Size) -> Tensor:
     return mask.view(shape)
 
 
-def chosen(weight: Tensor, selection: Selection) -> Tensor:
+def chosen(weight: Tensor, selection: Choice) -> Tensor:
     """`weight` where it is chosen and 0 elsewhere, in new memory, without a gradient."""
+    if isinstance(selection, Cut):
+        return _above(weight.contiguous(), selection)
     if selection.dtype == torch.bool:
         # Not weight * mask: that leaves −0.0 behind and turns a pruned infinity into NaN.
         return torch.where(selection, weight, weight.new_zeros(()))
@@ -193,9 +213,18 @@ def chosen(weight: Tensor, selection: Selection) -> Tensor:
     return result
 
 
+def _above(weight: Tensor, cut: Cut) -> Tensor:
+    """hardshrink keeps what is strictly larger than its limit: the next smaller number is that limit."""
+    border = np.asarray(cut.threshold, weight.detach().numpy().dtype)
+    limit = float(np.nextafter(border, np.zeros_like(border))) if cut.threshold else -1.0
+    kept = F.hardshrink(weight, limit)
+    kept.view(-1)[torch.from_numpy(cut.excluded)] = 0
+    return kept
+
+
 class _StraightThrough(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, selection: Selection) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, selection: Choice) -> Tensor:
         return chosen(weight, selection)
 
     @staticmethod
@@ -203,7 +232,7 @@ class _StraightThrough(torch.autograd.Function):
         return gradients[0], None
 
 
-def straight_through(weight: Tensor, selection: Selection) -> Tensor:
+def straight_through(weight: Tensor, selection: Choice) -> Tensor:
     """`weight` where it is chosen and 0 elsewhere; the gradient reaches every weight as if it were in use.
 
     Since the values downstream are computed with the zeros, no gradient flows *through* unused edges: only

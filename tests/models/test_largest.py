@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from models.graphs import largest
-from models.graphs.largest import find_largest
+from models.graphs.largest import find_cut, find_largest
 from models.graphs.topk import top_mask
 
 SOME = st.one_of(st.integers(-4, 4).map(float), st.floats(-8, 8, width=32), st.just(-np.inf))
@@ -35,6 +35,23 @@ def test_the_largest_are_those_of_the_definition(values, data):
         assert threshold == (np.abs(values[places]).min() if count else np.inf)
         values[data.draw(st.integers(0, values.size - 1))] = np.nan
         assert find_largest(values, count, guess) is None
+
+
+@given(values=VALUES, data=st.data())
+@settings(max_examples=400, deadline=None)
+def test_the_cut_is_the_border_of_the_largest(values, data):
+    with pytest.MonkeyPatch.context() as patch:
+        for name, size in SIZES.items():
+            patch.setattr(largest, name, size)
+        count = data.draw(st.integers(0, values.size))
+        band = data.draw(st.none() | st.tuples(st.floats(0, 9, width=32), st.floats(0, 9, width=32)))
+        threshold, excluded = find_cut(values, count, band)
+        places = by_definition(values, count)
+        assert threshold == (np.abs(values[places]).min() if count else np.inf)
+        reached = np.flatnonzero(np.abs(values) >= threshold) if count else places
+        assert np.array_equal(np.setdiff1d(reached, places), excluded)
+        values[data.draw(st.integers(0, values.size - 1))] = np.nan
+        assert find_cut(values, count, band) is None
 
 
 @pytest.mark.parametrize("seed", range(3))

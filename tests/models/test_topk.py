@@ -56,7 +56,7 @@ def test_selection_is_the_definition(dtype, data, values):
     on_device = topk._select_on_device(weight.flatten(), count)  # what runs on a GPU gives the same
     assert torch.equal(mask, on_device.view(weight.shape))
     used = weight.where(mask, torch.zeros_like(weight))
-    for selection in (mask, Selector(count).select(weight)):
+    for selection in (mask, Selector(count).select(weight), Selector(count).cut(weight)):
         assert torch.equal(chosen(weight, selection), used)
 
 
@@ -85,7 +85,8 @@ def test_a_selector_that_has_seen_other_weights_finds_the_same(values, seed, par
         weight = weight + scale * torch.randn(weight.shape, dtype=weight.dtype, generator=generator)
         weight = weight.nan_to_num(1.0, 2.0, 3.0)
         assert torch.equal(selector.mask(weight), by_definition(weight, count))
-        assert torch.equal(chosen(weight, selector.select(weight)), weight * by_definition(weight, count))
+        for choose in (selector.select, selector.cut):
+            assert torch.equal(chosen(weight, choose(weight)), weight * by_definition(weight, count))
 
 
 def test_in_steady_training_little_more_is_ranked_than_chosen(monkeypatch):
@@ -97,7 +98,14 @@ def test_in_steady_training_little_more_is_ranked_than_chosen(monkeypatch):
         selector.select(weight)
         weight += 1e-4 * torch.randn_like(weight)
     assert len(scanned) == 20
-    assert all(places.size < 1.02 * 5_000 for places, _ in scanned[3:])
+    assert all(places.size < 1.02 * 5_000 for places, _, _ in scanned[3:])
+    scanned.clear()
+    for _ in range(20):
+        kept = chosen(weight, selector.cut(weight))
+        assert int((kept != 0).sum()) == 5_000
+        weight += 1e-4 * torch.randn_like(weight)
+    assert len(scanned) == 20
+    assert all(places.size < 0.04 * 5_000 for places, _, _ in scanned)  # on both sides of the border
 
 
 def test_ties_go_to_the_lowest_index():

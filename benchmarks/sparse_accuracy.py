@@ -1,0 +1,94 @@
+"""Accuracy of ResNets that keep some of their weights, by the command of imagenet_sparsity_experiments.
+
+    python -m benchmarks.sparse_accuracy [--configs C [C ...]] [--seeds N [N ...]] [--arch ARCH] [--epochs N]
+        [--images N] [--test_images N] [--data_dir D] [--threads N] [--json FILE]
+
+Images: the first ones of Fashion-MNIST, written as folders of files. The recipe is the published one for its
+number of images in a step (learning rate 0.001 for each), with one epoch of warm-up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from benchmarks.report import Report, run
+from data.fashion_mnist import read_files
+from genutil.errors import RunError
+from imagenet_sparsity_experiments import main
+
+BATCH_SIZE, IMAGE_SIZE = 64, 32
+
+
+def write_folders(folder: Path, data_dir: str, count: int, test_count: int) -> None:
+    """`train/<class>/` and `val/<class>/` of PNG files, 28×28 pixels."""
+    read = read_files(data_dir)
+    for part, source, number in (("train", "train", count), ("val", "test", test_count)):
+        images, labels = read[f"{source} images"], read[f"{source} labels"]
+        for index in range(number):
+            place = folder / part / str(int(labels[index]))
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(images[index].numpy()).save(place / f"{index}.png")
+
+
+def train(options: argparse.Namespace, images: Path, workspace: Path, config: str, seed: int) -> Any:
+    """The report of one training.
+
+    Raises:
+        RunError: it failed; what it said is on the screen.
+    """
+    recipe = {
+        "--arch": options.arch, "--model-config": config, "--num-classes": 10, "--image-size": IMAGE_SIZE,
+        "--batch-size": BATCH_SIZE, "--epochs": options.epochs, "--lr": 0.001 * BATCH_SIZE,
+        "--lr-schedule": "cosine", "--warmup": 1, "--momentum": 0.875, "--weight-decay": 2**-15,
+        "--label-smoothing": 0.1, "--seed": seed, "--workers": 1, "--workspace": workspace,
+        "--print-freq": 10**6,
+    }  # fmt: skip
+    argv = [str(images), *(str(word) for pair in recipe.items() for word in pair), "--no-checkpoints"]
+    if main.main(argv):
+        raise RunError(f"{config} with seed {seed} failed")
+    return json.loads((workspace / "experiment_raport.json").read_text())
+
+
+def measure_accuracy(options: argparse.Namespace) -> Report:
+    report = Report(
+        f"{options.arch} on {options.images:,} images of Fashion-MNIST, {options.epochs} epochs",
+        ("configuration", "kept weights", "test top-1", "minutes of a run"),
+        notes=[
+            f"{options.test_images:,} test images, batch {BATCH_SIZE}, {IMAGE_SIZE} px; mean over the seeds "
+            f"{', '.join(map(str, options.seeds))}, each in brackets"
+        ],
+    )
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        write_folders(folder / "images", options.data_dir, options.images, options.test_images)
+        for config in options.configs:
+            told = [
+                train(options, folder / "images", folder / f"{config}-{seed}", config, seed)
+                for seed in options.seeds
+            ]
+            tops = [results["top1_accuracy"] for results in told]
+            minutes = statistics.median(results["wall_time"] for results in told) / 60
+            mean = statistics.mean(tops)
+            each = ", ".join(f"{top:.2f}" for top in tops)
+            cells = (config, f"{told[0]['kept']:,}", f"{mean:.2f} % ({each})", f"{minutes:.1f}")
+            report.add(cells, configuration=config, kept=told[0]["kept"], mean=mean, tops=tops)
+    return report
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--configs", nargs="+", default=["dense", "allsparse20"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--arch", default="resnet18")
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--images", type=int, default=6000)
+    parser.add_argument("--test_images", type=int, default=2000)
+    parser.add_argument("--data_dir", default="datasets", help="of the four files; see data.fashion_mnist")
+    run(measure_accuracy, parser)
