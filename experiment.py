@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from genutil.checkpoint import apply_weights
 from genutil.components import Parts, locate
@@ -28,10 +27,9 @@ from models.fast_eval import compact
 from models.graphs.complexity import wired_layers
 from models.profiling import Profile, as_table, profile
 from models.transfer import take_over
-from trainers.batches import as_batches
+from trainers.batches import as_batches, corrupt_images
 from trainers.callbacks import Callback, MetricsFile, Progress, TensorBoard
-from trainers.evaluation import evaluate
-from trainers.latency import Timed
+from trainers.evaluation import evaluate_and_time
 from trainers.optimizers import find_optimizer
 from trainers.precision import Precision
 from trainers.resuming import resume
@@ -95,7 +93,7 @@ def _run(config: Config, world: World, stop: StopRequest) -> dict[str, Any] | No
 
 
 def _evaluate(parts: Parts, model: nn.Module, world: World, stop: StopRequest) -> dict[str, Any] | None:
-    config, device = parts.config, world.device
+    config = parts.config
     cost = _profiled(config, model)
     engine = "plain"
     if config.fast_eval:
@@ -104,23 +102,13 @@ def _evaluate(parts: Parts, model: nn.Module, world: World, stop: StopRequest) -
             model = compact(model, engine)
         except ValueError as error:
             raise ConfigError(f"fast_eval: {error}") from error
-    timed = Timed(model, device)
     data = _data(parts, world)
     parts.warn_of_unused()
     folder = world.on_main(lambda: RunFolder(run_settings(config)))
-    batches = as_batches(data.val, world)
-    bar = tqdm(total=len(batches), desc="evaluating", leave=False, disable=None if world.is_main else True)
-
-    def after_batch() -> None:
-        bar.update()
-        world.heed(stop)
-
-    with bar, Precision(config.amp, device).autocast():
-        metrics = evaluate(timed, batches, config.topk, device, after_batch, world)
-    latency = {"latency_ms": 1000 * timed.seconds_per_image(), "engine": engine}
-    images = sum(world.gather(timed.num_images))
-    results = {**metrics, **_observer(model)(), "images": images, **_counts(cost), **latency}
-    results |= _corrupt(data, world)
+    precision = Precision(config.amp, world.device)
+    metrics = evaluate_and_time(model, as_batches(data.val, world), config.topk, precision, world, stop)
+    results = {**metrics, **_observer(model)(), **_counts(cost), "engine": engine}
+    results |= corrupt_images(data, world)
     return folder.write_results(results, world.place, str(world.device)) if folder is not None else None
 
 
@@ -143,7 +131,7 @@ def _train(
     metrics: dict[str, Any] = trainer.fit()
     metrics |= {"best_val": trainer.best_val, "epochs": trainer.epoch, "steps": trainer.step}
     metrics |= _observer(model)()
-    results = {**metrics, **_counts(_profiled(config, model)), **_corrupt(data, world)}
+    results = {**metrics, **_counts(_profiled(config, model)), **corrupt_images(data, world)}
     return files.run.write_results(results, world.place, str(world.device)) if files is not None else None
 
 
@@ -229,9 +217,3 @@ def _counts(cost: Profile | None) -> dict[str, int]:
         "params": cost.params,
         "macs": cost.macs,
     }
-
-
-def _corrupt(data: Any, world: World) -> dict[str, int]:
-    """How many images could not be read, for data sets that leave such ones out."""
-    corrupt = set().union(*world.gather(set(getattr(data, "corrupt", ()))))
-    return {"corrupt_images": len(corrupt)} if corrupt else {}

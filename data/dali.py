@@ -20,8 +20,8 @@ from genutil.errors import ConfigError, DataError
 
 _MISSING = (
     "data_backend: dali needs NVIDIA DALI, which is not installed ({error}); install it with "
-    "`pip install nvidia-dali-cuda120` (or the build for another version of CUDA), or choose "
-    "--data-backend pytorch"
+    "`pip install nvidia-dali-cuda120` or `-cuda130`, by the version of CUDA that torch was built with, or "
+    "choose --data-backend pytorch"
 )
 
 
@@ -40,6 +40,9 @@ class DaliBatches:
         training: random crops and flips and a new order in each epoch; else the centre, in order.
         seed: of order, crops and flips.
         on_gpu: decode on the GPU; else on the CPU.
+
+    Attributes:
+        num_images: images of an epoch.
 
     Raises:
         ConfigError: DALI is not installed, or there is no GPU to decode on.
@@ -60,6 +63,7 @@ class DaliBatches:
             raise ConfigError("data_backend: dali-gpu decodes on a GPU, and there is none; choose dali-cpu")
         import_dali()
         self.images, self.image_size, self.normalise = images, image_size, normalise
+        self.num_images = len(images)
         self.threads, self.training, self.seed, self.on_gpu = max(threads, 1), training, seed, on_gpu
         self._order = Order(len(images), batch_size, training, seed)
 

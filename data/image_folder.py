@@ -153,6 +153,9 @@ class FolderBatches:
         seed: of order and transforms.
         skip_corrupt: leave out images that cannot be read; else the first one ends the run.
         corrupt: where the files that were left out are noted.
+
+    Attributes:
+        num_images: images of an epoch.
     """
 
     def __init__(
@@ -169,7 +172,7 @@ class FolderBatches:
         corrupt: set[str],
     ) -> None:
         self.normalise, self.skip_corrupt, self.corrupt = normalise, skip_corrupt, corrupt
-        self.image_size, self.workers = image_size, workers
+        self.image_size, self.workers, self.num_images = image_size, workers, len(images)
         self._files = ImageFiles(images, transform, seed)
         self._order = Order(len(images), batch_size, shuffle, seed)
         self._loader = self._make_loader()
@@ -243,7 +246,7 @@ class FolderBatches:
         for file in unread:
             if not self.skip_corrupt:
                 raise DataError(
-                    f"{file}: cannot be read; replace it, or leave out such images with skip_corrupt: true"
+                    f"{file}: cannot be read; replace it, or leave out such images with --skip_corrupt"
                 )
             if file not in self.corrupt:
                 self.corrupt.add(file)

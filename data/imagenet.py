@@ -18,67 +18,33 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class ImageFolders:
-    """Images in `<folder>/train/<class>/` and `<folder>/val/<class>/`.
+    """Images in `<data_dir>/train/<class>/` and `<data_dir>/val/<class>/`.
 
     Training: a random part of the image (8 to 100 % of its area, 3:4 to 4:3) resized to the network's size,
     and mirrored at random. Validation: the shorter side resized to 8/7 of the network's size (256 pixels for
     224), and the centre of it.
 
     Args:
-        folder: holds `train` and `val`.
+        data_dir: holds `train` and `val`, in the class's `subfolder`.
         batch_size, test_batch_size: images of a training and of a validation batch.
         image_size: height and width for the network, in pixels.
         output_size: classes of the network; there may be fewer in the folders, not more.
         workers: loading processes; `auto`: one for each CPU.
         seed: of order, crops and flips.
         evaluate: the training images are not needed.
+        validate: the validation images are needed.
         skip_corrupt: leave out images that cannot be read; else the first one ends the run.
         device: where batches are normalised.
 
     Attributes:
-        train, val: batches; `train` is None where `evaluate` is set.
+        train, val: batches; `train` is None where `evaluate` is set, `val` where nothing is validated.
         corrupt: files that were left out.
 
     Raises:
         DataError: a folder is missing, a class is empty, or there are too many classes.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        batch_size: int,
-        test_batch_size: int | None = None,
-        image_size: int = 224,
-        output_size: int = 1000,
-        workers: int | Literal["auto"] = "auto",
-        seed: int = 0,
-        evaluate: bool = False,
-        skip_corrupt: bool = False,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        train, val, classes = find_folders(folder, output_size, evaluate)
-        processes = count_workers(workers)
-        self.corrupt: set[str] = set()
-        self.train = None
-        normalise = Normalise(MEAN, STD, device)
-        if not evaluate:
-            self.train = FolderBatches(
-                list_images(train, classes), training_crop(image_size), image_size, batch_size, normalise,
-                processes, shuffle=True, seed=seed, skip_corrupt=skip_corrupt, corrupt=self.corrupt,
-            )  # fmt: skip
-        self.val = FolderBatches(
-            list_images(val, classes), centre_crop(image_size), image_size, test_batch_size or batch_size,
-            normalise, processes, shuffle=False, seed=seed, skip_corrupt=skip_corrupt, corrupt=self.corrupt,
-        )  # fmt: skip
-
-
-class ImageNet(ImageFolders):
-    """Images in `<data_dir>/imagenet/train/<class>/` and `…/val/<class>/`: see ImageFolders.
-
-    Source: Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge", 2015.
-    """
-
-    name = "ImageNet"
+    subfolder = ""
 
     def __init__(
         self,
@@ -92,11 +58,36 @@ class ImageNet(ImageFolders):
         evaluate: bool = False,
         skip_corrupt: bool = False,
         device: torch.device | str = "cpu",
+        validate: bool = True,
     ) -> None:
-        super().__init__(
-            Path(data_dir).expanduser() / "imagenet", batch_size, test_batch_size, image_size, output_size,
-            workers, seed, evaluate, skip_corrupt, device,
-        )  # fmt: skip
+        folder = Path(data_dir).expanduser() / self.subfolder
+        train, val, classes = find_folders(folder, output_size, evaluate)
+        processes = count_workers(workers)
+        self.corrupt: set[str] = set()
+        self.train = None
+        normalise = Normalise(MEAN, STD, device)
+        if not evaluate:
+            self.train = FolderBatches(
+                list_images(train, classes), training_crop(image_size), image_size, batch_size, normalise,
+                processes, shuffle=True, seed=seed, skip_corrupt=skip_corrupt, corrupt=self.corrupt,
+            )  # fmt: skip
+        self.val = None
+        if validate:
+            self.val = FolderBatches(
+                list_images(val, classes), centre_crop(image_size), image_size, test_batch_size or batch_size,
+                normalise, processes, shuffle=False, seed=seed, skip_corrupt=skip_corrupt,
+                corrupt=self.corrupt,
+            )  # fmt: skip
+
+
+class ImageNet(ImageFolders):
+    """Images in `<data_dir>/imagenet/train/<class>/` and `…/val/<class>/`: see ImageFolders.
+
+    Source: Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge", 2015.
+    """
+
+    name = "ImageNet"
+    subfolder = "imagenet"
 
 
 def find_folders(folder: Path, output_size: int, evaluate: bool) -> tuple[Path, Path, list[str]]:

@@ -141,7 +141,7 @@ def _number(content: Mapping[str, Any], key: str, path: str) -> float | None:
 def _missing(path: Path) -> str:
     if path.is_dir():
         return "is a folder; name a checkpoint file in it"
-    files = [file.name for file in path.parent.glob("*.pt")] if path.parent.is_dir() else []
+    files = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
     return f"there is no such file{did_you_mean(path.name, files)}"
 
 

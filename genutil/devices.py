@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from genutil.errors import ConfigError
+from genutil.errors import ConfigError, ToldByAnother
 from genutil.place import Place
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def choose_device(gpus: Sequence[int] | None, processes: int | None, place: Plac
 
     Raises:
         ConfigError: there are more processes than GPUs.
+        ToldByAnother: the same, on all processes of this machine but the first.
     """
     import torch
 
@@ -61,9 +62,11 @@ def choose_device(gpus: Sequence[int] | None, processes: int | None, place: Plac
     if not available or gpus == []:
         return torch.device("cpu")
     if place.local_size > available:
+        if place.local_rank:
+            raise ToldByAnother(2)
         raise ConfigError(
             f"gpus: {place.local_size} processes were started on this machine, but it has {available} GPUs "
-            "to use; start fewer, or let --gpus name more"
+            "to use; start fewer processes, or offer more GPUs"
         )
     return torch.device("cuda", place.local_rank)
 

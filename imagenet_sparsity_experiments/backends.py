@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from genutil.distributed import World
 from imagenet_sparsity_experiments.options import Options
 from trainers.batches import Batches, FirstBatches, as_batches
 
+_log = logging.getLogger(__name__)
 _SYNTHETIC_BATCHES = 100
 """Of an epoch, without --prof."""
 
@@ -26,11 +28,13 @@ class Images:
     Attributes:
         train, val: None where they are not needed.
         corrupt: files that were left out.
+        num_training: images of a training epoch; None where they are random, or not all are used.
     """
 
     train: Batches | None
     val: Batches | None
     corrupt: set[str] = field(default_factory=set)
+    num_training: int | None = None
 
 
 def load_images(options: Options, world: World, step_size: int) -> Images:
@@ -47,7 +51,7 @@ def load_images(options: Options, world: World, step_size: int) -> Images:
     """
     val_size = options.batch_size * world.size
     train: Batches | None
-    val: Batches
+    val: Batches | None
     corrupt: set[str] = set()
     if options.data_backend == "synthetic":
         count = options.prof if options.prof != -1 else _SYNTHETIC_BATCHES
@@ -59,9 +63,9 @@ def load_images(options: Options, world: World, step_size: int) -> Images:
         )
     elif options.data_backend == "pytorch":
         folders = ImageFolders(
-            Path(str(options.data)).expanduser(), step_size, val_size, options.image_size,
+            str(options.data), step_size, val_size, options.image_size,
             options.num_classes, _workers(options, world), options.seed, options.evaluate,
-            options.skip_corrupt, world.device,
+            options.skip_corrupt, world.device, validate=not options.training_only,
         )  # fmt: skip
         train, val, corrupt = folders.train, folders.val, folders.corrupt
     else:
@@ -70,12 +74,13 @@ def load_images(options: Options, world: World, step_size: int) -> Images:
         None if options.evaluate else _own_part(train, options, world),
         None if options.training_only else _own_part(val, options, world),
         corrupt,
+        getattr(train, "num_images", None) if options.prof == -1 else None,
     )
 
 
 def _dali(
     options: Options, world: World, step_size: int, val_size: int
-) -> tuple[DaliBatches | None, DaliBatches]:
+) -> tuple[DaliBatches | None, DaliBatches | None]:
     folder = Path(str(options.data)).expanduser()
     train, val, classes = find_folders(folder, options.num_classes, options.evaluate)
 
@@ -85,7 +90,10 @@ def _dali(
             _workers(options, world), training, options.seed, options.data_backend == "dali-gpu",
         )  # fmt: skip
 
-    return None if options.evaluate else batches(train, step_size, True), batches(val, val_size, False)
+    return (
+        None if options.evaluate else batches(train, step_size, True),
+        None if options.training_only else batches(val, val_size, False),
+    )
 
 
 def _own_part(source: object, options: Options, world: World) -> Batches:
@@ -95,7 +103,10 @@ def _own_part(source: object, options: Options, world: World) -> Batches:
 
 def _workers(options: Options, world: World) -> int:
     """As many as asked for, but not more than the CPUs that are there for this process."""
-    return min(options.workers, max(1, available_cpus() // world.place.local_size))
+    available = max(1, available_cpus() // world.place.local_size)
+    if options.workers > available:
+        _log.info("--workers: %d asked for, one for each of %d CPUs is used", options.workers, available)
+    return min(options.workers, available)
 
 
 def _normalise(world: World) -> Normalise:

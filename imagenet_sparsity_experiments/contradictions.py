@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genutil.problems import Problem, refuse
 from imagenet_sparsity_experiments.configurations import find_configuration
+from imagenet_sparsity_experiments.names import layout_of
 
 if TYPE_CHECKING:
     from imagenet_sparsity_experiments.options import Options
@@ -21,7 +24,7 @@ _OF_TRAINING = (
     "gather_checkpoints", "final_weights", "static_loss_scale", "dynamic_loss_scale",
 )  # fmt: skip
 _OF_LOADING = ("workers", "skip_corrupt")
-_OF_EVALUATION = ("print_freq",)
+_OF_LOGGING = ("print_freq",)
 
 
 def flag(name: str) -> str:
@@ -69,7 +72,9 @@ def _without_effect(options: Options) -> Iterator[tuple[str, str]]:
     task = next((name for name in ("evaluate", "benchmark_inference") if getattr(options, name)), None)
     idle: dict[str, str] = {}
     if task is not None:
-        idle |= dict.fromkeys((*_OF_TRAINING, *_OF_EVALUATION), f"has no effect with {flag(task)}")
+        idle |= dict.fromkeys((*_OF_TRAINING, *_OF_LOGGING), f"has no effect with {flag(task)}")
+    if options.evaluate and options.data_backend != "synthetic":
+        idle["seed"] = "has no effect with --evaluate, where nothing is random"
     if options.benchmark_inference or options.data_backend == "synthetic":
         reason = flag(task) if options.benchmark_inference and task else "--data-backend synthetic"
         idle |= dict.fromkeys(_OF_LOADING, f"has no effect with {reason}, which loads no images")
@@ -90,7 +95,7 @@ def _contradictions(options: Options) -> Iterator[tuple[str, str]]:
         yield "evaluate", "does not go with --benchmark-inference; give one of the two"
     if options.evaluate and not (options.resume or options.pretrained_weights):
         yield "evaluate", "evaluates a checkpoint; name it with --resume or --pretrained-weights"
-    if options.resume and options.pretrained_weights:
+    if options.resume not in (None, "auto") and options.pretrained_weights:
         yield "resume", "gives weights, and so does --pretrained-weights; give one of the two"
     if options.resume and "start_epoch" in given:
         yield "start_epoch", "is told by the checkpoint of --resume; leave it out"
@@ -106,10 +111,35 @@ def _contradictions(options: Options) -> Iterator[tuple[str, str]]:
             yield name, "is for fp16 alone; add --amp fp16, or leave it out"
     if options.dynamic_loss_scale and options.static_loss_scale is not None:
         yield "static_loss_scale", "keeps a scale, --dynamic-loss-scale moves it; give one of the two"
+    yield from _file_names(options)
     if options.gather_checkpoints and options.no_checkpoints:
         yield "gather_checkpoints", "keeps checkpoints, --no-checkpoints writes none; give one of the two"
     if not options.evaluate and not options.benchmark_inference:
         yield from _contradictions_of_training(options)
+
+
+def _file_names(options: Options) -> Iterator[tuple[str, str]]:
+    own = layout_of(options)
+    for name in own.beside:
+        which = "final_weights" if name == options.final_weights else "raport_file"
+        if not name:
+            yield which, "must be the name of a file"
+        elif dataclasses.replace(own, beside=()).owns(name):
+            yield which, f"must not be {name}, which is the name of a checkpoint; choose another one"
+    if options.final_weights == options.raport_file:
+        yield "raport_file", "must be another file than --final-weights"
+    pretrained = Path(options.pretrained_weights or "").expanduser()
+    training = not (options.evaluate or options.benchmark_inference or options.no_checkpoints)
+    if (
+        training
+        and pretrained.parent.resolve() == Path(options.workspace).expanduser().resolve()
+        and (own.owns(pretrained.name))
+    ):
+        yield (
+            "pretrained_weights",
+            f"{pretrained} is a file of an earlier run in this workspace, and the new run moves those aside; "
+            "name another --workspace",
+        )
 
 
 def _contradictions_of_training(options: Options) -> Iterator[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ class LayerDensity:
         weights: all of them.
         kept: those in use in evaluation.
         macs: multiply-accumulates of the kept ones for one image.
-        fresh: kept ones that were not kept at the start of training.
+        fresh: kept ones that were not kept before; None: not compared.
     """
 
     name: str
@@ -40,15 +41,12 @@ def kept_weights(network: nn.Module) -> dict[str, Tensor]:
         }
 
 
-def measure_density(
-    network: nn.Module, image_size: int, before: Mapping[str, Tensor] | None = None
-) -> list[LayerDensity]:
+def measure_density(network: nn.Module, image_size: int) -> list[LayerDensity]:
     """Count the weights in use of every convolution, the classifier included.
 
     Args:
         network: before it is compiled; one black image runs through it.
         image_size: of that image, in pixels.
-        before: what kept_weights gave at the start of training.
     """
     masks = kept_weights(network)
     macs = {layer.name: layer.macs for layer in profile(network, image_size).per_layer}
@@ -56,12 +54,29 @@ def measure_density(
     for name, layer in network.named_modules():
         if not isinstance(layer, nn.Conv2d):
             continue
-        mask, fresh = masks.get(name), None
-        kept = layer.weight.numel() if mask is None else int(mask.sum())
-        if before is not None:
-            fresh = 0 if mask is None else int((mask & ~before[name].to(mask.device)).sum())
-        found.append(LayerDensity(name, layer.weight.numel(), kept, macs[name], fresh))
+        kept = int(masks[name].sum()) if name in masks else layer.weight.numel()
+        found.append(LayerDensity(name, layer.weight.numel(), kept, macs[name]))
     return found
+
+
+def compare(
+    layers: Sequence[LayerDensity], before: Mapping[str, Tensor], now: Mapping[str, Tensor]
+) -> list[LayerDensity]:
+    """The same layers with the weights counted that are kept now; MACs change with them.
+
+    Args:
+        layers: as measured before.
+        before, now: what kept_weights gave then and gives now.
+    """
+    compared = []
+    for layer in layers:
+        kept, fresh = layer.kept, 0
+        if layer.name in now:
+            kept = int(now[layer.name].sum())
+            fresh = int((now[layer.name] & ~before[layer.name]).sum())
+        macs = layer.macs // layer.kept * kept if layer.kept else 0
+        compared.append(dataclasses.replace(layer, kept=kept, macs=macs, fresh=fresh))
+    return compared
 
 
 def total(layers: Sequence[LayerDensity]) -> LayerDensity:

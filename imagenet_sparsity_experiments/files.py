@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,21 +13,8 @@ from torch import nn
 
 from genutil.atomic import write_atomically
 from genutil.errors import UserError
-from genutil.layouts import Layout
 from genutil.reporting import RunSettings
 from imagenet_sparsity_experiments.options import Options
-
-
-def layout_of(options: Options) -> Layout:
-    """Names and keys of a run's checkpoints."""
-    return Layout(
-        last="checkpoint.pth.tar",
-        best="model_best.pth.tar",
-        first=None,
-        numbered="checkpoint-{}.pth.tar",
-        keys="resnet",
-        beside=(options.final_weights, options.raport_file),
-    )
 
 
 def settings_of(options: Options, step_size: int) -> RunSettings:
@@ -59,11 +47,21 @@ def write_final_weights(options: Options, network: nn.Module) -> None:
 def write_raport(options: Options, results: Mapping[str, Any], metrics: list[dict[str, Any]]) -> None:
     """The report as JSON: results, options, layers, and the metrics of each epoch.
 
+    An earlier report of that name is kept under a number.
+
     Raises:
         UserError: it cannot be written.
     """
+    path = workspace(options) / options.raport_file
     text = json.dumps({**results, "metrics": metrics}, indent=2) + "\n"
-    _write(workspace(options) / options.raport_file, lambda file: file.write(text.encode()))
+    if path.exists():
+        numbers = itertools.count(1)
+        path.rename(next(kept for n in numbers if not (kept := _numbered(path, n)).exists()))
+    _write(path, lambda file: file.write(text.encode()))
+
+
+def _numbered(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.stem}.{number}{path.suffix}")
 
 
 def _write(path: Path, write: Any) -> None:

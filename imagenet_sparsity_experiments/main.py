@@ -18,6 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str]) -> int:
+    from genutil.devices import prepare_determinism
     from genutil.errors import ConfigError, ToldByAnother
     from genutil.place import find_place
     from genutil.reporting import set_up_logging, summary
@@ -31,6 +32,8 @@ def _main(argv: Sequence[str]) -> int:
         if place is None or place.rank == 0:
             raise
         raise ToldByAnother(2) from error  # all processes have read the same command line
+    if options.deterministic:
+        prepare_determinism()
     from imagenet_sparsity_experiments.program import run
 
     results = run(options)

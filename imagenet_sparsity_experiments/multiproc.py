@@ -50,8 +50,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--nnodes", type=int, default=1, metavar="N", help="machines (default: 1)")
     add("--node_rank", type=int, default=0, metavar="N", help="number of this machine, from 0 (default: 0)")
     add("--nproc_per_node", type=int, default=1, metavar="N", help="processes of a machine (default: 1)")
-    add("--master_addr", default="127.0.0.1", metavar="HOST", help="machine 0 (default: 127.0.0.1)")
-    add("--master_port", type=int, default=29500, metavar="N", help="a free port of it (default: 29500)")
+    add(
+        "--master_addr",
+        default="127.0.0.1",
+        metavar="HOST",
+        help="several machines: the first (default: 127.0.0.1)",
+    )
+    add("--master_port", type=int, default=29500, metavar="N", help="and a free port of it (default: 29500)")
     add(
         "--max_restarts", type=int, default=0, metavar="N",
         help="how often the run is started anew from its last checkpoint when a process is lost (default: 0)",

@@ -49,6 +49,7 @@ class Options:
     dynamic_loss_scale: bool
     compile: bool
     channels_last: bool
+    deterministic: bool
     timeout: float
     evaluate: bool
     benchmark_inference: bool
@@ -129,7 +130,10 @@ def _parser() -> argparse.ArgumentParser:
 def _data(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("data")
     group.add_argument(
-        "data", metavar="DIR", nargs="?", help="holds train/<class>/ and val/<class>/; none for synthetic"
+        "data",
+        metavar="DIR",
+        nargs="?",
+        help="holds train/<class>/ and val/<class>/; not read where images are random",
     )
     group.add_argument(
         "--data-backend", choices=BACKENDS, default="pytorch",
@@ -223,6 +227,10 @@ def _arithmetic(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--channels-last", action="store_true", help="maps with channels last in memory, for tensor cores"
     )
+    group.add_argument(
+        "--deterministic", action="store_true",
+        help="refuse operations whose results differ from run to run on a GPU",
+    )  # fmt: skip
     group.add_argument(
         "--timeout", type=float, default=600.0, metavar="SECONDS",
         help="after which a process that does not answer the others counts as lost",

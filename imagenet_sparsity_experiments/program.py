@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
-from tqdm import tqdm
 
 from genutil.checkpoint import apply_weights
 from genutil.devices import choose_device
@@ -20,21 +20,28 @@ from genutil.session import run_in_world
 from genutil.signals import StopRequest
 from imagenet_sparsity_experiments.backends import load_images
 from imagenet_sparsity_experiments.configurations import find_configuration
-from imagenet_sparsity_experiments.density import density_table, kept_weights, measure_density, total
+from imagenet_sparsity_experiments.density import (
+    LayerDensity,
+    compare,
+    density_table,
+    kept_weights,
+    measure_density,
+    total,
+)
 from imagenet_sparsity_experiments.files import (
-    layout_of,
     settings_of,
     workspace,
     write_final_weights,
     write_raport,
 )
 from imagenet_sparsity_experiments.inference import measure_inference
+from imagenet_sparsity_experiments.names import layout_of
 from imagenet_sparsity_experiments.options import Options
 from imagenet_sparsity_experiments.resnet import SparseResNet, load_pretrained, settle
 from imagenet_sparsity_experiments.training import Training, step_of
 from models.compiling import compile_network, failures_explained
-from trainers.evaluation import evaluate
-from trainers.latency import Timed
+from trainers.batches import corrupt_images
+from trainers.evaluation import evaluate_and_time
 from trainers.precision import Precision
 
 _log = logging.getLogger(__name__)
@@ -56,7 +63,7 @@ def run(options: Options) -> dict[str, Any] | None:
         with failures_explained():
             return _run(options, world, stop)
 
-    return run_in_world(work, place, device, options.timeout)
+    return run_in_world(work, place, device, options.timeout, options.deterministic)
 
 
 def _run(options: Options, world: World, stop: StopRequest) -> dict[str, Any] | None:
@@ -69,31 +76,35 @@ def _run(options: Options, world: World, stop: StopRequest) -> dict[str, Any] | 
     network.to(world.device)
     layers = measure_density(network, options.image_size)
     _log.info("%s, %s:\n%s", options.arch, options.model_config, density_table(layers))
-    every = total(layers)
-    cost = {
-        "weights": every.weights, "kept": every.kept, "density": every.kept / every.weights,
-        "macs": every.macs, "layers": [dataclasses.asdict(layer) for layer in layers],
-    }  # fmt: skip
     if options.benchmark_inference or options.evaluate:
         settle(network)
         if options.compile:
             compile_network(network, world.device)
         work = _benchmark if options.benchmark_inference else _evaluate
-        return work(network, options, world, stop, cost)
+        return work(network, options, world, stop, _cost(layers))
     before = kept_weights(network)
     images = load_images(options, world, step_of(options, world.size)[0])
     if options.compile:
         compile_network(network, world.device)
-    training = Training(options, network, images, world, start, stop, every.macs)
+    training = Training(options, network, images, world, start, stop, total(layers).macs)
     results = training.fit()
+    results |= corrupt_images(images, world)
     folder = training.folder
     if folder is None:
         return None
-    _log.info("%s", density_table(measure_density(network, options.image_size, before)))
     if not options.no_checkpoints:
         write_final_weights(options, network)
-    corrupt = {"corrupt_images": len(images.corrupt)} if images.corrupt else {}
-    return _written(options, {**results, **cost, **corrupt}, folder, world)
+    layers = compare(layers, before, kept_weights(network))
+    _log.info("%s", density_table(layers))
+    return _written(options, {**results, **_cost(layers)}, folder, world)
+
+
+def _cost(layers: Sequence[LayerDensity]) -> dict[str, Any]:
+    every = total(layers)
+    return {
+        "weights": every.weights, "kept": every.kept, "density": every.kept / every.weights,
+        "macs": every.macs, "layers": [dataclasses.asdict(layer) for layer in layers],
+    }  # fmt: skip
 
 
 def _take_weights(network: SparseResNet, options: Options, world: World) -> Start:
@@ -105,11 +116,15 @@ def _take_weights(network: SparseResNet, options: Options, world: World) -> Star
     )
     if start.content is not None:
         apply_weights(start.content, network, str(start.path))
-        before = (start.content.get("config") or {}).get("model_config", options.model_config)
-        if options.evaluate and before != options.model_config:
-            _log.warning("%s was trained with --model-config %s", start.path, before)
+        content: Mapping[str, Any] = start.content
     elif options.pretrained_weights is not None:
-        load_pretrained(network, options.pretrained_weights, new_classifier=not options.evaluate)
+        path = options.pretrained_weights
+        content = load_pretrained(network, path, new_classifier=not options.evaluate)
+    else:
+        return start
+    before = (content.get("config") or {}).get("model_config", options.model_config)
+    if options.evaluate and before != options.model_config:
+        _log.warning("these weights were trained with --model-config %s", before)
     return start
 
 
@@ -119,17 +134,9 @@ def _evaluate(
     images = load_images(options, world, step_of(options, world.size)[0])
     assert images.val is not None
     folder = world.on_main(lambda: RunFolder(settings_of(options, step_of(options, world.size)[0])))
-    timed = Timed(network, world.device)
-    bar = tqdm(total=len(images.val), desc="evaluating", leave=False, disable=None if world.is_main else True)
-
-    def after_batch() -> None:
-        bar.update()
-        world.heed(stop)
-
-    with bar, Precision(options.precision, world.device).autocast():
-        metrics = evaluate(timed, images.val, options.topk, world.device, after_batch, world)
-    results: dict[str, Any] = {**metrics, "images": sum(world.gather(timed.num_images)), **cost}
-    results |= {"latency_ms": 1000 * timed.seconds_per_image(), "engine": "plain"}
+    precision = Precision(options.precision, world.device)
+    metrics = evaluate_and_time(network, images.val, options.topk, precision, world, stop)
+    results = {**metrics, **cost, "engine": "plain", **corrupt_images(images, world)}
     return _written(options, results, folder, world) if folder is not None else None
 
 

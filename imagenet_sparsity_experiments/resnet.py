@@ -6,7 +6,7 @@ The network is torchvision's; its convolutions are replaced, and its classifier 
 from __future__ import annotations
 
 import logging
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -69,8 +69,10 @@ def settle(network: nn.Module) -> nn.Module:
     return network
 
 
-def load_pretrained(network: SparseResNet, path: str, new_classifier: bool) -> None:
+def load_pretrained(network: SparseResNet, path: str, new_classifier: bool) -> dict[str, Any]:
     """Take over the weights of another training, or of torchvision's ResNet of the same architecture.
+
+    Returns the file's content.
 
     torchvision's classifier becomes a 1×1 convolution, and its bias is dropped with a notice. Files of old
     versions of torch do not count the batches that their batch norms have seen; the count stays 0 then.
@@ -103,6 +105,7 @@ def load_pretrained(network: SparseResNet, path: str, new_classifier: bool) -> N
         kept.append("fc.weight")
     apply_weights({**content, "model": weights}, network, path, optional=kept)
     _log.info("took the weights of %s", path)
+    return content
 
 
 def _selecting(conv: nn.Conv2d, prune_rate: float, dropout: bool) -> nn.Conv2d:

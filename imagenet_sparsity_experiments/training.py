@@ -11,7 +11,8 @@ from genutil.run_files import RunFiles, Start
 from genutil.signals import StopRequest
 from imagenet_sparsity_experiments.backends import Images
 from imagenet_sparsity_experiments.density import kept_weights
-from imagenet_sparsity_experiments.files import layout_of, settings_of, workspace
+from imagenet_sparsity_experiments.files import settings_of, workspace
+from imagenet_sparsity_experiments.names import layout_of
 from imagenet_sparsity_experiments.options import Options
 from imagenet_sparsity_experiments.resnet import SparseResNet
 from imagenet_sparsity_experiments.schedules import find_schedule
@@ -26,8 +27,8 @@ ORDER_KEYS = ("optimizer_batch_size", "seed")
 """Options that decide which images a step gets."""
 TRAINING_KEYS = (
     "arch", "model_config", "num_classes", "image_size", "epochs", "lr", "lr_schedule", "warmup",
-    "label_smoothing", "mixup", "momentum", "weight_decay", "bn_weight_decay", "nesterov", "fp16", "amp",
-    "static_loss_scale",
+    "batch_size", "label_smoothing", "mixup", "momentum", "weight_decay", "bn_weight_decay", "nesterov",
+    "fp16", "amp", "static_loss_scale",
 )  # fmt: skip
 """Options that decide what is trained, and how."""
 
@@ -49,6 +50,27 @@ def step_of(options: Options, num_processes: int) -> tuple[int, int]:
             f"{max(parts, 1) * at_once}, or another --batch-size"
         )
     return options.optimizer_batch_size, parts
+
+
+def check_last_parts(options: Options, images: Images, num_processes: int) -> None:
+    """Whether the batch norms of the smallest maps get more than one value of each channel.
+
+    At up to 32 pixels those maps have one pixel, so that a single image has no variance.
+
+    Raises:
+        ConfigError: a process would see one image by itself.
+    """
+    if options.image_size > 32 or images.num_training is None:
+        return
+    step_size, parts = step_of(options, num_processes)
+    last = images.num_training % step_size
+    share, one = last // num_processes, options.batch_size == 1
+    if one or (last and max(share // parts, min(share, 1)) < 2):
+        raise ConfigError(
+            f"--batch-size: some step of {images.num_training} images leaves a process one image or none, of "
+            f"which batch norms cannot take a variance at {options.image_size} pixels; give another "
+            "--batch-size, or an --image-size above 32"
+        )
 
 
 class Training:
@@ -80,6 +102,7 @@ class Training:
         stop: StopRequest,
         macs: int,
     ) -> None:
+        check_last_parts(options, images, world.size)
         self.options, self.world = options, world
         self.trainer = make_trainer(options, network, images, world, stop)
         trainer, settings = self.trainer, settings_of(options, step_of(options, world.size)[0])
@@ -126,8 +149,11 @@ class Training:
         """
         trainer = self.trainer
         metrics: dict[str, Any] = trainer.fit()
-        best = {} if self.options.training_only else {"best_val": trainer.best_val}
-        return {**metrics, **best, "epochs": trainer.epoch, "steps": trainer.step}
+        if self.options.training_only:
+            metrics = {f"train_{name}": value for name, value in metrics.items()}
+        else:
+            metrics["best_val"] = trainer.best_val
+        return {**metrics, "epochs": trainer.epoch, "steps": trainer.step}
 
 
 def make_trainer(

@@ -59,6 +59,12 @@ class Shares:
             yield images[own], labels[own]
 
 
+def corrupt_images(source: Any, world: World = ALONE) -> dict[str, int]:
+    """How many images could not be read, as `corrupt_images`, for data sets that leave such ones out."""
+    corrupt = set().union(*world.gather(set(getattr(source, "corrupt", ()))))
+    return {"corrupt_images": len(corrupt)} if corrupt else {}
+
+
 def as_batches(source: Any, world: World = ALONE) -> Batches:
     """A data set's `train` or `val` as this process's share of it."""
     whole: Batches = source if hasattr(source, "batches") else LoaderBatches(source)

@@ -3,14 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from tqdm import tqdm
 
 from genutil.distributed import ALONE, World
+from genutil.signals import StopRequest
 from trainers.batches import Batches
+from trainers.latency import Timed
 from trainers.metrics import Meter
+from trainers.precision import Precision
+
+
+def evaluate_and_time(
+    network: nn.Module,
+    batches: Batches,
+    topk: Sequence[int],
+    precision: Precision,
+    world: World,
+    stop: StopRequest,
+) -> dict[str, Any]:
+    """`evaluate` with a bar on a terminal, stopped by signals; also `images`, and `latency_ms` of an image.
+
+    Args:
+        network: on the world's device.
+        batches: what to evaluate: this process's share.
+        topk: which accuracies to count.
+        precision: how the network calculates.
+        world: the processes that evaluate together.
+        stop: notes signals.
+
+    Raises:
+        NotFiniteError: a weight is NaN.
+        Interrupted: a signal asked one of several processes to stop.
+    """
+    timed = Timed(network, world.device)
+    bar = tqdm(total=len(batches), desc="evaluating", leave=False, disable=None if world.is_main else True)
+
+    def after_batch() -> None:
+        bar.update()
+        world.heed(stop)
+
+    with bar, precision.autocast():
+        metrics = evaluate(timed, batches, topk, world.device, after_batch, world)
+    latency = 1000 * timed.seconds_per_image()
+    return {**metrics, "images": sum(world.gather(timed.num_images)), "latency_ms": latency}
 
 
 def evaluate(

@@ -45,7 +45,10 @@ def resume(
             epoch whose batches would now be others.
     """
     if "optimizer" not in checkpoint:
-        raise CheckpointError(f"{path}: holds weights alone, so training cannot go on from it; take last.pt")
+        raise CheckpointError(
+            f"{path}: holds weights alone, so training cannot go on from it; take the training's last "
+            "checkpoint (last.pt, checkpoint.pth.tar)"
+        )
     info = describe(checkpoint, path)
     progress = checkpoint.get("epoch_progress") or {"batch": 0, "meter": None}
     before = checkpoint.get("config") or {}
@@ -55,8 +58,10 @@ def resume(
         if key in before and key in config and before[key] != config[key]
     }
     moved = [key for key in order_keys if key in changed]
+    if progress.get("batches", len(trainer.train)) != len(trainer.train):
+        moved.append(f"the number of batches ({progress['batches']}, now {len(trainer.train)})")
     if progress["batch"] and moved:
-        message = f"was saved within an epoch, and {', '.join(moved)} changed since; go on with the old value"
+        message = f"was saved within an epoch, and {', '.join(moved)} changed since; go on as before"
         raise CheckpointError(f"{path}: {message}")
     for key, (old, new) in changed.items():
         _log.warning("%s is %s now; in %s it was %s", key, new, path, old)

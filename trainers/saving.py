@@ -115,6 +115,7 @@ class CheckpointSaver(Callback):
             **self.content,
             "epoch_progress": {
                 "batch": 0 if finished else trainer.batch,
+                "batches": len(trainer.train),
                 "meter": None if finished else trainer.meter.state(),
             },
         }

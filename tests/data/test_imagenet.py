@@ -123,7 +123,7 @@ def spoil(folder, split, number=1, name="n02"):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_corrupt_image_is_named(folder, workers):
     file = spoil(folder, "train")
-    with pytest.raises(DataError, match=rf"{file}: cannot be read; replace it, or .* skip_corrupt: true"):
+    with pytest.raises(DataError, match=rf"{file}: cannot be read; replace it, or .* --skip_corrupt"):
         list(imagenet(folder, workers=workers).train.batches(0))
 
 

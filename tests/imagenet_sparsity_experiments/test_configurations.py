@@ -6,6 +6,7 @@ from torch import nn
 
 from imagenet_sparsity_experiments.configurations import ARCHITECTURES, FAMILIES, find_configuration
 from imagenet_sparsity_experiments.density import (
+    compare,
     density_table,
     kept_weights,
     measure_density,
@@ -111,7 +112,9 @@ def test_the_table_tells_what_is_new():
         weight = model.fc.weight.view(-1)
         place = int((~before["fc"].view(-1)).nonzero()[0])
         weight[place] = 100.0
-    layers = {layer.name: layer for layer in measure_density(model, 32, before)}
+    measured = measure_density(model, 32)
+    layers = {layer.name: layer for layer in compare(measured, before, kept_weights(model))}
+    assert [layer.macs for layer in layers.values()] == [layer.macs for layer in measured]
     assert layers["fc"].fresh == total(list(layers.values())).fresh == 1
     table = density_table(list(layers.values()))
     assert "| newly kept |" in table

@@ -1,6 +1,7 @@
 """The command as a user meets it, on a toy ImageNet."""
 
 import re
+import shutil
 
 import pytest
 import torch
@@ -158,19 +159,80 @@ def test_evaluation(images, space, tmp_path, caplog):
             assert found[key] == pytest.approx(trained[key], abs=1e-4)
         assert found["images"] == 6
         assert found["latency_ms"] > 0
-    other = ["-c", "allsparse90", "--evaluate", "--resume", space / "checkpoint.pth.tar"]
-    assert run(images, tmp_path / "other", *other) == 0
-    assert "was trained with --model-config allsparse20" in caplog.text
-    assert raport(tmp_path / "other")["CELoss"] != trained["CELoss"]
+        caplog.clear()
+        other = ["-c", "allsparse90", "--evaluate", flag, space / "model_best.pth.tar"]
+        assert run(images, tmp_path / "other", *other) == 0
+        assert "were trained with --model-config allsparse20" in caplog.text
+        assert raport(tmp_path / "other")["CELoss"] != trained["CELoss"]
+
+
+def test_an_evaluation_leaves_the_report_of_the_training(images, space):
+    assert run(images, space, "--epochs", 2, "--lr", "0.01") == 0
+    told = raport(space)
+    for number in (1, 2):
+        assert run(images, space, "--evaluate", "--resume", "auto") == 0
+        assert raport(space)["metrics"] == []
+        assert len(list(space.glob("experiment_raport*.json"))) == number + 1
+    assert raport(space, "experiment_raport.1.json") == told
+
+
+def test_corrupt_images_are_counted(images, space):
+    (images / "train" / "class0" / "0.jpg").write_text("no image")
+    (images / "val" / "class1" / "1.jpg").write_text("no image")
+    assert run(images, space, "--epochs", 1, "--lr", "0.01", "--skip-corrupt", "--batch-size", 6) == 0
+    assert raport(space)["corrupt_images"] == 2
+    assert run(images, space, "--evaluate", "--resume", "auto", "--skip-corrupt") == 0
+    assert (raport(space)["corrupt_images"], raport(space)["images"]) == (1, 5)
+
+
+@pytest.mark.slow
+def test_training_by_the_compiler(images, space):
+    """Validation in batches of one image, and of others, is compiled too; what is counted is the same."""
+    (images / "val" / "class0" / "0.jpg").unlink()
+    common = ["-c", "allsparse20", "--epochs", 1, "--lr", "0.001"]
+    assert run(images, space / "plain", *common) == 0
+    assert run(images, space / "compiled", *common, "--compile") == 0
+    plain, compiled = (raport(space / name) for name in ("plain", "compiled"))
+    assert compiled["kept"] == plain["kept"]
+    assert [(layer["kept"], layer["macs"]) for layer in compiled["layers"]] == [
+        (layer["kept"], layer["macs"]) for layer in plain["layers"]
+    ]
+    assert compiled["metrics"][0]["CELoss"] == pytest.approx(plain["metrics"][0]["CELoss"], rel=1e-2)
+
+
+def test_weights_to_begin_with_and_going_on_by_one_command(images, space, tmp_path, caplog):
+    caplog.set_level("INFO")
+    assert run(images, tmp_path / "first", "-c", "dense", "--epochs", 1, "--lr", "0.01") == 0
+    weights = tmp_path / "first" / "model.pth.tar"
+    common = ["-c", "allsparse50", "--pretrained-weights", weights, "--resume", "auto", "--lr", "0.01"]
+    assert run(images, space, *common, "--epochs", 1) == 0
+    assert f"took the weights of {weights}" in caplog.text
+    caplog.clear()
+    assert run(images, space, *common, "--epochs", 2) == 0
+    assert "took the weights" not in caplog.text
+    assert "going on from" in caplog.text
+
+
+def test_going_on_within_an_epoch_of_other_length_is_refused(images, space, capsys):
+    assert run(images, space, "--epochs", 2, "--lr", "0.01") == 0
+    content = torch.load(space / "checkpoint.pth.tar", weights_only=True)
+    content["epoch_progress"]["batch"] = 1
+    for key in ("checksum", "format"):
+        del content[key]
+    torch.save(content, space / "within.pth.tar")
+    assert run(images, space, "--epochs", 3, "--resume", space / "within.pth.tar", "--prof", 2) == 2
+    assert "the number of batches (3, now 2) changed since; go on as before" in capsys.readouterr().err
 
 
 def test_training_alone_on_few_batches_without_checkpoints(images, space):
+    shutil.rmtree(images / "val")
     options = ["--epochs", 2, "--training-only", "--prof", 2, "--no-checkpoints", "--bn-weight-decay"]
     assert run(images, space, *options) == 0
     report = raport(space)
     assert [line["phase"] for line in report["metrics"]] == ["train", "train"]
     assert report["steps"] == 4
-    assert "best_val" not in report
+    assert "train_top1_accuracy" in report
+    assert not {"best_val", "top1_accuracy"} & report.keys()
     assert not list(space.glob("*.tar"))
 
 
@@ -196,6 +258,8 @@ def test_inference_and_training_on_random_images(space, capsys):
 
 
 def test_mistakes_are_told_without_a_traceback(images, space, capsys):
+    assert run(images, space, "--data-backend", "dali-gpu") == 2
+    assert "there is none; choose dali-cpu" in capsys.readouterr().err
     assert run(images, space, "--resume", "nowhere.pth.tar") == 2
     assert "nowhere.pth.tar: there is no such file" in capsys.readouterr().err
     assert run(images, space, "--num-classes", "2") == 2

@@ -11,10 +11,10 @@ from genutil.signals import StopRequest
 from imagenet_sparsity_experiments import options as module
 from imagenet_sparsity_experiments.backends import Images, load_images
 from imagenet_sparsity_experiments.configurations import ARCHITECTURES, find_configuration
-from imagenet_sparsity_experiments.files import layout_of
+from imagenet_sparsity_experiments.names import layout_of
 from imagenet_sparsity_experiments.options import Options, parse_options
 from imagenet_sparsity_experiments.resnet import SparseResNet
-from imagenet_sparsity_experiments.training import make_trainer, step_of
+from imagenet_sparsity_experiments.training import check_last_parts, make_trainer, step_of
 from tests.imagenet_sparsity_experiments.toy import make_images
 
 DEFAULTS = {
@@ -109,7 +109,6 @@ EFFECTS = {
     "print_freq": (["-p", 3], lambda b: b.trainer.log_interval, 3),
     "prof": (["--prof", 2], lambda b: (len(b.images.train), len(b.images.val)), (2, 2)),
     "training_only": (["--training-only"], lambda b: b.trainer.val, None),
-    "data_backend": ([], lambda b: len(b.images.train), 100),
 }  # fmt: skip
 """Option: the arguments, what is looked at, and what it is then."""
 BY_RUNNING = {
@@ -117,7 +116,7 @@ BY_RUNNING = {
     "no_checkpoints", "gather_checkpoints", "final_weights", "raport_file",
 }  # fmt: skip
 """Their effects are files and runs: test_main.py."""
-HERE = {"workers", "skip_corrupt", "compile", "timeout"}
+HERE = {"data_backend", "workers", "skip_corrupt", "compile", "timeout", "deterministic"}
 """Looked at below."""
 
 
@@ -125,14 +124,78 @@ HERE = {"workers", "skip_corrupt", "compile", "timeout"}
 def test_effect(name):
     argv, look, expected = EFFECTS[name]
     assert look(Built(*argv)) == expected
-    if argv:
-        assert look(Built()) != expected, "an effect that is there anyway shows nothing"
+    assert look(Built()) != expected, "an effect that is there anyway shows nothing"
 
 
 def test_every_option_is_looked_at():
     assert {field.name for field in dataclasses.fields(Options)} - {"explicit"} == (
         EFFECTS.keys() | BY_RUNNING | HERE
     )
+
+
+class Noted(list):
+    """Stands for DALI's batches, and keeps what they were made with."""
+
+    def __init__(self, images, *settings):
+        super().__init__(images)
+        self.settings = settings
+
+    def batches(self, epoch, start=0):
+        return iter(())
+
+
+@pytest.mark.parametrize("backend", ["dali-cpu", "dali-gpu"])
+def test_dali_gets_what_the_options_say(backend, tmp_path, monkeypatch):
+    make_images(tmp_path)
+    monkeypatch.setattr("imagenet_sparsity_experiments.backends.DaliBatches", Noted)
+    small = ["--num-classes", 3, "-b", 4, "--image-size", 32, "-j", 1, "--seed", 6, "--data-backend", backend]
+    images = load_images(parse_options([str(tmp_path), *map(str, small)]), ALONE, 8)
+    assert (len(images.train), len(images.val)) == (12, 6)
+    for batches, size, training in ((images.train, 8, True), (images.val, 4, False)):
+        image_size, batch_size, _normalise, threads, is_training, seed, on_gpu = batches.settings
+        assert (image_size, batch_size, threads, seed) == (32, size, 1, 6)
+        assert (is_training, on_gpu) == (training, backend == "dali-gpu")
+    evaluated = [
+        str(tmp_path),
+        "--num-classes",
+        "3",
+        "--data-backend",
+        backend,
+        "--evaluate",
+        "--resume",
+        "f",
+    ]
+    assert load_images(parse_options(evaluated), ALONE, 8).train is None
+
+
+def test_backends_differ(tmp_path):
+    make_images(tmp_path)
+    small = [str(tmp_path), "--num-classes", "3", "-b", "4", "-j", "0"]
+    files = load_images(parse_options(small), ALONE, 4)
+    assert (len(files.train), files.num_training) == (3, 12)
+    random = load_images(parse_options([*small[:-2], "--data-backend", "synthetic"]), ALONE, 4)
+    assert (len(random.train), random.num_training) == (100, None)
+
+
+@pytest.mark.parametrize(
+    ("images", "batch_size", "processes", "more", "refused"),
+    [
+        (12, 4, 1, [], False), (13, 4, 1, [], True), (14, 4, 1, [], False), (13, 4, 1, ["--prof", 2], False),
+        (13, 4, 1, ["--image-size", 64], False), (12, 1, 1, [], True), (18, 4, 2, [], True),
+        (20, 4, 2, [], False), (17, 4, 2, [], True), (22, 4, 1, ["--optimizer-batch-size", 8], False),
+        (19, 4, 1, ["--optimizer-batch-size", 8], True), (17, 4, 1, ["--optimizer-batch-size", 8], True),
+    ],
+)  # fmt: skip
+def test_steps_of_single_images_are_refused_where_maps_have_one_pixel(
+    images, batch_size, processes, more, refused
+):
+    options = parse("-b", batch_size, "--image-size", 32, *more)
+    found = Images(None, None, num_training=images if options.prof == -1 else None)
+    if refused:
+        with pytest.raises(ConfigError, match="leaves a process one image or none"):
+            check_last_parts(options, found, processes)
+    else:
+        check_last_parts(options, found, processes)
 
 
 def test_workers_and_corrupt_images(tmp_path, monkeypatch):
@@ -160,16 +223,16 @@ def test_compile_and_timeout_reach_their_makers(task, monkeypatch, tmp_path):
     monkeypatch.setattr(program, "compile_network", lambda network, device: seen.update(compiled=network))
     run_in_world = program.run_in_world
 
-    def noting(work, place, device, timeout):
-        seen["timeout"] = timeout
+    def noting(work, place, device, timeout, deterministic):
+        seen.update(timeout=timeout, deterministic=deterministic)
         return run_in_world(work, place, device, timeout)
 
     monkeypatch.setattr(program, "run_in_world", noting)
-    where = ["--workspace", str(tmp_path), "--timeout", "77", "--prof", "1", "-b", "2"]
+    where = ["--workspace", str(tmp_path), "--timeout", "77", "--deterministic", "--prof", "1", "-b", "2"]
     if "--epochs" in task:
         where += ["--data-backend", "synthetic"]
     assert main.main([*where, *task, "--compile", "--image-size", "32", "-a", "resnet18"]) == 0
-    assert (type(seen["compiled"]), seen["timeout"]) == (SparseResNet, 77)
+    assert (type(seen["compiled"]), seen["timeout"], seen["deterministic"]) == (SparseResNet, 77, True)
 
 
 def test_files_are_called_as_asked():
@@ -213,6 +276,12 @@ def test_files_are_called_as_asked():
         (["--resume", "a", "--pretrained-weights", "b"], "--resume: gives weights, and so does"),
         (["--resume", "a", "--start-epoch", 3], "--start-epoch: is told by the checkpoint"),
         (["--no-checkpoints", "--gather-checkpoints"], "--gather-checkpoints: keeps checkpoints"),
+        (["--final-weights", "checkpoint.pth.tar"], "--final-weights: must not be checkpoint.pth.tar, w"),
+        (["--raport-file", "checkpoint-3.pth.tar"], "--raport-file: must not be checkpoint-3.pth.tar"),
+        (["--raport-file", ""], "--raport-file: must be the name of a file"),
+        (["--raport-file", "model.pth.tar"], "--raport-file: must be another file than --final-weights"),
+        (["--pretrained-weights", "./model.pth.tar"], "model.pth.tar is a file of an earlier run in this"),
+        (["--evaluate", "--resume", "f", "--seed", 2], "--seed: has no effect with --evaluate, where"),
         (["--no-checkpoints", "--final-weights", "x"], "--final-weights: has no effect with --no-"),
         (["-b", 8, "--optimizer-batch-size", 12], "--optimizer-batch-size: must be a multiple of the batch"),
     ],

@@ -51,3 +51,4 @@ def test_published_table():
         "75.044 | 76.600 | 77.076 | 77.456 | 77.570 | 77.564 | 77.492 | 77.284 | 77.382 | 77.510",
     ):
         assert row in text
+    assert "MEASURED" not in text

@@ -1,0 +1,22 @@
+"""What the files of a run are called in its workspace; needs no torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from genutil.layouts import Layout
+
+if TYPE_CHECKING:
+    from imagenet_sparsity_experiments.options import Options
+
+
+def layout_of(options: Options) -> Layout:
+    """Names and keys of a run's checkpoints."""
+    return Layout(
+        last="checkpoint.pth.tar",
+        best="model_best.pth.tar",
+        first=None,
+        numbered="checkpoint-{}.pth.tar",
+        keys="resnet",
+        beside=(options.final_weights, options.raport_file),
+    )
