@@ -143,8 +143,8 @@ def _evaluate(
 def _benchmark(
     network: nn.Module, options: Options, world: World, stop: StopRequest, cost: dict[str, Any]
 ) -> dict[str, Any] | None:
-    results = {**measure_inference(network, options, world.device), **cost}
     folder = world.on_main(lambda: RunFolder(settings_of(options, step_of(options, world.size)[0])))
+    results = {**measure_inference(network, options, world.device), **cost}
     return _written(options, results, folder, world) if folder is not None else None
 
 
