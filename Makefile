@@ -2,10 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test test-all check format bench
+.PHONY: quickstart demo test test-all check format bench
 
 quickstart: .venv/.run
 	$(BIN)/python -m fig.quickstart
+
+demo: .venv/.run
+	$(BIN)/python -m fig.demo
 
 test: .venv/.dev
 	$(BIN)/python -m pytest -n auto -m "not slow"

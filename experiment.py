@@ -27,11 +27,13 @@ from models.fast_eval import compact
 from models.graphs.complexity import wired_layers
 from models.profiling import Profile, as_table, profile
 from models.transfer import take_over
+from models.wiring_state import wiring_layout, wiring_state
 from trainers.batches import as_batches, corrupt_images
 from trainers.callbacks import Callback, MetricsFile, Progress, TensorBoard
 from trainers.evaluation import evaluate_and_time
 from trainers.optimizers import find_optimizer
 from trainers.precision import Precision
+from trainers.recording import WiringRecorder
 from trainers.resuming import resume
 from trainers.saving import CheckpointSaver
 from trainers.schedules import find_schedule
@@ -157,8 +159,19 @@ def _callbacks(
     def wirings() -> list[Tensor]:
         return [layer.adjacency() for layer in wired_layers(model)]
 
+    recorders: tuple[Callback, ...] = ()
+    if config.record_wiring:
+        recorders = (
+            parts.make(
+                WiringRecorder,
+                folder=files and files.run,
+                layout=wiring_layout(model),
+                wiring=lambda: wiring_state(model),
+                first_step=step,
+            ),
+        )
     if files is None:
-        return (parts.make(CheckpointSaver, folder=None, wirings=wirings, content={}),)
+        return (*recorders, parts.make(CheckpointSaver, folder=None, wirings=wirings, content={}))
     content = {
         "config": config.model_dump(),
         "origin": {**files.run.origin, "device": str(world.device), "processes": world.size},
@@ -168,6 +181,7 @@ def _callbacks(
         Progress(),
         MetricsFile(files.run),
         TensorBoard(files.run, wirings, macs, first_step=step),
+        *recorders,
         parts.make(CheckpointSaver, folder=files.checkpoints, wirings=wirings, content=content),
     )
 

@@ -33,21 +33,22 @@ def commands(quick: bool) -> list[list[str]]:
         rest = [["data_loading", *once, "--images", "600"], ["fast_eval", *once, "--batch_sizes", "1"]]
         rest += [["distributed", STATIC, *small, *once, "--steps", "1"]]
         rest += [["scaling", STATIC, *once, "--processes", "2", "--images", "4"]]
+        rest += [["recording", *small, *once], ["wiring_page", "--edges", "500", "--states", "3", *once]]
         rest += [["sparse_resnet", "--arch", "resnet18", *small, "--image_size", "32", *once]]
         return [["topk", *once], *steps, *peaks, *rest]
     sizes = {app: ["--batch_size", str(size)] for app, size in BATCH_SIZES.items()}
     steps = [["train_step", app, *size, "--rounds", str(ROUNDS[app])] for app, size in sizes.items()]
     peaks = [["memory", app, *size] for app, size in sizes.items()]
-    return [
-        ["topk"],
-        *steps,
-        *peaks,
-        ["data_loading"],
-        ["fast_eval"],
-        ["distributed"],
-        ["scaling"],
-        ["sparse_resnet"],
-    ]
+    alone = (
+        "data_loading",
+        "fast_eval",
+        "distributed",
+        "scaling",
+        "recording",
+        "wiring_page",
+        "sparse_resnet",
+    )
+    return [["topk"], *steps, *peaks, *([name] for name in alone)]
 
 
 def measure_one(command: list[str]) -> dict[str, Any]:

@@ -8,16 +8,13 @@ Options are handed on to both runs.
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from fig.runs import ROOT, train
 from genutil.tables import markdown_table
 
-ROOT = Path(__file__).resolve().parent.parent
 APPS = (
     ("random graph, fixed", "apps/quickstart/digits_random_graph.yml"),
     ("DNW, discovered", "apps/quickstart/digits_dnw.yml"),
@@ -34,23 +31,14 @@ def main(options: Sequence[str]) -> int:
     rows = []
     for label, app in APPS:
         print(f"{label}: python runner.py app:{app}", *options, flush=True)
-        done = subprocess.run(
-            [sys.executable, "runner.py", f"app:{app}", *options], cwd=ROOT, stdout=subprocess.PIPE, text=True
-        )
-        if done.returncode:
-            return done.returncode
-        rows.append((label, read_results(done.stdout)))
+        status, results = train(app, options)
+        if status:
+            return status
+        rows.append((label, results))
     print(f"\n{table(rows)}\n\n{NOTE}\n\nFiles of the runs:")
     for _, results in rows:
         print(f"  {ROOT / results['folder']}")
     return 0
-
-
-def read_results(printed: str) -> dict[str, Any]:
-    """The `results.json` of a run, from what its command printed last."""
-    folder = printed.rstrip().rsplit(" ", 1)[-1]
-    results: dict[str, Any] = json.loads((ROOT / folder / "results.json").read_text())
-    return results
 
 
 def table(rows: Sequence[tuple[str, dict[str, Any]]]) -> str:

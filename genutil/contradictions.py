@@ -111,6 +111,11 @@ RULES = (
         "exchanges numbers in the middle of the network, which then is not one piece; give one of the two",
     ),
     Rule(
+        ("record_interval", "record_wiring"),
+        lambda c: c.record_interval is not None and not c.record_wiring,
+        "counts the steps between two states of a recorded wiring; add record_wiring: true",
+    ),
+    Rule(
         ("topk", "output_size"),
         lambda c: max(c.topk) > c.output_size,
         "must not exceed output_size, the number of classes",

@@ -182,6 +182,14 @@ class FileKeys(BaseModel):
         description="training steps between two last.pt within an epoch; one is written after each epoch",
     )
     keep_last: Count | None = Field(None, description="how many epoch_N.pt are kept; default: all")
+    record_wiring: bool = Field(
+        False, description="record edges, weights and live nodes in wiring.npz, for the pictures of fig"
+    )
+    record_interval: Count | None = Field(
+        None,
+        description="record_wiring: training steps between two states; default: after 1, 2, 4, 8, … steps of "
+        "the first epoch; one is taken after each epoch in any case",
+    )
 
 
 class MachineKeys(BaseModel):

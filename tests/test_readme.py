@@ -104,6 +104,7 @@ OTHER = {
     ".venv/bin/pip install": lambda words: [(ROOT / file).read_text() for file in words[3::2]],
     ".venv/bin/python -m": lambda words: importable(words[2]),
     "python -m benchmarks": lambda words: shown_help(words[2]),
+    "python -m fig.": lambda words: shown_help(words[2]),  # tests/fig runs them
     "python runner.py --help": lambda words: shown_help(words[1]),
     "torchrun": lambda words: started_by_torchrun(words[1:]),
     "sbatch": lambda words: resolved(words[2], words[3:]),  # tests/test_slurm.py runs it

@@ -1,0 +1,43 @@
+"""Starting runs, and finding what they have left."""
+
+from __future__ import annotations
+
+import glob
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from genutil.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def find_record(run: Path) -> Path:
+    """The recorded wiring of a run.
+
+    Args:
+        run: its folder, the record itself, or the folder's name without options and time: the last one.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not run.exists():
+        folders = [path for path in run.parent.glob(f"{glob.escape(run.name)}[-+]*") if path.is_dir()]
+        run = max(folders, key=lambda path: path.stat().st_mtime, default=run)
+    path = run / "wiring.npz" if run.is_dir() else run
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file; train with --record_wiring to have one")
+    return path
+
+
+def train(app: str, options: Sequence[str]) -> tuple[int, dict[str, Any]]:
+    """Run an experiment by the command. Returns its exit status and, if that is 0, its `results.json`."""
+    command = [sys.executable, "runner.py", f"app:{app}", *options]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        return done.returncode, {}
+    folder = done.stdout.rstrip().rsplit(" ", 1)[-1]
+    return 0, json.loads((ROOT / folder / "results.json").read_text())
