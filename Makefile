@@ -2,13 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart demo test test-all check format bench
+.PHONY: quickstart demo results test test-all check format bench
 
 quickstart: .venv/.run
 	$(BIN)/python -m fig.quickstart
 
 demo: .venv/.run
 	$(BIN)/python -m fig.demo
+
+results: .venv/.run
+	$(BIN)/python -m fig.results
 
 test: .venv/.dev
 	$(BIN)/python -m pytest -n auto -m "not slow"

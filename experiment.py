@@ -159,6 +159,9 @@ def _callbacks(
     def wirings() -> list[Tensor]:
         return [layer.adjacency() for layer in wired_layers(model)]
 
+    def layers() -> list[tuple[Tensor, Tensor]]:
+        return [(layer.adjacency(), layer.rule.weight.flatten(1)) for layer in wired_layers(model)]
+
     recorders: tuple[Callback, ...] = ()
     if config.record_wiring:
         recorders = (
@@ -180,7 +183,7 @@ def _callbacks(
     return (
         Progress(),
         MetricsFile(files.run),
-        TensorBoard(files.run, wirings, macs, first_step=step),
+        TensorBoard(files.run, layers, macs, first_step=step),
         *recorders,
         parts.make(CheckpointSaver, folder=files.checkpoints, wirings=wirings, content=content),
     )

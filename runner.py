@@ -13,6 +13,7 @@ from genutil.devices import prepare_determinism, select_gpus
 from genutil.launch import launch, processes_to_start
 from genutil.place import find_place
 from genutil.reporting import set_up_logging, summary
+from genutil.seeds import run_seeds
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,6 +29,8 @@ def _main(argv: Sequence[str]) -> int:
     if command.print_config:
         print(to_yaml(command.config), end="")
         return 0
+    if command.config.seeds:
+        return run_seeds(__file__, argv, command.config)
     processes = processes_to_start(command.config)
     if processes is not None:
         return launch(__file__, argv, processes, command.config.max_restarts)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
-from genutil.reporting import commit, environment
+from genutil.reporting import commit, environment, processor
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ def describe() -> dict[str, str]:
     """Processor, threads, versions and commit, by name."""
     versions = environment()["versions"]
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": str(os.cpu_count()),
         "threads": str(torch.get_num_threads()),
         "versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
@@ -67,13 +65,3 @@ def measure(
         name: Spread(min(taken), statistics.median(taken), max(taken), rounds)
         for name, taken in seconds.items()
     }
-
-
-def _processor() -> str:
-    """The model's name, and its family where a virtual machine hides the number."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

@@ -33,6 +33,32 @@ def find_record(run: Path) -> Path:
     return path
 
 
+def read_results(runs: Sequence[Path]) -> list[dict[str, Any]]:
+    """`results.json` of trainings, by name and seed.
+
+    Args:
+        runs: folders of runs, or folders that hold some.
+
+    Raises:
+        UserError: there is none in one of them, or a file is damaged.
+    """
+    found = []
+    for run in runs:
+        files = (
+            [run / "results.json"] if (run / "results.json").is_file() else sorted(run.glob("*/results.json"))
+        )
+        if not files:
+            raise UserError(f"{run}: no finished run is there (results.json)")
+        for file in files:
+            try:
+                results = json.loads(file.read_text())
+            except ValueError as error:
+                raise UserError(f"{file}: is damaged ({error})") from error
+            if "epochs" in results:  # an evaluation has none
+                found.append(results)
+    return sorted(found, key=lambda results: (results["name"], results["seed"]))
+
+
 def train(app: str, options: Sequence[str]) -> tuple[int, dict[str, Any]]:
     """Run an experiment by the command. Returns its exit status and, if that is 0, its `results.json`."""
     command = [sys.executable, "runner.py", f"app:{app}", *options]

@@ -111,6 +111,16 @@ RULES = (
         "exchanges numbers in the middle of the network, which then is not one piece; give one of the two",
     ),
     Rule(
+        ("seeds", "resume"),
+        lambda c: bool(c.seeds) and c.resume is not None,
+        "goes on with each of its runs by itself; leave --resume out",
+    ),
+    Rule(
+        ("seeds",),
+        lambda c: c.seeds is not None and (not c.seeds or len(set(c.seeds)) < len(c.seeds)),
+        "must be one or more different numbers",
+    ),
+    Rule(
         ("record_interval", "record_wiring"),
         lambda c: c.record_interval is not None and not c.record_wiring,
         "counts the steps between two states of a recorded wiring; add record_wiring: true",

@@ -169,7 +169,7 @@ class RunFolder:
 
 def run_label(config: Config) -> str:
     """Experiment name and overrides, safe as a folder's name and at most 100 characters long."""
-    places = {"save_dir", "log_dir", "data_dir", "resume", "gpus", "workers", "name"}
+    places = {"save_dir", "log_dir", "data_dir", "resume", "gpus", "workers", "name", "seeds"}
     words = [f"{key}={value}" for key, value in config.overrides.items() if key not in places]
     label = "+".join([str(config.name), *words])
     return re.sub(r"[^A-Za-z0-9_.+=-]+", "_", label)[:100].rstrip("_.")
@@ -196,6 +196,16 @@ def commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() or None
+
+
+def processor() -> str:
+    """The processor's name, and its family where a virtual machine hides the number."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def summary(results: dict[str, Any]) -> str:

@@ -59,6 +59,9 @@ class ExperimentKeys(BaseModel):
     seed: Int = Field(
         0, ge=0, lt=2**63, description="seed of weights, wiring, order and crops (also: random_seed)"
     )
+    seeds: Annotated[list[Annotated[Int, Field(ge=0, lt=2**63)]], BeforeValidator(_as_list)] | None = Field(
+        None, description="run the experiment once for each of these seeds; finished ones are left out"
+    )
 
 
 class WiringKeys(BaseModel):

@@ -41,6 +41,14 @@ def kept_weights(network: nn.Module) -> dict[str, Tensor]:
         }
 
 
+def selecting_layers(network: nn.Module) -> list[tuple[Tensor, Tensor]]:
+    """(mask, weights) of every layer that selects its weights, as matrices with a row for each output."""
+    return [
+        (mask.flatten(1), network.get_submodule(name).weight.flatten(1))  # type: ignore[operator]
+        for name, mask in kept_weights(network).items()
+    ]
+
+
 def measure_density(network: nn.Module, image_size: int) -> list[LayerDensity]:
     """Count the weights in use of every convolution, the classifier included.
 

@@ -10,7 +10,7 @@ from genutil.reporting import RunFolder
 from genutil.run_files import RunFiles, Start
 from genutil.signals import StopRequest
 from imagenet_sparsity_experiments.backends import Images
-from imagenet_sparsity_experiments.density import kept_weights
+from imagenet_sparsity_experiments.density import kept_weights, selecting_layers
 from imagenet_sparsity_experiments.files import settings_of, workspace
 from imagenet_sparsity_experiments.names import layout_of
 from imagenet_sparsity_experiments.options import Options
@@ -128,7 +128,15 @@ class Training:
         content: dict[str, Any] = {"arch": options.arch, "config": dict(settings.values)}
         if self.folder is not None:
             callbacks += [Progress(), MetricsFile(self.folder)]
-            callbacks.append(TensorBoard(self.folder, list, macs, first_step=trainer.step))
+            callbacks.append(
+                TensorBoard(
+                    self.folder,
+                    lambda: selecting_layers(network),
+                    macs,
+                    pictures=False,
+                    first_step=trainer.step,
+                )
+            )
             content["origin"] = {**self.folder.origin, "device": str(world.device), "processes": world.size}
         if not options.no_checkpoints:
             callbacks.append(

@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from genutil.reporting import RunFolder
+from genutil.seeding import kept_rng
 
 if TYPE_CHECKING:
     from trainers.trainer import Trainer
@@ -108,13 +109,17 @@ class MetricsFile(Callback):
 
 
 class TensorBoard(Callback):
-    """Scalars and pictures of the wiring for TensorBoard.
+    """For TensorBoard: scalars, pictures and churn of the wiring, histograms of weights in use, settings.
+
+    The churn of a layer is the part of its edges in use, percent, that was not in use an epoch before.
 
     Args:
         folder: the run's folder.
-        adjacencies: gives the boolean (targets, sources) matrix of every wired layer.
+        layers: gives the boolean (targets, sources) matrix of the edges in use of every layer that selects,
+            and the weights, of the same shape.
         macs: multiply-accumulates of one image, or None where they were not counted.
-        image_interval: epochs between two pictures of the wiring.
+        pictures: whether the matrices are drawn.
+        image_interval: epochs between two pictures, and between two histograms.
         first_step: training steps done before; what an earlier start of the run told of later ones is void.
 
     Raises:
@@ -124,8 +129,9 @@ class TensorBoard(Callback):
     def __init__(
         self,
         folder: RunFolder,
-        adjacencies: Callable[[], Iterable[Tensor]],
+        layers: Callable[[], Iterable[tuple[Tensor, Tensor]]],
         macs: int | None,
+        pictures: bool = True,
         image_interval: int = 10,
         first_step: int = 0,
     ) -> None:
@@ -133,14 +139,18 @@ class TensorBoard(Callback):
 
         self._folder = folder
         self._writer: Any = SummaryWriter(str(folder.path), purge_step=first_step + 1 if first_step else None)
-        self._adjacencies, self._image_interval = adjacencies, image_interval
+        self._layers, self._pictures, self._image_interval = layers, pictures, image_interval
         self._macs = macs
+        self._before: list[Tensor] = []
 
     def on_start(self, trainer: Trainer) -> None:
         if self._macs is not None:
             self._add("scalar", "flops/flops", self._macs, trainer.step)
+        self._tell_settings()
+        layers = self._now()
+        self._before = [in_use for in_use, _ in layers]
         if trainer.step == 0:
-            self._draw(0)
+            self._draw(layers, 0)
 
     def on_metrics(self, trainer: Trainer, phase: str, metrics: dict[str, float]) -> None:
         for name, value in metrics.items():
@@ -149,9 +159,13 @@ class TensorBoard(Callback):
             self._add("scalar", "train/lr", trainer.lr, trainer.step)
 
     def on_epoch_end(self, trainer: Trainer) -> None:
-        done = trainer.epoch + 1
+        done, layers = trainer.epoch + 1, self._now()
+        for index, ((in_use, _), before) in enumerate(zip(layers, self._before, strict=True)):
+            churn = 100 * int((in_use & ~before).sum()) / max(int(in_use.sum()), 1)
+            self._add("scalar", f"wiring/churn_{index}", churn, trainer.step)
+        self._before = [in_use for in_use, _ in layers]
         if done % self._image_interval == 0 or done == trainer.num_epochs:
-            self._draw(trainer.step)
+            self._draw(layers, trainer.step)
 
     def on_end(self, trainer: Trainer) -> None:
         try:
@@ -159,10 +173,27 @@ class TensorBoard(Callback):
         except OSError as error:
             _log.warning("the last values for TensorBoard could not be written (%s)", error)
 
-    def _draw(self, step: int) -> None:
-        for index, adjacency in enumerate(self._adjacencies()):
-            picture = adjacency.unsqueeze(0).float()
-            self._add("image", f"adjacency/non_zero_{index}", picture, step)
+    def _now(self) -> list[tuple[Tensor, Tensor]]:
+        with kept_rng():  # an edge rule of a user's own may draw
+            return list(self._layers())
+
+    def _draw(self, layers: Iterable[tuple[Tensor, Tensor]], step: int) -> None:
+        for index, (in_use, weight) in enumerate(layers):
+            if self._pictures:
+                self._add("image", f"adjacency/non_zero_{index}", in_use.unsqueeze(0).float(), step)
+            self._add("histogram", f"weights/in_use_{index}", weight.detach()[in_use], step)
+
+    def _tell_settings(self) -> None:
+        """The page `HPARAMS`: settings of all runs side by side, and their best accuracy."""
+        from torch.utils.tensorboard.summary import hparams
+
+        plain = {
+            key: value if isinstance(value, (bool, int, float, str)) else str(value)
+            for key, value in self._folder.settings.values.items()
+        }
+        with self._folder.failures_told():
+            for summary in hparams(plain, {"val/best_val": 0}):  # type: ignore[no-untyped-call]
+                self._writer.file_writer.add_summary(summary)
 
     def _add(self, kind: str, *arguments: Any) -> None:
         with self._folder.failures_told():

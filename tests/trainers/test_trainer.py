@@ -77,8 +77,16 @@ def test_tensorboard_tags(write_app, tmp_path):
     tags = events.Tags()
     assert {
         "train/CELoss", "train/top1_accuracy", "train/top5_accuracy", "train/epoch_time", "train/lr",
-        "val/CELoss", "val/top1_accuracy", "val/best_val", "flops/flops",
+        "train/images_per_second", "val/CELoss", "val/top1_accuracy", "val/best_val", "flops/flops",
+        "wiring/churn_0",
     } <= set(tags["scalars"])  # fmt: skip
+    assert tags["histograms"] == ["weights/in_use_0"]
+    assert sum(events.Histograms("weights/in_use_0")[0].histogram_value.bucket) == 640
+    (churn,) = events.Scalars("wiring/churn_0")
+    assert 0 < churn.value < 100
+    hparams = events.SummaryMetadata("_hparams_/session_start_info")
+    assert hparams.plugin_data.plugin_name == "hparams"
+    assert b"prune_rate" in hparams.plugin_data.content
     assert tags["images"] == ["adjacency/non_zero_0"]
     picture = events.Images("adjacency/non_zero_0")[0]
     assert (picture.width, picture.height) == (80, 80)
