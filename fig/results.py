@@ -2,8 +2,8 @@
 
     python -m fig.results [--folder DIR] [--seeds N ...] [--only TEXT] [--output FILE] [OPTION ...]
 
-`make results` does so; it takes less than an hour on two cores. Runs that are finished are not repeated. Other
-options are handed on to every training.
+`make results` does so; it takes less than an hour on two cores. Finished runs are not repeated. Other options
+are handed on to all trainings.
 """
 
 from __future__ import annotations
@@ -112,8 +112,8 @@ def page(
     versions = ", ".join(f"{name} {number}" for name, number in first["versions"].items())
     parts = [
         "# Results measured here", "",
-        "Written by `make results`. Test accuracy after the last epoch, mean ± standard deviation of the sample",
-        f"over the seeds {', '.join(map(str, seeds))}; short trainings, so that all takes less than an hour.", "",
+        "Written by `make results`. Test accuracy after the last epoch, mean ± standard deviation of the",
+        f"sample over the seeds {', '.join(map(str, seeds))}. Trainings are short.", "",
         f"- machine: {processor()}, {os.cpu_count()} cores; {versions}",
         f"- commit: {', '.join(sorted({str(result['commit']) for result in results}))}",
         f"- training time: {total:.0f} minutes in all",

@@ -34,8 +34,8 @@ _log = logging.getLogger(__name__)
 def run_seeds(script: str, argv: Sequence[str], config: Config) -> int:
     """Run the command once for each of `config.seeds`, as experiments called `<name>-seed<N>`.
 
-    A run that was stopped goes on; one whose results are there is not repeated. `{seed}` in an argument stands
-    for the seed, such as in the path of another experiment's checkpoint.
+    A run that was stopped goes on; one whose results are there is not repeated. In an argument, `{seed}`
+    stands for the seed, such as in the path of another experiment's checkpoint.
 
     Args:
         script: the command's file.
