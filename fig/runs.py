@@ -33,11 +33,12 @@ def find_record(run: Path) -> Path:
     return path
 
 
-def read_results(runs: Sequence[Path]) -> list[dict[str, Any]]:
+def read_results(runs: Sequence[Path], evaluations: bool = False) -> list[dict[str, Any]]:
     """`results.json` of trainings, by name and seed.
 
     Args:
         runs: folders of runs, or folders that hold some.
+        evaluations: those of evaluations, too.
 
     Raises:
         UserError: there is none in one of them, or a file is damaged.
@@ -54,7 +55,7 @@ def read_results(runs: Sequence[Path]) -> list[dict[str, Any]]:
                 results = json.loads(file.read_text())
             except ValueError as error:
                 raise UserError(f"{file}: is damaged ({error})") from error
-            if "epochs" in results:  # an evaluation has none
+            if evaluations or "epochs" in results:  # an evaluation has none
                 found.append(results)
     return sorted(found, key=lambda results: (results["name"], results["seed"]))
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from fig.drawing import drawn_columns, drawn_edges
 from fig.runs import find_record
 from genutil.atomic import write_atomically
 from genutil.command import exit_status
@@ -84,7 +85,7 @@ def _page(layout: Sequence[Mapping[str, Any]], states: Sequence[State], title: s
             totals.append(edges.places.size)
             blob += _packed(codes, weights, edges)
         told.append({"numbers": dict(state.numbers), "counts": counts, "totals": totals})
-    head = {"title": title, "layers": [_columns(layer) for layer in layout], "states": told}
+    head = {"title": title, "layers": [drawn_columns(layer) for layer in layout], "states": told}
     texts = {
         "STYLE": (_PARTS / "page.css").read_text(),
         "SCRIPT": "\n".join((_PARTS / name).read_text() for name in _SCRIPTS),
@@ -98,32 +99,6 @@ def _page(layout: Sequence[Mapping[str, Any]], states: Sequence[State], title: s
     return page.replace("TITLE", _escaped(title), 1).encode()
 
 
-def drawn_edges(layer: Mapping[str, Any], state: LayerState) -> tuple[Array, Array]:
-    """The edges that the forward pass reads: their numbers, target · nodes + source, rising; their weights.
-
-    Nodes are the sources, and after them the outputs.
-    """
-    rows, sources = np.divmod(state.places, layer["sources"])
-    column_of_source = np.zeros(layer["sources"], int)
-    column_of_row, node_of_row = np.full(layer["targets"], -1), np.full(layer["targets"], -1)
-    for number, column in enumerate(layer["columns"]):
-        column_of_source[slice(*column["sources"])] = number
-        if column["targets"] is not None:
-            column_of_row[slice(*column["targets"])] = number
-            node_of_row[slice(*column["targets"])] = np.arange(*column["sources"])
-    targets = node_of_row[rows]
-    if layer["acyclic"]:
-        leaving = np.full(layer["targets"], -1)
-        if layer["outputs"] is not None:
-            first, end = layer["outputs"]
-            leaving[first:end] = layer["sources"] + np.arange(end - first)
-        targets = np.where(column_of_row[rows] > column_of_source[sources], targets, leaving[rows])
-    codes = targets * _num_nodes(layer) + sources
-    order = np.argsort(codes)
-    order = order[targets[order] >= 0]
-    return codes[order], state.weights[order]
-
-
 def _packed(codes: Array, weights: Array, state: LayerState) -> bytes:
     """As data.js reads them: gaps byte by byte, strengths from −127 to 127, live bits."""
     gaps = np.diff(codes, prepend=-1).astype("<u4")
@@ -131,31 +106,6 @@ def _packed(codes: Array, weights: Array, state: LayerState) -> bytes:
     largest = np.abs(weights).max(initial=0) or 1.0
     strengths = np.sign(weights) * np.ceil(127 * np.abs(weights) / largest)
     return planes.tobytes() + strengths.astype(np.int8).tobytes() + np.packbits(state.live).tobytes()
-
-
-def _columns(layer: Mapping[str, Any]) -> dict[str, Any]:
-    """A layer as the page draws it."""
-    columns = [
-        {"start": column["sources"][0], "end": column["sources"][1], "label": _label(layer, number)}
-        for number, column in enumerate(layer["columns"])
-    ]
-    nodes = _num_nodes(layer)
-    if nodes > layer["sources"]:
-        columns.append({"start": layer["sources"], "end": nodes, "label": "outputs"})
-    return {"name": layer["name"], "sources": layer["sources"], "nodes": nodes, "columns": columns}
-
-
-def _label(layer: Mapping[str, Any], number: int) -> str:
-    if number == 0:
-        return "inputs"
-    if layer["acyclic"]:
-        return f"block {number}"
-    return "outputs" if number == len(layer["columns"]) - 1 else "hidden"
-
-
-def _num_nodes(layer: Mapping[str, Any]) -> int:
-    outputs = layer["outputs"] or (0, 0)
-    return int(layer["sources"] + outputs[1] - outputs[0])
 
 
 def _escaped(text: str) -> str:

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from fig import wiring_page
-from fig.wiring_page import drawn_edges, make_page
+from fig.drawing import drawn_edges
+from fig.wiring_page import make_page
 from genutil.config import load_config
 from genutil.wiring_file import LayerState, Record, State, WiringFile
 from models import build_model
