@@ -16,9 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from fig.runs import read_results
+from fig.runs import by_experiment, read_results
 from fig.style import drawn, save
-from fig.table import experiment_of
 from genutil.command import exit_status
 from genutil.errors import UserError
 from genutil.wiring_file import Array
@@ -44,25 +43,30 @@ def _main(options: argparse.Namespace) -> int:
     return 0
 
 
-def read_curves(results: Sequence[Mapping[str, Any]], phase: str) -> dict[str, Array]:
+def read_curves(results: Sequence[dict[str, Any]], phase: str) -> dict[str, Array]:
     """Accuracies in per cent, (seeds, epochs), by the experiment's name.
 
     Raises:
         UserError: a run has no metrics, or seeds of an experiment are of different length.
     """
-    found: dict[str, list[list[float]]] = {}
-    for result in results:
-        path = Path(result["folder"]) / "metrics.jsonl"
-        try:
-            lines = [json.loads(line) for line in path.read_text().splitlines()]
-            curve = [line["top1_accuracy"] for line in lines if line["phase"] == phase]
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"{path}: cannot be read ({error})") from error
-        found.setdefault(experiment_of(dict(result))[0], []).append(curve)
-    for name, curves in found.items():
+    found: dict[str, Array] = {}
+    for (name, _), group in by_experiment(results).items():
+        curves = [_curve(result, phase) for result in group]
         if len({len(curve) for curve in curves}) > 1:
             raise UserError(f"{name}: its seeds have different numbers of epochs; name runs of one length")
-    return {name: np.array(curves) for name, curves in found.items()}
+        if name in found:
+            name = f"{name}, {len(curves[0])} epochs, lr {group[0]['config']['lr']}"
+        found[name] = np.array(curves)
+    return found
+
+
+def _curve(result: Mapping[str, Any], phase: str) -> list[float]:
+    path = Path(result["folder"]) / "metrics.jsonl"
+    try:
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        return [line["top1_accuracy"] for line in lines if line["phase"] == phase]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
 
 
 def draw(pyplot: Any, curves: Mapping[str, Array], phase: str) -> Any:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import glob
 import json
+import logging
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from genutil.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
+_log = logging.getLogger(__name__)
 
 
 def find_record(run: Path) -> Path:
@@ -56,8 +58,27 @@ def read_results(runs: Sequence[Path], evaluations: bool = False) -> list[dict[s
             except ValueError as error:
                 raise UserError(f"{file}: is damaged ({error})") from error
             if evaluations or "epochs" in results:  # an evaluation has none
-                found.append(results)
-    return sorted(found, key=lambda results: (results["name"], results["seed"]))
+                found.append((file.stat().st_mtime, results))
+    ordered = sorted(found, key=lambda pair: (pair[1]["name"], pair[1]["seed"], pair[0]))
+    return [results for _, results in ordered]
+
+
+def by_experiment(results: Iterable[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Results by experiment: its name without the seed, and what distinguishes experiments of one name.
+
+    Of several results with one seed the last one counts; the others are told.
+    """
+    groups: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
+    for result in results:
+        config = result["config"]
+        name = str(result["name"]).removesuffix(f"-seed{result['seed']}")
+        kind = repr([config.get(key) for key in ("model", "data", "graph", "prune_rate", "num_epochs", "lr")])
+        group = groups.setdefault((name, kind), {})
+        if result["seed"] in group:
+            earlier = group[result["seed"]]["folder"]
+            _log.warning("%s is left out: a later run has the same experiment and seed", earlier)
+        group[result["seed"]] = result
+    return {key: list(group.values()) for key, group in groups.items()}
 
 
 def train(app: str, options: Sequence[str]) -> tuple[int, dict[str, Any]]:

@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from fig.published import find_published
-from fig.runs import read_results
+from fig.runs import by_experiment, read_results
 from genutil.atomic import write_atomically
 from genutil.command import exit_status
-from genutil.errors import UserError
 from genutil.tables import markdown_table
 
 COLUMNS = (
@@ -53,28 +52,8 @@ def _main(options: argparse.Namespace) -> int:
 
 
 def rows(results: Iterable[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """One row for each experiment, in the order of their first results.
-
-    Raises:
-        UserError: there are two results of one experiment and seed.
-    """
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for result in results:
-        groups.setdefault(experiment_of(result), []).append(result)
-    for (name, _), group in groups.items():
-        seeds = [result["seed"] for result in group]
-        twice = next((seed for seed in seeds if seeds.count(seed) > 1), None)
-        if twice is not None:
-            folders = ", ".join(result["folder"] for result in group if result["seed"] == twice)
-            raise UserError(f"{name}: seed {twice} has several results ({folders}); name the ones that count")
-    return [_row(name, group) for (name, _), group in groups.items()]
-
-
-def experiment_of(result: dict[str, Any]) -> tuple[str, str]:
-    """Name without the seed, and what distinguishes experiments of one name."""
-    config = result["config"]
-    name = str(result["name"]).removesuffix(f"-seed{result['seed']}")
-    return name, repr([config[key] for key in ("model", "data", "graph", "prune_rate", "num_epochs", "lr")])
+    """One row for each experiment, in the order of their first results."""
+    return [_row(name, group) for (name, _), group in by_experiment(results).items()]
 
 
 def _row(name: str, group: Sequence[dict[str, Any]]) -> tuple[str, ...]:

@@ -190,6 +190,7 @@ class TensorBoard(Callback):
         plain = {
             key: value if isinstance(value, (bool, int, float, str)) else str(value)
             for key, value in self._folder.settings.values.items()
+            if value is not None
         }
         with self._folder.failures_told():
             for summary in hparams(plain, {"val/best_val": 0}):  # type: ignore[no-untyped-call]

@@ -113,7 +113,7 @@ def test_curves_are_means_of_seeds(runs, tmp_path):
 
 
 def test_curves_of_different_length_are_refused(runs, capsys, tmp_path):
-    leave_run(runs, "static_dnw", 9, [1.0, 2.0, 3.0])
+    leave_run(runs, "static_dnw", 9, [1.0, 2.0, 3.0])  # a run that was cut off before its last epochs
     assert curves.main([str(runs), "--output", str(tmp_path / "c")]) == 2
     assert "static_dnw: its seeds have different numbers of epochs" in capsys.readouterr().err
 
