@@ -114,7 +114,7 @@ def page(
         "# Results measured here", "",
         "Written by `make results`. Test accuracy after the last epoch, mean ± standard deviation of the",
         f"sample over the seeds {', '.join(map(str, seeds))}. Trainings are short. Fine tuning and",
-        "the lottery ticket begin from the complete graph's training, so they take twice as many epochs in all.",
+        "the lottery ticket begin from the complete graph's training, so they take twice the epochs.",
         "",
         f"- machine: {processor()}, {os.cpu_count()} cores; {versions}",
         f"- commit: {', '.join(sorted({str(result['commit']) for result in results}))}",
