@@ -73,6 +73,7 @@ def test_json_is_written(tmp_path):
     assert all(result["selection"]["median"] > 0 for result in results)
 
 
+@pytest.mark.slow
 def test_processes_are_measured_against_one():
     report = measure_one(["distributed", STATIC, "--batch_size", "4", "--rounds", "2", "--steps", "2"])
     one, two = report["results"]
@@ -81,6 +82,7 @@ def test_processes_are_measured_against_one():
     assert apart < 1e-9
 
 
+@pytest.mark.slow
 def test_what_grows_is_measured():
     report = measure_one(["scaling", STATIC, "--rounds", "1", "--processes", "2", "--images", "3"])
     found = {result["what"]: result["value"] for result in report["results"]}

@@ -30,8 +30,14 @@ def network(arch, name, **sizes):
         return SparseResNet(arch, find_configuration(name), **sizes)
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+EACH_ARCHITECTURE = [
+    (arch, name) for arch in ARCHITECTURES for name in ("dense", "ignorefirst10", "tdsparse10")
+]
+
+
+@pytest.mark.parametrize(
+    ("arch", "name"), sorted({*EACH_ARCHITECTURE, *(("resnet18", name) for name in NAMES)})
+)
 def test_all_configurations_build(arch, name):
     layers = {
         key: module for key, module in network(arch, name).named_modules() if isinstance(module, nn.Conv2d)

@@ -68,6 +68,7 @@ def test_starter_and_test_in_two_processes(place):
     assert "Traceback" not in errors
 
 
+@pytest.mark.slow
 def test_a_training_that_is_stopped_goes_on_exactly(place):
     common = [*SMALL, "--epochs", 6, "--warmup", 1, "--lr", "0.01", "-p", 1, "--mixup", "0.2"]
     ended(start(place, *script("starter.sh"), "allsparse10", "whole", *common))
