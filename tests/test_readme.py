@@ -1,5 +1,6 @@
 """The README and docs: every command in them is run, every example in them works."""
 
+import importlib
 import re
 import shlex
 import subprocess
@@ -31,6 +32,7 @@ def commands():
 COMMANDS = commands()
 RUNNER = [command for command in COMMANDS if command.startswith("python runner.py")]
 DIGITS = [command for command in RUNNER if "apps/quickstart/digits" in command]
+PICTURES = [command for command in COMMANDS if command.startswith("python -m fig.")]
 
 
 def examples():
@@ -48,12 +50,18 @@ def test_keys_page_is_up_to_date():
 
 
 def test_digits_commands_run_in_their_order(tmp_path, monkeypatch, capsys):
-    """At one epoch, in folders of the test's own; `checkpoints/` of the page is the test's."""
+    """And what is drawn from their runs. At one epoch, in folders of the test's own."""
     monkeypatch.chdir(ROOT)
-    assert len(DIGITS) >= 6
-    for command in DIGITS:
+    assert len(DIGITS) >= 6 and len(PICTURES) >= 5
+    for command in COMMANDS:
+        if command not in DIGITS + PICTURES:
+            continue
         argv = shlex.split(command)[2:]
-        argv = [word.replace("checkpoints/", f"{tmp_path}/checkpoints/") for word in argv]
+        argv = [re.sub(r"^(checkpoints|runs)\b", rf"{tmp_path}/\1", word) for word in argv]
+        if command in PICTURES:
+            program = importlib.import_module(argv.pop(0))
+            assert program.main([word for word in argv if word != "--open"]) == 0, command
+            continue
         if "--num-epochs" not in argv:
             argv += ["--num_epochs", "1"]
         argv += ["--save_dir", f"{tmp_path}/checkpoints", "--log_dir", f"{tmp_path}/runs"]
@@ -104,7 +112,6 @@ OTHER = {
     ".venv/bin/pip install": lambda words: [(ROOT / file).read_text() for file in words[3::2]],
     ".venv/bin/python -m": lambda words: importable(words[2]),
     "python -m benchmarks": lambda words: shown_help(words[2]),
-    "python -m fig.": lambda words: shown_help(words[2]),  # tests/fig runs them
     "python runner.py --help": lambda words: shown_help(words[1]),
     "torchrun": lambda words: started_by_torchrun(words[1:]),
     "sbatch": lambda words: resolved(words[2], words[3:]),  # tests/test_slurm.py runs it
@@ -136,16 +143,16 @@ def shown_help(name):
     subprocess.run([sys.executable, *start, "--help"], cwd=ROOT, check=True, capture_output=True, timeout=120)
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c not in RUNNER or "--help" in c])
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c not in RUNNER + PICTURES or "--help" in c])
 def test_other_commands(command):
     (check,) = [check for start, check in OTHER.items() if command.startswith(start)]
     check(shlex.split(command))
 
 
-def test_every_path_in_the_readme_exists():
-    for path in re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text()):
-        assert (ROOT / path).exists(), path
+def test_every_path_in_the_pages_exists():
     for page in PAGES:
+        for path in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / path).exists(), (page, path)
         for name in re.findall(
             r"`((?:tests|genutil|models|data|trainers|fig|apps|imagenet_sparsity_experiments)/[\w./]+\.\w+)`",
             page.read_text(),
