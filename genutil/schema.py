@@ -161,9 +161,9 @@ class EvaluationKeys(BaseModel):
         [1, 5], min_length=1, description="which top-k accuracies are reported"
     )
     fast_eval: bool = Field(False, description="evaluate without dead neurons")
-    engine: Literal["auto", "dense", "csr", "dgl"] = Field(
+    engine: Literal["auto", "native", "dense", "csr", "dgl"] = Field(
         "auto",
-        description="with fast_eval: what runs the wiring; auto: for each layer what is fastest",
+        description="with fast_eval: what runs the wiring; auto: what is fastest",
     )
     use_dgl: bool = Field(False, description="with fast_eval: run the wiring as a DGL graph (engine: dgl)")
     skip_profiling: bool = Field(

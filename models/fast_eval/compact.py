@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import copy
+import logging
 from typing import TypeGuard, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genutil.errors import UserError
 from models.basic.mobilenetv1cifar import MobileNetV1CIFAR
 from models.fast_eval.cycles import CycleStage, nodes_read, repeat
 from models.fast_eval.engines import find_engine
+from models.fast_eval.engines.dense import DenseProduct
 from models.fast_eval.folding import fold_norms
+from models.fast_eval.native import NativeNetwork, load_kernels
 from models.fast_eval.network import (
     CompactHead,
     CompactNetwork,
     CompactStage,
+    ConvStem,
     MakeProduct,
     RunnableStage,
-    fixed,
 )
 from models.fast_eval.plan import as_affine, plan_stage
 from models.graphs.edges import EdgeRule
-from models.graphs.layout import halved
 from models.graphs.mobilenetv1like import MobileNetV1Like, WiredLinear
 from models.graphs.neuralgraph import (
     ContinuousTimeNeuralGraph,
@@ -33,6 +36,8 @@ from models.graphs.neuralgraph import (
     centre,
 )
 from models.graphs.stages import Liveness, find_liveness
+
+log = logging.getLogger(__name__)
 
 _Network = TypeVar("_Network", bound=nn.Module)
 
@@ -46,22 +51,45 @@ def compact(model: nn.Module, engine: str = "auto") -> nn.Module:
 
     Args:
         model: a wired network or a MobileNetV1CIFAR; it is not changed.
-        engine: `dense`, `csr` or `dgl`; `auto` takes for each product what is fastest. A network without
-            wiring has no use for one.
+        engine: `native`, `dense`, `csr` or `dgl`. `auto` takes what is fastest: on the CPU `native` for a
+            MobileNet graph if there is a C++ compiler, else the faster of dense and csr for each product. A
+            network without wiring has no use for one.
 
     Raises:
         ValueError: there is no compact form of such a network, or no such engine.
-        UserError: the engine's library is not installed.
+        UserError: the engine's library or compiler is not installed.
     """
     make = find_engine(engine)
+    native = _runs_natively(model, engine)
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
         with torch.no_grad():
+            if native and isinstance(model, MobileNetV1Like):
+                return NativeNetwork(_compact_mobilenet(model, DenseProduct))
             return _compact(model, make)
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+def _runs_natively(model: nn.Module, engine: str) -> bool:
+    """Whether the whole network becomes one program of the native kernels."""
+    if engine not in ("native", "auto") or not _runs_as(model, MobileNetV1Like):
+        return False
+    device = model.conv1.weight.device
+    if engine == "native" and device.type != "cpu":
+        raise ValueError(f"engine native runs on the CPU, and the network is on {device}")
+    if device.type != "cpu":
+        return False
+    try:
+        load_kernels()
+    except UserError as error:
+        if engine == "native":
+            raise
+        log.warning("engine auto runs on torch's products, which are slower: %s", error)
+        return False
+    return True
 
 
 def _compact(model: nn.Module, make: MakeProduct) -> nn.Module:
@@ -93,24 +121,6 @@ def _runs_as(model: nn.Module, kind: type[_Network]) -> TypeGuard[_Network]:
     return isinstance(model, kind) and type(model).forward is kind.forward
 
 
-class _MobileNetStem(nn.Module):
-    """The first convolution with the norm that follows folded into it, for the live nodes."""
-
-    def __init__(self, conv: nn.Conv2d, norm: nn.Module, live: Tensor) -> None:
-        super().__init__()
-        affine = as_affine(norm, conv.weight, conv.out_channels).of(live)
-        self.weight = fixed(conv.weight[live] * affine.scale.view(-1, 1, 1, 1))
-        self.bias = fixed(affine.shift)
-        self.stride = conv.stride[0]
-
-    def forward(self, images: Tensor) -> Tensor:
-        if not len(self.weight):  # torch refuses convolutions without outputs
-            height, width = (halved(length, self.stride) for length in images.shape[2:])
-            return images.new_empty(0, len(images), height, width)
-        maps = F.conv2d(images, self.weight, self.bias, self.stride, padding=1)
-        return maps.transpose(0, 1).contiguous()
-
-
 def _compact_mobilenet(model: MobileNetV1Like, make: MakeProduct) -> CompactNetwork:
     stages, liveness = model.stages(), model.liveness()
     leaving = [stage.groups[0].norm for stage in stages[1:]] + [model.bn]
@@ -124,12 +134,18 @@ def _compact_mobilenet(model: MobileNetV1Like, make: MakeProduct) -> CompactNetw
     device = model.conv1.weight.device
     live, constant = _features(liveness[-1], device)
     return CompactNetwork(
-        _MobileNetStem(
+        _mobilenet_stem(
             model.conv1, stages[0].groups[0].norm, _entering(liveness[0], model.conv1.out_channels, device)
         ),
         [CompactStage(plan, make) for plan in plans],
         CompactHead(weight, bias, live, constant, _mean_of_relu),
     )
+
+
+def _mobilenet_stem(conv: nn.Conv2d, norm: nn.Module, live: Tensor) -> ConvStem:
+    """The first convolution with the norm that follows folded into it, for the live nodes."""
+    affine = as_affine(norm, conv.weight, conv.out_channels).of(live)
+    return ConvStem(conv.weight[live] * affine.scale.view(-1, 1, 1, 1), affine.shift, conv.stride[0])
 
 
 def _mean_of_relu(maps: Tensor) -> Tensor:

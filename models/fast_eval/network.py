@@ -62,13 +62,13 @@ class CompactNetwork(EvaluationOnly):
     def forward(self, images: Tensor) -> Tensor:
         """(images, channels, height, width) to logits (images, classes)."""
         maps = self.stem(images)
-        biases, constant_logits = self._constants_for(maps)
+        biases, constant_logits = self.constants_for(maps)
         for stage, bias in zip(self.stages, biases, strict=True):
             maps = stage(maps, bias)
         logits: Tensor = self.head(maps) + constant_logits
         return logits
 
-    def _constants_for(self, maps: Tensor) -> tuple[list[list[Tensor]], Tensor]:
+    def constants_for(self, maps: Tensor) -> tuple[list[list[Tensor]], Tensor]:
         """Biases of every stage and the constant part of the logits, for maps of this size: computed once."""
         key = (maps.shape[2:], maps.device, maps.dtype)
         if key not in self._constants:
@@ -79,6 +79,28 @@ class CompactNetwork(EvaluationOnly):
                 biases.append(listed)
             self._constants[key] = biases, self.head.constant_logits(constant)
         return self._constants[key]
+
+
+class ConvStem(nn.Module):
+    """A 3×3 convolution, with the norm that follows folded into it.
+
+    Args:
+        weight: (nodes, channels, 3, 3).
+        bias: (nodes).
+        stride: of the convolution.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, stride: int) -> None:
+        super().__init__()
+        self.weight, self.bias, self.stride = fixed(weight), fixed(bias), stride
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(images, channels, height, width) to maps (nodes, images, S, S)."""
+        if not len(self.weight):  # torch refuses convolutions without outputs
+            height, width = (halved(length, self.stride) for length in images.shape[2:])
+            return images.new_empty(0, len(images), height, width)
+        maps = F.conv2d(images, self.weight, self.bias, self.stride, padding=1)
+        return maps.transpose(0, 1).contiguous()
 
 
 class CompactStage(RunnableStage):
@@ -97,10 +119,10 @@ class CompactStage(RunnableStage):
         self.filters = nn.ParameterList(fixed(nodes.filters) for nodes in live)
         self.constant_filters = nn.ParameterList(fixed(nodes.filters) for nodes in constant)
         targets = [nodes.targets for nodes in live if nodes.targets is not None]
-        self.products = nn.ModuleList(_Onto(target, make) for target in [*targets, plan.live_outputs])
+        self.products = nn.ModuleList(Onto(target, make) for target in [*targets, plan.live_outputs])
         targets = [nodes.targets for nodes in constant if nodes.targets is not None]
         self.constant_products = nn.ModuleList(
-            _Onto(target, None) for target in [*targets, plan.constant_outputs]
+            Onto(target, None) for target in [*targets, plan.constant_outputs]
         )
 
     def constants(self, entering: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -110,8 +132,8 @@ class CompactStage(RunnableStage):
         for number, (filters, onto_live, onto_constant) in enumerate(steps):
             sent = depthwise(F.relu(maps), filters, self.stride if number == 0 else 1)
             sources = torch.cat([sources, sent]) if number else sent
-            assert isinstance(onto_live, _Onto)
-            assert isinstance(onto_constant, _Onto)
+            assert isinstance(onto_live, Onto)
+            assert isinstance(onto_constant, Onto)
             biases.append(onto_live.bias(sources))
             maps = onto_constant.after(onto_constant.bias(sources))
         return biases, maps
@@ -162,7 +184,7 @@ class CompactHead(nn.Module):
         return (self.weight @ self.pool(maps)).t()
 
 
-class _Onto(nn.Module):
+class Onto(nn.Module):
     """The product onto some nodes, its bias, and the norm where it is not folded.
 
     Args:

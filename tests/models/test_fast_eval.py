@@ -177,7 +177,7 @@ def test_what_has_no_compact_form_says_so():
     with pytest.raises(ValueError, match="Linear has no compact form; MobileNetV1Like, MobileNetV1CIFAR and"):
         compact(nn.Linear(1, 1))
     with pytest.raises(
-        ValueError, match=r"engine must be one of auto, dense, csr, dgl, got dens; did you mean"
+        ValueError, match=r"engine must be one of auto, dense, csr, native, dgl, got dens; did you mean"
     ):
         find_engine("dens")
 

@@ -16,6 +16,7 @@ ENGINES = {
     "auto": "models.fast_eval.engines.auto:auto_product",
     "dense": "models.fast_eval.engines.dense:DenseProduct",
     "csr": "models.fast_eval.engines.csr:CSRProduct",
+    "native": "models.fast_eval.engines.native:NativeProduct",
     "dgl": "models.fast_eval.engines.dgl:DGLProduct",
 }
 """Named by their place, so that an engine's library is imported only when the engine is asked for."""

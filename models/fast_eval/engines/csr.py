@@ -8,6 +8,14 @@ import torch
 from torch import Tensor, nn
 
 
+def compressed_rows(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(where each row starts, columns, values) of what is not zero; int32, int32, the weight's type."""
+    rows, columns = weight.nonzero(as_tuple=True)
+    counts = torch.bincount(rows, minlength=len(weight))
+    starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    return starts.int(), columns.int(), weight[rows, columns]
+
+
 class CSRProduct(nn.Module):
     """A product of a CSR matrix with dense maps."""
 
@@ -18,13 +26,11 @@ class CSRProduct(nn.Module):
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
         self.shape = weight.shape
-        sparse = weight.to_sparse(2).coalesce()
-        counts = torch.bincount(sparse.indices()[0], minlength=len(weight))
-        starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        starts, columns, values = compressed_rows(weight)
         # Buffers, so that .to(device) moves them; torch moves no sparse buffers.
-        self.register_buffer("starts", starts.int())
-        self.register_buffer("columns", sparse.indices()[1].int())
-        self.register_buffer("values", sparse.values())
+        self.register_buffer("starts", starts)
+        self.register_buffer("columns", columns)
+        self.register_buffer("values", values)
         self._matrix: Tensor | None = None
 
     def forward(self, sources: Tensor) -> Tensor:

@@ -1,0 +1,69 @@
+// 3x3 filters, one for each node.
+#pragma once
+
+#include "maps.h"
+
+namespace wirings {
+
+// Rows of one map as a filter reads them: rows outside of the map are zero. Every row can be read from one float
+// before its start to two vectors beyond its end.
+struct Rows {
+  const float* first;  // row 0, or where it would be
+  const float* zeros;
+  int height, pitch;
+  const float* operator[](int row) const { return row < 0 || row >= height ? zeros : first + long(row) * pitch; }
+};
+
+// Output rows `row` to row + kRows - 1, each from three input rows that are loaded once.
+//
+// The last vector of a row reaches over its end into the next row. It is stored first, so that the next row's own
+// vectors are stored after it.
+template <int kRows>
+inline void filtered_rows(const Rows& in, const Vector (&taps)[9], float* out, Shape shape, int row) {
+  const float* lines[kRows + 2];
+#pragma GCC unroll 8
+  for (int line = 0; line < kRows + 2; ++line) lines[line] = in[row + line - 1];
+  for (int x = rounded_up(shape.width, kLanes) - kLanes; x >= 0; x -= kLanes) {
+    Vector totals[kRows] = {};
+#pragma GCC unroll 8
+    for (int line = 0; line < kRows + 2; ++line) {
+      const Vector left = load(lines[line] + x - 1), middle = load(lines[line] + x), right = load(lines[line] + x + 1);
+#pragma GCC unroll 3
+      for (int tap = 0; tap < 3; ++tap) {
+        const int target = line - tap;
+        if (target < 0 || target >= kRows) continue;
+        totals[target] += left * taps[3 * tap] + middle * taps[3 * tap + 1] + right * taps[3 * tap + 2];
+      }
+    }
+#pragma GCC unroll 8
+    for (int target = 0; target < kRows; ++target) store(out + long(row + target) * shape.pitch() + x, totals[target]);
+  }
+}
+
+inline void filtered_row_by_two(const Rows& in, const Vector (&taps)[9], float* out, Shape shape, int row) {
+  for (int x = 0; x < shape.width; x += kLanes) {
+    Vector total{};
+#pragma GCC unroll 3
+    for (int tap = 0; tap < 3; ++tap) {
+      const float* line = in[2 * row + tap - 1] + 2 * x;
+      total += every_second(line - 1) * taps[3 * tap] + every_second(line) * taps[3 * tap + 1] +
+               every_second(line + 1) * taps[3 * tap + 2];
+    }
+    store(out + long(row) * shape.pitch() + x, total);
+  }
+}
+
+// Output rows `begin` to `end` of a map; `shape` is that of the output.
+inline void depthwise(const Rows& in, const float* filter, int stride, float* out, Shape shape, int begin, int end) {
+  Vector taps[9];
+  for (int tap = 0; tap < 9; ++tap) taps[tap] = broadcast(filter[tap]);
+  int row = begin;
+  if (stride == 2) {
+    for (; row < end; ++row) filtered_row_by_two(in, taps, out, shape, row);
+    return;
+  }
+  for (; row + 4 <= end; row += 4) filtered_rows<4>(in, taps, out, shape, row);
+  for (; row < end; ++row) filtered_rows<1>(in, taps, out, shape, row);
+}
+
+}  // namespace wirings

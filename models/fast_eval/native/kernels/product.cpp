@@ -1,0 +1,42 @@
+// A product by itself, for networks whose norms are no part of the program.
+#include "product.h"
+
+#include "threads.h"
+
+namespace wirings {
+namespace {
+
+constexpr long kStrip = 8 * kLanes;  // pixels of all sources that stay in the cache while the targets go by
+
+void multiply_strip(const Matrix& matrix, const Sources& sources, long first, long end, int target, float* to) {
+  const int start = matrix.starts[target];
+  const Edges edges{matrix.columns + start, matrix.weights + start, matrix.starts[target + 1] - start, 0, nullptr};
+  float* row = to + target * sources.node;
+  const int vectors = (end - first) / kLanes;
+  sum_edges(edges, sources, first, vectors, nullptr, row + first);
+  for (long pixel = first + long(vectors) * kLanes; pixel < end; ++pixel) {
+    float total = 0;
+    for (int edge = 0; edge < edges.count; ++edge)
+      total += edges.weights[edge] * sources.data[edges.sources[edge] * sources.node + pixel];
+    row[pixel] = total;
+  }
+}
+
+}  // namespace
+
+void multiply(const Matrix& matrix, const float* data, long pixels, float* to, int threads) {
+  const Sources sources{data, pixels};
+  const long strips = (pixels + kStrip - 1) / kStrip;
+  const bool by_strips = strips >= threads;
+  in_parallel(threads, [&](int thread) {
+    const auto part = [&](long count, int number) { return count * number / threads; };
+    const long first = by_strips ? part(strips, thread) : 0, last = by_strips ? part(strips, thread + 1) : strips;
+    const int begin = by_strips ? 0 : part(matrix.targets, thread);
+    const int end = by_strips ? matrix.targets : part(matrix.targets, thread + 1);
+    for (long strip = first; strip < last; ++strip)
+      for (int target = begin; target < end; ++target)
+        multiply_strip(matrix, sources, strip * kStrip, std::min(pixels, (strip + 1) * kStrip), target, to);
+  });
+}
+
+}  // namespace wirings

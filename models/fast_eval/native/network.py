@@ -1,0 +1,107 @@
+"""A compact network run by the native kernels, in one call."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from models.fast_eval.native.build import load_kernels
+from models.fast_eval.native.program import Program, Writer
+from models.fast_eval.network import CompactNetwork, CompactStage, ConvStem, EvaluationOnly
+from models.graphs.layout import halved
+
+
+class NativeNetwork(EvaluationOnly):
+    """Stem, stages and head as one list of steps; only for the CPU and float32.
+
+    A program is written for each size of images. Memory to work in is planned once for each size, number of
+    images and number of threads; afterwards a call allocates its logits alone. Calls from several threads are
+    served one after another.
+
+    Args:
+        network: a compact MobileNet graph with dense products, on the CPU.
+
+    Raises:
+        UserError: the kernels could not be compiled.
+    """
+
+    def __init__(self, network: CompactNetwork) -> None:
+        super().__init__()
+        load_kernels()
+        assert isinstance(network.stem, ConvStem)
+        self.network, self.stem = network, network.stem
+        self.register_buffer("normalisation", torch.empty(0))
+        self._programs: dict[tuple[int, int], Program] = {}
+        self._spaces: dict[tuple[int, ...], Tensor] = {}
+        self._busy = threading.Lock()
+        self.eval()
+
+    def normalise_bytes(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Take images of bytes, too: (value / 255 − mean) / std by channel."""
+        spread = torch.tensor(std) * 255
+        self.normalisation = torch.cat([1 / spread, -255 * torch.tensor(mean) / spread])
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """float32 (images, channels, height, width), or uint8 (images, height, width, channels), to logits.
+
+        Raises:
+            ValueError: images of another type, device or number of channels.
+        """
+        bytes_given = images.dtype == torch.uint8
+        self._check(images, bytes_given)
+        height, width = images.shape[1:3] if bytes_given else images.shape[2:]
+        program = self._program(height, width)
+        threads = torch.get_num_threads()
+        with self._busy:
+            space = self._space(program, (height, width, len(images), threads))
+            logits: Tensor = torch.ops.wirings_native.run(
+                images.contiguous(),
+                program.steps,
+                program.integers,
+                program.values,
+                self.normalisation,
+                space,
+                threads,
+            )
+        return logits
+
+    def _check(self, images: Tensor, bytes_given: bool) -> None:
+        channels = self.stem.weight.shape[1]
+        if images.device.type != "cpu":
+            raise ValueError(f"engine native runs on the CPU; images are on {images.device}")
+        if images.dtype != torch.float32 and not bytes_given:
+            raise ValueError(f"engine native takes images of float32 or uint8, got {images.dtype}")
+        if images.dim() != 4 or images.shape[3 if bytes_given else 1] != channels:
+            shape = "(images, height, width, {})" if bytes_given else "(images, {}, height, width)"
+            raise ValueError(f"images must be {shape.format(channels)}, got {tuple(images.shape)}")
+        if bytes_given and not self.normalisation.numel():
+            raise ValueError("images of bytes need their mean and std: call normalise_bytes first")
+
+    def _program(self, height: int, width: int) -> Program:
+        if (height, width) not in self._programs:
+            self._programs[height, width] = self._write(height, width)
+        return self._programs[height, width]
+
+    def _write(self, height: int, width: int) -> Program:
+        writer, stem = Writer(height, width, torch.ops.wirings_native.lanes()), self.stem
+        stages = [stage for stage in self.network.stages if isinstance(stage, CompactStage)]
+        size = [halved(length, stem.stride) for length in (height, width)]
+        biases, logits = self.network.constants_for(stem.weight.new_empty(0, 1, *size))
+        writer.stem(stem.weight, stem.bias, stem.stride, stages[0])
+        followings = [*stages[1:], None]
+        for number, (stage, following) in enumerate(zip(stages, followings, strict=True)):
+            writer.stage(number, stage, biases[number], following)
+        writer.head(self.network.head, logits)
+        return writer.program()
+
+    def _space(self, program: Program, key: tuple[int, ...]) -> Tensor:
+        if key not in self._spaces:
+            size = torch.ops.wirings_native.workspace(
+                program.steps, program.integers, program.values, *key[2:]
+            )
+            self._spaces[key] = torch.zeros(size)
+        return self._spaces[key]
