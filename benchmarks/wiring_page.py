@@ -9,16 +9,15 @@ to state. Without a browser only the size is measured.
 from __future__ import annotations
 
 import argparse
-import shutil
 import statistics
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from benchmarks.browser import CHROMIUM, new_tab
 from benchmarks.report import Report, run
 from fig.wiring_page import make_page
 from genutil.config import load_config
@@ -28,7 +27,6 @@ from models.graphs.neuralgraph import StaticNeuralGraph
 from models.wiring_state import wiring_layout
 
 APP = "apps/small_scale/static_dnw.yml"
-_ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-sync")
 _MOVE = """n => { const { panel } = window; const times = [];
 for (let i = 0; i < n; i++) { const start = performance.now(); panel.show((i * 7) % panel.states.length);
 panel.scene.pen.getImageData(0, 0, 1, 1); times.push(performance.now() - start); } return times; }"""
@@ -68,34 +66,28 @@ def measure_page(options: argparse.Namespace) -> Report:
         notes=[f"{shown} of {options.states} states; rounds: {options.rounds}, medians (low to high)"],
     )
     report.add(("size", f"{len(page) / 1e6:.1f} MB"), what="size", bytes=len(page))
-    browser = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
-    if browser is None:
+    if CHROMIUM is None:
         report.notes.append("no browser here: only the size was measured")
         return report
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "wiring.html"
         path.write_bytes(page)
-        ready, moves = zip(*_rounds(browser, path, options.rounds), strict=True)
+        ready, moves = zip(*_rounds(path, options.rounds), strict=True)
     for name, seconds in (("until it is interactive", ready), ("a state", [t for m in moves for t in m])):
         low, middle, high = (1000 * f(seconds) for f in (min, statistics.median, max))
         report.add((name, f"{middle:.0f} ms ({low:.0f} to {high:.0f})"), what=name, seconds=middle / 1000)
     return report
 
 
-def _rounds(browser: str, path: Path, rounds: int) -> Iterator[tuple[float, list[float]]]:
+def _rounds(path: Path, rounds: int) -> Iterator[tuple[float, list[float]]]:
     """(seconds until the page is interactive, seconds of each of 30 states) of each round."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        for _ in range(rounds):
-            chromium: Any = playwright.chromium.launch(executable_path=browser, args=list(_ARGUMENTS))
-            tab = chromium.new_page(viewport={"width": 1200, "height": 900})
+    for _ in range(rounds):
+        with new_tab() as tab:
             started = time.perf_counter()
             tab.goto(path.as_uri())
             tab.wait_for_function("window.panel !== undefined")
             ready = time.perf_counter() - started
             yield ready, [ms / 1000 for ms in tab.evaluate(_MOVE, 30)]
-            chromium.close()
 
 
 if __name__ == "__main__":

@@ -12,13 +12,17 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+import numpy as np
+
 from fig import wiring_page
+from fig.drawing import read_drawable
 from fig.runs import ROOT, find_record, train
+from genutil.command import exit_status
 from genutil.tables import markdown_table
-from genutil.wiring_file import Record, read_record
+from genutil.wiring_file import Record
 
 APP = "apps/quickstart/wiring_demo.yml"
-COLUMNS = ("step", "epoch", "live nodes", "training accuracy", "test accuracy")
+COLUMNS = ("step", "epoch", "live nodes", "training accuracy (steps)", "test accuracy")
 _SHOWN = (0, 10, 20, 30, 45, 90, 180, 360, 540)
 """Steps of the table, beside the last one."""
 
@@ -30,26 +34,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--open", action="store_true", help="show the page in the browser")
     options, training = parser.parse_known_args(argv)
+    return exit_status(lambda: _main(options.open, training))
+
+
+def _main(show: bool, training: Sequence[str]) -> int:
     print(f"python runner.py app:{APP}", *training, flush=True)
     status, results = train(APP, training)
     if status:
         return status
     path = find_record(ROOT / results["folder"])
-    print(f"\n{table(read_record(path))}\n")
-    return wiring_page.main([str(path), *(["--open"] if options.open else [])])
+    print(f"\n{table(read_drawable(path))}\n")
+    return wiring_page.main([str(path), *(["--open"] if show else [])])
 
 
 def table(record: Record) -> str:
-    """Some states of a training: live nodes and accuracies, as Markdown."""
-    (layer,) = record.layout
-    states = {int(state.numbers["step"]): state for state in record.states}
-    rows = []
-    for step in sorted({*_SHOWN, max(states)} & states.keys()):
-        numbers, live = states[step].numbers, states[step].layers[layer["name"]].live
-        told = (
-            f"{numbers[key]:.1f} %" if key in numbers else "" for key in ("train_accuracy", "val_accuracy")
+    """Some states of a training: live nodes and accuracies, as Markdown.
+
+    Training accuracy is that of the batches since the recorded state before, so these steps are told with it.
+    """
+    numbers = [state.numbers for state in record.states]
+    before = [None, *(int(told["step"]) for told in numbers[:-1])]
+    last, rows = int(numbers[-1]["step"]), []
+    for state, told, earlier in zip(record.states, numbers, before, strict=True):
+        step = int(told["step"])
+        if step not in _SHOWN and step != last:
+            continue
+        live = np.concatenate([state.layers[layer["name"]].live for layer in record.layout])
+        train, val = (
+            f"{told[key]:.1f} %" if key in told else "" for key in ("train_accuracy", "val_accuracy")
         )
-        rows.append((str(step), f"{numbers['epoch']:.2f}", f"{live.sum()} of {live.size}", *told))
+        covered = f" ({earlier + 1}–{step})" if train and earlier is not None else ""
+        rows.append((str(step), f"{told['epoch']:.2f}", f"{live.sum()} of {live.size}", train + covered, val))
     return markdown_table(COLUMNS, rows)
 
 

@@ -3,11 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from genutil.wiring_file import Array, LayerState
+from genutil.errors import UserError
+from genutil.wiring_file import Array, LayerState, Record, read_record
+
+BULGE = 0.11
+"""How far a bow within a column is from it, as part of the picture's width, if it goes from top to bottom."""
+_MARGIN = 0.1
+"""Beside the outer columns of a graph with cycles, for the bows within them."""
+_LOOP, _CORNERS = 0.012, 17
+
+
+def read_drawable(path: Path) -> Record:
+    """A record with something to draw.
+
+    Raises:
+        UserError: it has no wired layer or no state, or it cannot be read.
+    """
+    record = read_record(path)
+    if not record.layout:
+        raise UserError(
+            f"{path}: the network has no wired layer; train one whose edges are chosen by a graph"
+        )
+    if not record.states:
+        raise UserError(f"{path}: holds no state yet; wait until the training has begun")
+    return record
 
 
 def drawn_edges(layer: Mapping[str, Any], state: LayerState) -> tuple[Array, Array]:
@@ -30,22 +54,25 @@ def drawn_edges(layer: Mapping[str, Any], state: LayerState) -> tuple[Array, Arr
             first, end = layer["outputs"]
             leaving[first:end] = layer["sources"] + np.arange(end - first)
         targets = np.where(column_of_row[rows] > column_of_source[sources], targets, leaving[rows])
-    codes = targets * _num_nodes(layer) + sources
+    codes = targets * num_nodes(layer) + sources
     order = np.argsort(codes)
     order = order[targets[order] >= 0]
     return codes[order], state.weights[order]
 
 
-def drawn_columns(layer: Mapping[str, Any]) -> dict[str, Any]:
-    """A layer as it is drawn: `name`, `sources`, `nodes`, and `columns` with `start`, `end` and `label`."""
+def drawn_columns(layer: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The columns of a layer as it is drawn: `start`, `end`, `label`, and the place `x` from 0 to 1."""
     columns = [
         {"start": column["sources"][0], "end": column["sources"][1], "label": _label(layer, number)}
         for number, column in enumerate(layer["columns"])
     ]
-    nodes = _num_nodes(layer)
-    if nodes > layer["sources"]:
-        columns.append({"start": layer["sources"], "end": nodes, "label": "outputs"})
-    return {"name": layer["name"], "sources": layer["sources"], "nodes": nodes, "columns": columns}
+    if num_nodes(layer) > layer["sources"]:
+        columns.append({"start": layer["sources"], "end": num_nodes(layer), "label": "outputs"})
+    margin = 0.0 if layer["acyclic"] else _MARGIN
+    for number, column in enumerate(columns):
+        part = number / (len(columns) - 1) if len(columns) > 1 else 0.5
+        column["x"] = round(margin + (1 - 2 * margin) * part, 4)
+    return columns
 
 
 def _label(layer: Mapping[str, Any], number: int) -> str:
@@ -56,17 +83,41 @@ def _label(layer: Mapping[str, Any], number: int) -> str:
     return "outputs" if number == len(layer["columns"]) - 1 else "hidden"
 
 
-def _num_nodes(layer: Mapping[str, Any]) -> int:
+def num_nodes(layer: Mapping[str, Any]) -> int:
+    """Sources, and after them the outputs where these are no sources."""
     outputs = layer["outputs"] or (0, 0)
     return int(layer["sources"] + outputs[1] - outputs[0])
 
 
 def node_places(layer: Mapping[str, Any]) -> Array:
     """(nodes, 2): places of the nodes, from 0 to 1 from left to right and from bottom to top."""
-    columns = drawn_columns(layer)["columns"]
-    places = np.zeros((_num_nodes(layer), 2))
-    for number, column in enumerate(columns):
+    places = np.zeros((num_nodes(layer), 2))
+    for column in drawn_columns(layer):
         size = column["end"] - column["start"]
-        places[column["start"] : column["end"], 0] = number / max(len(columns) - 1, 1)
+        places[column["start"] : column["end"], 0] = column["x"]
         places[column["start"] : column["end"], 1] = 1 - (np.arange(size) + 0.5) / size
     return places
+
+
+def edge_paths(sources: Array, targets: Array) -> list[Array]:
+    """(corners, 2) of each edge: a line between columns, a bow within one, a circle from a node to itself.
+
+    A bow lies to the right on its way down and to the left on its way up.
+
+    Args:
+        sources: (edges, 2), places of the nodes that they come from.
+        targets: (edges, 2), places of those that they lead to.
+    """
+    part = np.linspace(0, 1, _CORNERS)
+    bow, circle = 4 * part * (1 - part), np.array([1 - np.cos(2 * np.pi * part), np.sin(2 * np.pi * part)]).T
+    paths = []
+    for source, target in zip(sources, targets, strict=True):
+        if source[0] != target[0]:
+            path = np.stack([source, target])
+        elif source[1] == target[1]:
+            path = source + _LOOP * circle
+        else:
+            path = source + part[:, None] * (target - source)
+            path[:, 0] += BULGE * (source[1] - target[1]) * bow
+        paths.append(path)
+    return paths

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import matplotlib
 
 from genutil.atomic import write_atomically
 from genutil.errors import UserError
 
-POSITIVE, NEGATIVE, NEW, INK, DEAD = "#1f66c1", "#c85a17", "#7a1fa2", "#1b1f24", "#c9ced6"
+POSITIVE, NEGATIVE, NEW, INK, DEAD = "#124f9e", "#d9822b", "#7a1fa2", "#1b1f24", "#c9ced6"
+"""Positive and negative differ in lightness, too."""
 
 
 @contextmanager
@@ -28,6 +29,18 @@ def drawn() -> Iterator[Any]:
             pyplot.close("all")
 
 
+def write(path: Path, content: Callable[[BinaryIO], object]) -> None:
+    """Write a file, whole or not at all.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error}); choose another folder") from error
+
+
 def save(figure: Any, path: Path) -> list[Path]:
     """Write a picture as `<path>.png` and `<path>.svg`. Returns both.
 
@@ -39,9 +52,6 @@ def save(figure: Any, path: Path) -> list[Path]:
         file = path.with_name(f"{path.name}.{kind}")
         # Without the date, so that the same numbers give the same file.
         more = {"metadata": {"Date": None}} if kind == "svg" else {}
-        try:
-            write_atomically(file, lambda open_file, k=kind, m=more: figure.savefig(open_file, format=k, **m))  # type: ignore[misc]
-        except OSError as error:
-            raise UserError(f"{file}: cannot be written ({error}); choose another folder") from error
+        write(file, lambda open_file, k=kind, m=more: figure.savefig(open_file, format=k, **m))  # type: ignore[misc]
         written.append(file)
     return written

@@ -10,27 +10,29 @@ from __future__ import annotations
 
 import argparse
 import io
-import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from matplotlib.collections import LineCollection
+from matplotlib.lines import Line2D
+from PIL import Image, ImageColor
 
-from fig.drawing import drawn_columns, drawn_edges, node_places
+from fig.drawing import drawn_edges, edge_paths, node_places, num_nodes, read_drawable
 from fig.runs import find_record
-from fig.style import DEAD, INK, NEGATIVE, NEW, POSITIVE, drawn, save
-from genutil.atomic import write_atomically
+from fig.style import DEAD, INK, NEGATIVE, NEW, POSITIVE, drawn, save, write
+from fig.wiring_stills import adjacency, churn, degrees, live_nodes
 from genutil.command import exit_status
 from genutil.errors import UserError
 from genutil.problems import did_you_mean
-from genutil.wiring_file import Array, LayerState, Record, State, read_record
+from genutil.wiring_file import Array, LayerState, Record, State
 
-_COLOURS = 64
+_COLOURS = 48
 """Of the animation: it has few, and its size goes with them."""
 _SECONDS = 12
+STILLS = {"adjacency": adjacency, "degrees": degrees, "churn": churn, "live_nodes": live_nodes}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,13 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(options: argparse.Namespace) -> int:
     path = find_record(options.run)
-    record = read_record(path)
-    if not record.states:
-        raise UserError(f"{path}: holds no state yet")
+    record = read_drawable(path)
     layer = find_layer(record, options.layer)
     folder: Path = options.output or path.with_name("pictures")
     content = animation(record, layer, options.frames)
-    write_atomically(folder / "wiring.gif", lambda file: file.write(content))
+    write(folder / "wiring.gif", lambda file: file.write(content))
     print(f"{folder / 'wiring.gif'}: {len(content) / 1e6:.2f} MB")
     for name, draw in STILLS.items():
         with drawn() as pyplot:
@@ -86,141 +86,103 @@ def animation(record: Record, layer: Mapping[str, Any], most: int) -> bytes:
     """A GIF of up to `most` states; new edges stand out, and the last picture stays longer."""
     places = np.unique(np.linspace(0, len(record.states) - 1, max(1, most)).round().astype(int))
     states = [record.states[place] for place in places]
-    frames = []
     with drawn() as pyplot:
+        frames = []
         for before, state in zip([None, *states[:-1]], states, strict=True):
-            frames.append(_frame(pyplot, layer, before, state))
-    sheet = Image.new("RGB", (frames[0].width, 3 * frames[0].height))
-    for number, frame in enumerate((frames[0], frames[len(frames) // 3], frames[-1])):
-        sheet.paste(frame, (0, number * frame.height))
-    palette = sheet.quantize(_COLOURS)
+            figure = draw_frame(pyplot, layer, before, state)
+            figure.canvas.draw()
+            frames.append(Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB"))
+            pyplot.close(figure)
+    palette = _palette(frames)
     first, *rest = (frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames)
     each = max(40, 1000 * _SECONDS // len(frames))
-    buffer = io.BytesIO()
     durations = [each] * (len(frames) - 1) + [3000]
-    first.save(
-        buffer,
-        "GIF",
-        save_all=True,
-        append_images=rest,
-        duration=durations,
-        loop=0,
-        optimize=True,
-        disposal=1,
-    )
+    buffer, kept = io.BytesIO(), {"loop": 0, "optimize": True, "disposal": 1}
+    first.save(buffer, "GIF", save_all=True, append_images=rest, duration=durations, **kept)
     return buffer.getvalue()
 
 
-def _frame(pyplot: Any, layer: Mapping[str, Any], before: State | None, state: State) -> Image.Image:
-    from matplotlib.collections import LineCollection
+def _palette(frames: Sequence[Image.Image]) -> Image.Image:
+    """The style's colours, pure and as they fade, and those that the pictures have most of."""
+    fixed = [_faded(colour, part) for colour in (POSITIVE, NEGATIVE, NEW) for part in (1, 0.8, 0.6, 0.4, 0.2)]
+    fixed += [_faded(colour, 1) for colour in (INK, DEAD, "#ffffff")]
+    chosen = frames[:: max(1, len(frames) // 4)]
+    sheet = Image.new("RGB", (chosen[0].width, len(chosen) * chosen[0].height))
+    for number, frame in enumerate(chosen):
+        sheet.paste(frame, (0, number * frame.height))
+    found = np.reshape(sheet.quantize(_COLOURS - len(fixed)).getpalette() or [], (-1, 3))
+    # Pillow chooses among colours this near to each other as it likes, and white would become grey.
+    apart = np.abs(found[:, None] - np.array(fixed)).max(axis=2).min(axis=1) > 8
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(np.concatenate([fixed, found[apart]]).ravel().tolist())
+    return palette
 
-    figure, axes = pyplot.subplots(figsize=(6.4, 4.2), dpi=100)
+
+def _faded(colour: str, part: float) -> tuple[int, ...]:
+    """A colour on white."""
+    return tuple(round(255 + part * (value - 255)) for value in ImageColor.getrgb(colour)[:3])
+
+
+def draw_frame(pyplot: Any, layer: Mapping[str, Any], before: State | None, state: State) -> Any:
+    """The wiring of one state, with its title and keys.
+
+    Args:
+        before: the state that edges are new against; None: none are new.
+    """
+    figure, axes = pyplot.subplots(figsize=(6.4, 4.5), dpi=100)
     own = state.layers[layer["name"]]
-    codes, weights = drawn_edges(layer, own)
-    nodes, at = drawn_columns(layer)["nodes"], node_places(layer)
-    known = drawn_edges(layer, before.layers[layer["name"]])[0] if before is not None else codes
-    fresh = ~np.isin(codes, known)
-    targets, sources = np.divmod(codes, nodes)
-    strength = np.sqrt(np.abs(weights) / (np.abs(weights).max(initial=0) or 1))
-    thin = min(1.0, max(0.04, 1500 / max(codes.size, 1)))
-    for chosen, colour in ((weights > 0, POSITIVE), (weights <= 0, NEGATIVE), (fresh, NEW)):
-        shown = chosen & (fresh if colour == NEW else ~fresh)
-        if not shown.any():
-            continue
-        lines = np.stack([at[sources[shown]], at[targets[shown]]], axis=1)
-        opacity = np.full(shown.sum(), 0.8) if colour == NEW else (0.1 + 0.8 * strength[shown]) * thin
-        axes.add_collection(LineCollection(list(lines), colors=colour, linewidths=0.8, alpha=opacity))
-    alive = np.concatenate([own.live, np.ones(nodes - own.live.size, bool)])
-    size = min(30, 2500 / max(np.unique(at[:, 0], return_counts=True)[1]))
+    lines = edge_lines(layer, before.layers[layer["name"]] if before is not None else None, own)
+    places = node_places(layer)
+    for colour, (paths, opacity) in lines.items():
+        width = 1.1 if colour == NEW else 0.8
+        axes.add_collection(LineCollection(paths, colors=colour, linewidths=width, alpha=opacity))
+    alive = np.concatenate([own.live, np.ones(len(places) - own.live.size, bool)])
+    size = min(30, 2500 / max(np.unique(places[:, 0], return_counts=True)[1]))
     for which, colour in ((~alive, DEAD), (alive, INK)):
-        axes.scatter(*at[which].T, s=size, c=colour, zorder=3, linewidths=0)
+        axes.scatter(*places[which].T, s=size, c=colour, zorder=3, linewidths=0)
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.02, 1.02))
     axes.axis("off")
-    numbers = state.numbers
-    accuracy = f"   training {numbers['train_accuracy']:5.1f} %" if "train_accuracy" in numbers else ""
-    axes.set_title(
-        f"step {int(numbers['step'])}   {own.live.sum()} live nodes{accuracy}", loc="left", family="monospace"
-    )
-    figure.canvas.draw()
-    picture = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
-    pyplot.close(figure)
-    return picture
-
-
-def adjacency(pyplot: Any, record: Record, layer: Mapping[str, Any]) -> Any:
-    """First and last matrix of edges, in cells of up to 100 by 100."""
-    figure, axes = pyplot.subplots(1, 2, figsize=(9, 4.2), sharey=True)
-    shown = [(record.states[0], "before training"), (record.states[-1], "at the end")]
-    densities = [_density(layer, state.layers[layer["name"]]) for state, _ in shown]
-    highest = max(density.max() for density in densities)
-    for axis, density, (state, when) in zip(axes, densities, shown, strict=True):
-        extent = (0, layer["sources"], layer["targets"], 0)
-        image = axis.imshow(density, cmap="Greys", vmin=0, vmax=highest, extent=extent, aspect="auto")
-        axis.set(title=f"{when} (step {int(state.numbers['step'])})", xlabel="source node")
-        axis.grid(False)
-    axes[0].set_ylabel("target node")
-    figure.colorbar(image, ax=axes, label="part of the potential edges in use")
+    axes.set_title(_title(state, int(own.live.sum())), loc="left", family="monospace")
+    figure.legend(handles=_keys(), loc="outside lower center", ncols=5, fontsize=8, handlelength=1.4)
     return figure
 
 
-def _density(layer: Mapping[str, Any], state: LayerState) -> Array:
-    rows, columns = np.divmod(state.places, layer["sources"])
-    sizes = [layer["targets"], layer["sources"]]
-    cells = [min(100, size) for size in sizes]
-    edges = [np.linspace(0, size, count + 1) for size, count in zip(sizes, cells, strict=True)]
-    counts, *_ = np.histogram2d(rows, columns, bins=edges)
-    potential = np.outer(*(np.histogram(np.arange(size), e)[0] for size, e in zip(sizes, edges, strict=True)))
-    density: Array = counts / potential
-    return density
+def edge_lines(
+    layer: Mapping[str, Any], before: LayerState | None, state: LayerState
+) -> dict[str, tuple[list[Array], Array]]:
+    """Lines of the edges and how opaque they are, by colour.
+
+    The more edges are weaker than one, the more opaque it is; edges that are new fade with their number.
+    """
+    codes, weights = drawn_edges(layer, state)
+    known = drawn_edges(layer, before)[0] if before is not None else codes
+    fresh = ~np.isin(codes, known)
+    targets, sources = np.divmod(codes, num_nodes(layer))
+    places, count = node_places(layer), max(codes.size, 1)
+    rank = (1 + np.argsort(np.argsort(np.abs(weights), kind="stable"))) / count
+    opacity = (0.1 + 0.8 * rank**2) * min(1.0, max(0.04, 1500 / count))
+    opacity[fresh] = min(0.9, max(0.01, 300 / max(fresh.sum(), 1)))
+    shown = {POSITIVE: ~fresh & (weights > 0), NEGATIVE: ~fresh & (weights <= 0), NEW: fresh}
+    return {
+        colour: (edge_paths(places[sources[which]], places[targets[which]]), opacity[which])
+        for colour, which in shown.items()
+        if which.any()
+    }
 
 
-def degrees(pyplot: Any, record: Record, layer: Mapping[str, Any]) -> Any:
-    """How many edges leave a source and reach a target, first and last."""
-    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.4))
-    for axis, (title, place) in zip(
-        axes, (("edges out of a node", 1), ("edges into a node", 0)), strict=True
-    ):
-        counts = []
-        for state in (record.states[0], record.states[-1]):
-            ends = np.divmod(state.layers[layer["name"]].places, layer["sources"])[place]
-            counts.append(np.bincount(ends, minlength=layer[("targets", "sources")[place]]))
-        bins = np.histogram_bin_edges(np.concatenate(counts), bins=min(40, max(map(max, counts)) + 1))
-        for values, label, line in zip(counts, ("before training", "at the end"), ("--", "-"), strict=True):
-            axis.hist(values, bins, histtype="step", label=label, linestyle=line, linewidth=1.8)
-        axis.set(xlabel=title, ylabel="nodes")
-    axes[0].legend()
-    return figure
+def _title(state: State, live: int) -> str:
+    accuracy = state.numbers.get("train_accuracy")
+    told = "" if accuracy is None else f"   training {accuracy:5.1f} %"
+    return f"step {int(state.numbers['step'])}   {live} live nodes{told}"
 
 
-def churn(pyplot: Any, record: Record, layer: Mapping[str, Any]) -> Any:
-    """Edges that were not in use an epoch before, in per cent of those in use."""
-    ends = [state for state in record.states if float(state.numbers["epoch"]).is_integer()]
-    figure, axis = pyplot.subplots(figsize=(6, 3.4))
-    epochs, parts = [], []
-    for before, state in itertools.pairwise(ends):
-        then, now = (one.layers[layer["name"]].places for one in (before, state))
-        epochs.append(state.numbers["epoch"])
-        parts.append(100 * (1 - np.isin(now, then).sum() / max(now.size, 1)))
-    axis.plot(epochs, parts)
-    axis.set(xlabel="epoch", ylabel="new since the epoch before, %", ylim=(0, None))
-    return figure
+def _keys() -> list[Line2D]:
+    lines = {"positive": POSITIVE, "negative": NEGATIVE, "new": NEW}
+    dots = {"live node": INK, "dead node": DEAD}
+    return [
+        Line2D([], [], color=colour, marker="", linestyle="-", label=k) for k, colour in lines.items()
+    ] + [Line2D([], [], color=colour, marker="o", linestyle="", label=k) for k, colour in dots.items()]
 
-
-def live_nodes(pyplot: Any, record: Record, layer: Mapping[str, Any]) -> Any:
-    """Source nodes on a path from image to logits, of every wired layer, by step."""
-    figure, axis = pyplot.subplots(figsize=(6, 3.4))
-    steps = [state.numbers["step"] for state in record.states]
-    for each in record.layout:
-        counts = [state.layers[each["name"]].live.sum() for state in record.states]
-        axis.plot(steps, counts, label=f"{each['name']} (of {each['sources']:,})", markersize=3)
-    axis.set(xlabel="training step", ylabel="live nodes", ylim=(0, None))
-    axis.set_xscale("symlog", linthresh=1)
-    axis.set_xlim(0, max(*steps, 1))
-    axis.legend()
-    return figure
-
-
-STILLS = {"adjacency": adjacency, "degrees": degrees, "churn": churn, "live_nodes": live_nodes}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -13,20 +13,20 @@ import json
 import sys
 import webbrowser
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fig.drawing import drawn_columns, drawn_edges
+from fig.drawing import BULGE, drawn_columns, drawn_edges, node_places, num_nodes, read_drawable
 from fig.runs import find_record
-from genutil.atomic import write_atomically
+from fig.style import write
 from genutil.command import exit_status
-from genutil.wiring_file import Array, LayerState, Record, State, read_record
+from genutil.wiring_file import Array, Record, State
 
 _PARTS = Path(__file__).with_name("page")
-_SCRIPTS = ("data.js", "scene.js", "charts.js", "panel.js")
+_SCRIPTS = ("data.js", "scene.js", "charts.js", "controls.js", "panel.js")
 _LARGEST = 14_000_000
 """Bytes of a page; where there would be more, fewer states are shown."""
 
@@ -46,10 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(options: argparse.Namespace) -> int:
     path = find_record(options.run)
-    record = read_record(path)
+    record = read_drawable(path)
     output: Path = options.output or path.with_name("wiring.html")
     page, shown = make_page(record, path.resolve().parent.name, options.states)
-    write_atomically(output, lambda file: file.write(page))
+    write(output, lambda file: file.write(page))
     print(f"{output}: {shown} of {len(record.states)} states, {len(page) / 1e6:.1f} MB")
     if options.open:
         webbrowser.open(output.resolve().as_uri())
@@ -57,35 +57,60 @@ def _main(options: argparse.Namespace) -> int:
 
 
 def make_page(record: Record, title: str, most: int) -> tuple[bytes, int]:
-    """The page, and how many states it shows: spread evenly over those recorded, first and last included.
+    """The page, and how many states it shows; its curves tell the accuracies of all of them.
 
     Args:
-        record: of a run.
+        record: of a run, with at least one state.
         title: above the picture.
         most: states.
     """
     count = min(len(record.states), max(most, 1))
     while True:
-        places = np.unique(np.round(np.linspace(0, len(record.states) - 1, count)).astype(int))
-        states = [record.states[place] for place in places]
-        page = _page(record.layout, states, title)
+        chosen = choose_states(record.states, count)
+        page = _page(record, chosen, title)
         if len(page) <= _LARGEST or count < 2:
-            return page, len(states)
+            return page, len(chosen)
         count = max(1, min(count - 1, int(count * 0.95 * _LARGEST / len(page))))
 
 
-def _page(layout: Sequence[Mapping[str, Any]], states: Sequence[State], title: str) -> bytes:
-    blob, told = bytearray(), []
-    for state in states:
-        counts, totals = [], []
-        for layer in layout:
+def choose_states(states: Sequence[State], count: int) -> list[int]:
+    """Places of up to `count` states: first, last, ends of epochs, and then others, spread evenly.
+
+    Only at the end of an epoch a state tells of a validation.
+    """
+    last = len(states) - 1
+    ends = {number for number, state in enumerate(states) if float(state.numbers["epoch"]).is_integer()}
+    ends |= {0, last}
+    if len(ends) >= count:
+        return sorted(_spread(sorted(ends), count))
+    return sorted(ends | _spread(sorted(set(range(last + 1)) - ends), count - len(ends)))
+
+
+def _spread(places: Sequence[int], count: int) -> set[int]:
+    """`count` of them, or all; first and last included where there are two."""
+    if count < 2:
+        return set(places[len(places) - count :]) if count else set()
+    chosen = np.linspace(0, len(places) - 1, min(count, len(places))).round().astype(int)
+    return {places[number] for number in chosen}
+
+
+def _page(record: Record, chosen: Sequence[int], title: str) -> bytes:
+    head, blob = _head(record, title), bytearray()
+    before = [np.empty(0, np.int64) for _ in record.layout]
+    for place in chosen:
+        state, told = record.states[place], []
+        for number, layer in enumerate(record.layout):
             edges = state.layers[layer["name"]]
             codes, weights = drawn_edges(layer, edges)
-            counts.append(codes.size)
-            totals.append(edges.places.size)
-            blob += _packed(codes, weights, edges)
-        told.append({"numbers": dict(state.numbers), "counts": counts, "totals": totals})
-    head = {"title": title, "layers": [drawn_columns(layer) for layer in layout], "states": told}
+            came, went = _change(before[number], codes)
+            counts = {"edges": codes.size, "total": edges.places.size, "came": came.size, "went": went.size}
+            told.append(counts)
+            blob += _gaps(came) + _gaps(went) + _packed(weights, edges.live)
+            before[number] = codes
+        since = (
+            record.states[place - 1].numbers["step"] if "train_accuracy" in state.numbers and place else None
+        )
+        head["states"].append({"numbers": dict(state.numbers), "since": since, "layers": told})
     texts = {
         "STYLE": (_PARTS / "page.css").read_text(),
         "SCRIPT": "\n".join((_PARTS / name).read_text() for name in _SCRIPTS),
@@ -94,18 +119,39 @@ def _page(layout: Sequence[Mapping[str, Any]], states: Sequence[State], title: s
     }
     page = (_PARTS / "page.html").read_text()
     for name, text in texts.items():
-        before, mark, after = page.partition(f"\n{name}\n" if name in ("STYLE", "SCRIPT") else f">{name}<")
-        page = before + mark.replace(name, text) + after
+        before_it, mark, after = page.partition(f"\n{name}\n" if name in ("STYLE", "SCRIPT") else f">{name}<")
+        page = before_it + mark.replace(name, text) + after
     return page.replace("TITLE", _escaped(title), 1).encode()
 
 
-def _packed(codes: Array, weights: Array, state: LayerState) -> bytes:
-    """As data.js reads them: gaps byte by byte, strengths from −127 to 127, live bits."""
-    gaps = np.diff(codes, prepend=-1).astype("<u4")
-    planes = gaps.view(np.uint8).reshape(-1, 4).T
-    largest = np.abs(weights).max(initial=0) or 1.0
-    strengths = np.sign(weights) * np.ceil(127 * np.abs(weights) / largest)
-    return planes.tobytes() + strengths.astype(np.int8).tobytes() + np.packbits(state.live).tobytes()
+def _head(record: Record, title: str) -> dict[str, Any]:
+    """What the page knows beside the states that it shows."""
+    layers = []
+    for layer in record.layout:
+        x, y = node_places(layer).round(4).T.tolist()
+        nodes = {"nodes": num_nodes(layer), "columns": drawn_columns(layer), "x": x, "y": y}
+        layers.append({"name": layer["name"], "sources": layer["sources"], **nodes})
+    numbers = [state.numbers for state in record.states]
+    accuracies = {kind: [told.get(f"{kind}_accuracy") for told in numbers] for kind in ("train", "val")}
+    recorded = {"steps": [told["step"] for told in numbers], **accuracies}
+    return {"title": title, "bulge": BULGE, "layers": layers, "recorded": recorded, "states": []}
+
+
+def _change(before: Array, codes: Array) -> tuple[Array, Array]:
+    """Numbers of the edges that came, and places among the earlier ones of those that went."""
+    return np.setdiff1d(codes, before, assume_unique=True), np.flatnonzero(~np.isin(before, codes))
+
+
+def _gaps(rising: Array) -> bytes:
+    """Distances between the numbers, the first to −1, byte by byte: all lowest bytes, then all next ones."""
+    gaps = np.diff(rising, prepend=-1).astype("<u4")
+    return gaps.view(np.uint8).reshape(-1, 4).T.tobytes()
+
+
+def _packed(weights: Array, live: Array) -> bytes:
+    """The 16 bits that the record has of each weight, byte by byte, and the live nodes' bits."""
+    halves = weights.astype("<f2").view(np.uint8).reshape(-1, 2).T
+    return halves.tobytes() + np.packbits(live).tobytes()
 
 
 def _escaped(text: str) -> str:

@@ -1,75 +1,101 @@
-// The curves below the picture: one value a state, with the state at hand marked.
+// The curves below the picture, over the training's steps, with the state at hand marked.
 
-function frame(canvas, count) {
+const INSET = 6, WIDEST_BAR = 8;
+
+// first, last: steps at the sides; scales: 2 where the right side is labelled, too.
+function frame(canvas, first, last, scales) {
   const ratio = window.devicePixelRatio || 1;
   canvas.width = canvas.clientWidth * ratio;
   canvas.height = canvas.clientHeight * ratio;
   const pen = canvas.getContext("2d");
   pen.scale(ratio, ratio);
   pen.font = "11px system-ui, sans-serif";
-  const left = 38, right = canvas.clientWidth - 8, top = 8, bottom = canvas.clientHeight - 18;
-  return { pen, left, right, top, bottom, x: s => count > 1 ? left + (right - left) * s / (count - 1) : left };
+  const left = 44, right = canvas.clientWidth - (scales === 2 ? 44 : 8);
+  const top = 8, bottom = canvas.clientHeight - 18;
+  const length = right - left - 2 * INSET;
+  const x = step => left + INSET + (last > first ? length * (step - first) / (last - first) : 0);
+  const y = part => bottom - (bottom - top) * part;
+  return { canvas, pen, left, right, top, bottom, x, y, ratio };
 }
 
-function grid(box, highest, style, labels) {
-  const { pen, left, right, top, bottom } = box;
+function grid({ pen, left, right, bottom, y }, style, labels) {
   pen.strokeStyle = style.line;
-  pen.fillStyle = style.faint;
-  pen.textAlign = "right";
   for (const part of [0, 0.5, 1]) {
-    const y = bottom - (bottom - top) * part;
-    pen.beginPath(); pen.moveTo(left, y); pen.lineTo(right, y); pen.stroke();
-    pen.fillText(Math.round(highest * part).toLocaleString("en"), left - 5, y + 4);
+    pen.beginPath(); pen.moveTo(left, y(part)); pen.lineTo(right, y(part)); pen.stroke();
   }
+  pen.fillStyle = style.faint;
   pen.textAlign = "left"; pen.fillText(labels[0], left, bottom + 14);
   pen.textAlign = "right"; pen.fillText(labels[1], right, bottom + 14);
 }
 
-function curve(box, values, highest, colour, dashed) {
-  const { pen, top, bottom, x } = box;
-  pen.strokeStyle = colour; pen.fillStyle = colour; pen.lineWidth = 1.8; pen.setLineDash(dashed ? [5, 3] : []);
+function scale({ pen, left, right, y }, highest, colour, onRight) {
+  pen.fillStyle = colour;
+  pen.textAlign = onRight ? "left" : "right";
+  for (const part of [0, 0.5, 1])
+    pen.fillText((highest * part).toLocaleString("en"), onRight ? right + 5 : left - 5, y(part) + 4);
+}
+
+// points: [step, value]
+function curve({ pen, x, y }, points, highest, colour, dashed) {
+  pen.strokeStyle = colour; pen.fillStyle = colour; pen.lineWidth = 1.8;
+  pen.setLineDash(dashed ? [5, 3] : []);
   pen.beginPath();
-  let started = false;
-  values.forEach((value, s) => {
-    if (value === undefined) return;
-    const y = bottom - (bottom - top) * value / highest;
-    if (started) pen.lineTo(x(s), y); else pen.moveTo(x(s), y);
-    started = true;
-    if (values.length < 80) pen.fillRect(x(s) - 1.5, y - 1.5, 3, 3);
+  points.forEach(([step, value], i) => {
+    if (i) pen.lineTo(x(step), y(value / highest)); else pen.moveTo(x(step), y(value / highest));
+    if (points.length < 80) pen.fillRect(x(step) - 1.5, y(value / highest) - 1.5, 3, 3);
   });
   pen.stroke();
   pen.setLineDash([]);
 }
 
-function bars(box, values, highest, colour) {
-  const { pen, top, bottom, x } = box;
+function bars({ pen, left, right, bottom, x, y }, points, highest, colour) {
   pen.fillStyle = colour;
-  const width = Math.max(1, 0.5 * (x(1) - x(0)));
-  values.forEach((value, s) => {
-    const height = highest ? (bottom - top) * value / highest : 0;
-    pen.fillRect(x(s) - width / 2, bottom - height, width, height);
-  });
+  const width = Math.max(1, Math.min(WIDEST_BAR, 0.5 * (right - left) / points.length));
+  for (const [step, value] of points) {
+    const top = y(value / highest);
+    pen.fillRect(x(step) - width / 2, top, width, bottom - top);
+  }
 }
 
-function cursor(box, s, colour) {
-  const { pen, top, bottom, x } = box;
+function cursor({ pen, top, bottom, x }, step, colour) {
   pen.strokeStyle = colour; pen.lineWidth = 1.5;
-  pen.beginPath(); pen.moveTo(x(s), top); pen.lineTo(x(s), bottom); pen.stroke();
+  pen.beginPath(); pen.moveTo(x(step), top); pen.lineTo(x(step), bottom); pen.stroke();
 }
 
-function drawCharts(states, l, now, style) {
-  const labels = [`step ${states[0].numbers.step}`, `step ${states.at(-1).numbers.step}`];
-  const accuracy = frame(document.getElementById("accuracy"), states.length);
-  grid(accuracy, 100, style, labels);
-  curve(accuracy, states.map(state => state.numbers.train_accuracy), 100, style.plus, false);
-  curve(accuracy, states.map(state => state.numbers.val_accuracy), 100, style.minus, true);
-  cursor(accuracy, now, style.ink);
-  const alive = frame(document.getElementById("alive"), states.length);
-  const fresh = states.map(state => state.layers[l].numFresh), live = states.map(state => state.layers[l].numLive);
-  const highest = Math.max(...live, 1);
-  grid(alive, highest, style, labels);
-  document.getElementById("most").textContent = Math.max(...fresh).toLocaleString("en");
-  bars(alive, fresh, Math.max(...fresh), style.fresh);
-  curve(alive, live, highest, style.ink, false);
-  cursor(alive, now, style.ink);
+// What the curves show: accuracies of all recorded states, counts of those that are shown.
+function curvesOf(head, states, l) {
+  const { steps, train, val } = head.recorded;
+  const told = values => steps.map((step, i) => [step, values[i]]).filter(([, value]) => value !== null);
+  const counted = key => states.map(state => [state.numbers.step, state.layers[l][key]]);
+  const live = counted("numLive"), fresh = counted("numFresh").slice(1);
+  return { train: told(train), val: told(val), live, fresh };
+}
+
+// Returns the frames: where a step and a value lie.
+function drawCharts(head, states, l, now, style) {
+  const curves = curvesOf(head, states, l), step = states[now].numbers.step;
+  const { steps } = head.recorded, ends = [steps[0], steps.at(-1)];
+  const labels = ends.map(end => `step ${end.toLocaleString("en")}`);
+  const even = points => Math.max(2, ...points.map(([, value]) => value + value % 2));
+  const accuracy = frame(document.getElementById("accuracy"), ...ends, 1);
+  grid(accuracy, style, labels);
+  scale(accuracy, 100, style.faint, false);
+  curve(accuracy, curves.train, 100, style.plus, false);
+  curve(accuracy, curves.val, 100, style.minus, true);
+  cursor(accuracy, step, style.ink);
+  const alive = frame(document.getElementById("alive"), ...ends, 2);
+  const mostLive = even(curves.live), mostFresh = even(curves.fresh);
+  grid(alive, style, labels);
+  scale(alive, mostLive, style.faint, false);
+  scale(alive, mostFresh, style.fresh, true);
+  bars(alive, curves.fresh, mostFresh, style.fresh);
+  curve(alive, curves.live, mostLive, style.ink, false);
+  cursor(alive, step, style.ink);
+  return { accuracy, alive, mostLive, mostFresh };
+}
+
+// The shown state whose step is drawn nearest to this place.
+function nearestState({ x }, states, place) {
+  const distances = states.map(state => Math.abs(x(state.numbers.step) - place));
+  return distances.indexOf(Math.min(...distances));
 }

@@ -6,61 +6,81 @@ async function unpack(base64) {
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
-// head.states[i].counts[l]: edges of layer l. Of each state and layer the bytes hold: the gaps between the edges'
-// numbers, byte by byte (all lowest bytes, then all next ones, 4 of them), signed strengths, and packed live bits.
+class Reader {
+  constructor(bytes) { Object.assign(this, { bytes, at: 0 }); }
+
+  // Numbers of `width` bytes: all their lowest bytes, then all next ones, …
+  numbers(count, width) {
+    const found = new Uint32Array(count);
+    for (let plane = 0; plane < width; plane++, this.at += count)
+      for (let i = 0; i < count; i++) found[i] += this.bytes[this.at + i] * 256 ** plane;
+    return found;
+  }
+
+  // Rising numbers by their gaps; the first one's is to −1.
+  rising(count) {
+    const found = this.numbers(count, 4);
+    for (let i = 0, last = -1; i < count; i++) last = found[i] += last;
+    return found;
+  }
+
+  bits(count) {
+    const bit = (_, i) => (this.bytes[this.at + (i >> 3)] >> (7 - (i & 7))) & 1;
+    const found = Uint8Array.from({ length: count }, bit);
+    this.at += (count + 7) >> 3;
+    return found;
+  }
+}
+
+// head.states[s].layers[l] counts a layer's edges and those that came and went since the state before. The
+// bytes hold: numbers of the edges that came, places in the earlier list of those that went, weights of all
+// edges as 16-bit floats, and which nodes are live.
 function readStates(head, bytes) {
-  let at = 0;
-  return head.states.map(told => ({
+  const reader = new Reader(bytes), before = head.layers.map(() => new Uint32Array(0));
+  return head.states.map((told, s) => ({
     numbers: told.numbers,
     layers: head.layers.map((layer, l) => {
-      const count = told.counts[l];
-      const codes = new Uint32Array(count);
-      let code = -1;
-      for (let i = 0; i < count; i++) {
-        const gap = bytes[at + i] + bytes[at + count + i] * 256 + bytes[at + 2 * count + i] * 65536
-          + bytes[at + 3 * count + i] * 16777216;
-        code += gap;
-        codes[i] = code;
-      }
-      at += 4 * count;
-      const strengths = new Int8Array(bytes.buffer, bytes.byteOffset + at, count);
-      at += count;
-      const live = new Uint8Array(layer.sources);
-      for (let i = 0; i < layer.sources; i++) live[i] = (bytes[at + (i >> 3)] >> (7 - (i & 7))) & 1;
-      at += (layer.sources + 7) >> 3;
-      return { codes, strengths, live, fresh: new Uint8Array(count), lost: 0, numFresh: 0,
-        numLive: live.reduce((sum, one) => sum + one, 0) };
+      const { edges, came, went } = told.layers[l];
+      const merged = merge(before[l], reader.rising(came), reader.rising(went), edges);
+      before[l] = merged.codes;
+      const weights = Uint16Array.from(reader.numbers(edges, 2)), live = reader.bits(layer.sources);
+      const numLive = live.reduce((sum, one) => sum + one, 0);
+      if (s === 0) merged.fresh.fill(0);
+      return { ...merged, weights, live, numLive, numFresh: s ? came : 0, lost: s ? went : 0 };
     }),
   }));
 }
 
-// Both lists of edges rise, so one walk through them finds what was swapped.
-function markFresh(states) {
-  for (let s = 1; s < states.length; s++) {
-    states[s].layers.forEach((now, l) => {
-      const before = states[s - 1].layers[l].codes;
-      let j = 0, common = 0;
-      for (let i = 0; i < now.codes.length; i++) {
-        while (j < before.length && before[j] < now.codes[i]) j++;
-        if (j < before.length && before[j] === now.codes[i]) common++;
-        else now.fresh[i] = 1;
-      }
-      now.numFresh = now.codes.length - common;
-      now.lost = before.length - common;
-    });
+// Edges that stay and edges that come, rising; fresh: which ones come.
+function merge(old, came, went, count) {
+  const codes = new Uint32Array(count), fresh = new Uint8Array(count);
+  let i = 0, next = 0, gone = 0;
+  for (let at = 0; at < count; at++) {
+    while (gone < went.length && went[gone] === i) { i++; gone++; }
+    if (next < came.length && (i >= old.length || came[next] < old[i])) {
+      codes[at] = came[next++];
+      fresh[at] = 1;
+    } else codes[at] = old[i++];
   }
+  return { codes, fresh };
 }
 
-// An edge's number is target · nodes + source. Places of the nodes, 0..1 from left to right and from top to bottom.
+// The bits of a float without its sign rise with its size, so they order the edges by strength.
+const SIZES = 0x8000;
+const sizeOf = bits => bits & (SIZES - 1), isPositive = bits => bits < SIZES;
+
+// How many edges are at least as strong as each size, and 0 at the end.
+function countStronger(weights) {
+  const counts = new Uint32Array(SIZES + 1);
+  for (let i = 0; i < weights.length; i++) counts[sizeOf(weights[i])]++;
+  for (let size = SIZES - 1; size >= 0; size--) counts[size] += counts[size + 1];
+  return counts;
+}
+
+// Parts of the picture's width from left to right, and of its height from top to bottom.
 function placeNodes(layer) {
-  const x = new Float32Array(layer.nodes), y = new Float32Array(layer.nodes);
-  const columns = layer.columns;
-  columns.forEach((column, c) => {
-    const size = column.end - column.start;
-    for (let i = 0; i < size; i++) {
-      x[column.start + i] = columns.length > 1 ? 0.04 + 0.92 * c / (columns.length - 1) : 0.5;
-      y[column.start + i] = (i + 0.5) / size * 0.94 + 0.03;
-    }
-  });
+  const x = Float32Array.from(layer.x, onCanvas), y = Float32Array.from(layer.y, part => 0.97 - 0.94 * part);
   return { x, y };
 }
+
+function onCanvas(part) { return 0.04 + 0.92 * part; }

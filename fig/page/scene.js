@@ -1,16 +1,15 @@
-// The picture of one state. Edges add up to densities, pixel by pixel, so that their order does not matter and
-// tens of thousands of them take milliseconds without a graphics card; nodes are drawn on top.
+// The picture of one state. Edges add up to densities, pixel by pixel, so that their order does not matter
+// and tens of thousands of them take milliseconds without a graphics card; nodes are drawn on top.
 
 const LEVELS = 1024, DEEPEST = 6;
 const OPACITY = Float32Array.from({ length: LEVELS + 1 }, (_, i) => 1 - Math.exp(-i * DEEPEST / LEVELS));
 
 class Scene {
-  constructor(canvas) {
-    this.canvas = canvas;
-    this.pen = canvas.getContext("2d", { alpha: false });
+  constructor(canvas, bulge) {
+    Object.assign(this, { canvas, bulge, pen: canvas.getContext("2d", { alpha: false }) });
   }
 
-  // view: {layer, places, state, limit, showFresh, chosen, colours, style}; returns how many edges are shown.
+  // view: {layer, places, state, part, showFresh, chosen, colours, style}; returns how many edges are shown.
   draw(view) {
     const { canvas } = this;
     const ratio = view.state.codes.length > 8000 ? 1 : Math.min(2, window.devicePixelRatio || 1);
@@ -29,25 +28,37 @@ class Scene {
     return count;
   }
 
-  addEdges({ layer, places, state, limit, showFresh, chosen }, ratio) {
-    const { width, height } = this.canvas, { codes, strengths, fresh } = state;
-    const [plus, minus, isNew] = this.densities;
+  // The strongest `part` of the edges, in per cent, exactly; of edges that are as strong as the last one the
+  // first ones. An edge is the heavier the more edges are weaker: weights spread over orders of magnitude.
+  addEdges({ layer, places, state, part, showFresh, chosen }, ratio) {
+    const { codes, weights, fresh } = state, [plus, minus, isNew] = this.densities;
+    const most = Math.ceil(codes.length * part / 100), atLeast = countStronger(weights);
     const thin = chosen >= 0 ? 1 : Math.min(1, Math.max(0.05, 1500 / codes.length));
-    const newWeight = Math.max(1.5 * thin, Math.min(0.8, 300 / state.numFresh));
-    let count = 0;
+    const newWeight = chosen >= 0 ? 1.5 : Math.min(1.5, 200 / state.numFresh);
+    const straight = codes.length > 20000;
+    let count = 0, ties = 0;
     for (let i = 0; i < codes.length; i++) {
-      const strength = Math.abs(strengths[i]) / 127;
-      if (strength < limit) continue;
+      const size = sizeOf(weights[i]), stronger = atLeast[size + 1];
+      if (stronger >= most || (atLeast[size] > most && ++ties > most - stronger)) continue;
       const target = Math.floor(codes[i] / layer.nodes), source = codes[i] % layer.nodes;
       if (chosen >= 0 && chosen !== source && chosen !== target) continue;
       count++;
-      const highlight = showFresh && fresh[i];
-      const density = highlight ? isNew : strengths[i] > 0 ? plus : minus;
-      const weight = highlight ? newWeight : (0.15 + 1.7 * Math.sqrt(strength)) * thin;
-      addLine(density, width, ratio * weight, places.x[source] * (width - 1), places.y[source] * (height - 1),
-        places.x[target] * (width - 1), places.y[target] * (height - 1), codes.length > 20000);
+      const highlight = showFresh && fresh[i], rank = 1 - stronger / codes.length;
+      const density = highlight ? isNew : isPositive(weights[i]) ? plus : minus;
+      const weight = highlight ? newWeight : (0.15 + 1.7 * rank * rank) * thin;
+      this.addEdge(density, ratio * weight, places, source, target, ratio, straight);
     }
     return count;
+  }
+
+  // Within a column an edge is a bow: to the right on its way down, to the left on its way up.
+  addEdge(density, weight, { x, y }, source, target, ratio, plain) {
+    const { width, height } = this.canvas;
+    const x0 = x[source] * (width - 1), y0 = y[source] * (height - 1);
+    const x1 = x[target] * (width - 1), y1 = y[target] * (height - 1);
+    if (x0 !== x1) addLine(density, width, weight, x0, y0, x1, y1, plain);
+    else if (source === target) addLoop(density, width, weight, x0, y0, 5 * ratio);
+    else addBow(density, width, weight, x0, y0, y1, (y1 - y0) * Math.min(0.25, this.bulge * width / height));
   }
 
   colour({ paper, plus, minus, fresh }) {
@@ -84,8 +95,8 @@ class Scene {
   }
 }
 
-// One step along the longer side at a time; each step is shared by the two pixels that it lies between, or, where
-// so many lines lie above each other that it cannot be seen, given to the nearer one.
+// One step along the longer side at a time; each step is shared by the two pixels that it lies between, or,
+// where so many lines lie above each other that it cannot be seen, given to the nearer one.
 function addLine(density, width, weight, x0, y0, x1, y1, plain) {
   const steep = Math.abs(y1 - y0) > Math.abs(x1 - x0);
   let along = steep ? y0 : x0, across = steep ? x0 : y0, end = steep ? y1 : x1, last = steep ? x1 : y1;
@@ -96,13 +107,36 @@ function addLine(density, width, weight, x0, y0, x1, y1, plain) {
   let at = across + (first - along) * slope;
   if (plain) {
     at += 0.5;
-    for (let step = first; step <= stop; step++, at += slope) density[step * forward + (at | 0) * beside] += weight;
+    for (let step = first; step <= stop; step++, at += slope)
+      density[step * forward + (at | 0) * beside] += weight;
     return;
   }
   for (let step = first; step <= stop; step++, at += slope) {
     const whole = at | 0, rest = at - whole, place = step * forward + whole * beside;
     density[place] += weight * (1 - rest);
     density[place + beside] += weight * rest;
+  }
+}
+
+// A parabola from (x, y0) to (x, y1) that is `bulge` away in the middle, one line of pixels at a time:
+// `bulge` is at most a quarter of the height, so that it has no gaps.
+function addBow(density, width, weight, x, y0, y1, bulge) {
+  const first = Math.round(Math.min(y0, y1)), last = Math.round(Math.max(y0, y1));
+  for (let y = first; y <= last; y++) {
+    const t = last > first ? (y - first) / (last - first) : 0.5;
+    const at = x + 4 * bulge * t * (1 - t), whole = Math.floor(at), rest = at - whole;
+    density[y * width + whole] += weight * (1 - rest);
+    density[y * width + whole + 1] += weight * rest;
+  }
+}
+
+// A circle at the right of a node.
+function addLoop(density, width, weight, x, y, radius) {
+  const corners = 12, turn = n => 2 * Math.PI * n / corners;
+  for (let n = 0; n < corners; n++) {
+    const [x0, x1] = [n, n + 1].map(m => x + radius - radius * Math.cos(turn(m)));
+    const [y0, y1] = [n, n + 1].map(m => Math.max(0, y + radius * Math.sin(turn(m))));
+    addLine(density, width, weight, x0, y0, x1, y1, false);
   }
 }
 

@@ -1,60 +1,30 @@
-"""The page of a wiring: what is in it, and how it behaves in a browser."""
+"""The page of a wiring: what is in it, and which states it shows."""
 
-import io
 import json
 import re
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from fig import wiring_page
-from fig.drawing import drawn_edges
-from fig.wiring_page import make_page
+from fig import wiring_gif, wiring_page
+from fig.drawing import drawn_columns, drawn_edges, edge_paths, node_places
+from fig.wiring_page import choose_states, make_page
 from genutil.config import load_config
 from genutil.wiring_file import LayerState, Record, State, WiringFile
 from models import build_model
 from models.wiring_state import wiring_layout, wiring_state
 from tests.conftest import ROOT
-from tests.fig.browser import needs_browser, opened
-
-REFERENCE = ROOT / "tests" / "fig" / "wiring.png"
-LAYOUT = [
-    {
-        "name": "graph", "targets": 8, "sources": 8, "acyclic": True, "outputs": [6, 8],
-        "columns": [
-            {"sources": [0, 2], "targets": None}, {"sources": [2, 5], "targets": [2, 5]},
-            {"sources": [5, 8], "targets": [5, 8]},
-        ],
-    }
-]  # fmt: skip
-"""Two inputs, two blocks of three; the last two nodes are also outputs."""
-EDGES = {
-    0: [(2, 0), (3, 1), (6, 3)],
-    10: [(2, 0), (5, 2), (7, 5), (6, 3)],
-    20: [(2, 0), (5, 2), (7, 5), (0, 3)],
-}
-"""(target, source) by step."""
-
-
-def state(step):
-    pairs = sorted(EDGES[step])
-    places = np.array([target * 8 + source for target, source in pairs])
-    weights = np.array([(-1) ** n * (n + 1) / len(pairs) for n in range(len(pairs))], np.float32)
-    live = np.isin(np.arange(8), [source for _, source in pairs])
-    numbers = {"step": step, "epoch": step / 10, "train_accuracy": 20.0 + step, "val_accuracy": 30.0 + step}
-    return State(numbers if step else {"step": 0, "epoch": 0}, {"graph": LayerState(places, weights, live)})
+from tests.fig.wirings import CYCLIC, EDGES, LAYOUT, leave_record, state
 
 
 @pytest.fixture
 def record(tmp_path):
     """A run's folder."""
-    folder = tmp_path / "small<run>"
-    folder.mkdir()
-    file = WiringFile(folder / "wiring.npz", LAYOUT)
-    for step in EDGES:
-        file.append(state(step))
-    return folder
+    return leave_record(tmp_path / "small<run>", LAYOUT, map(state, EDGES))
+
+
+def head_of(page):
+    return json.loads(re.search(rb'id="head" type="application/json">(.*?)</script>', page, re.DOTALL)[1])
 
 
 def test_edges_as_they_are_drawn():
@@ -82,115 +52,112 @@ def test_what_is_drawn_is_what_the_forward_pass_reads(name):
     assert np.all(np.diff(codes) > 0)
 
 
+def test_places_are_columns():
+    for layout, xs in ((LAYOUT[0], (0, 1 / 3, 2 / 3, 1)), (CYCLIC[0], (0.1, 0.5, 0.9))):
+        places, columns = node_places(layout), drawn_columns(layout)
+        assert len(places) == columns[-1]["end"]
+        for column, x in zip(columns, xs, strict=True):
+            own = places[column["start"] : column["end"]]
+            assert np.allclose(own[:, 0], x, atol=1e-3)
+            assert np.all(np.diff(own[:, 1]) < 0)
+
+
+def test_edges_within_a_column_are_bows_and_a_node_may_lead_to_itself():
+    top, bottom, beside = [0.5, 0.9], [0.5, 0.1], [0.9, 0.3]
+    pairs = np.array([[top, beside], [top, bottom], [bottom, top], [top, top]])
+    line, down, up, loop = edge_paths(pairs[:, 0], pairs[:, 1])
+    assert line.tolist() == [top, beside]
+    for path, end in ((down, bottom), (up, top), (loop, top)):
+        assert np.allclose(path[-1], end)
+    assert 0.55 < down[:, 0].max() < 0.65 and down[:, 0].min() == 0.5
+    assert 0.35 < up[:, 0].min() < 0.45 and up[:, 0].max() == 0.5
+    assert 0.01 < np.ptp(loop[:, 0]) < 0.05 and 0.01 < np.ptp(loop[:, 1]) < 0.05
+
+
 def test_the_page_holds_everything_and_says_how_much(record, capsys):
     assert wiring_page.main([str(record)]) == 0
-    page = (record / "wiring.html").read_text()
+    page = (record / "wiring.html").read_bytes()
     assert "3 of 3 states" in capsys.readouterr().out
-    assert not re.search(r"(?:src|href)=|https?://|@import|url\(", page)
-    head = json.loads(re.search(r'id="head" type="application/json">(.*?)</script>', page, re.DOTALL)[1])
-    assert [told["counts"] for told in head["states"]] == [[3], [4], [3]]
-    assert [told["totals"] for told in head["states"]] == [[3], [4], [4]]
+    assert not re.search(rb"(?:src|href)=|https?://|@import|url\(", page)
+    head = head_of(page)
+    told = [[told["layers"][0][key] for key in ("edges", "total", "came", "went")] for told in head["states"]]
+    assert told == [[3, 3, 3, 0], [4, 4, 2, 1], [3, 4, 0, 1]]
     assert [column["label"] for column in head["layers"][0]["columns"]] == [
         "inputs", "block 1", "block 2", "outputs"
     ]  # fmt: skip
-    assert "<title>small&lt;run></title>" in page
+    assert "<title>small&lt;run></title>" in page.decode()
+
+
+def many(count, epoch_steps=1):
+    """States of `count` steps; only those at the end of an epoch tell of a validation."""
+    states = []
+    for step in range(count):
+        numbers = {"step": step, "epoch": step / epoch_steps, "train_accuracy": step / 100}
+        if step and step % epoch_steps == 0:
+            numbers["val_accuracy"] = 50 + step / 100
+        states.append(State(numbers, state(10).layers))
+    return Record(LAYOUT, states)
 
 
 def test_fewer_states_where_there_are_too_many(monkeypatch):
-    states = [State({"step": n, "epoch": n}, state(10).layers) for n in range(50)]
-    _, shown = make_page(Record(LAYOUT, states), "many", 20)
+    _, shown = make_page(many(50), "many", 20)
     assert shown == 20
-    whole, _ = make_page(Record(LAYOUT, states), "many", 50)
+    whole, _ = make_page(many(50), "many", 50)
     monkeypatch.setattr(wiring_page, "_LARGEST", len(whole) - 500)
-    page, shown = make_page(Record(LAYOUT, states), "many", 50)
+    page, shown = make_page(many(50), "many", 50)
     assert len(page) <= len(whole) - 500
     assert 1 < shown < 50
-    head = json.loads(re.search(rb'application/json">(.*?)</script>', page, re.DOTALL)[1])
-    steps = [told["numbers"]["step"] for told in head["states"]]
+    steps = [told["numbers"]["step"] for told in head_of(page)["states"]]
     assert (steps[0], steps[-1]) == (0, 49)
 
 
-def test_mistakes(tmp_path, capsys):
-    assert wiring_page.main([str(tmp_path)]) == 2
-    assert "wiring.npz: there is no such file; train with --record_wiring" in capsys.readouterr().err
+def test_ends_of_epochs_are_shown_first():
+    states = many(95, epoch_steps=10).states
+    for count in (10, 20, 94):
+        chosen = choose_states(states, count)
+        assert len(chosen) == len(set(chosen)) == max(count, 11) - (count == 10)
+        assert (chosen[0], chosen[-1]) == (0, 94)
+        if count > 10:
+            assert {*range(0, 95, 10)} <= {*chosen}
+        else:
+            assert {*chosen} <= {*range(0, 95, 10), 94}
+    assert choose_states(states, 95) == list(range(95))
+    assert choose_states(states, 1) == [94]
 
 
-@pytest.fixture
-def page(record):
-    assert wiring_page.main([str(record)]) == 0
-    with opened(record / "wiring.html", color_scheme="light") as page:
-        yield page
+def test_curves_tell_all_states_and_a_state_tells_what_its_accuracy_covers():
+    page, _ = make_page(many(41, epoch_steps=10), "many", 6)
+    head = head_of(page)
+    assert head["recorded"]["steps"] == list(range(41))
+    assert head["recorded"]["train"] == [step / 100 for step in range(41)]
+    val = head["recorded"]["val"]
+    assert {step: value for step, value in enumerate(val) if value is not None} == {
+        10: 50.1, 20: 50.2, 30: 50.3, 40: 50.4
+    }  # fmt: skip
+    told = {state["numbers"]["step"]: state["since"] for state in head["states"]}
+    assert len(told) == 6
+    assert {told.pop(0), *told} > {None, 10, 20, 30, 40}
+    assert all(since == step - 1 for step, since in told.items())
 
 
-def picture(page):
-    return np.array(Image.open(io.BytesIO(page.locator("#wiring").screenshot())).convert("RGB")).astype(int)
+def test_mistakes(tmp_path, record, capsys):
+    for program, output in ((wiring_page, "page.html"), (wiring_gif, "pictures")):
+        assert program.main([str(tmp_path)]) == 2
+        assert "wiring.npz: there is no such file; train with --record_wiring" in capsys.readouterr().err
+        (tmp_path / "file").touch()
+        assert program.main([str(record), "--output", str(tmp_path / "file" / output)]) == 2
+        told = capsys.readouterr().err
+        assert f"{tmp_path}/file/{output}" in told and "cannot be written" in told
 
 
-def numbers(page):
-    return page.locator("#numbers").text_content()
-
-
-@needs_browser
-def test_slider_keys_and_play_change_picture_and_numbers(page):
-    assert "3 edges, 0 new and 0 gone" in numbers(page)
-    assert "training accuracy –" in numbers(page)
-    first = picture(page)
-    page.locator("#slider").fill("1")
-    assert "4 edges, 2 new and 1 gone since the state before; 4 of 8 nodes live" in numbers(page)
-    assert "training accuracy 30.0 %, validation 40.0 %" in numbers(page)
-    assert page.locator("#step").text_content() == "step 10, epoch 1"
-    assert (np.abs(picture(page) - first).max(axis=2) > 40).sum() > 100
-    page.locator("#wiring").focus()
-    page.keyboard.press("ArrowRight")
-    assert page.locator("#step").text_content() == "step 20, epoch 2"
-    assert "3 edges (and 1 that are never read), 0 new and 1 gone" in numbers(page)
-    page.keyboard.press("Home")
-    assert np.array_equal(picture(page), first)
-    page.keyboard.press("Space")
-    assert page.locator("#play").get_attribute("aria-label") == "Pause"
-    page.wait_for_function("document.body.dataset.drawn === '2'")
-    page.wait_for_function("document.getElementById('play').getAttribute('aria-label') === 'Play'")
-
-
-@needs_browser
-def test_pointing_at_a_node_and_filters(page):
-    page.keyboard.press("ArrowRight")
-    shown = page.locator("#shown")
-    assert shown.text_content() == "4 edges shown"
-    for _ in range(10):
-        page.keyboard.press("-")
-    assert shown.text_content() == "2 edges shown"
-    for _ in range(10):
-        page.keyboard.press("+")
-    box = page.locator("#wiring").bounding_box()
-    x, y = page.evaluate("[panel.places[0].x[2], panel.places[0].y[2]]")
-    page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
-    assert page.locator("#tip").text_content() == "node 2: 1 edges in, 1 out"
-    assert shown.text_content() == "2 edges shown"
-    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 3)
-    assert shown.text_content() == "4 edges shown"
-    page.locator("#accuracy").click(position={"x": 42, "y": 60})
-    assert page.locator("#step").text_content() == "step 0, epoch 0"
-
-
-@needs_browser
-def test_light_and_dark(page):
-    def paper():
-        return picture(page)[0, 0].tolist()
-
-    assert paper() == [255, 255, 255]
-    page.get_by_role("button", name="light / dark").click()
-    assert paper() == [0x14, 0x17, 0x1B]
-    page.get_by_role("button", name="light / dark").click()
-    assert paper() == [255, 255, 255]
-
-
-@needs_browser
-def test_the_picture_is_the_one_that_was_looked_at(page):
-    """tests/fig/wiring.png was approved by eye; lines may fall a pixel beside."""
-    page.locator("#slider").fill("1")
-    found, expected = picture(page), np.array(Image.open(REFERENCE).convert("RGB")).astype(int)
-    assert found.shape == expected.shape
-    ink = (np.abs(expected - 255).max(axis=2) > 60).sum()
-    assert ink > 1000
-    assert (np.abs(found - expected).max(axis=2) > 60).sum() < 0.3 * ink
+@pytest.mark.parametrize(
+    ("layout", "told"), [([], "the network has no wired layer"), (LAYOUT, "holds no state yet")]
+)
+def test_records_with_nothing_to_draw(layout, told, tmp_path, capsys):
+    file = WiringFile(tmp_path / "wiring.npz", layout)
+    if not layout:
+        file.append(State({"step": 0, "epoch": 0}, {}))
+    for program in (wiring_page, wiring_gif):
+        assert program.main([str(tmp_path)]) == 2
+        assert f"wiring.npz: {told}" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["wiring.npz"]

@@ -1,0 +1,93 @@
+// What the visitor does: slider, keys, pointer.
+
+function listen(panel) {
+  by("slider").addEventListener("input", event => panel.go(Number(event.target.value)));
+  by("play").addEventListener("click", () => panel.toggle());
+  by("strength").addEventListener("input", () => panel.draw());
+  by("fresh").addEventListener("change", () => panel.draw());
+  by("layer").addEventListener("change", event => {
+    panel.l = Number(event.target.value);
+    panel.chosen = panel.held = -1;
+    panel.labelColumns();
+    panel.show(panel.s);
+  });
+  const restyle = () => { panel.readStyle(); panel.show(panel.s); };
+  by("theme").addEventListener("click", () => {
+    const dark = getComputedStyle(document.documentElement).colorScheme === "dark";
+    document.documentElement.dataset.theme = dark ? "light" : "dark";
+    restyle();
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", restyle);
+  listenToPointer(panel);
+  window.addEventListener("resize", () => panel.show(panel.s));
+  window.addEventListener("keydown", event => pressed(panel, event));
+}
+
+function listenToPointer(panel) {
+  const canvas = by("wiring");
+  canvas.addEventListener("pointermove", event => panel.choose(nodeAt(panel, event)));
+  canvas.addEventListener("pointerleave", () => panel.choose(-1));
+  canvas.addEventListener("blur", () => panel.choose(-1));
+  canvas.addEventListener("click", event => panel.hold(nodeAt(panel, event)));
+  for (const id of ["accuracy", "alive"]) by(id).addEventListener("click", event => {
+    const place = event.clientX - event.target.getBoundingClientRect().left;
+    panel.go(nearestState(panel.charts[id], panel.states, place));
+  });
+}
+
+// The node at the pointer; −1: none is near.
+function nodeAt(panel, event) {
+  const box = by("wiring").getBoundingClientRect(), { x, y } = panel.places[panel.l];
+  let found = -1, best = 14 * 14;
+  for (let node = 0; node < x.length; node++) {
+    const dx = x[node] * box.width - (event.clientX - box.left);
+    const dy = y[node] * box.height - (event.clientY - box.top);
+    if (dx * dx + dy * dy < best) { best = dx * dx + dy * dy; found = node; }
+  }
+  return found;
+}
+
+// The node above, below, or in the column beside that is at the same height; the first one if none is chosen.
+function neighbour(panel, right, down) {
+  const node = panel.lookedAt, { columns } = panel.layer, { y } = panel.places[panel.l];
+  const own = columns.findIndex(column => column.start <= node && node < column.end);
+  if (own < 0) return columns[0].start;
+  if (down) return Math.min(Math.max(node + down, columns[own].start), columns[own].end - 1);
+  const { start, end } = columns[Math.min(Math.max(own + right, 0), columns.length - 1)];
+  let nearest = start;
+  for (let other = start; other < end; other++)
+    if (Math.abs(y[other] - y[node]) < Math.abs(y[nearest] - y[node])) nearest = other;
+  return right && columns[own].start !== start ? nearest : node;
+}
+
+// Keys that an element of a form has for itself.
+function isOwnKey({ target, key }) {
+  if (target.tagName === "SELECT") return true;
+  if (target.tagName === "BUTTON" || target.type === "checkbox") return key === " " || key === "Enter";
+  return target.type === "range" && (/^(Arrow|Page)/.test(key) || key === "Home" || key === "End");
+}
+
+function pressed(panel, event) {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (isOwnKey(event)) {
+    if (event.target === by("slider")) panel.play(false);
+    return;
+  }
+  const strength = by("strength");
+  const more = change => { strength.value = Number(strength.value) + change; panel.draw(); };
+  const step = (right, down) => () => panel.pick(neighbour(panel, right, down));
+  const ofPicture = {
+    ArrowRight: step(1, 0), ArrowLeft: step(-1, 0), ArrowDown: step(0, 1), ArrowUp: step(0, -1),
+    Enter: () => panel.lookedAt < 0 || panel.hold(panel.lookedAt),
+  };
+  const anywhere = {
+    ArrowRight: () => panel.go(panel.s + 1), ArrowLeft: () => panel.go(panel.s - 1),
+    Home: () => panel.go(0), End: () => panel.go(panel.states.length - 1),
+    " ": () => panel.toggle(), "+": () => more(5), "-": () => more(-5),
+    Escape: () => { if (panel.held >= 0) panel.hold(-1); },
+  };
+  const action = (event.target === by("wiring") && ofPicture[event.key]) || anywhere[event.key];
+  if (!action) return;
+  action();
+  event.preventDefault();
+}

@@ -1,0 +1,339 @@
+"""The page of a wiring in a browser: what is drawn, and what keys and pointer do."""
+
+import io
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fig import wiring_page
+from fig.style import DEAD, INK, NEGATIVE, NEW, POSITIVE
+from genutil.wiring_file import LayerState, State
+from tests.conftest import ROOT
+from tests.fig.browser import needs_browser, opened
+from tests.fig.wirings import CYCLIC, LAYOUT, layer_state, leave_record, state
+
+REFERENCE = ROOT / "tests" / "fig" / "wiring.png"
+pytestmark = needs_browser
+
+
+@pytest.fixture
+def leave_page(tmp_path):
+    """Writes the page of a record."""
+
+    def leave(layout, states, name="small<run>"):
+        folder = leave_record(tmp_path / name, layout, states)
+        assert wiring_page.main([str(folder)]) == 0
+        return folder / "wiring.html"
+
+    return leave
+
+
+@pytest.fixture
+def page(leave_page):
+    """Steps 0, 10 and 40."""
+    with opened(leave_page(LAYOUT, [state(0), state(10), state(20, 40)]), color_scheme="light") as page:
+        yield page
+
+
+def picture(page, canvas="#wiring"):
+    image = Image.open(io.BytesIO(page.locator(canvas).screenshot()))
+    return np.array(image.convert("RGB")).astype(int)
+
+
+def numbers(page):
+    return page.locator("#numbers").text_content()
+
+
+def shown(page):
+    return page.locator("#shown").text_content()
+
+
+def at_step(page):
+    return page.locator("#step").text_content()
+
+
+def place(page, node):
+    """Of a node in the picture, in pixels."""
+    return np.array(
+        page.evaluate(
+            "n => { const {x, y} = panel.places[0], {clientWidth: w, clientHeight: h} = panel.scene.canvas;"
+            " return [x[n] * (w - 1), y[n] * (h - 1)]; }",
+            node,
+        )
+    )
+
+
+def ink(page, target, source, part=0.4):
+    """How dark an edge is there: what three by three pixels lack of white, (red, green, blue)."""
+    x, y = ((1 - part) * place(page, source) + part * place(page, target)).round().astype(int)
+    return (255 - picture(page)[y - 1 : y + 2, x - 1 : x + 2]).sum(axis=(0, 1))
+
+
+def colour_of(lack, names=(POSITIVE, NEGATIVE, NEW)):
+    """Which of the style's colours has faded to this; None: white."""
+    if np.sum(lack) < 30:
+        return None
+    known = {name: 255 - np.array(rgb(name)) for name in names}
+    return max(known, key=lambda name: known[name] @ lack / np.linalg.norm(known[name]))
+
+
+def rgb(name):
+    return [int(name[n : n + 2], 16) for n in (1, 3, 5)]
+
+
+def set_strength(page, part):
+    page.locator("#strength").fill(str(part))
+
+
+def test_slider_keys_and_play_change_picture_and_numbers(page):
+    assert "3 edges, 0 new and 0 gone" in numbers(page)
+    assert "training accuracy –, validation –" in numbers(page)
+    first = picture(page)
+    page.locator("#slider").fill("1")
+    assert "4 edges, 2 new and 1 gone since the state before; 4 of 8 nodes live" in numbers(page)
+    assert "training accuracy 30.0 % (steps 1 to 10), validation 40.0 %" in numbers(page)
+    assert at_step(page) == page.locator("#slider").get_attribute("aria-valuetext") == "step 10, epoch 1"
+    assert (np.abs(picture(page) - first).max(axis=2) > 40).sum() > 100
+    page.keyboard.press("ArrowRight")
+    assert at_step(page) == page.locator("#slider").get_attribute("aria-valuetext") == "step 40, epoch 4"
+    assert "3 edges (and 1 that are never read), 0 new and 1 gone" in numbers(page)
+    page.keyboard.press("Home")
+    page.locator("#slider").blur()
+    assert np.array_equal(picture(page), first)
+    page.keyboard.press("Space")
+    assert page.locator("#play").get_attribute("aria-label") == "Pause"
+    page.wait_for_function("document.body.dataset.drawn === '2'")
+    page.wait_for_function("document.getElementById('play').getAttribute('aria-label') === 'Play'")
+
+
+def test_edges_have_the_colour_of_their_sign_and_new_ones_their_own(page):
+    page.keyboard.press("ArrowRight")
+    colours = {(2, 0): POSITIVE, (6, 3): POSITIVE, (5, 2): NEW, (9, 5): NEW}
+    assert {edge: colour_of(ink(page, *edge)) for edge in colours} == colours
+    page.locator("#fresh").uncheck()
+    colours |= {(5, 2): NEGATIVE, (9, 5): NEGATIVE}
+    assert {edge: colour_of(ink(page, *edge)) for edge in colours} == colours
+    assert ink(page, 6, 3).sum() > 1.5 * ink(page, 2, 0).sum()  # weights 0.75 and 0.25
+
+
+def test_live_and_dead_nodes(page):
+    page.keyboard.press("ArrowRight")
+    drawn = picture(page)
+    for node in range(10):
+        x, y = place(page, node).round().astype(int)
+        expected = INK if node in (0, 2, 3, 5, 8, 9) else DEAD
+        assert drawn[y, x].tolist() == rgb(expected), node
+
+
+def test_the_strongest_part_is_exact_whatever_the_weights_are(leave_page):
+    random = np.random.default_rng(0)
+    layout = [
+        {
+            **LAYOUT[0], "targets": 90, "sources": 90, "outputs": None,
+            "columns": [
+                {"sources": [0, 30], "targets": None}, {"sources": [30, 90], "targets": [30, 90]},
+            ],
+        }
+    ]  # fmt: skip
+    rows, columns = np.divmod(np.sort(random.choice(60 * 30, 300, replace=False)), 30)
+    places, live = (rows + 30) * 90 + columns, np.ones(90, bool)
+    weights = np.exp(4 * random.standard_normal(300)).astype(np.float32)
+    weights[::10] = 0.5  # as strong as each other
+    states = [State({"step": 0, "epoch": 0}, {"graph": LayerState(places, weights, live)})]
+    assert weights.max() > 1000 * np.median(weights)
+    with opened(leave_page(layout, states)) as page:
+        for part in (1, 5, 25, 33, 50, 75, 99, 100):
+            set_strength(page, part)
+            assert shown(page) == f"{math.ceil(300 * part / 100)} edges shown"
+        set_strength(page, 0)
+        assert shown(page) == "0 edges shown"
+
+
+def test_the_strongest_are_shown_to_the_last_digit_of_the_record(leave_page):
+    edges = layer_state([(2, 0), (5, 2), (7, 5), (6, 3)], [0.1, 0.101, 1000, -0.2])
+    with opened(leave_page(LAYOUT, [State({"step": 0, "epoch": 0}, {"graph": edges})])) as page:
+        set_strength(page, 75)
+        assert colour_of(ink(page, 2, 0)) is None
+        assert colour_of(ink(page, 5, 2)) == POSITIVE
+        set_strength(page, 50)
+        assert colour_of(ink(page, 5, 2)) is None
+        assert colour_of(ink(page, 6, 3)) == NEGATIVE
+
+
+def test_edges_within_a_column_and_from_a_node_to_itself(leave_page):
+    """Nodes 2 to 5 are a column, from the top: an edge down, one up, and one from the last to itself."""
+    edges = layer_state([(3, 2), (2, 4), (5, 5), (7, 1)], [1, 1, 1, 1])
+    with opened(leave_page(CYCLIC, [State({"step": 0, "epoch": 0}, {"graph": edges})])) as page:
+        drawn = 255 - picture(page)
+        (x, y2), (_, y3), (_, y4), (_, y5) = (place(page, node).round().astype(int) for node in (2, 3, 4, 5))
+        above, below = (drawn[slice(*sorted(ends))].sum(axis=(0, 2)) for ends in ((y2 + 8, y3 - 8), (y3, y4)))
+        assert above[x + 10 : x + 80].sum() > 1000 < above[x - 130 : x - 10].sum()
+        assert below[x + 10 : x + 80].sum() == 0
+        assert drawn[y5 - 2 : y5 + 3, x + 9 : x + 12].sum() > 300
+        assert drawn[y5 - 2 : y5 + 3, x - 12 : x - 8].sum() == 0
+        assert colour_of(ink(page, 7, 1)) == POSITIVE
+
+
+def charted(page, chart, step, part, beside=0):
+    """The colour of a chart at a step and at this part of its height."""
+    x, y = page.evaluate("([c, s, p]) => [panel.charts[c].x(s), panel.charts[c].y(p)]", [chart, step, part])
+    found = picture(page, f"#{chart}")
+    assert found.shape[1] == page.evaluate("c => document.getElementById(c).clientWidth", chart)
+    return colour_of(255 - found[int(y), int(x) + beside], (POSITIVE, NEGATIVE, NEW, INK))
+
+
+def test_charts_tell_accuracies_live_nodes_and_new_edges_by_step(page):
+    page.keyboard.press("End")
+    box = page.evaluate(
+        "(({left, right, x}) => [left, x(0), x(10), x(20), x(40), right])(panel.charts.accuracy)"
+    )
+    assert box == sorted(box)
+    assert box[2] - box[1] == pytest.approx((box[4] - box[1]) / 4)
+    for shown_state, step, train, val in ((1, 40, 40, 50), (2, 10, 30, 40)):  # where the cursor is not
+        page.locator("#slider").fill(str(shown_state))
+        assert charted(page, "accuracy", step, train / 100) == POSITIVE
+        assert charted(page, "accuracy", step, val / 100) == NEGATIVE
+    assert charted(page, "alive", 10, 0.5) == NEW  # 2 new edges of 2 at the most
+    assert charted(page, "alive", 10, 0.99) == INK  # 4 live nodes of 4
+    assert charted(page, "alive", 40, 0.02, -3) is None  # no new edge
+    assert page.evaluate("[panel.charts.mostLive, panel.charts.mostFresh]") == [4, 2]
+    assert charted(page, "accuracy", 40, 0.9) == INK  # the cursor
+    page.keyboard.press("ArrowLeft")
+    assert charted(page, "accuracy", 10, 0.9) == INK
+    assert charted(page, "accuracy", 40, 0.9) is None
+    for step, told in ((33, "step 40, epoch 4"), (8, "step 10, epoch 1")):
+        x = page.evaluate("s => panel.charts.alive.x(s)", step)
+        page.locator("#alive").click(position={"x": x, "y": 60})
+        assert at_step(page) == told
+
+
+def test_all_bars_lie_in_the_frame(leave_page):
+    states = [state(10 * (n % 2), 10 * n) for n in range(4)]
+    with opened(leave_page(LAYOUT, states), color_scheme="light") as page:
+        box = page.evaluate("(({left, right}) => [left, right])(panel.charts.alive)")
+        found = picture(page, "#alive")
+        purple = np.argwhere((found[:120] == rgb(NEW)).all(axis=2))[:, 1]
+        assert box[0] <= purple.min()
+        assert set(range(int(box[1]) - 8, int(box[1]) - 3)) & {*purple}
+        assert not set(range(int(box[1]), int(box[1]) + 4)) & {*purple}
+
+
+def hover(page, node):
+    box, (x, y) = page.locator("#wiring").bounding_box(), place(page, node)
+    page.mouse.move(box["x"] + x, box["y"] + y)
+
+
+def test_pointing_at_a_node_and_filters(page):
+    page.keyboard.press("ArrowRight")
+    assert shown(page) == "4 edges shown"
+    for _ in range(10):
+        page.keyboard.press("-")
+    assert shown(page) == "2 edges shown"
+    assert colour_of(ink(page, 2, 0)) is None
+    for _ in range(10):
+        page.keyboard.press("+")
+    hover(page, 2)
+    assert page.locator("#tip").text_content() == "node 2: 1 edges in, 1 out"
+    assert shown(page) == "2 edges shown"
+    page.mouse.move(500, 5)
+    assert shown(page) == "4 edges shown"
+    assert page.locator("#tip").is_hidden()
+
+
+def test_a_held_node_stays_whatever_is_pointed_at(page):
+    page.keyboard.press("ArrowRight")
+    tip = page.locator("#tip")
+    hover(page, 5)
+    page.mouse.down()
+    page.mouse.up()
+    hover(page, 3)
+    assert tip.text_content() == "node 5: 1 edges in, 1 out; held"
+    assert shown(page) == "2 edges shown"
+    assert colour_of(ink(page, 6, 3)) is None
+    page.keyboard.press("ArrowLeft")
+    assert at_step(page) == "step 10, epoch 1"  # the picture has the focus: its neighbour is chosen
+    assert tip.text_content() == "node 2: 1 edges in, 1 out"
+    page.keyboard.press("Enter")
+    page.mouse.move(500, 5)
+    assert tip.text_content() == "node 2: 1 edges in, 1 out; held"
+    page.keyboard.press("Escape")
+    assert tip.is_hidden()
+    assert shown(page) == "4 edges shown"
+
+
+def test_nodes_by_keys(page):
+    page.locator("#wiring").focus()
+    tip, found = page.locator("#tip"), []
+    for key in ("Down", "Down", "Down", "Right", "Up", "Right", "Right", "Right", "Left"):
+        page.keyboard.press(f"Arrow{key}")
+        found.append(tip.text_content().partition(":")[0].removesuffix(", dead"))
+    assert found == [
+        "node 0",
+        "node 1",
+        "node 1",
+        "node 4",
+        "node 3",
+        "node 6",
+        "output 0",
+        "output 0",
+        "node 5",
+    ]
+    assert at_step(page) == "step 0, epoch 0"
+    page.keyboard.press("End")
+    assert at_step(page) == "step 40, epoch 4"
+    page.locator("#slider").focus()
+    assert tip.is_hidden()
+
+
+def test_controls_keep_their_own_keys(page):
+    playing = page.locator("#play")
+    page.locator("#fresh").focus()
+    page.keyboard.press("Space")
+    assert not page.locator("#fresh").is_checked()
+    assert playing.get_attribute("aria-label") == "Play"
+    page.locator("#strength").focus()
+    page.keyboard.press("ArrowLeft")
+    assert page.locator("#strength").input_value() == "99"
+    assert at_step(page) == "step 0, epoch 0"
+    playing.focus()
+    page.keyboard.press("Space")
+    assert playing.get_attribute("aria-label") == "Pause"
+    page.locator("#slider").focus()
+    page.keyboard.press("ArrowLeft")  # at the first state the slider does not move
+    assert playing.get_attribute("aria-label") == "Play"
+    assert at_step(page) == "step 0, epoch 0"
+    page.locator("#slider").blur()
+    page.keyboard.press("Space")
+    page.keyboard.press("ArrowRight")
+    assert (playing.get_attribute("aria-label"), at_step(page)) == ("Play", "step 10, epoch 1")
+
+
+@pytest.mark.parametrize("width", [1200, 390])
+def test_long_names_fit(width, leave_page):
+    layouts = [{**LAYOUT[0], "name": "a_layer_with_a_name." * 6}, {**LAYOUT[0], "name": "other"}]
+    one = State({"step": 0, "epoch": 0}, {layout["name"]: state(0).layers["graph"] for layout in layouts})
+    with opened(leave_page(layouts, [one], "n" * 200), width=width) as page:
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_light_and_dark(page):
+    def paper():
+        return picture(page)[0, 0].tolist()
+
+    assert paper() == [255, 255, 255]
+    page.get_by_role("button", name="light / dark").click()
+    assert paper() == [0x14, 0x17, 0x1B]
+    page.get_by_role("button", name="light / dark").click()
+    assert paper() == [255, 255, 255]
+
+
+def test_the_picture_is_the_one_that_was_looked_at(page):
+    """tests/fig/wiring.png was approved by eye; lines may fall a pixel beside."""
+    page.locator("#slider").fill("1")
+    found, expected = picture(page), np.array(Image.open(REFERENCE).convert("RGB")).astype(int)
+    assert found.shape == expected.shape
+    drawn = (np.abs(expected - 255).max(axis=2) > 60).sum()
+    assert drawn > 1000
+    assert (np.abs(found - expected).max(axis=2) > 60).sum() < 0.3 * drawn

@@ -1,0 +1,153 @@
+"""The animation and the stills of a recorded wiring: written, and drawn from the right numbers."""
+
+import numpy as np
+import pytest
+from matplotlib.collections import PathCollection
+from matplotlib.colors import to_hex
+from PIL import Image, ImageColor
+
+from fig import wiring_gif, wiring_stills
+from fig.drawing import node_places
+from fig.style import DEAD, INK, NEGATIVE, NEW, POSITIVE, drawn
+from fig.wiring_gif import draw_frame, edge_lines
+from genutil.wiring_file import LayerState, Record, State
+from tests.fig.drawn_files import lines_of, written
+from tests.fig.wirings import EDGES, LAYOUT, layer_state, leave_record, state
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    return leave_record(tmp_path / "run", LAYOUT, map(state, EDGES))
+
+
+@pytest.fixture
+def record():
+    return Record(LAYOUT, [state(step) for step in EDGES])
+
+
+def pictures(content_or_path):
+    with Image.open(content_or_path) as image:
+        for number in range(image.n_frames):
+            image.seek(number)
+            yield np.asarray(image.convert("RGB")).astype(int)
+
+
+def test_animation_and_stills(recorded, capsys):
+    assert wiring_gif.main([str(recorded), "--frames", "2"]) == 0
+    assert "wiring.gif: 0.0" in capsys.readouterr().out
+    written(recorded / "pictures", "adjacency", "degrees", "churn", "live_nodes")
+    first, last = pictures(recorded / "pictures" / "wiring.gif")
+    assert np.abs(first - last).max() > 100
+
+
+def test_the_same_record_gives_the_same_files(recorded, tmp_path):
+    for name in ("one", "other"):
+        assert wiring_gif.main([str(recorded), "--output", str(tmp_path / name)]) == 0
+    for file in (tmp_path / "one").iterdir():
+        assert file.read_bytes() == (tmp_path / "other" / file.name).read_bytes(), file.name
+
+
+def test_the_animation_has_the_colours_of_the_style(recorded):
+    assert wiring_gif.main([str(recorded)]) == 0
+    seen = [
+        {tuple(colour) for colour in picture.reshape(-1, 3)}
+        for picture in pictures(recorded / "pictures" / "wiring.gif")
+    ]
+    for name in (POSITIVE, NEGATIVE, NEW, INK, DEAD, "#ffffff"):
+        assert all(ImageColor.getrgb(name) in colours for colours in seen), name
+    grey = [np.dot(ImageColor.getrgb(name), (0.299, 0.587, 0.114)) for name in (POSITIVE, NEGATIVE)]
+    assert abs(grey[0] - grey[1]) > 60
+
+
+def told_edges(before, now):
+    """{colour: {(target, source): how opaque}}"""
+    node = {tuple(place): number for number, place in enumerate(node_places(LAYOUT[0]).tolist())}
+    return {
+        colour: {
+            (node[tuple(path[-1])], node[tuple(path[0])]): round(float(part), 3)
+            for path, part in zip(*lines, strict=True)
+        }
+        for colour, lines in edge_lines(LAYOUT[0], before, now).items()
+    }
+
+
+def test_edges_have_the_colour_of_their_sign_and_new_ones_their_own():
+    now = state(10).layers["graph"]  # weights 1/4, −2/4, 3/4, −4/4
+    assert told_edges(None, now) == {
+        POSITIVE: {(2, 0): 0.15, (6, 3): 0.55},
+        NEGATIVE: {(5, 2): 0.3, (9, 5): 0.9},
+    }
+    assert told_edges(state(0).layers["graph"], now) == {
+        POSITIVE: {(2, 0): 0.15, (6, 3): 0.55}, NEW: {(5, 2): 0.9, (9, 5): 0.9}
+    }  # fmt: skip
+
+
+def test_many_new_edges_fade():
+    layer = {
+        "name": "graph", "targets": 80, "sources": 80, "acyclic": True, "outputs": None,
+        "columns": [{"sources": [0, 40], "targets": None}, {"sources": [40, 80], "targets": [40, 80]}],
+    }  # fmt: skip
+    places, live = (np.arange(40, 80)[:, None] * 80 + np.arange(40)).ravel(), np.ones(80, bool)
+
+    def opacity(known):
+        before, now = (LayerState(some, np.ones(some.size, np.float32), live) for some in (known, places))
+        return edge_lines(layer, before, now)[NEW][1]
+
+    assert opacity(places[1:]).tolist() == [0.9]
+    assert np.unique(opacity(places[:0])).tolist() == [300 / 1600]
+
+
+@pytest.mark.parametrize(("step", "live"), [(0, {0, 1, 3, 8, 9}), (10, {0, 2, 3, 5, 8, 9})])
+def test_live_and_dead_nodes_of_a_frame(record, step, live):
+    places = node_places(LAYOUT[0])
+    with drawn() as pyplot:
+        (axis,) = draw_frame(pyplot, LAYOUT[0], None, state(step)).axes
+        dots = [found for found in axis.collections if isinstance(found, PathCollection)]
+        found = {to_hex(some.get_facecolor()[0]): some.get_offsets().tolist() for some in dots}
+    assert found == {INK: places[sorted(live)].tolist(), DEAD: places[sorted({*range(10)} - live)].tolist()}
+
+
+def test_numbers_of_the_stills(record):
+    with drawn() as pyplot:
+        (axis,) = wiring_stills.churn(pyplot, record, LAYOUT[0]).axes
+        ((_, (epochs, parts)),) = lines_of(axis).items()
+        assert (epochs, parts) == ([1, 2], [50, 25])  # 2 of 4 edges, then 1 of 4
+        assert all(float(tick).is_integer() for tick in axis.get_xticks())
+        (axis,) = wiring_stills.live_nodes(pyplot, record, LAYOUT[0]).axes
+        assert lines_of(axis) == {"graph (of 8)": ([0, 10, 20], [3, 4, 4])}
+        assert axis.get_ylim()[1] > 4 and axis.get_xlim()[1] > 20
+        first, last, _ = wiring_stills.adjacency(pyplot, record, LAYOUT[0]).axes
+        matrix = np.asarray(last.images[0].get_array())
+        assert {tuple(place) for place in np.argwhere(matrix == 1)} == set(EDGES[20])
+        assert np.asarray(first.images[0].get_array()).sum() == len(EDGES[0])
+
+
+def test_degrees_out_of_and_into_nodes():
+    star = [(target, 0) for target in range(2, 5)]  # three edges out of node 0, one into each of three
+    record = Record(LAYOUT, [State({"step": 7, "epoch": 1}, {"graph": layer_state(star)})])
+    with drawn() as pyplot:
+        heights = {
+            axis.get_xlabel(): axis.patches[-1].get_xy()[:, 1].max()
+            for axis in wiring_stills.degrees(pyplot, record, LAYOUT[0]).axes
+        }
+    assert heights == {"edges out of a node": 7, "edges into a node": 5}  # that have none
+
+
+def test_a_record_that_begins_later_says_so(record):
+    later = Record(LAYOUT, [state(10), state(20)])
+    for told, first in ((record, "before training"), (later, "at step 10")):
+        with drawn() as pyplot:
+            titles = [axis.get_title() for axis in wiring_stills.adjacency(pyplot, told, LAYOUT[0]).axes[:2]]
+            axis = wiring_stills.degrees(pyplot, told, LAYOUT[0]).axes[0]
+            legend = [text.get_text() for text in axis.get_legend().get_texts()]
+        assert titles == legend == [first, "at step 20"]
+
+
+def test_a_layer_by_name(recorded, capsys):
+    layouts = [LAYOUT[0], {**LAYOUT[0], "name": "other"}]
+    small, large = state(0).layers["graph"], state(10).layers["graph"]
+    record = Record(layouts, [State({"step": 0, "epoch": 0}, {"graph": small, "other": large})])
+    assert wiring_gif.find_layer(record, None)["name"] == "other"
+    assert wiring_gif.find_layer(record, "graph")["name"] == "graph"
+    assert wiring_gif.main([str(recorded), "--layer", "grap"]) == 2
+    assert "--layer: there is no grap; did you mean graph?" in capsys.readouterr().err
