@@ -3,6 +3,8 @@
 import re
 
 from fig import demo
+from genutil.wiring_file import Record, State
+from tests.fig.wirings import LAYOUT, state
 
 
 def test_the_demo_trains_tells_and_draws(tmp_path, capfd):
@@ -15,8 +17,28 @@ def test_the_demo_trains_tells_and_draws(tmp_path, capfd):
     assert live[0] > live[-1] > 10
     assert "%" not in rows[0]
     assert rows[-1].count("%") == 2
+    assert "training accuracy (steps)" in printed
+    covered = [re.search(r"% \((\d+)–(\d+)\)", row) for row in rows[1:]]
+    assert [found.groups() for found in covered] == [
+        ("1", "10"), ("11", "20"), ("21", "30"), ("41", "45"), ("81", "90")
+    ]  # fmt: skip
     (page,) = tmp_path.glob("r/*/wiring.html")
     assert f"{page}: " in printed
+
+
+def test_a_network_of_several_layers_is_told_together():
+    layers = [{**LAYOUT[0], "name": name} for name in ("one", "other")]
+    states = [state(step).layers["graph"] for step in (0, 10)]
+    record = Record(
+        layers, [State({"step": 0, "epoch": 0}, dict(zip(("one", "other"), states, strict=True)))]
+    )
+    assert "7 of 16" in demo.table(record)
+
+
+def test_a_training_without_a_record_is_told(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(demo, "train", lambda app, options: (0, {"folder": str(tmp_path)}))
+    assert demo.main(["--no-record_wiring"]) == 2
+    assert "wiring.npz: there is no such file; train with --record_wiring" in capsys.readouterr().err
 
 
 def test_a_failing_training_ends_the_demo(capfd):
