@@ -8,34 +8,32 @@ NumPy reads it (`numpy.load`), and `read_record` gives whole states. Its members
   (targets, sources) matrix: the difference to the place before (the first: to −1), and the weight in 16 bits.
 - `<number>/<layer>/live`: packed bits, one for each source; see `LayerState`.
 
-A state is appended within the file, so that a long run does not copy it again and again. What a cut-off may
-leave is a state that is not whole, at the end; a reader leaves it out, and the next writer removes it.
+A state is appended within the file, so that a long run does not copy it again and again
+(`genutil.growing_zip`). While a run goes on, or after it was killed, NumPy may not see the last tenth or so
+of the states; `read_record` reads all. What a cut-off may leave is a state that is not whole, at the end; a
+reader leaves it out, and the next writer removes it.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import os
-import struct
-import zipfile
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from genutil.atomic import write_atomically
 from genutil.errors import UserError
+from genutil.growing_zip import GrowingZip, read_members
 
 Array = NDArray[Any]
 
-_HEADER = struct.Struct("<4s5H3I2H")
-"""A member's header in a zip file: signature, version, flags, method, time, date, checksum, two sizes,
-lengths of name and extra field."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ class WiringFile:
 
     def __init__(self, path: Path, layout: Sequence[Mapping[str, Any]], step: int = 0) -> None:
         self.path, self.layout = path, layout
-        members = dict(_members(path)) if path.exists() else {}
+        members = dict(read_members(path)) if path.exists() else {}
         kept = {name: data for name, data in members.items() if "/" not in name}
         numbers = sorted({name.partition("/")[0] for name in members if name.endswith("/state.npy")})
         self.count = 0
@@ -102,32 +100,33 @@ class WiringFile:
                 break
             kept |= {name: data for name, data in members.items() if name.startswith(f"{number}/")}
             self.count += 1
-        kept = kept or {"layout.npy": _bytes(np.array(json.dumps(layout)))}
-        write_atomically(path, lambda file: _write_members(file, kept))
+        self._zip = GrowingZip(path, kept or self._layout())
 
     def append(self, state: State) -> None:
-        """Add a state.
+        """Add a state. If the file is gone, it is begun anew.
 
         Raises:
             OSError: it cannot be written.
         """
-        number = f"{self.count:06}"
-        # What tells that a state is there comes last.
-        arrays: dict[str, Array] = {}
-        for name, layer in state.layers.items():
-            gaps = np.diff(layer.places, prepend=-1)
-            small = np.uint16 if gaps.size == 0 or gaps.max() < 2**16 else np.uint32
-            arrays[f"{number}/{name}/gaps.npy"] = gaps.astype(small)
-            arrays[f"{number}/{name}/weights.npy"] = layer.weights.astype(np.float16)
-            arrays[f"{number}/{name}/live.npy"] = np.packbits(layer.live)
-        arrays[f"{number}/state.npy"] = np.array(json.dumps(dict(state.numbers)))
-        with open(self.path, "r+b") as file:
-            with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as archive:
-                for name, array in arrays.items():
-                    archive.writestr(name, _bytes(array))
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            self._zip.add(_members_of(state, self.count))
+        except FileNotFoundError:
+            _log.warning("%s is gone and is begun anew; the states in it are lost", self.path)
+            self.count = 0
+            self._zip = GrowingZip(self.path, self._layout() | _members_of(state, 0))
         self.count += 1
+
+    def close(self) -> None:
+        """At the end of the run; for NumPy, which then sees all states.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        with suppress(FileNotFoundError):
+            self._zip.close()
+
+    def _layout(self) -> dict[str, bytes]:
+        return {"layout.npy": _bytes(np.array(json.dumps(self.layout)))}
 
 
 def read_record(path: Path) -> Record:
@@ -137,7 +136,7 @@ def read_record(path: Path) -> Record:
         UserError: there is no such file, or it is no record of a wiring.
     """
     try:
-        members = dict(_members(path))
+        members = dict(read_members(path))
         layout = json.loads(str(_array(members["layout.npy"])))
         if not isinstance(layout, list):
             raise ValueError("its layout is none")
@@ -162,31 +161,18 @@ def _state(members: Mapping[str, bytes], number: str, layout: Sequence[Mapping[s
     return State(json.loads(str(_array(members[f"{number}/state.npy"]))), layers)
 
 
-def _members(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Names and contents of a zip file's members, up to the first that is not whole.
-
-    They are read from the front: a directory at the end is missing where a writer was cut off.
-    """
-    with open(path, "rb") as file:
-        while len(head := file.read(_HEADER.size)) == _HEADER.size:
-            signature, _, _, method, _, _, checksum, packed, _, name_size, extra_size = _HEADER.unpack(head)
-            if signature != b"PK\x03\x04":
-                return
-            name = file.read(name_size + extra_size)[:name_size].decode(errors="replace")
-            data = file.read(packed)
-            try:
-                content = zlib.decompress(data, -zlib.MAX_WBITS) if method == zipfile.ZIP_DEFLATED else data
-            except zlib.error:
-                return
-            if zlib.crc32(content) != checksum:
-                return
-            yield name, content
-
-
-def _write_members(file: BinaryIO, members: Mapping[str, bytes]) -> None:
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
+def _members_of(state: State, place: int) -> dict[str, bytes]:
+    """A state as the record holds it. What tells that it is there comes last."""
+    number = f"{place:06}"
+    arrays: dict[str, Array] = {}
+    for name, layer in state.layers.items():
+        gaps = np.diff(layer.places, prepend=-1)
+        small = np.uint16 if gaps.size == 0 or gaps.max() < 2**16 else np.uint32
+        arrays[f"{number}/{name}/gaps.npy"] = gaps.astype(small)
+        arrays[f"{number}/{name}/weights.npy"] = layer.weights.astype(np.float16)
+        arrays[f"{number}/{name}/live.npy"] = np.packbits(layer.live)
+    arrays[f"{number}/state.npy"] = np.array(json.dumps(dict(state.numbers)))
+    return {name: _bytes(array) for name, array in arrays.items()}
 
 
 def _bytes(array: Array) -> bytes:

@@ -72,6 +72,11 @@ class WiringRecorder(Callback):
         self._record(trainer, trainer.epoch + 1.0, {**self._training(trainer), **self._val})
         self._sums = (0.0, 0, 0)
 
+    def on_end(self, trainer: Trainer) -> None:
+        if self._file is not None and self.folder is not None:
+            with self.folder.failures_told():
+                self._file.close()
+
     @staticmethod
     def _epoch(trainer: Trainer) -> float:
         return trainer.epoch + trainer.batch / len(trainer.train)

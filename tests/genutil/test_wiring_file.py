@@ -1,5 +1,7 @@
 """The record of a wiring: exact, compact, and whole whatever happens to its writer."""
 
+import shutil
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -76,6 +78,34 @@ def test_numpy_reads_it(tmp_path):
         assert len(file.files) == 1 + 2 * 7
         places = np.cumsum(file["000001/graph/gaps"], dtype=np.int64) - 1
         assert np.array_equal(places, state(7).layers["graph"].places)
+
+
+def test_numpy_reads_it_at_any_time_and_all_of_it_in_the_end(tmp_path):
+    file = written(tmp_path / "wiring.npz", [])
+    for step in range(60):
+        file.append(state(step))
+        with np.load(file.path) as found:
+            seen = [name for name in found.files if name.endswith("/state")]
+            assert len(seen) >= (step + 1) / 2
+            assert all(f'"step": {place}' in str(found[name]) for place, name in enumerate(seen))
+    file.close()
+    with np.load(file.path) as found:
+        assert len(found.files) == 1 + 60 * 7
+    assert len(read_record(file.path).states) == 60
+
+
+def test_a_file_that_is_gone_is_begun_anew(tmp_path, caplog):
+    file = written(tmp_path / "run" / "wiring.npz", [0, 1])
+    shutil.rmtree(tmp_path / "run")
+    for step in (2, 3):
+        file.append(state(step))
+    found = read_record(file.path)
+    assert found.layout == LAYOUT
+    assert [one.numbers["step"] for one in found.states] == [2, 3]
+    assert caplog.text.count("wiring.npz is gone and is begun anew; the states in it are lost") == 1
+    shutil.rmtree(tmp_path / "run")
+    file.close()
+    assert not file.path.exists()
 
 
 def test_a_record_that_is_cut_anywhere_keeps_its_whole_states(tmp_path):
