@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -162,17 +163,7 @@ def _callbacks(
     def layers() -> list[tuple[Tensor, Tensor]]:
         return [(layer.adjacency(), layer.rule.weight.flatten(1)) for layer in wired_layers(model)]
 
-    recorders: tuple[Callback, ...] = ()
-    if config.record_wiring:
-        recorders = (
-            parts.make(
-                WiringRecorder,
-                folder=files and files.run,
-                layout=wiring_layout(model),
-                wiring=lambda: wiring_state(model),
-                first_step=step,
-            ),
-        )
+    recorders = _recorders(parts, model, files, step) if config.record_wiring else ()
     if files is None:
         return (*recorders, parts.make(CheckpointSaver, folder=None, wirings=wirings, content={}))
     content = {
@@ -187,6 +178,17 @@ def _callbacks(
         *recorders,
         parts.make(CheckpointSaver, folder=files.checkpoints, wirings=wirings, content=content),
     )
+
+
+def _recorders(parts: Parts, model: nn.Module, files: RunFiles | None, step: int) -> tuple[Callback, ...]:
+    layout = wiring_layout(model)
+    if not layout:
+        if files is not None:
+            _log.warning("record_wiring: %s has no wired layer; nothing is recorded", type(model).__name__)
+        return ()
+    folder = files and files.run
+    wiring = functools.partial(wiring_state, model)
+    return (parts.make(WiringRecorder, folder=folder, layout=layout, wiring=wiring, first_step=step),)
 
 
 def _trainer(parts: Parts, model: nn.Module, data: Any, world: World, stop: StopRequest) -> Trainer:

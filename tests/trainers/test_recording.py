@@ -1,6 +1,7 @@
 """The recorded wiring of a training: at which steps, what it says, and that nothing hangs on it."""
 
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -22,6 +23,15 @@ SETTINGS = {
     "discrete_time_dnw": "models.graphs.neuralgraph:DiscreteTimeNeuralGraph",
     "continuous_time_dnw": "models.graphs.neuralgraph:ContinuousTimeNeuralGraph",
 }
+
+
+class Dense(torch.nn.Module):
+    def __init__(self, output_size, image_size):
+        super().__init__()
+        self.linear = torch.nn.Linear(3 * image_size**2, output_size)
+
+    def forward(self, images):
+        return self.linear(images.flatten(1))
 
 
 def run(app, *argv):
@@ -89,6 +99,22 @@ def test_a_resumed_training_begins_a_record_of_its_own(write_app, tmp_path):
     places = ["--log_dir", tmp_path / "later"]
     assert run(app, "--num_epochs", 2, "--resume", "auto", *places) == 0
     assert steps(record(tmp_path, "later")) == [11, 22]
+
+
+def test_a_finished_record_is_whole_for_numpy_and_has_no_free_room(write_app, tmp_path):
+    assert run(write_app(batch_size=2), "--num_epochs", 2, "--record_interval", 1) == 0
+    (path,) = (tmp_path / "runs").glob("*/wiring.npz")
+    with np.load(path) as found:
+        assert sum(name.endswith("/state") for name in found.files) == 23
+    with zipfile.ZipFile(path) as archive:
+        last = archive.infolist()[-1]
+        assert archive.start_dir == last.header_offset + 30 + len(last.filename) + last.compress_size
+
+
+def test_a_network_without_wired_layers_is_told_and_not_recorded(write_app, tmp_path, caplog):
+    assert run(write_app(model="tests.trainers.test_recording:Dense", output_size=10), "--num_epochs", 1) == 0
+    assert "record_wiring: Dense has no wired layer; nothing is recorded" in caplog.text
+    assert not [*(tmp_path / "runs").glob("*/wiring.npz")]
 
 
 def test_several_processes_record_once(write_app, tmp_path):
