@@ -40,6 +40,7 @@ def measure_recording(options: argparse.Namespace) -> Report:
                 file.append(State({"step": 0, "epoch": 0}, wiring_state(network)))
 
             times = measure({"step": step.run, "state": record}, options.rounds)
+            file.close()
             size = path.stat().st_size / file.count
             edges = sum(layer.places.size for layer in wiring_state(step.network).values())
         epoch = times["step"].median * TRAINING_IMAGES / options.batch_size
