@@ -1,111 +1,29 @@
-"""The page of a wiring in a browser: what is drawn, and what keys and pointer do."""
+"""The page of a wiring in a browser: what is drawn."""
 
-import io
 import math
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from fig import wiring_page
 from fig.style import DEAD, INK, NEGATIVE, NEW, POSITIVE
 from genutil.wiring_file import LayerState, State
 from tests.conftest import ROOT
 from tests.fig.browser import needs_browser, opened
-from tests.fig.wirings import CYCLIC, LAYOUT, layer_state, leave_record, state
+from tests.fig.pages import (
+    at_step,
+    colour_of,
+    ink,
+    picture,
+    place,
+    rgb,
+    set_strength,
+    shown,
+)
+from tests.fig.wirings import CYCLIC, LAYOUT, layer_state, state
 
 REFERENCE = ROOT / "tests" / "fig" / "wiring.png"
 pytestmark = needs_browser
-
-
-@pytest.fixture
-def leave_page(tmp_path):
-    """Writes the page of a record."""
-
-    def leave(layout, states, name="small<run>"):
-        folder = leave_record(tmp_path / name, layout, states)
-        assert wiring_page.main([str(folder)]) == 0
-        return folder / "wiring.html"
-
-    return leave
-
-
-@pytest.fixture
-def page(leave_page):
-    """Steps 0, 10 and 40."""
-    with opened(leave_page(LAYOUT, [state(0), state(10), state(20, 40)]), color_scheme="light") as page:
-        yield page
-
-
-def picture(page, canvas="#wiring"):
-    image = Image.open(io.BytesIO(page.locator(canvas).screenshot()))
-    return np.array(image.convert("RGB")).astype(int)
-
-
-def numbers(page):
-    return page.locator("#numbers").text_content()
-
-
-def shown(page):
-    return page.locator("#shown").text_content()
-
-
-def at_step(page):
-    return page.locator("#step").text_content()
-
-
-def place(page, node):
-    """Of a node in the picture, in pixels."""
-    return np.array(
-        page.evaluate(
-            "n => { const {x, y} = panel.places[0], {clientWidth: w, clientHeight: h} = panel.scene.canvas;"
-            " return [x[n] * (w - 1), y[n] * (h - 1)]; }",
-            node,
-        )
-    )
-
-
-def ink(page, target, source, part=0.4):
-    """How dark an edge is there: what three by three pixels lack of white, (red, green, blue)."""
-    x, y = ((1 - part) * place(page, source) + part * place(page, target)).round().astype(int)
-    return (255 - picture(page)[y - 1 : y + 2, x - 1 : x + 2]).sum(axis=(0, 1))
-
-
-def colour_of(lack, names=(POSITIVE, NEGATIVE, NEW)):
-    """Which of the style's colours has faded to this; None: white."""
-    if np.sum(lack) < 30:
-        return None
-    known = {name: 255 - np.array(rgb(name)) for name in names}
-    return max(known, key=lambda name: known[name] @ lack / np.linalg.norm(known[name]))
-
-
-def rgb(name):
-    return [int(name[n : n + 2], 16) for n in (1, 3, 5)]
-
-
-def set_strength(page, part):
-    page.locator("#strength").fill(str(part))
-
-
-def test_slider_keys_and_play_change_picture_and_numbers(page):
-    assert "3 edges, 0 new and 0 gone" in numbers(page)
-    assert "training accuracy –, validation –" in numbers(page)
-    first = picture(page)
-    page.locator("#slider").fill("1")
-    assert "4 edges, 2 new and 1 gone since the state before; 4 of 8 nodes live" in numbers(page)
-    assert "training accuracy 30.0 % (steps 1 to 10), validation 40.0 %" in numbers(page)
-    assert at_step(page) == page.locator("#slider").get_attribute("aria-valuetext") == "step 10, epoch 1"
-    assert (np.abs(picture(page) - first).max(axis=2) > 40).sum() > 100
-    page.keyboard.press("ArrowRight")
-    assert at_step(page) == page.locator("#slider").get_attribute("aria-valuetext") == "step 40, epoch 4"
-    assert "3 edges (and 1 that are never read), 0 new and 1 gone" in numbers(page)
-    page.keyboard.press("Home")
-    page.locator("#slider").blur()
-    assert np.array_equal(picture(page), first)
-    page.keyboard.press("Space")
-    assert page.locator("#play").get_attribute("aria-label") == "Pause"
-    page.wait_for_function("document.body.dataset.drawn === '2'")
-    page.wait_for_function("document.getElementById('play').getAttribute('aria-label') === 'Play'")
 
 
 def test_edges_have_the_colour_of_their_sign_and_new_ones_their_own(page):
@@ -218,115 +136,6 @@ def test_all_bars_lie_in_the_frame(leave_page):
         assert box[0] <= purple.min()
         assert set(range(int(box[1]) - 8, int(box[1]) - 3)) & {*purple}
         assert not set(range(int(box[1]), int(box[1]) + 4)) & {*purple}
-
-
-def hover(page, node):
-    box, (x, y) = page.locator("#wiring").bounding_box(), place(page, node)
-    page.mouse.move(box["x"] + x, box["y"] + y)
-
-
-def test_pointing_at_a_node_and_filters(page):
-    page.keyboard.press("ArrowRight")
-    assert shown(page) == "4 edges shown"
-    for _ in range(10):
-        page.keyboard.press("-")
-    assert shown(page) == "2 edges shown"
-    assert colour_of(ink(page, 2, 0)) is None
-    for _ in range(10):
-        page.keyboard.press("+")
-    hover(page, 2)
-    assert page.locator("#tip").text_content() == "node 2: 1 edges in, 1 out"
-    assert shown(page) == "2 edges shown"
-    page.mouse.move(500, 5)
-    assert shown(page) == "4 edges shown"
-    assert page.locator("#tip").is_hidden()
-
-
-def test_a_held_node_stays_whatever_is_pointed_at(page):
-    page.keyboard.press("ArrowRight")
-    tip = page.locator("#tip")
-    hover(page, 5)
-    page.mouse.down()
-    page.mouse.up()
-    hover(page, 3)
-    assert tip.text_content() == "node 5: 1 edges in, 1 out; held"
-    assert shown(page) == "2 edges shown"
-    assert colour_of(ink(page, 6, 3)) is None
-    page.keyboard.press("ArrowLeft")
-    assert at_step(page) == "step 10, epoch 1"  # the picture has the focus: its neighbour is chosen
-    assert tip.text_content() == "node 2: 1 edges in, 1 out"
-    page.keyboard.press("Enter")
-    page.mouse.move(500, 5)
-    assert tip.text_content() == "node 2: 1 edges in, 1 out; held"
-    page.keyboard.press("Escape")
-    assert tip.is_hidden()
-    assert shown(page) == "4 edges shown"
-
-
-def test_nodes_by_keys(page):
-    page.locator("#wiring").focus()
-    tip, found = page.locator("#tip"), []
-    for key in ("Down", "Down", "Down", "Right", "Up", "Right", "Right", "Right", "Left"):
-        page.keyboard.press(f"Arrow{key}")
-        found.append(tip.text_content().partition(":")[0].removesuffix(", dead"))
-    assert found == [
-        "node 0",
-        "node 1",
-        "node 1",
-        "node 4",
-        "node 3",
-        "node 6",
-        "output 0",
-        "output 0",
-        "node 5",
-    ]
-    assert at_step(page) == "step 0, epoch 0"
-    page.keyboard.press("End")
-    assert at_step(page) == "step 40, epoch 4"
-    page.locator("#slider").focus()
-    assert tip.is_hidden()
-
-
-def test_controls_keep_their_own_keys(page):
-    playing = page.locator("#play")
-    page.locator("#fresh").focus()
-    page.keyboard.press("Space")
-    assert not page.locator("#fresh").is_checked()
-    assert playing.get_attribute("aria-label") == "Play"
-    page.locator("#strength").focus()
-    page.keyboard.press("ArrowLeft")
-    assert page.locator("#strength").input_value() == "99"
-    assert at_step(page) == "step 0, epoch 0"
-    playing.focus()
-    page.keyboard.press("Space")
-    assert playing.get_attribute("aria-label") == "Pause"
-    page.locator("#slider").focus()
-    page.keyboard.press("ArrowLeft")  # at the first state the slider does not move
-    assert playing.get_attribute("aria-label") == "Play"
-    assert at_step(page) == "step 0, epoch 0"
-    page.locator("#slider").blur()
-    page.keyboard.press("Space")
-    page.keyboard.press("ArrowRight")
-    assert (playing.get_attribute("aria-label"), at_step(page)) == ("Play", "step 10, epoch 1")
-
-
-@pytest.mark.parametrize("width", [1200, 390])
-def test_long_names_fit(width, leave_page):
-    layouts = [{**LAYOUT[0], "name": "a_layer_with_a_name." * 6}, {**LAYOUT[0], "name": "other"}]
-    one = State({"step": 0, "epoch": 0}, {layout["name"]: state(0).layers["graph"] for layout in layouts})
-    with opened(leave_page(layouts, [one], "n" * 200), width=width) as page:
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-
-
-def test_light_and_dark(page):
-    def paper():
-        return picture(page)[0, 0].tolist()
-
-    assert paper() == [255, 255, 255]
-    page.get_by_role("button", name="light / dark").click()
-    assert paper() == [0x14, 0x17, 0x1B]
-    page.get_by_role("button", name="light / dark").click()
-    assert paper() == [255, 255, 255]
 
 
 def test_the_picture_is_the_one_that_was_looked_at(page):
