@@ -65,6 +65,7 @@ class NativeNetwork(EvaluationOnly):
                 program.values,
                 self.normalisation,
                 space,
+                len(self.network.head.weight),
                 threads,
             )
         return logits
@@ -78,6 +79,8 @@ class NativeNetwork(EvaluationOnly):
         if images.dim() != 4 or images.shape[3 if bytes_given else 1] != channels:
             shape = "(images, height, width, {})" if bytes_given else "(images, {}, height, width)"
             raise ValueError(f"images must be {shape.format(channels)}, got {tuple(images.shape)}")
+        if not len(images):
+            raise ValueError("there are no images in this batch")
         if bytes_given and not self.normalisation.numel():
             raise ValueError("images of bytes need their mean and std: call normalise_bytes first")
 
