@@ -56,7 +56,7 @@ def load_kernels() -> None:
         else:
             _compile(library.parent)
     except (RuntimeError, OSError, ImportError) as error:
-        lines = [line for line in str(error).splitlines() if "error" in line.lower()] or [str(error)]
+        lines = [line for line in str(error).splitlines() if "error:" in line] or [str(error)]
         raise UserError(
             "engine native could not be compiled. Take another --engine, or another compiler in $CXX; "
             f"{found} says:\n" + "\n".join(lines[:10])
