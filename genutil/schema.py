@@ -165,6 +165,12 @@ class EvaluationKeys(BaseModel):
         "auto",
         description="with fast_eval: what runs the wiring; auto: what is fastest",
     )
+    export: str | None = Field(
+        None,
+        pattern=r"[^/]\.(onnx|safetensors)$",
+        description="write the network of --resume without dead neurons to this file; train nothing",
+        json_schema_extra={"choices": ["FILE.onnx", "FILE.safetensors"]},
+    )
     use_dgl: bool = Field(False, description="with fast_eval: run the wiring as a DGL graph (engine: dgl)")
     skip_profiling: bool = Field(
         False, description="do not show what each layer costs before and after training"

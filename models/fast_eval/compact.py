@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from genutil.errors import UserError
 from models.basic.mobilenetv1cifar import MobileNetV1CIFAR
-from models.fast_eval.cycles import CycleStage, nodes_read, repeat
+from models.fast_eval.cycles import CycleStage, Repeat, nodes_read
 from models.fast_eval.engines import find_engine
 from models.fast_eval.engines.dense import DenseProduct
 from models.fast_eval.folding import fold_norms
@@ -100,7 +100,7 @@ def _compact(model: nn.Module, make: MakeProduct) -> nn.Module:
     if _runs_as(model, DiscreteTimeNeuralGraph):
         nodes = nodes_read(model.graph.in_use().flatten(1), model.feature_dim, model.layers)
         stage = CycleStage(
-            model.graph, model.conv, model.norm, nodes, model.feature_dim, make, repeat(model.layers)
+            model.graph, model.conv, model.norm, nodes, model.feature_dim, make, Repeat(model.layers)
         )
         return _around(model, stage, nodes[nodes < model.downsample_dim])
     if _runs_as(model, ContinuousTimeNeuralGraph):

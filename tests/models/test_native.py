@@ -237,7 +237,7 @@ def test_a_compiler_that_refuses(fresh_kernels, tmp_path):
     )
     script.chmod(0o755)
     fresh_kernels.setenv("CXX", str(script))
-    with pytest.raises(UserError, match="could not be compiled.*\n.*error: cannot do that") as caught:
+    with pytest.raises(UserError, match=r"could not be compiled.*\n.*error: cannot do that") as caught:
         compact(small_mobilenet(), "native")
     assert len(str(caught.value).splitlines()) < 15
     assert not list((tmp_path / "cache").glob("*/*.so"))
