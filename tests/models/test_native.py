@@ -19,6 +19,17 @@ from tests.models.test_fast_eval import build as build_network
 
 pytestmark = pytest.mark.skipif(build.compiler() is None, reason="needs a C++ compiler")
 
+SIZES = [
+    (224, 1, 9, 14),
+    (224, 2, 33, 31),
+    (224, 5, 40, 57),
+    (224, 3, 170, 150),
+    (224, 9, 5, 1),
+    (32, 1, 38, 1),
+    (32, 2, 61, 3),
+    (32, 1, 25, 13),
+]
+"""(image_size of the experiment, images, height, width)"""
 KINDS = ["some", "few", "all", "columns"]
 
 
@@ -252,11 +263,9 @@ def test_kernels_with_sanitizers(sanitizer, tmp_path):
     command += ["-fno-sanitize-recover=all", "-pthread", *map(str, sources), "-o", str(checker)]
     subprocess.run(command, check=True, capture_output=True)
     files = []
-    for seed, (images, height, width) in enumerate(
-        [(1, 9, 14), (2, 33, 31), (5, 40, 57), (3, 170, 150), (9, 5, 1)]
-    ):
-        native = compact(small_mobilenet(seed, (KINDS[seed % 4],) * 4), "native")
-        files.append(write_program(tmp_path / str(seed), native, torch.randn(images, 3, height, width)))
+    for seed, (image_size, *shape) in enumerate(SIZES):
+        native = compact(small_mobilenet(seed, (KINDS[seed % 4],) * 4, image_size), "native")
+        files.append(write_program(tmp_path / str(seed), native, torch.randn(shape[0], 3, *shape[1:])))
     done = subprocess.run([checker, *files], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert [float(line.split()[-1]) < 1e-4 for line in done.stdout.splitlines()] == [True] * len(files)

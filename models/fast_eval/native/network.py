@@ -70,6 +70,11 @@ class NativeNetwork(EvaluationOnly):
             )
         return logits
 
+    def program_bytes(self) -> int:
+        """Of the programs that were written so far."""
+        arrays = [array for program in self._programs.values() for array in vars(program).values()]
+        return sum(array.numel() * array.element_size() for array in arrays)
+
     def _check(self, images: Tensor, bytes_given: bool) -> None:
         channels = self.stem.weight.shape[1]
         if images.device.type != "cpu":

@@ -17,8 +17,8 @@ struct Rows {
 // Output rows `row` to row + kRows - 1, each from three input rows that are loaded once.
 //
 // The last vector of a row reaches over its end into the next row. It is stored first, so that the next row's own
-// vectors are stored after it.
-template <int kRows>
+// vectors are stored after it. With kExact nothing beyond the row is written.
+template <int kRows, bool kExact = false>
 inline void filtered_rows(const Rows& in, const Vector (&taps)[9], float* out, Shape shape, int row) {
   const float* lines[kRows + 2];
 #pragma GCC unroll 8
@@ -36,10 +36,14 @@ inline void filtered_rows(const Rows& in, const Vector (&taps)[9], float* out, S
       }
     }
 #pragma GCC unroll 8
-    for (int target = 0; target < kRows; ++target) store(out + long(row + target) * shape.pitch() + x, totals[target]);
+    for (int target = 0; target < kRows; ++target) {
+      float* to = out + long(row + target) * shape.pitch() + x;
+      kExact ? store_some(to, totals[target], shape.width - x) : store(to, totals[target]);
+    }
   }
 }
 
+template <bool kExact = false>
 inline void filtered_row_by_two(const Rows& in, const Vector (&taps)[9], float* out, Shape shape, int row) {
   for (int x = 0; x < shape.width; x += kLanes) {
     Vector total{};
@@ -49,21 +53,28 @@ inline void filtered_row_by_two(const Rows& in, const Vector (&taps)[9], float* 
       total += every_second(line - 1) * taps[3 * tap] + every_second(line) * taps[3 * tap + 1] +
                every_second(line + 1) * taps[3 * tap + 2];
     }
-    store(out + long(row) * shape.pitch() + x, total);
+    float* to = out + long(row) * shape.pitch() + x;
+    kExact ? store_some(to, total, shape.width - x) : store(to, total);
   }
 }
 
-// Output rows `begin` to `end` of a map; `shape` is that of the output.
-inline void depthwise(const Rows& in, const float* filter, int stride, float* out, Shape shape, int begin, int end) {
+// Output rows `begin` to `end` of a map; `shape` is that of the output. Where the rows from `end` on are
+// another thread's, the last `exact` rows keep away from them.
+inline void depthwise(const Rows& in, const float* filter, int stride, float* out, Shape shape, int begin, int end,
+                      int exact) {
   Vector taps[9];
   for (int tap = 0; tap < 9; ++tap) taps[tap] = broadcast(filter[tap]);
   int row = begin;
+  const int last = end;
+  end = std::max(begin, end - exact);
   if (stride == 2) {
     for (; row < end; ++row) filtered_row_by_two(in, taps, out, shape, row);
+    for (; row < last; ++row) filtered_row_by_two<true>(in, taps, out, shape, row);
     return;
   }
   for (; row + 4 <= end; row += 4) filtered_rows<4>(in, taps, out, shape, row);
   for (; row < end; ++row) filtered_rows<1>(in, taps, out, shape, row);
+  for (; row < last; ++row) filtered_rows<1, true>(in, taps, out, shape, row);
 }
 
 }  // namespace wirings

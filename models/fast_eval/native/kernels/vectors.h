@@ -27,6 +27,10 @@ inline Vector load(const float* from) {  // at any address
 
 inline void store(float* to, Vector value) { std::memcpy(to, &value, sizeof value); }
 
+inline void store_some(float* to, Vector value, int count) {
+  std::memcpy(to, &value, sizeof(float) * (count < kLanes ? count : kLanes));
+}
+
 inline Vector broadcast(float value) { return Vector{} + value; }
 
 inline Vector relu(Vector value) { return value < 0.0f ? Vector{} : value; }  // a NaN stays one
