@@ -3,9 +3,10 @@
     python -m benchmarks.inference [--app APP] [--sigma 0.1] [--rounds N] [--batch_sizes 1 8 32]
         [--threads_of 1 2] [--no-memory] [--json FILE]
 
-All of them run in turn, in one process. The weights are those of benchmarks.fast_eval. Onnxruntime and OpenVINO
-take part where they are installed. Size: bytes of weights and edges, or of the ONNX file. Memory: what a first
-batch needs beyond the loaded network, in a process of its own, with the largest batch and the most threads.
+All of them run in turn, in one process. The weights are those of benchmarks.fast_eval. Onnxruntime and
+OpenVINO take part where they are installed. Size: bytes of weights and edges, or of the ONNX file. Memory:
+what a first batch needs beyond the loaded network, in a process of its own, with the largest batch and most
+threads.
 """
 
 from __future__ import annotations

@@ -51,8 +51,8 @@ def measure(
 ) -> dict[str, Spread]:
     """Time the candidates in turn, round by round, so that a busy machine slows all of them.
 
-    `between` is called before each round, outside of the time. With `settled`, each timed call follows a pause,
-    in which the threads of the candidate before fall asleep, and a call that wakes its own.
+    `between` is called before each round, outside of the time. With `settled`, each timed call follows a
+    pause, in which the threads of the candidate before fall asleep, and a call that wakes its own.
     """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for number in range(warm_up + rounds):

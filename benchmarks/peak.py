@@ -13,7 +13,7 @@ from typing import Any
 
 
 def peak_memory(prepare: Callable[..., Callable[[], object]], *args: Any) -> int:
-    """Bytes that the function which `prepare(*args)` gives needs beyond what is resident when it is called."""
+    """Bytes that the function made by `prepare(*args)` needs beyond what is resident when it is called."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)
     process = context.Process(target=_peak, args=(prepare, args, there))

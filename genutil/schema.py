@@ -161,7 +161,7 @@ class EvaluationKeys(BaseModel):
         [1, 5], min_length=1, description="which top-k accuracies are reported"
     )
     fast_eval: bool = Field(False, description="evaluate without dead neurons")
-    engine: Literal["auto", "native", "dense", "csr", "dgl"] = Field(
+    engine: Literal["auto", "native", "dense", "csr", "triton", "dgl"] = Field(
         "auto",
         description="with fast_eval: what runs the wiring; auto: what is fastest",
     )
