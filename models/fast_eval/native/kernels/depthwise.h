@@ -43,18 +43,31 @@ inline void filtered_rows(const Rows& in, const Vector (&taps)[9], float* out, S
   }
 }
 
-template <bool kExact = false>
-inline void filtered_row_by_two(const Rows& in, const Vector (&taps)[9], float* out, Shape shape, int row) {
-  for (int x = 0; x < shape.width; x += kLanes) {
-    Vector total{};
-#pragma GCC unroll 3
-    for (int tap = 0; tap < 3; ++tap) {
-      const float* line = in[2 * row + tap - 1] + 2 * x;
-      total += every_second(line - 1) * taps[3 * tap] + every_second(line) * taps[3 * tap + 1] +
-               every_second(line + 1) * taps[3 * tap + 2];
+// The same by a filter of stride 2. Of each input row, even and odd floats are taken apart.
+template <int kRows, bool kExact = false>
+inline void filtered_rows_by_two(const Rows& in, const Vector (&taps)[9], float* out, Shape shape, int row) {
+  const float* lines[2 * kRows + 1];
+#pragma GCC unroll 8
+  for (int line = 0; line < 2 * kRows + 1; ++line) lines[line] = in[2 * row + line - 1];
+  for (int x = rounded_up(shape.width, kLanes) - kLanes; x >= 0; x -= kLanes) {
+    Vector totals[kRows] = {};
+#pragma GCC unroll 8
+    for (int line = 0; line < 2 * kRows + 1; ++line) {
+      const float* from = lines[line] + 2 * x;
+      const Vector low = load(from), high = load(from + kLanes);
+      const Vector left = every_second(from - 1), middle = every_second<0>(low, high), right = every_second<1>(low, high);
+#pragma GCC unroll 2
+      for (int target = (line - 1) / 2; target <= line / 2; ++target) {
+        const int tap = line - 2 * target;
+        if (target >= kRows || tap > 2) continue;
+        totals[target] += left * taps[3 * tap] + middle * taps[3 * tap + 1] + right * taps[3 * tap + 2];
+      }
     }
-    float* to = out + long(row) * shape.pitch() + x;
-    kExact ? store_some(to, total, shape.width - x) : store(to, total);
+#pragma GCC unroll 8
+    for (int target = 0; target < kRows; ++target) {
+      float* to = out + long(row + target) * shape.pitch() + x;
+      kExact ? store_some(to, totals[target], shape.width - x) : store(to, totals[target]);
+    }
   }
 }
 
@@ -68,8 +81,9 @@ inline void depthwise(const Rows& in, const float* filter, int stride, float* ou
   const int last = end;
   end = std::max(begin, end - exact);
   if (stride == 2) {
-    for (; row < end; ++row) filtered_row_by_two(in, taps, out, shape, row);
-    for (; row < last; ++row) filtered_row_by_two<true>(in, taps, out, shape, row);
+    for (; row + 2 <= end; row += 2) filtered_rows_by_two<2>(in, taps, out, shape, row);
+    for (; row < end; ++row) filtered_rows_by_two<1>(in, taps, out, shape, row);
+    for (; row < last; ++row) filtered_rows_by_two<1, true>(in, taps, out, shape, row);
     return;
   }
   for (; row + 4 <= end; row += 4) filtered_rows<4>(in, taps, out, shape, row);
