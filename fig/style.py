@@ -9,8 +9,7 @@ from typing import Any
 
 import matplotlib
 
-from genutil.atomic import write_atomically
-from genutil.errors import UserError
+from fig.files import write_file
 
 POSITIVE, NEGATIVE, NEW, INK, DEAD = "#1f66c1", "#c85a17", "#7a1fa2", "#1b1f24", "#c9ced6"
 
@@ -28,6 +27,11 @@ def drawn() -> Iterator[Any]:
             pyplot.close("all")
 
 
+def legend_outside(axis: Any, size: int = 8) -> None:
+    """The legend right of an axis, where it covers nothing."""
+    axis.legend(fontsize=size, loc="upper left", bbox_to_anchor=(1.01, 1))
+
+
 def save(figure: Any, path: Path) -> list[Path]:
     """Write a picture as `<path>.png` and `<path>.svg`. Returns both.
 
@@ -39,9 +43,6 @@ def save(figure: Any, path: Path) -> list[Path]:
         file = path.with_name(f"{path.name}.{kind}")
         # Without the date, so that the same numbers give the same file.
         more = {"metadata": {"Date": None}} if kind == "svg" else {}
-        try:
-            write_atomically(file, lambda open_file, k=kind, m=more: figure.savefig(open_file, format=k, **m))  # type: ignore[misc]
-        except OSError as error:
-            raise UserError(f"{file}: cannot be written ({error}); choose another folder") from error
+        write_file(file, lambda open_file, k=kind, m=more: figure.savefig(open_file, format=k, **m))  # type: ignore[misc]
         written.append(file)
     return written

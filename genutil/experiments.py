@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from genutil.schema import schema
+
 _PLACES = frozenset(
     {
         "seeds", "resume", "data_dir", "save_dir", "log_dir", "log_interval", "gpus", "processes", "workers",
@@ -18,13 +20,21 @@ _PLACES = frozenset(
 
 
 def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that decide results, as JSON would give them back."""
-    kept = {key: value for key, value in settings.items() if key not in _PLACES}
+    """The settings that decide results, as JSON would give them back.
+
+    A key that is missing has its default: it came after the version that wrote the settings.
+    """
+    defaults = {
+        key: field.get_default(call_default_factory=True)
+        for key, field in schema().items()
+        if not field.is_required()
+    }
+    kept = {key: value for key, value in {**defaults, **settings}.items() if key not in _PLACES}
     return json.loads(json.dumps(kept))  # type: ignore[no-any-return]
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The deciding keys whose values differ, with both values; a missing key counts as None."""
+    """The deciding keys whose values differ, with both values."""
     first, second = deciding(one), deciding(other)
     pairs = {key: (first.get(key), second.get(key)) for key in [*first, *second]}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}

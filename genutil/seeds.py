@@ -32,8 +32,8 @@ def run_seeds(script: str, argv: Sequence[str], config: Config) -> int:
     """Run the command once for each of `config.seeds`, as experiments called `<name>-seed<N>`.
 
     A run that was stopped goes on; one whose results are there is not repeated; one whose checkpoint is of
-    other settings begins anew, and that checkpoint is kept in a folder beside. In an argument, `{seed}` stands
-    for the seed, such as in the path of another experiment's checkpoint.
+    other settings begins anew, and that checkpoint is kept in a folder beside. In an argument, `{seed}`
+    stands for the seed, such as in the path of another experiment's checkpoint.
 
     Args:
         script: the command's file.

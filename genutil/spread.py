@@ -12,6 +12,8 @@ def mean_and_std(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def spread(values: Sequence[float], digits: int = 2, unit: str = "") -> str:
-    """`mean ± standard deviation`; the value itself where there is one."""
+    """`mean ± standard deviation`; the value itself where there is one, nothing where there is none."""
+    if not values:
+        return ""
     numbers = [number for number in mean_and_std(values) if number is not None]
     return " ± ".join(f"{number:,.{digits}f}{unit}" for number in numbers)

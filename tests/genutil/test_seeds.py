@@ -68,7 +68,7 @@ def test_checkpoints_of_the_same_seed(write_app, tmp_path):
 
 
 def trained(tmp_path):
-    """(configured rate, configured epochs, rate of the last line, numbers of its lines' epochs) of each run."""
+    """Of each run: rate and epochs as configured, the rate of its last line, the epochs of its lines."""
     found = []
     for path in sorted((tmp_path / "runs").glob("*/results.json"), key=lambda path: path.stat().st_mtime_ns):
         config = json.loads(path.read_text())["config"]
