@@ -95,7 +95,7 @@ def _measured(axis: Any, groups: Groups, key: str, scale: float, label: str) -> 
         engine = f", {group[0]['engine']}" if "engine" in group[0] else ""
         seeds = f" ({len(group)} seeds)" if len(group) > 1 else ""
         label_of = f"{name}{engine}{seeds}"
-        axis.errorbar(across, top, top_std, across_std, linestyle="", capsize=2, label=label_of)
+        axis.errorbar(across, top, top_std, across_std, linestyle="", capsize=2, elinewidth=1, label=label_of)
     axis.set(title="measured here", xlabel=label, ylabel="top-1 accuracy, %")
     legend_outside(axis, size=7)
 

@@ -107,7 +107,9 @@ def draw(pyplot: Any, measured: Sequence[Measured]) -> Any:
         axis.plot(KEPT[: len(accuracies)], accuracies, label=f"{name}, as published")
     for name, kept, top1 in measured:
         axis.plot(kept, top1, linestyle="", markersize=9, label=f"{name}, measured")
-    axis.set(xlabel="weights kept in each sparse layer, %", ylabel="top-1 accuracy on ImageNet, %", xticks=KEPT)
+    axis.set(
+        xlabel="weights kept in each sparse layer, %", ylabel="top-1 accuracy on ImageNet, %", xticks=KEPT
+    )
     legend_outside(axis)
     return figure
 
