@@ -92,12 +92,12 @@ def test_only_settings_that_decide_make_another_experiment(tmp_path, keys, numbe
 
 
 def test_no_two_experiments_share_a_name(tmp_path):
-    """Seeds 1 and 2 of one experiment, and a third run that fits the first of them but not the second."""
-    for seed, start in ((1, "c1.pt"), (2, "c2.pt"), (3, "c1.pt")):
+    """Seeds 1 and 2 follow `{seed}`; each of the others fits one of them but not the other."""
+    for seed, start in ((1, "c1.pt"), (2, "c2.pt"), (3, "c2.pt"), (4, "c1.pt")):
         leave_run(tmp_path, "mine", seed, [50.0], use_graph=start)
     groups = by_experiment(read_results([tmp_path]))
-    assert {name: len(group) for name, group in groups.items()} == {
-        "mine, use_graph=c2.pt": 2, "mine, use_graph=c1.pt": 1
+    assert {name: [result["seed"] for result in group] for name, group in groups.items()} == {
+        "mine, use_graph=c2.pt": [1, 2], "mine, use_graph=c2.pt (2)": [3], "mine, use_graph=c1.pt": [4],
     }  # fmt: skip
 
 
@@ -186,9 +186,10 @@ def test_mistakes(runs, tmp_path, capsys):
 def test_a_training_in_parts_counts_with_all_of_them(tmp_path):
     """Seconds of the epochs that an earlier part had done are added, not those that were done again."""
     leave_run(tmp_path, "mine", 0, [10.0, 20.0], finished=False)
-    leave_run(tmp_path, "mine", 0, [21.0, 30.0], "20260102-000000", first=1)
+    leave_run(tmp_path, "mine", 0, [21.0], "20260102-000000", first=1, finished=False)
+    leave_run(tmp_path, "mine", 0, [30.0], "20260103-000000", first=2)
     (found,) = read_results([tmp_path])
-    assert found["wall_time"] == 90 + 60
+    assert found["wall_time"] == 90 + 2 * 60
 
 
 def test_published_rows_are_those_of_the_files():
