@@ -23,7 +23,7 @@ from genutil.session import run_in_world
 from genutil.signals import StopRequest
 from models import build_model
 from models.compiling import compile_network, failures_explained
-from models.fast_eval import compact
+from models.fast_eval import compact, engines_of
 from models.fast_eval.export import export
 from models.graphs.complexity import wired_layers
 from models.profiling import Profile, as_table, profile
@@ -122,6 +122,7 @@ def _evaluate(parts: Parts, model: nn.Module, world: World, stop: StopRequest) -
         engine = ("dgl" if config.use_dgl else config.engine) if wired_layers(model) else "dense"
         try:
             model = compact(model, engine)
+            engine = engines_of(model)
         except ValueError as error:
             raise ConfigError(f"fast_eval: {error}") from error
     data = _data(parts, world)

@@ -73,6 +73,14 @@ def compact(model: nn.Module, engine: str = "auto") -> nn.Module:
             module.training = training
 
 
+def engines_of(network: nn.Module) -> str:
+    """What multiplies in a compact network, for reports: `native`, or `csr, dense` where `auto` took both."""
+    if isinstance(network, NativeNetwork):
+        return "native"
+    names = {type(module).__name__ for module in network.modules()} - {"FastestProduct"}
+    return ", ".join(sorted(name.removesuffix("Product").lower() for name in names if "Product" in name)) or "dense"
+
+
 def _runs_natively(model: nn.Module, engine: str) -> bool:
     """Whether the whole network becomes one program of the native kernels."""
     if engine not in ("native", "auto") or not _runs_as(model, MobileNetV1Like):

@@ -11,7 +11,7 @@ from torch import nn
 from genutil.config import load_config
 from genutil.errors import UserError
 from models import build_model
-from models.fast_eval import compact
+from models.fast_eval import compact, engines_of
 from models.fast_eval.engines import ENGINES, dgl, find_engine
 from models.graphs import mobilenetv1like
 from tests.conftest import ROOT
@@ -251,3 +251,16 @@ def test_modes_of_all_modules_stay():
 )
 def test_logits_on_a_gpu(app, engine):
     assert_same_logits(build(f"{app}.yml").cuda(), torch.randn(2, 3, 32, 32).cuda(), engine)
+
+
+@pytest.mark.parametrize("engine", ["native", "dense", "csr"])
+def test_reports_name_the_engine(engine, monkeypatch):
+    monkeypatch.setattr(mobilenetv1like, "STAGES", STAGES)
+    model = build("large_scale/mobilenetv1_dnw_x225.yml", graph="random", output_size=7)
+    randomise(model, ["some"] * 3, 0)
+    assert engines_of(compact(model, engine)) == engine
+
+
+def test_reports_name_what_auto_took():
+    assert engines_of(compact(build("small_scale/static_dnw.yml"), "auto")) == "csr"
+    assert engines_of(compact(build("medium_scale/mobilenetv1_x25.yml"), "auto")) == "dense"
