@@ -15,7 +15,7 @@ from genutil.components import Parts, locate
 from genutil.config import Config
 from genutil.devices import available_cpus, choose_device
 from genutil.distributed import World
-from genutil.errors import ConfigError
+from genutil.errors import ConfigError, UserError
 from genutil.place import Place, check_batch_size, find_place
 from genutil.reporting import RunFolder, run_settings
 from genutil.run_files import RunFiles, Start, find_start
@@ -24,7 +24,8 @@ from genutil.session import run_in_world
 from genutil.signals import StopRequest
 from models import build_model
 from models.compiling import compile_network, failures_explained
-from models.fast_eval import compact
+from models.fast_eval import compact, engines_of
+from models.fast_eval.export import export
 from models.graphs.complexity import wired_layers
 from models.profiling import Profile, as_table, profile
 from models.transfer import take_over
@@ -67,7 +68,7 @@ def run(config: Config) -> dict[str, Any] | None:
 
 
 def _run(config: Config, world: World, stop: StopRequest) -> dict[str, Any] | None:
-    if not config.evaluate:
+    if not (config.evaluate or config.export):
         check_batch_size(config.batch_size, world.size, config.accumulate)
     if world.size > 1:
         _log.info("%d processes on %s", world.size, "GPUs" if world.device.type == "cuda" else "CPUs")
@@ -77,7 +78,12 @@ def _run(config: Config, world: World, stop: StopRequest) -> dict[str, Any] | No
     parts = Parts(config)
     model = build_model(config, parts)
     start = world.from_main(
-        lambda: find_start(_checkpoints(config), config.resume, world.place, required=config.evaluate)
+        lambda: find_start(
+            _checkpoints(config),
+            config.resume,
+            world.place,
+            required=config.evaluate or config.export is not None,
+        )
     )
     if start.content is not None:
         apply_weights(start.content, model, str(start.path))
@@ -87,12 +93,26 @@ def _run(config: Config, world: World, stop: StopRequest) -> dict[str, Any] | No
             )
     else:
         take_over(model, config.use_graph, config.use_init)
+    if config.export is not None:
+        return world.on_main(lambda: _export(parts, model, str(config.export)))
     model.to(world.device)
     if config.compile:
         compile_network(model, world.device)
     if config.evaluate:
         return _evaluate(parts, model, world, stop)
     return _train(parts, model, world, start, stop)
+
+
+def _export(parts: Parts, model: nn.Module, path: str) -> None:
+    config = parts.config
+    parts.warn_of_unused()
+    shape = (config.in_channels, config.image_size, config.image_size)
+    try:
+        _log.info("written: %s", export(model, Path(path), shape))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    except OSError as error:
+        raise UserError(f"export: {path} cannot be written: {error.strerror or error}") from error
 
 
 def _evaluate(parts: Parts, model: nn.Module, world: World, stop: StopRequest) -> dict[str, Any] | None:
@@ -103,6 +123,7 @@ def _evaluate(parts: Parts, model: nn.Module, world: World, stop: StopRequest) -
         engine = ("dgl" if config.use_dgl else config.engine) if wired_layers(model) else "dense"
         try:
             model = compact(model, engine)
+            engine = engines_of(model)
         except ValueError as error:
             raise ConfigError(f"fast_eval: {error}") from error
     data = _data(parts, world)

@@ -10,16 +10,12 @@ was resident before the first one, so that weights and images are not counted, b
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import os
-import resource
 import statistics
-import sys
-from multiprocessing.connection import Connection
-from pathlib import Path
+from collections.abc import Callable
 
 import torch
 
+from benchmarks.peak import peak_memory
 from benchmarks.report import Report, run
 from benchmarks.steps import make_candidates
 
@@ -34,7 +30,7 @@ def measure_memory(options: argparse.Namespace) -> Report:
     peaks: dict[str, list[int]] = {name: [] for name in names}
     for _ in range(options.rounds):
         for name in names:
-            peaks[name].append(_in_a_process(options, name))
+            peaks[name].append(peak_memory(_steps, options, name))
     medians = {name: statistics.median(found) for name, found in peaks.items()}
     for name, found in peaks.items():
         low, median, high = (peak / 2**20 for peak in (min(found), medians[name], max(found)))
@@ -44,35 +40,10 @@ def measure_memory(options: argparse.Namespace) -> Report:
     return report
 
 
-def _in_a_process(options: argparse.Namespace, name: str) -> int:
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_peak, args=(options, name, there))
-    process.start()
-    there.close()
-    try:
-        return int(here.recv())
-    finally:
-        process.join()
-
-
-def _peak(options: argparse.Namespace, name: str, answer: Connection) -> None:
+def _steps(options: argparse.Namespace, name: str) -> Callable[[], object]:
     torch.set_num_threads(options.threads)
     step = make_candidates(options.app, options.batch_size)[name]()
-    before = _resident()
-    for _ in range(options.steps):
-        step.run()
-    unit = 1 if sys.platform == "darwin" else 1024
-    answer.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit - before)
-
-
-def _resident() -> int:
-    """Linux tells the present value; elsewhere the largest so far has to do."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    return lambda: [step.run() for _ in range(options.steps)]
 
 
 if __name__ == "__main__":

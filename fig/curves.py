@@ -2,24 +2,26 @@
 
     python -m fig.curves RUN [RUN ...] [--phase val|train] [--output FILE]
 
-RUN is the folder of a run, or a folder of such folders. Written: FILE.png and FILE.svg, `curves` by default.
+RUN is the folder of a run, or a folder of such folders; of a training that was stopped and gone on with, the
+folders of its parts are joined. Written: FILE.png and FILE.svg, `curves` by default.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from fig.runs import by_experiment, read_results
-from fig.style import drawn, save
+from fig.finished import by_experiment, read_results
+from fig.parts import read_metrics
+from fig.style import drawn, legend_outside, save
 from genutil.command import exit_status
 from genutil.errors import UserError
+from genutil.spread import mean_and_std
 from genutil.wiring_file import Array
 
 
@@ -43,47 +45,69 @@ def _main(options: argparse.Namespace) -> int:
     return 0
 
 
-def read_curves(results: Sequence[dict[str, Any]], phase: str) -> dict[str, Array]:
-    """Accuracies in per cent, (seeds, epochs), by the experiment's name.
+class Curves(NamedTuple):
+    """An experiment's accuracies.
+
+    Attributes:
+        epochs: from 1, in ascending order.
+        values: per cent, (seeds, epochs).
+    """
+
+    epochs: Array
+    values: Array
+
+
+def read_curves(results: Sequence[dict[str, Any]], phase: str) -> dict[str, Curves]:
+    """Curves by the experiment's name.
 
     Raises:
-        UserError: a run has no metrics, or seeds of an experiment are of different length.
+        UserError: a run has no metrics, or seeds of an experiment tell of different epochs.
     """
-    found: dict[str, Array] = {}
-    for (name, _), group in by_experiment(results).items():
+    found: dict[str, Curves] = {}
+    for name, group in by_experiment(results).items():
         curves = [_curve(result, phase) for result in group]
-        if len({len(curve) for curve in curves}) > 1:
-            raise UserError(f"{name}: its seeds have different numbers of epochs; name runs of one length")
-        if name in found:
-            name = f"{name}, {len(curves[0])} epochs, lr {group[0]['config']['lr']}"
-        found[name] = np.array(curves)
+        epochs = sorted(curves[0])
+        if any(sorted(curve) != epochs for curve in curves):
+            raise UserError(
+                f"{name}: its seeds have different numbers of epochs; name runs of one length, and keep the "
+                "folders of stopped runs beside those that went on"
+            )
+        values = np.array([[curve[epoch] for epoch in epochs] for curve in curves])
+        found[name] = Curves(np.array(epochs) + 1, values)
     return found
 
 
-def _curve(result: Mapping[str, Any], phase: str) -> list[float]:
-    path = Path(result["folder"]) / "metrics.jsonl"
+def _curve(result: Mapping[str, Any], phase: str) -> dict[int, float]:
+    """Accuracy by epoch, from 0."""
+    lines = [line for line in read_metrics(result) if line.get("phase") == phase]
     try:
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
-        return [line["top1_accuracy"] for line in lines if line["phase"] == phase]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from error
+        found = {line["epoch"]: float(line["top1_accuracy"]) for line in lines}
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{result['folder']}: its metrics hold no top-1 accuracy") from error
+    if not found:
+        raise UserError(f"{result['folder']}: its metrics tell of no epoch of phase {phase}")
+    return found
 
 
-def draw(pyplot: Any, curves: Mapping[str, Array], phase: str) -> Any:
+def draw(pyplot: Any, curves: Mapping[str, Curves], phase: str) -> Any:
     """The figure."""
-    figure, axis = pyplot.subplots(figsize=(7, 4.2))
-    for name, values in curves.items():
-        epochs, mean = np.arange(1, values.shape[1] + 1), values.mean(axis=0)
+    from matplotlib.ticker import MaxNLocator
+
+    figure, axis = pyplot.subplots(figsize=(9, 4.2))
+    for name, (epochs, values) in curves.items():
         seeds = f" ({len(values)} seeds)" if len(values) > 1 else ""
-        (line,) = axis.plot(epochs, mean, label=f"{name}{seeds}", markersize=3)
+        pairs = [mean_and_std(column.tolist()) for column in values.T]
+        mean = np.array([pair[0] for pair in pairs])
+        (line,) = axis.plot(epochs, mean, label=f"{name}{seeds}", markersize=4)
         if len(values) > 1:
-            spread = values.std(axis=0, ddof=1)
+            spread = np.array([pair[1] for pair in pairs])
             axis.fill_between(
                 epochs, mean - spread, mean + spread, color=line.get_color(), alpha=0.15, linewidth=0
             )
     what = "validation" if phase == "val" else "training"
     axis.set(xlabel="epoch", ylabel=f"{what} accuracy, %")
-    axis.legend(fontsize=8)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    legend_outside(axis)
     return figure
 
 

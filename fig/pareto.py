@@ -3,22 +3,25 @@
     python -m fig.pareto [RUN ...] [--output FILE]
 
 The published points are those on ImageNet. RUN is the folder of a training or an evaluation, or a folder of
-such folders: its accuracy and MACs are drawn, and the time of an image where it was evaluated. Written:
-FILE.png and FILE.svg, `pareto` by default.
+such folders: its accuracy and MACs are drawn, and the time of an image where it was evaluated; of several
+seeds, mean and standard deviation. Written: FILE.png and FILE.svg, `pareto` by default.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fig.finished import by_experiment, read_results
 from fig.published import OTHERS, PUBLISHED
-from fig.runs import read_results
-from fig.style import drawn, save
+from fig.style import drawn, legend_outside, save
 from genutil.command import exit_status
+from genutil.spread import mean_and_std
+
+Groups = Mapping[str, Sequence[Mapping[str, Any]]]
 
 _FAMILIES = {
     "DNW": "mobilenetv1_dnw_x",
@@ -59,32 +62,42 @@ def published_points() -> dict[str, list[tuple[float, float]]]:
 
 def draw(pyplot: Any, results: Sequence[dict[str, Any]]) -> Any:
     """The figure: published points, then a panel for what was measured of MACs, and one of time."""
-    counted = [result for result in results if "macs" in result]
-    timed = [result for result in results if "latency_ms" in result]
+    groups = by_experiment(results)
+    counted = _with(groups, "macs")
+    timed = _with(groups, "latency_ms")
     panels = 1 + bool(counted) + bool(timed)
-    figure, axes = pyplot.subplots(1, panels, figsize=(1 + 5 * panels, 4.2), squeeze=False)
+    figure, axes = pyplot.subplots(1, panels, figsize=(7 * panels, 4.2), squeeze=False)
     axis, *others = axes[0]
     for family, points in published_points().items():
         axis.plot(*zip(*points, strict=True), label=family)
     axis.set(
         title="ImageNet, as published", xlabel="multiply-accumulates, millions", ylabel="top-1 accuracy, %"
     )
-    axis.legend(fontsize=8)
+    legend_outside(axis)
     if counted:
-        _measured(
-            others.pop(0), counted, lambda result: result["macs"] / 1e6, "multiply-accumulates, millions"
-        )
+        _measured(others.pop(0), counted, "macs", 1e-6, "multiply-accumulates, millions")
     if timed:
-        _measured(others.pop(0), timed, lambda result: result["latency_ms"], "time of an image, ms")
+        _measured(others.pop(0), timed, "latency_ms", 1, "time of an image, ms")
     return figure
 
 
-def _measured(axis: Any, results: Sequence[dict[str, Any]], across: Any, label: str) -> None:
-    for result in results:
-        engine = f", {result['engine']}" if "engine" in result else ""
-        axis.plot(across(result), result["top1_accuracy"], linestyle="", label=f"{result['name']}{engine}")
+def _with(groups: Groups, key: str) -> Groups:
+    """The experiments whose results tell `key`, without those that do not."""
+    kept = {name: [result for result in group if key in result] for name, group in groups.items()}
+    return {name: group for name, group in kept.items() if group}
+
+
+def _measured(axis: Any, groups: Groups, key: str, scale: float, label: str) -> None:
+    """A point for each experiment: the mean over its seeds, and the standard deviation around it."""
+    for name, group in groups.items():
+        across, across_std = mean_and_std([result[key] * scale for result in group])
+        top, top_std = mean_and_std([result["top1_accuracy"] for result in group])
+        engine = f", {group[0]['engine']}" if "engine" in group[0] else ""
+        seeds = f" ({len(group)} seeds)" if len(group) > 1 else ""
+        label_of = f"{name}{engine}{seeds}"
+        axis.errorbar(across, top, top_std, across_std, linestyle="", capsize=2, elinewidth=1, label=label_of)
     axis.set(title="measured here", xlabel=label, ylabel="top-1 accuracy, %")
-    axis.legend(fontsize=7)
+    legend_outside(axis, size=7)
 
 
 if __name__ == "__main__":

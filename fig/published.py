@@ -5,7 +5,21 @@ Source: Wortsman, Farhadi, Rastegari, "Discovering Neural Wirings", NeurIPS 2019
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from genutil.config import load_config
+from genutil.experiments import differences_beyond_seeds
+from genutil.reporting import run_settings
+
+_APPS = Path(__file__).resolve().parent.parent / "apps"
+_FOLDERS = ("small_scale", "medium_scale", "large_scale")
+_INDIFFERENT = {
+    "test_batch_size", "topk", "evaluate", "fast_eval", "engine", "use_dgl", "compile", "deterministic",
+    "skip_corrupt",
+}  # fmt: skip
+"""Keys that do not make another experiment: how it is evaluated, and how the machine calculates."""
 
 
 class Published(NamedTuple):
@@ -24,6 +38,9 @@ class Published(NamedTuple):
     runs: int
     epochs: int
     macs: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.top1}" if self.std is None else f"{self.top1} ± {self.std}"
 
 
 def _tiny(top1: float, std: float) -> Published:
@@ -84,3 +101,26 @@ def find_published(name: str, data: str) -> Published | None:
     if data.endswith(":CIFAR10"):
         return PUBLISHED.get(f"{name} (CIFAR-10)") or PUBLISHED.get(name)
     return PUBLISHED.get(name) if data.endswith(":ImageNet") else None
+
+
+def other_settings(name: str, config: Mapping[str, Any]) -> list[str]:
+    """The keys in which a run differs from the published experiment's file, in `apps/`.
+
+    Paths of other checkpoints are free: it only counts whether there is one.
+
+    Args:
+        name: of the file.
+        config: of the run.
+    """
+    for path in (_APPS / folder / f"{name}.yml" for folder in _FOLDERS):
+        if not path.is_file():
+            continue
+        published = run_settings(load_config(path)).values
+        if published["data"] == config["data"]:
+            changed = differences_beyond_seeds(published, config)
+            return [key for key, pair in changed.items() if key not in _INDIFFERENT and not _paths(key, pair)]
+    return []
+
+
+def _paths(key: str, pair: tuple[Any, Any]) -> bool:
+    return key in ("use_graph", "use_init") and None not in pair

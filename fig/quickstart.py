@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from fig.runs import ROOT, train
+from genutil.command import exit_status
+from genutil.errors import UserError
 from genutil.tables import markdown_table
 
 APPS = (
@@ -20,6 +22,7 @@ APPS = (
     ("DNW, discovered", "apps/quickstart/digits_dnw.yml"),
 )
 COLUMNS = ("wiring", "test accuracy", "edges in use", "parameters in use", "time")
+_NUMBERS = ("top1_accuracy", "edges", "params", "wall_time")
 NOTE = (
     "One run of few epochs: the difference between the two lines is within what another seed changes.\n"
     "The published gain of a discovered wiring (76.1 to 80.9 % on CIFAR-10) came after 160 epochs."
@@ -27,7 +30,13 @@ NOTE = (
 
 
 def main(options: Sequence[str]) -> int:
-    """Run both experiments and print the table. Returns the exit status of the first run that fails, or 0."""
+    """Run both experiments and print the table. Returns the exit status of the first run that fails, 2 if the
+    options leave nothing to compare, or 0.
+    """
+    return exit_status(lambda: _main(options))
+
+
+def _main(options: Sequence[str]) -> int:
     rows = []
     for label, app in APPS:
         print(f"{label}: python runner.py app:{app}", *options, flush=True)
@@ -42,7 +51,16 @@ def main(options: Sequence[str]) -> int:
 
 
 def table(rows: Sequence[tuple[str, dict[str, Any]]]) -> str:
-    """One line a wiring, as Markdown."""
+    """One line a wiring, as Markdown.
+
+    Raises:
+        UserError: a run lacks one of the numbers.
+    """
+    lacking = {key for _, results in rows for key in _NUMBERS if key not in results}
+    if lacking:
+        raise UserError(
+            f"the runs do not tell {', '.join(sorted(lacking))}; leave out the option that does so"
+        )
     cells = [
         (
             label,

@@ -9,7 +9,7 @@ are handed on to all trainings.
 from __future__ import annotations
 
 import argparse
-import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -17,16 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fig.runs import ROOT, read_results
-from fig.table import COLUMNS, rows
-from genutil.atomic import write_atomically
-from genutil.reporting import processor
-from genutil.tables import markdown_table
+from fig.files import write_text
+from fig.finished import checked
+from fig.results_page import Measured, page
+from fig.runs import ROOT
+from genutil.cli import parse_command_line
+from genutil.command import exit_status
+from genutil.errors import UserError
+from genutil.seeds import finished_results, seed_command
 
 DIGITS = "apps/quickstart/digits_dnw.yml"
 FASHION = "apps/quickstart/fashion_mnist_dnw.yml"
 SHORTER = ("--num_epochs", "3", "--data_args", "num_images=20000")
-_SHOWN = ("experiment", "top-1, %", "n", "epochs", "params", "MACs", "minutes")
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,29 @@ class Experiment:
 
     def command(self, folder: Path, seeds: Sequence[int], further: Sequence[str]) -> list[str]:
         """Its command line, after the interpreter."""
+        return ["runner.py", f"app:{self.app}", *self._options(folder, seeds, further)]
+
+    def results(self, folder: Path, seeds: Sequence[int], further: Sequence[str]) -> list[dict[str, Any]]:
+        """What the runs of exactly this command left, one for each seed.
+
+        Raises:
+            UserError: a run is not finished.
+        """
+        argv = [f"app:{ROOT / self.app}", *self._options(folder, seeds, further)]
+        asked = parse_command_line(argv).config
+        found = []
+        for seed in asked.seeds or ():
+            own = parse_command_line(seed_command(argv, asked, seed)).config
+            results = finished_results(own)
+            if results is None:
+                raise UserError(f"{own.name}: {own.log_dir} holds no finished run of this command")
+            found.append(checked(results, Path(own.log_dir) / Path(results["folder"]).name / "results.json"))
+        return found
+
+    def _options(self, folder: Path, seeds: Sequence[int], further: Sequence[str]) -> list[str]:
         options = [option.replace("FOLDER", str(folder)) for option in self.options]
         places = ["--save_dir", f"{folder}/checkpoints", "--log_dir", f"{folder}/runs"]
-        chosen = ["--seeds", *map(str, seeds)]
-        return ["runner.py", f"app:{self.app}", "--name", self.name, *options, *places, *chosen, *further]
+        return ["--name", self.name, *options, *places, "--seeds", *map(str, seeds), *further]
 
 
 def experiments() -> list[Experiment]:
@@ -75,67 +96,51 @@ def experiments() -> list[Experiment]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command. Returns the exit status of the first training that fails, or 0."""
+    """The command. Returns the exit status of the first training that fails, 2 if the page cannot be written,
+    or 0.
+    """
+    argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--folder", type=Path, default=Path("results"), help="of the runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", default="", help="only experiments with this text in their names")
-    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "results.md")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="the page; by default docs/results.md, with --only results.md in the folder",
+    )
     options, further = parser.parse_known_args(argv)
+    by = f"python -m fig.results {shlex.join(argv)}" if argv else "make results"
+    return exit_status(lambda: _main(options, further, by))
+
+
+def _main(options: argparse.Namespace, further: Sequence[str], by: str) -> int:
     chosen = [experiment for experiment in experiments() if options.only in experiment.name]
+    if not chosen:
+        raise UserError(f"--only: no experiment has {options.only} in its name")
+    folder = options.folder.resolve()
     for experiment in chosen:
-        command = experiment.command(options.folder.resolve(), options.seeds, further)
+        command = experiment.command(folder, options.seeds, further)
         print("python", *command, flush=True)
         status = subprocess.run([sys.executable, *command], cwd=ROOT).returncode
         if status:
             return status
-    found = read_results([options.folder / "runs"])
-    text = page(chosen, found, options.seeds, further)
-    write_atomically(options.output, lambda file: file.write(text.encode()))
-    print(f"written: {options.output}")
+    measured = [
+        Measured(
+            experiment.name,
+            "python " + " ".join(experiment.command(Path("results"), options.seeds, further)),
+            experiment.results(folder, options.seeds, further),
+        )
+        for experiment in chosen
+    ]
+    # A part must not take the place of the whole page.
+    output = options.output or (folder / "results.md" if options.only else ROOT / "docs" / "results.md")
+    write_text(output, page(measured, by))
+    print(f"written: {output}")
     return 0
 
-
-def page(
-    chosen: Sequence[Experiment],
-    results: Sequence[dict[str, Any]],
-    seeds: Sequence[int],
-    further: Sequence[str],
-) -> str:
-    """The results as a page of Markdown: tables, commands, time and machine."""
-    lines = {line[0]: line for line in rows(results)}
-    columns = [COLUMNS.index(name) for name in _SHOWN]
-    first = results[0]
-    total = sum(result["wall_time"] for result in results) / 60
-    versions = ", ".join(f"{name} {number}" for name, number in first["versions"].items())
-    parts = [
-        "# Results measured here", "",
-        "Written by `make results`. Test accuracy after the last epoch, mean ± standard deviation of the",
-        f"sample over the seeds {', '.join(map(str, seeds))}. Trainings are short. Fine tuning and",
-        "the lottery ticket begin from the complete graph's training, so they take twice the epochs.",
-        "",
-        f"- machine: {processor()}, {os.cpu_count()} cores; {versions}",
-        f"- commit: {', '.join(sorted({str(result['commit']) for result in results}))}",
-        f"- training time: {total:.0f} minutes in all",
-    ]  # fmt: skip
-    for data, told in TITLES.items():
-        own = [experiment for experiment in chosen if experiment.name.startswith(data)]
-        shown = [[lines[experiment.name][column] for column in columns] for experiment in own]
-        if not own:
-            continue
-        parts += ["", f"## {told}", "", markdown_table(_SHOWN, shown), "", "```", *(
-            "python " + " ".join(experiment.command(Path("results"), seeds, further)) for experiment in own
-        ), "```"]  # fmt: skip
-    return "\n".join(parts) + "\n"
-
-
-TITLES = {
-    "digits": "Handwritten digits: 1,437 images to train on, 360 to test, 8 epochs",
-    "fashion_mnist": "Fashion-MNIST: the first 20,000 images to train on, 10,000 to test, 3 epochs",
-}
-"""Headings by the beginning of the experiments' names."""
 
 if __name__ == "__main__":
     sys.exit(main())

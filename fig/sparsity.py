@@ -2,7 +2,8 @@
 
     python -m fig.sparsity [RAPORT ...] [--output FILE]
 
-RAPORT is a report of imagenet_sparsity_experiments (`experiment_raport.json`); it is drawn as measured.
+RAPORT is a report of imagenet_sparsity_experiments (`experiment_raport.json`) of a ResNet-50 on
+ImageNet; it is drawn as measured, at the per cent that its configuration keeps, and marked if it is shorter.
 Written: FILE.png and FILE.svg, `sparsity` by default.
 """
 
@@ -10,15 +11,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fig.published import KEPT, SPARSE_RESNET50
-from fig.style import drawn, save
+from fig.style import drawn, legend_outside, save
 from genutil.command import exit_status
 from genutil.errors import UserError
+
+EPOCHS = 100
+"""Of a published training."""
+_VALIDATION = 50_000
+"""Images of ImageNet's validation set."""
+_DENSE = ("classic", "fanin", "dense")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,28 +48,69 @@ def _main(options: argparse.Namespace) -> int:
     return 0
 
 
-def read_raport(path: Path) -> tuple[str, float, float]:
-    """(name, per cent of the weights kept, top-1 accuracy in per cent) of a report.
+class Measured(NamedTuple):
+    """A point of a report.
+
+    Attributes:
+        name: of the configuration, and what its training lacks of the published one.
+        kept: per cent of the weights in each layer that is sparse.
+        top1: accuracy in per cent.
+    """
+
+    name: str
+    kept: int
+    top1: float
+
+
+def read_raport(path: Path) -> Measured:
+    """The point of a report.
 
     Raises:
-        UserError: it is missing, damaged or of something else.
+        UserError: it is missing, damaged, or not of a ResNet-50 on ImageNet.
     """
     try:
         told = json.loads(path.read_text())
-        return told["name"], 100 * told["density"], told["top1_accuracy"]
+        options, top1 = told["config"], float(told["top1_accuracy"])
+        name = str(options["model_config"])
+        why = _not_comparable(told, options)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: is no report of a sparse ResNet ({error})") from error
+        raise UserError(f"{path}: is no report of a trained sparse ResNet ({error!r})") from error
+    match = re.fullmatch(r"(?:allsparse|ignorefirst|tdsparse)(\d+)", name)
+    if not match and name not in _DENSE:
+        why = [*why, f"the configuration {name}"]
+    if why:
+        raise UserError(f"{path}: is of {', '.join(why)}; this picture is of ResNet-50 on ImageNet")
+    epochs = told.get("epochs")
+    length = "epochs not told" if epochs is None else f"{epochs} epochs"
+    marked = f"{name} ({length})" if epochs is None or epochs < EPOCHS else name
+    return Measured(marked, int(match[1]) if match else 100, top1)
 
 
-def draw(pyplot: Any, measured: Sequence[tuple[str, float, float]]) -> Any:
+def _not_comparable(told: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:
+    """What keeps a report from being drawn beside those of ResNet-50 on ImageNet."""
+    images = told["images"] + told.get("corrupt_images", 0) if "images" in told else _VALIDATION
+    reasons = {
+        options["arch"]: options["arch"] != "resnet50",
+        f"{options['num_classes']} classes": options["num_classes"] != 1000,
+        f"images of {options['image_size']} pixels": options["image_size"] != 224,
+        "random images": options["data_backend"] == "synthetic",
+        f"the first {options['prof']} batches": options["prof"] > 0,
+        f"{images} images": images != _VALIDATION,
+    }
+    return [reason for reason, holds in reasons.items() if holds]
+
+
+def draw(pyplot: Any, measured: Sequence[Measured]) -> Any:
     """The figure."""
-    figure, axis = pyplot.subplots(figsize=(7, 4.2))
+    figure, axis = pyplot.subplots(figsize=(9, 4.2))
     for name, accuracies in SPARSE_RESNET50.items():
         axis.plot(KEPT[: len(accuracies)], accuracies, label=f"{name}, as published")
-    for name, kept, accuracy in measured:
-        axis.plot(kept, accuracy, linestyle="", marker="*", markersize=11, label=f"{name}, measured")
-    axis.set(xlabel="weights kept in each layer, %", ylabel="top-1 accuracy on ImageNet, %", xticks=KEPT)
-    axis.legend(fontsize=8)
+    for name, kept, top1 in measured:
+        axis.plot(kept, top1, linestyle="", markersize=9, label=f"{name}, measured")
+    axis.set(
+        xlabel="weights kept in each sparse layer, %", ylabel="top-1 accuracy on ImageNet, %", xticks=KEPT
+    )
+    legend_outside(axis)
     return figure
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import matplotlib
 
-from genutil.atomic import write_atomically
-from genutil.errors import UserError
+from fig.files import write_file
 
 POSITIVE, NEGATIVE, NEW, INK, DEAD = "#124f9e", "#d9822b", "#7a1fa2", "#1b1f24", "#c9ced6"
 """Positive and negative differ in lightness, too."""
@@ -29,16 +28,9 @@ def drawn() -> Iterator[Any]:
             pyplot.close("all")
 
 
-def write(path: Path, content: Callable[[BinaryIO], object]) -> None:
-    """Write a file, whole or not at all.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    try:
-        write_atomically(path, content)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error}); choose another folder") from error
+def legend_outside(axis: Any, size: int = 8) -> None:
+    """The legend right of an axis, where it covers nothing."""
+    axis.legend(fontsize=size, loc="upper left", bbox_to_anchor=(1.01, 1))
 
 
 def save(figure: Any, path: Path) -> list[Path]:
@@ -52,6 +44,6 @@ def save(figure: Any, path: Path) -> list[Path]:
         file = path.with_name(f"{path.name}.{kind}")
         # Without the date, so that the same numbers give the same file.
         more = {"metadata": {"Date": None}} if kind == "svg" else {}
-        write(file, lambda open_file, k=kind, m=more: figure.savefig(open_file, format=k, **m))  # type: ignore[misc]
+        write_file(file, lambda open_file, k=kind, m=more: figure.savefig(open_file, format=k, **m))  # type: ignore[misc]
         written.append(file)
     return written

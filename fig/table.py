@@ -3,7 +3,8 @@
     python -m fig.table RUN [RUN ...] [--format markdown|csv|latex] [--output FILE]
 
 RUN is the folder of a run, or a folder of such folders (`runs`). Runs of one experiment with different seeds
-are one row; the accuracy is that after the last epoch.
+are one row; the accuracy is that after the last epoch. A published value is marked where the run had other
+settings than the published experiment's file.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ import csv
 import io
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fig.published import find_published
-from fig.runs import by_experiment, read_results
-from genutil.atomic import write_atomically
+from fig.files import write_text
+from fig.finished import by_experiment, experiment_name, read_results
+from fig.published import Published, find_published, other_settings
 from genutil.command import exit_status
+from genutil.spread import spread
 from genutil.tables import markdown_table
 
 COLUMNS = (
@@ -28,6 +30,8 @@ COLUMNS = (
     "device",
 )  # fmt: skip
 _SHORT = "shorter than published"
+_NAMED = 3
+"""Keys that are named where settings are not the published ones."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,18 +51,19 @@ def _main(options: argparse.Namespace) -> int:
     if options.output is None:
         print(text)
     else:
-        write_atomically(options.output, lambda file: file.write(f"{text}\n".encode()))
+        write_text(options.output, f"{text}\n")
     return 0
 
 
 def rows(results: Iterable[dict[str, Any]]) -> list[tuple[str, ...]]:
     """One row for each experiment, in the order of their first results."""
-    return [_row(name, group) for (name, _), group in by_experiment(results).items()]
+    return [row(name, group) for name, group in by_experiment(results).items()]
 
 
-def _row(name: str, group: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+def row(name: str, group: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """The row of an experiment's seeds."""
     config, first = group[0]["config"], group[0]
-    published = find_published(name, config["data"])
+    published = find_published(experiment_name(first), config["data"])
     epochs = str(first["epochs"])
     if published is not None and first["epochs"] < published.epochs:
         epochs += f" ({_SHORT}: {published.epochs})"
@@ -69,28 +74,23 @@ def _row(name: str, group: Sequence[dict[str, Any]]) -> tuple[str, ...]:
         config["graph"],
         spread([result["top1_accuracy"] for result in group]),
         str(len(group)),
-        "" if published is None else spread_of(published.top1, published.std),
+        "" if published is None else f"{published}{_marked(experiment_name(first), config, published)}",
         epochs,
-        spread([result["params"] for result in group], digits=0) if "params" in first else "",
-        f"{first['macs'] / 1e6:.1f}M" if "macs" in first else "",
+        spread([result["params"] for result in group if "params" in result], digits=0),
+        spread([result["macs"] / 1e6 for result in group if "macs" in result], digits=1, unit="M"),
         f"{minutes:.1f}",
         ", ".join(commits),
         ", ".join(sorted({result["device"] for result in group})),
     )
 
 
-def spread(values: Sequence[float], digits: int = 2) -> str:
-    """Mean ± standard deviation of the sample; the value itself where there is one."""
-    deviation = statistics.stdev(values) if len(values) > 1 else None
-    return spread_of(statistics.mean(values), deviation, digits)
-
-
-def spread_of(mean: float, deviation: float | None, digits: int | None = None) -> str:
-    """`mean ± deviation`; published numbers keep their digits."""
-    if digits is None:
-        return f"{mean}" if deviation is None else f"{mean} ± {deviation}"
-    text = f"{mean:,.{digits}f}"
-    return text if deviation is None else f"{text} ± {deviation:,.{digits}f}"
+def _marked(name: str, config: Mapping[str, Any], published: Published) -> str:
+    """A mark behind the published value where this was another experiment."""
+    keys = other_settings(name, config)
+    if config.get("num_epochs", 0) <= published.epochs:  # shorter ones are marked as such
+        keys = [key for key in keys if key != "num_epochs"]
+    more = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
+    return f" (other settings: {', '.join(keys[:_NAMED])}{more})" if keys else ""
 
 
 def _dirty(commit: str | None) -> str:

@@ -21,8 +21,9 @@ from matplotlib.lines import Line2D
 from PIL import Image, ImageColor
 
 from fig.drawing import drawn_edges, edge_paths, node_places, num_nodes, read_drawable
+from fig.files import write_file
 from fig.runs import find_record
-from fig.style import DEAD, INK, NEGATIVE, NEW, POSITIVE, drawn, save, write
+from fig.style import DEAD, INK, NEGATIVE, NEW, POSITIVE, drawn, save
 from fig.wiring_stills import adjacency, churn, degrees, live_nodes
 from genutil.command import exit_status
 from genutil.errors import UserError
@@ -56,7 +57,7 @@ def _main(options: argparse.Namespace) -> int:
     layer = find_layer(record, options.layer)
     folder: Path = options.output or path.with_name("pictures")
     content = animation(record, layer, options.frames)
-    write(folder / "wiring.gif", lambda file: file.write(content))
+    write_file(folder / "wiring.gif", lambda file: file.write(content))
     print(f"{folder / 'wiring.gif'}: {len(content) / 1e6:.2f} MB")
     for name, draw in STILLS.items():
         with drawn() as pyplot:

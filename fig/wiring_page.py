@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from fig.drawing import BULGE, drawn_columns, drawn_edges, node_places, num_nodes, read_drawable
+from fig.files import write_file
 from fig.runs import find_record
-from fig.style import write
 from genutil.command import exit_status
 from genutil.wiring_file import Array, Record, State
 
@@ -49,7 +49,7 @@ def _main(options: argparse.Namespace) -> int:
     record = read_drawable(path)
     output: Path = options.output or path.with_name("wiring.html")
     page, shown = make_page(record, path.resolve().parent.name, options.states)
-    write(output, lambda file: file.write(page))
+    write_file(output, lambda file: file.write(page))
     print(f"{output}: {shown} of {len(record.states)} states, {len(page) / 1e6:.1f} MB")
     if options.open:
         webbrowser.open(output.resolve().as_uri())

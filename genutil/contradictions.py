@@ -36,6 +36,16 @@ RULES = (
         "evaluates a checkpoint; name it with --resume FILE",
     ),
     Rule(
+        ("export",),
+        lambda c: c.export is not None and c.resume is None,
+        "writes a trained network; name its checkpoint with --resume FILE",
+    ),
+    Rule(
+        ("export", "evaluate"),
+        lambda c: c.export is not None and c.evaluate,
+        "writes a file and evaluates nothing; give one of the two",
+    ),
+    Rule(
         ("fast_eval",),
         lambda c: c.fast_eval and not c.evaluate,
         "removes dead neurons for evaluation only; add --evaluate --resume FILE",

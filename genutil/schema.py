@@ -161,9 +161,15 @@ class EvaluationKeys(BaseModel):
         [1, 5], min_length=1, description="which top-k accuracies are reported"
     )
     fast_eval: bool = Field(False, description="evaluate without dead neurons")
-    engine: Literal["auto", "native", "dense", "csr", "dgl"] = Field(
+    engine: Literal["auto", "native", "dense", "csr", "triton", "dgl"] = Field(
         "auto",
         description="with fast_eval: what runs the wiring; auto: what is fastest",
+    )
+    export: str | None = Field(
+        None,
+        pattern=r"[^/]\.(onnx|safetensors)$",
+        description="write the network of --resume without dead neurons to this file; train nothing",
+        json_schema_extra={"choices": ["FILE.onnx", "FILE.safetensors"]},
     )
     use_dgl: bool = Field(False, description="with fast_eval: run the wiring as a DGL graph (engine: dgl)")
     skip_profiling: bool = Field(

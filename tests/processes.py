@@ -126,12 +126,12 @@ def folders(path):
     return ["--save_dir", path / "checkpoints", "--log_dir", path / "runs"]
 
 
-def start(app, path, *argv, launcher=("runner.py",)):
-    """The command in processes of its own, one thread each."""
+def start(app, path, *argv, launcher=("runner.py",), **more):
+    """The command in processes of its own, one thread each; `more` is handed on to Popen."""
     command = [sys.executable, *map(str, [*launcher, f"app:{app}", *folders(path), *argv])]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes)
+    return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes, **more)
 
 
 def wait_for_line(process, pattern):

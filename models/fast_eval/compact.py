@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from genutil.errors import UserError
 from models.basic.mobilenetv1cifar import MobileNetV1CIFAR
-from models.fast_eval.cycles import CycleStage, nodes_read, repeat
+from models.fast_eval.cycles import CycleStage, Repeat, nodes_read
 from models.fast_eval.engines import find_engine
 from models.fast_eval.engines.dense import DenseProduct
 from models.fast_eval.folding import fold_norms
@@ -73,6 +73,14 @@ def compact(model: nn.Module, engine: str = "auto") -> nn.Module:
             module.training = training
 
 
+def engines_of(network: nn.Module) -> str:
+    """What multiplies in a compact network, for reports: `native`, or `csr, dense` where `auto` took both."""
+    if isinstance(network, NativeNetwork):
+        return "native"
+    names = {type(module).__name__ for module in network.modules()} - {"FastestProduct"}
+    return ", ".join(sorted(name.removesuffix("Product").lower() for name in names if "Product" in name)) or "dense"
+
+
 def _runs_natively(model: nn.Module, engine: str) -> bool:
     """Whether the whole network becomes one program of the native kernels."""
     if engine not in ("native", "auto") or not _runs_as(model, MobileNetV1Like):
@@ -100,7 +108,7 @@ def _compact(model: nn.Module, make: MakeProduct) -> nn.Module:
     if _runs_as(model, DiscreteTimeNeuralGraph):
         nodes = nodes_read(model.graph.in_use().flatten(1), model.feature_dim, model.layers)
         stage = CycleStage(
-            model.graph, model.conv, model.norm, nodes, model.feature_dim, make, repeat(model.layers)
+            model.graph, model.conv, model.norm, nodes, model.feature_dim, make, Repeat(model.layers)
         )
         return _around(model, stage, nodes[nodes < model.downsample_dim])
     if _runs_as(model, ContinuousTimeNeuralGraph):

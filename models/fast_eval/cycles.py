@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -57,15 +58,16 @@ class CycleStage(RunnableStage):
         return by_node(self.norm)(self.product(sources.flatten(1)).view(states.shape))
 
 
-def repeat(times: int) -> Callable[[Update, Tensor], Tensor]:
-    """Runs a graph in discrete time."""
+@dataclass(frozen=True)
+class Repeat:
+    """Runs a graph in discrete time, so many times."""
 
-    def run(update: Update, states: Tensor) -> Tensor:
-        for _ in range(times):
+    times: int
+
+    def __call__(self, update: Update, states: Tensor) -> Tensor:
+        for _ in range(self.times):
             states = update(states)
         return states
-
-    return run
 
 
 def nodes_read(in_use: Tensor, num_outputs: int, steps: int) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.fast_eval.engines import Product
+from models.fast_eval.engines import FusedProduct, Product
 from models.fast_eval.plan import StagePlan, Targets
 from models.graphs.layout import halved
 
@@ -143,13 +143,13 @@ class CompactStage(RunnableStage):
         height, width = (halved(length, self.stride) for length in entering.shape[2:])
         total = sum(len(filters) for filters in self.filters)
         sources = entering.new_empty(total, entering.shape[1], height, width)
-        maps, end = entering, 0
+        maps, end = F.relu(entering), 0
         for number, (filters, product, bias) in enumerate(
             zip(self.filters, self.products, biases, strict=True)
         ):
             start, end = end, end + len(filters)
-            sources[start:end] = depthwise(F.relu(maps), filters, self.stride if number == 0 else 1)
-            maps = product(sources[:end], bias)
+            sources[start:end] = depthwise(maps, filters, self.stride if number == 0 else 1)
+            maps = product(sources[:end], bias, rectified=number < len(self.products) - 1)
         return maps
 
 
@@ -207,12 +207,16 @@ class Onto(nn.Module):
             return shift if self.product is not None else shift.expand(-1, 1, *sources.shape[2:])
         return (self.constant @ sources.flatten(1)).view(-1, *sources.shape[1:]) + shift
 
-    def forward(self, sources: Tensor, bias: Tensor) -> Tensor:
-        """Maps of live sources (nodes, images, S, S) to maps of the targets."""
+    def forward(self, sources: Tensor, bias: Tensor, rectified: bool) -> Tensor:
+        """Maps of live sources (nodes, images, S, S) to maps of the targets; `rectified`: through ReLU."""
         shape = (self.num_targets, *sources.shape[1:])
         if self.product is None:
-            return self.after(bias.expand(shape))
-        return self.after(self.product(sources.flatten(1)).view(shape).add_(bias))
+            maps: Tensor = self.after(bias.expand(shape))
+            return F.relu(maps) if rectified else maps
+        if isinstance(self.product, FusedProduct) and isinstance(self.after, nn.Identity):
+            return self.product.fused(sources.flatten(1), bias, rectified).view(shape)
+        maps = self.after(self.product(sources.flatten(1)).view(shape).add_(bias))
+        return F.relu_(maps) if rectified else maps
 
 
 def depthwise(maps: Tensor, filters: Tensor, stride: int) -> Tensor:

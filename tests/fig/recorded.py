@@ -2,27 +2,44 @@
 
 import json
 
-CONFIG = {
-    "model": "models.graphs.neuralgraph:StaticNeuralGraph", "data": "data.cifar10:CIFAR10", "graph": "dnw",
-    "prune_rate": 0.95, "num_epochs": 3, "lr": 0.1,
-}  # fmt: skip
+import yaml
+
+from genutil.config import load_config
+from genutil.reporting import run_settings
+from tests.conftest import ROOT
+
+STATIC_DNW = run_settings(load_config(ROOT / "apps" / "small_scale" / "static_dnw.yml")).values
 
 
-def leave_run(runs, name, seed, tops, **changes):
-    """The folder of a finished training whose validation accuracies are `tops`."""
-    folder = runs / f"{name}-seed{seed}-20260101"
+def leave_run(
+    runs, name, seed, tops, start="20260101-000000", first=0, finished=True, results=None, **changes
+):
+    """The folder of a training whose validation accuracies are `tops`.
+
+    Args:
+        start: when it began.
+        first: epoch of the first accuracy, where it went on with an earlier part.
+        finished: whether it got to its end; else it was stopped.
+        results: what `results.json` tells otherwise.
+        changes: of the settings, which are those of static_dnw with three epochs.
+    """
+    folder = runs / f"{name}-seed{seed}-{start}"
     folder.mkdir(parents=True)
+    config = {**STATIC_DNW, "num_epochs": 3, **changes, "name": f"{name}-seed{seed}", "seed": seed}
+    (folder / "config.yml").write_text(yaml.safe_dump(config))
     lines = [
         {"epoch": epoch, "phase": phase, "top1_accuracy": top - 5 * (phase == "train"), "CELoss": 1.0}
-        for epoch, top in enumerate(tops)
+        | ({"epoch_time": 60.0} if phase == "train" else {})
+        for epoch, top in enumerate(tops, first)
         for phase in ("train", "val")
     ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    results = {
-        "name": f"{name}-seed{seed}", "seed": seed, "top1_accuracy": tops[-1], "epochs": len(tops),
-        "params": 41_000 + seed, "macs": 2_500_000, "wall_time": 90.0, "commit": "0123456789abcdef",
-        "device": "cpu", "folder": str(folder), "config": {**CONFIG, **changes}, "platform": "x",
-        "versions": {"python": "3"},
+    content = {
+        "name": f"{name}-seed{seed}", "seed": seed, "top1_accuracy": tops[-1], "epochs": first + len(tops),
+        "params": 41_000 + seed, "macs": 2_500_000 + 100_000 * seed, "wall_time": 90.0,
+        "commit": "0123456789abcdef", "device": "cpu", "folder": str(folder), "config": config,
+        "platform": "x", "versions": {"python": "3"}, **(results or {}),
     }  # fmt: skip
-    (folder / "results.json").write_text(json.dumps(results))
+    if finished:
+        (folder / "results.json").write_text(json.dumps(content))
     return folder

@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from fig import quickstart
 
 
@@ -24,3 +26,17 @@ def test_both_wirings_are_trained_and_told_as_measured(tmp_path, capfd):
 def test_a_failing_run_ends_the_quickstart(capfd):
     assert quickstart.main(["--lr", "-1"]) == 2
     assert "lr: must be greater than 0" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("results", "lacking"),
+    [
+        ({"top2_accuracy": 1.0, "edges": 2, "params": 3}, "top1_accuracy"),
+        ({"top1_accuracy": 1.0}, "edges, params"),
+    ],
+)
+def test_runs_that_lack_a_number(monkeypatch, capsys, results, lacking):
+    """As with --topk 2."""
+    monkeypatch.setattr(quickstart, "train", lambda app, options: (0, {"wall_time": 1.0, **results}))
+    assert quickstart.main([]) == 2
+    assert f"the runs do not tell {lacking}; leave out" in capsys.readouterr().err

@@ -4,13 +4,18 @@ import csv
 import io
 import json
 import os
+import re
 import statistics
 
 import pytest
 
-from fig import results, table
-from fig.published import KEPT, PUBLISHED, SPARSE_RESNET50, find_published
-from fig.table import COLUMNS, FORMATS, rows, spread
+from fig import curves, pareto, table
+from fig.finished import by_experiment, read_results
+from fig.published import KEPT, OTHERS, PUBLISHED, SPARSE_RESNET50, find_published, other_settings
+from fig.table import COLUMNS, FORMATS, rows
+from genutil.config import load_config
+from genutil.reporting import run_settings
+from tests.conftest import ROOT
 from tests.fig.recorded import leave_run
 from tests.published_values import PUBLISHED as EXPERIMENTS
 
@@ -33,7 +38,7 @@ def test_mean_and_deviation_beside_the_published_row(runs, capsys):
     assert static["top-1, %"] == f"81.20 ± {statistics.stdev([80, 81, 82.6]):.2f}"
     assert (static["n"], static["published, %"]) == ("3", "80.9 ± 0.6")
     assert static["epochs"] == "3 (shorter than published: 160)"
-    assert (static["params"], static["MACs"]) == ("41,001 ± 1", "2.5M")
+    assert (static["params"], static["MACs"]) == ("41,001 ± 1", "2.6M ± 0.1M")
     assert (static["commit"], static["device"], static["minutes"]) == ("0123456", "cpu", "1.5")
     assert (mine["experiment"], mine["top-1, %"], mine["n"], mine["published, %"], mine["epochs"]) == (
         "mine", "60.00", "1", "", "2"
@@ -53,46 +58,138 @@ def test_formats(runs, capsys, tmp_path):
         assert make(COLUMNS, [])
 
 
-def test_experiments_of_one_name_that_differ_are_two_rows(runs):
+def test_experiments_of_one_name_that_differ_are_rows_of_their_own(runs):
     leave_run(runs / "more", "static_dnw", 7, [10.0, 20.0, 30.0], lr=0.5)
-    found = rows(table.read_results([runs, runs / "more"]))
-    assert [(row[0], row[3]) for row in found] == [("mine", "1"), ("static_dnw", "3"), ("static_dnw", "1")]
+    leave_run(runs / "more", "static_dnw", 8, [10.0, 20.0, 30.0], batch_size=64)
+    found = rows(read_results([runs, runs / "more"]))
+    assert [(row[0], row[3]) for row in found] == [
+        ("mine", "1"),
+        ("static_dnw, batch_size=512, lr=0.1", "3"),
+        ("static_dnw, batch_size=512, lr=0.5", "1"),
+        ("static_dnw, batch_size=64, lr=0.1", "1"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("keys", "number"),
+    [
+        ({"batch_size": 64}, 2),
+        ({"weight_decay": 0.0}, 2),
+        ({"data_args": {"num_images": 10}}, 2),
+        ({"lr_scheduler": "cosine"}, 2),
+        ({"use_graph": "c-seed7/last.pt"}, 1),  # as `{seed}` gives
+        ({"use_graph": "c-seed3/last.pt"}, 2),
+        ({"workers": 3, "log_dir": "elsewhere", "record_wiring": True}, 1),
+    ],
+)
+def test_only_settings_that_decide_make_another_experiment(tmp_path, keys, number):
+    before = {"use_graph": "c-seed1/last.pt"} if "use_graph" in keys else {}
+    leave_run(tmp_path, "mine", 1, [50.0], **before)
+    leave_run(tmp_path, "mine", 7, [60.0], **keys)
+    groups = by_experiment(read_results([tmp_path]))
+    assert len(groups) == number
+    assert sum(len(group) for group in groups.values()) == 2
+
+
+def test_no_two_experiments_share_a_name(tmp_path):
+    """Seeds 1 and 2 follow `{seed}`; each of the others fits one of them but not the other."""
+    for seed, start in ((1, "c1.pt"), (2, "c2.pt"), (3, "c2.pt"), (4, "c1.pt")):
+        leave_run(tmp_path, "mine", seed, [50.0], use_graph=start)
+    groups = by_experiment(read_results([tmp_path]))
+    assert {name: [result["seed"] for result in group] for name, group in groups.items()} == {
+        "mine, use_graph=c2.pt": [1, 2], "mine, use_graph=c2.pt (2)": [3], "mine, use_graph=c1.pt": [4],
+    }  # fmt: skip
 
 
 def test_of_two_results_with_one_seed_the_last_one_counts(runs, caplog):
     later = leave_run(runs / "again", "static_dnw", 1, [50.0, 70.0, 99.0])
     os.utime(later / "results.json", (2**31, 2**31))
-    found = dict(zip(COLUMNS, rows(table.read_results([runs, runs / "again"]))[1], strict=True))
+    found = dict(zip(COLUMNS, rows(read_results([runs, runs / "again"]))[1], strict=True))
     assert (found["n"], found["top-1, %"][:5]) == ("3", f"{(80 + 99 + 82.6) / 3:.2f}")
-    assert "static_dnw-seed1-20260101 is left out: a later run" in caplog.text
+    assert "runs/static_dnw-seed1-20260101-000000 is left out: a later run" in caplog.text
 
 
-def test_a_full_length_run_is_not_marked():
-    result = {"seed": 0, "name": "static_dnw", "top1_accuracy": 80.5, "epochs": 160, "wall_time": 1.0}
-    config = {
-        "model": "m",
-        "data": "data.cifar10:CIFAR10",
-        "graph": "dnw",
-        "prune_rate": 0,
-        "num_epochs": 160,
-    }
-    (row,) = rows([{**result, "config": {**config, "lr": 0.1}, "commit": None, "device": "cpu"}])
-    assert row[COLUMNS.index("epochs")] == "160"
-    assert row[COLUMNS.index("commit")] == "unknown"
+@pytest.mark.parametrize(
+    ("keys", "mark"),
+    [
+        ({}, ""),
+        ({"workers": 1, "test_batch_size": 7, "topk": [1]}, ""),
+        ({"lr": 0.5, "batch_size": 64}, " (other settings: batch_size, lr)"),
+        (
+            {"lr": 0.5, "batch_size": 64, "dim": 700, "layers": 4, "momentum": 0.8},
+            " (other settings: dim, layers, batch_size and 2 more)",
+        ),
+        ({"num_epochs": 200}, " (other settings: num_epochs)"),
+    ],
+)
+def test_a_published_value_beside_other_settings_is_marked(tmp_path, keys, mark):
+    epochs = keys.get("num_epochs", 160)
+    leave_run(tmp_path, "static_dnw", 0, [80.5], results={"epochs": epochs, "commit": None},
+              **{"num_epochs": 160, **keys})  # fmt: skip
+    (row,) = rows(read_results([tmp_path]))
+    found = dict(zip(COLUMNS, row, strict=True))
+    assert found["published, %"] == f"80.9 ± 0.6{mark}"
+    assert (found["epochs"], found["commit"]) == (str(epochs), "unknown")  # not marked as shorter
+
+
+def test_paths_of_other_checkpoints_are_free():
+    config = run_settings(load_config(ROOT / "apps/medium_scale/mobilenetv1_ft_x225.yml")).values
+    assert other_settings("mobilenetv1_ft_x225", {**config, "use_graph": "elsewhere.pt", "seed": 3}) == []
+    assert other_settings("mobilenetv1_ft_x225", {**config, "use_graph": None}) == ["use_graph"]
+    assert other_settings("mobilenetv1_ft_x225", {**config, "data": "data.digits:Digits"}) == []
+
+
+def damaged(folder, content):
+    folder.mkdir(parents=True)
+    (folder / "results.json").write_text(content if isinstance(content, str) else json.dumps(content))
+    return folder
+
+
+TOPK = {"top2_accuracy": 1.0, "config": {"graph": "dnw", "data": "a:B", "topk": [2]}}
+SPARSE = {"top1_accuracy": 1.0, "config": {"model_config": "allsparse10", "data": None}}
+WHOLE = {"name": "x", "seed": 0, "wall_time": 1.0, "device": "cpu", "commit": None, "epochs": 1}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is damaged"),
+        ("[]", "is damaged (it is no mapping)"),
+        ({"epochs": 1, "top1_accuracy": 3.0}, "does not tell name, seed, config, wall_time"),
+        ({**WHOLE, **TOPK}, "has no top-1 accuracy (topk: [2])"),
+        ({**WHOLE, **SPARSE}, "is of a sparse ResNet, which fig.sparsity draws"),
+    ],
+)
+@pytest.mark.parametrize("program", [table, pareto, curves])
+def test_results_that_cannot_be_shown(tmp_path, capsys, caplog, program, content, message):
+    """Named by itself: one message. Among others: left out with a warning."""
+    bad = damaged(tmp_path / "runs" / "bad", content)
+    argv = ["--output", str(tmp_path / "out")]
+    assert program.main([str(bad), *argv]) == 2
+    assert f"bad/results.json: {message}" in capsys.readouterr().err
+    assert program.main([str(tmp_path / "runs"), *argv]) == 2
+    assert "is there that can be shown" in capsys.readouterr().err
+    leave_run(tmp_path / "runs", "good", 0, [50.0])
+    caplog.clear()
+    assert program.main([str(tmp_path / "runs"), *argv]) == 0
+    assert f"bad/results.json: {message}" in caplog.text
 
 
 def test_mistakes(runs, tmp_path, capsys):
     assert table.main([str(tmp_path / "nothing")]) == 2
     assert "nothing: no finished run is there" in capsys.readouterr().err
-    (runs / "mine-seed0-20260101" / "results.json").write_text("{")
-    assert table.main([str(runs)]) == 2
-    assert "results.json: is damaged" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    assert table.main([str(runs), "--output", str(tmp_path / "file" / "table.md")]) == 2
+    assert "table.md: cannot be written" in capsys.readouterr().err
 
 
-def test_spread():
-    assert spread([1.0]) == "1.00"
-    assert spread([1.0, 3.0]) == "2.00 ± 1.41"
-    assert spread([1000, 3000], digits=0) == "2,000 ± 1,414"
+def test_a_training_in_parts_counts_with_all_of_them(tmp_path):
+    """Seconds of the epochs that an earlier part had done are added, not those that were done again."""
+    leave_run(tmp_path, "mine", 0, [10.0, 20.0], finished=False)
+    leave_run(tmp_path, "mine", 0, [21.0], "20260102-000000", first=1, finished=False)
+    leave_run(tmp_path, "mine", 0, [30.0], "20260103-000000", first=2)
+    (found,) = read_results([tmp_path])
+    assert found["wall_time"] == 90 + 2 * 60
 
 
 def test_published_rows_are_those_of_the_files():
@@ -105,25 +202,49 @@ def test_published_rows_are_those_of_the_files():
     assert all(len(line) <= len(KEPT) for line in SPARSE_RESNET50.values())
 
 
-def test_results_page(tmp_path, capfd):
-    """One experiment of `make results`, at one epoch and one seed."""
-    output = tmp_path / "results.md"
-    argv = [
-        "--folder",
-        str(tmp_path / "r"),
-        "--seeds",
-        "4",
-        "--only",
-        "digits_random",
-        "--output",
-        str(output),
-    ]
-    assert results.main([*argv, "--num_epochs", "1"]) == 0
-    text = output.read_text()
-    (content,) = [json.loads(path.read_text()) for path in (tmp_path / "r").glob("runs/*/results.json")]
-    assert f"| digits_random_graph | {content['top1_accuracy']:.2f} |" in " ".join(text.split())
-    assert "--name digits_random_graph --graph random --save_dir results/checkpoints" in text
-    capfd.readouterr()
-    assert results.main([*argv, "--num_epochs", "1"]) == 0  # finished: nothing is trained again
-    assert len(list((tmp_path / "r" / "runs").iterdir())) == 1
-    assert results.main([*argv, "--lr", "-1"]) == 2
+def numbers(text):
+    return [float(number) for number in re.findall(r"\d+\.\d+|\d+", text)]
+
+
+def test_published_numbers_are_those_of_the_pages():
+    """docs/published.md, the README and the sparse ResNets' page, row by row."""
+    page, readme = ((ROOT / path).read_text() for path in ("docs/published.md", "README.md"))
+    shown = [line for line in page.splitlines() if line.startswith("|")]
+    checked = set()
+    for name, row in PUBLISHED.items():
+        file = name.removesuffix(" (CIFAR-10)")
+        if row.macs is not None:
+            (line,) = [line for line in shown if f"`{file}.yml`" in line and ".pt`" in line]
+            assert line.split("|")[3:5] == [f" {row.macs:g}M ", f" {row.top1} "], name
+        elif file.startswith("mobilenet"):
+            (line,) = [line for line in shown if f"`{file}.yml`" in line and ".pt`" not in line]
+            cells = line.split("|")[2].split(" / ")
+            assert cells[len(cells) // 2].strip() == str(row), name  # of three rates, 0.01 is the file's
+        else:
+            kind = "random" if "random" in file else "dnw"
+            start = file.removesuffix("_random_graph").removesuffix("_dnw")
+            (line,) = [line for line in shown if f"`{start}_{{random_graph,dnw}}.yml`" in line]
+            assert line.split("|")[2 if kind == "random" else 3].strip() == str(row), name
+            assert str(row) in readme
+        checked.add(name)
+    assert checked == set(PUBLISHED)
+    for name in ("mobilenetv1_random_graph_x225", "mobilenetv1_dnw_x225"):
+        assert f" {PUBLISHED[name].top1} (" in readme
+        assert str(PUBLISHED[f"{name} (CIFAR-10)"]) in readme
+    for name, points in OTHERS.items():
+        (line,) = [line for line in shown if line.startswith(f"| {name} ") and "M / " in line]
+        costs, tops = (numbers(cell) for cell in line.split("|")[3:5])
+        assert list(points) == list(zip(costs, tops, strict=True)), name
+
+
+def test_published_sparse_numbers_are_those_of_the_page():
+    text = (ROOT / "imagenet_sparsity_experiments/README.md").read_text()
+    lines = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("|")}
+    assert [int(cell) for cell in lines["kept %"].split("|")[2:-1]] == list(KEPT)
+    for start, file in (("all layers sparse", "allsparseK"), ("first layer dense", "ignorefirstK")):
+        cells = lines[f"{start} (`{file}`)"].split("|")[2:-1]
+        assert [float(cell) for cell in cells] == list(SPARSE_RESNET50[start])
+    (others,) = re.findall(r"^Others at 10 / 20 / 30 % kept: (.*?);\s+STR", text, re.MULTILINE | re.DOTALL)
+    scratch, rigl = others.split(";")
+    assert numbers(scratch) == list(SPARSE_RESNET50["sparse from scratch"])
+    assert numbers(rigl) == list(SPARSE_RESNET50["RigL (ERK)"])

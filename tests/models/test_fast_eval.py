@@ -11,11 +11,12 @@ from torch import nn
 from genutil.config import load_config
 from genutil.errors import UserError
 from models import build_model
-from models.fast_eval import compact
+from models.fast_eval import compact, engines_of
 from models.fast_eval.engines import ENGINES, dgl, find_engine
 from models.graphs import mobilenetv1like
 from tests.conftest import ROOT
 
+CPU_ENGINES = [engine for engine in ENGINES if engine != "triton"]  # test_triton.py has its own
 STAGES = ((4, 6, 1, 1), (6, 8, 2, 2), (8, 10, 2, 4))
 WIRINGS = st.sampled_from(["some", "few", "one", "none", "all", "columns"])
 
@@ -67,7 +68,7 @@ def build(app, **keys):
     return build_model(load_config(ROOT / "apps" / app, keys))
 
 
-@pytest.mark.parametrize("engine", list(ENGINES))
+@pytest.mark.parametrize("engine", CPU_ENGINES)
 @given(
     kinds=st.lists(WIRINGS, min_size=4, max_size=4),
     seed=st.integers(0, 10_000),
@@ -84,7 +85,7 @@ def test_logits_of_random_wirings(monkeypatch, engine, kinds, seed, small, image
     assert_same_logits(model, torch.randn(images, 3, *size, generator=generator), engine)
 
 
-@pytest.mark.parametrize("engine", list(ENGINES))
+@pytest.mark.parametrize("engine", CPU_ENGINES)
 @given(kind=WIRINGS, seed=st.integers(0, 10_000))
 @settings(max_examples=15, deadline=None)
 def test_logits_of_random_static_graphs(engine, kind, seed):
@@ -111,7 +112,7 @@ def test_every_edge_rule(graph, monkeypatch):
     assert model.training
 
 
-@pytest.mark.parametrize("engine", list(ENGINES))
+@pytest.mark.parametrize("engine", CPU_ENGINES)
 def test_thousands_of_dead_nodes(engine):
     """The full network, its source columns scaled so that most nodes die, as in trained wirings."""
     model = build("medium_scale/mobilenetv1_dnw_x225.yml")
@@ -144,7 +145,7 @@ def test_compact_networks_only_evaluate():
         small.train()
 
 
-@pytest.mark.parametrize("engine", list(ENGINES))
+@pytest.mark.parametrize("engine", CPU_ENGINES)
 @pytest.mark.parametrize("kind", ["some", "few", "columns", "none"])
 @pytest.mark.parametrize("setting", ["discrete", "continuous"])
 def test_logits_of_graphs_with_cycles(engine, kind, setting):
@@ -177,7 +178,8 @@ def test_what_has_no_compact_form_says_so():
     with pytest.raises(ValueError, match="Linear has no compact form; MobileNetV1Like, MobileNetV1CIFAR and"):
         compact(nn.Linear(1, 1))
     with pytest.raises(
-        ValueError, match=r"engine must be one of auto, dense, csr, native, dgl, got dens; did you mean"
+        ValueError,
+        match=r"engine must be one of auto, dense, csr, native, triton, dgl, got dens; did you mean",
     ):
         find_engine("dens")
 
@@ -243,9 +245,22 @@ def test_modes_of_all_modules_stay():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("engine", ["auto", "dense", "csr"])
+@pytest.mark.parametrize("engine", ["auto", "dense", "csr", "triton"])
 @pytest.mark.parametrize(
     "app", ["small_scale/static_dnw", "small_scale/discrete_time_dnw", "medium_scale/mobilenetv1_dnw_x225"]
 )
 def test_logits_on_a_gpu(app, engine):
     assert_same_logits(build(f"{app}.yml").cuda(), torch.randn(2, 3, 32, 32).cuda(), engine)
+
+
+@pytest.mark.parametrize("engine", ["native", "dense", "csr"])
+def test_reports_name_the_engine(engine, monkeypatch):
+    monkeypatch.setattr(mobilenetv1like, "STAGES", STAGES)
+    model = build("large_scale/mobilenetv1_dnw_x225.yml", graph="random", output_size=7)
+    randomise(model, ["some"] * 3, 0)
+    assert engines_of(compact(model, engine)) == engine
+
+
+def test_reports_name_what_auto_took():
+    assert engines_of(compact(build("small_scale/static_dnw.yml"), "auto")) == "csr"
+    assert engines_of(compact(build("medium_scale/mobilenetv1_x25.yml"), "auto")) == "dense"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -12,11 +13,26 @@ from genutil.problems import did_you_mean
 Product = Callable[[Tensor], Tensor]
 """(sources, pixels) to (targets, pixels)."""
 
+
+@runtime_checkable
+class FusedProduct(Protocol):
+    """A product that adds a bias and applies ReLU on the way."""
+
+    def fused(self, sources: Tensor, bias: Tensor, rectified: bool) -> Tensor:
+        """(sources, pixels) to (targets, pixels).
+
+        Args:
+            bias: (targets, 1, 1, 1), or (targets, 1, S, S) for each pixel of an image.
+            rectified: whether ReLU follows.
+        """
+
+
 ENGINES = {
     "auto": "models.fast_eval.engines.auto:auto_product",
     "dense": "models.fast_eval.engines.dense:DenseProduct",
     "csr": "models.fast_eval.engines.csr:CSRProduct",
     "native": "models.fast_eval.engines.native:NativeProduct",
+    "triton": "models.fast_eval.engines.triton:TritonProduct",
     "dgl": "models.fast_eval.engines.dgl:DGLProduct",
 }
 """Named by their place, so that an engine's library is imported only when the engine is asked for."""

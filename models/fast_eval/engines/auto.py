@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from torch import Tensor
 
+from genutil.errors import UserError
 from models.fast_eval.engines.csr import CSRProduct
 from models.fast_eval.engines.dense import DenseProduct
+from models.fast_eval.engines.triton import FastestProduct, TritonProduct
+
+log = logging.getLogger(__name__)
 
 SPARSE_BELOW = 0.12
 """Density at which both take the same time: 0.1 to 0.2 on two x86 cores, for 49 to 3,136 pixels."""
@@ -14,9 +20,20 @@ SMALLEST = 64 * 64
 """With fewer entries dense products won at every density."""
 
 
-def auto_product(weight: Tensor) -> DenseProduct | CSRProduct:
-    """A product for these weights, (targets, sources). On a GPU, not measured yet, it is dense."""
+def auto_product(weight: Tensor) -> DenseProduct | CSRProduct | FastestProduct:
+    """A product for these weights, (targets, sources). On a GPU: the faster of dense and Triton there."""
     density = int(torch.count_nonzero(weight)) / max(weight.numel(), 1)
+    if weight.device.type == "cuda":
+        return _on_gpu(weight)
     sparse = density < SPARSE_BELOW and weight.numel() > SMALLEST
     has_mkl: bool = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
-    return CSRProduct(weight) if sparse and has_mkl and weight.device.type == "cpu" else DenseProduct(weight)
+    return CSRProduct(weight) if sparse and has_mkl else DenseProduct(weight)
+
+
+def _on_gpu(weight: Tensor) -> DenseProduct | FastestProduct:
+    dense = DenseProduct(weight)
+    try:
+        return FastestProduct(dense, TritonProduct(weight))
+    except UserError as error:
+        log.info("products are dense: %s", error)
+        return dense

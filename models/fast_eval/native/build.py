@@ -56,7 +56,7 @@ def load_kernels() -> None:
         else:
             _compile(library.parent)
     except (RuntimeError, OSError, ImportError) as error:
-        lines = [line for line in str(error).splitlines() if "error" in line.lower()] or [str(error)]
+        lines = [line for line in str(error).splitlines() if "error:" in line] or [str(error)]
         raise UserError(
             "engine native could not be compiled. Take another --engine, or another compiler in $CXX; "
             f"{found} says:\n" + "\n".join(lines[:10])
@@ -106,8 +106,8 @@ def _processor() -> str:
 
 def _register_fakes() -> None:
     @torch.library.register_fake(f"{NAME}::run")
-    def run(images, steps, integers, values, normalisation, space, threads, seconds=None):  # type: ignore[no-untyped-def]
-        return images.new_empty(len(images), int(steps[-1, 1]), dtype=torch.float32)
+    def run(images, steps, integers, values, normalisation, space, classes, threads, seconds=None):  # type: ignore[no-untyped-def]
+        return images.new_empty(len(images), classes, dtype=torch.float32)
 
     @torch.library.register_fake(f"{NAME}::product")
     def product(sources, starts, columns, weights, threads):  # type: ignore[no-untyped-def]

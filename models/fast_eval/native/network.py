@@ -65,9 +65,15 @@ class NativeNetwork(EvaluationOnly):
                 program.values,
                 self.normalisation,
                 space,
+                len(self.network.head.weight),
                 threads,
             )
         return logits
+
+    def program_bytes(self) -> int:
+        """Of the programs that were written so far."""
+        arrays = [array for program in self._programs.values() for array in vars(program).values()]
+        return sum(array.numel() * array.element_size() for array in arrays)
 
     def _check(self, images: Tensor, bytes_given: bool) -> None:
         channels = self.stem.weight.shape[1]
@@ -78,6 +84,8 @@ class NativeNetwork(EvaluationOnly):
         if images.dim() != 4 or images.shape[3 if bytes_given else 1] != channels:
             shape = "(images, height, width, {})" if bytes_given else "(images, {}, height, width)"
             raise ValueError(f"images must be {shape.format(channels)}, got {tuple(images.shape)}")
+        if not len(images):
+            raise ValueError("there are no images in this batch")
         if bytes_given and not self.normalisation.numel():
             raise ValueError("images of bytes need their mean and std: call normalise_bytes first")
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.fast_eval.engines.csr import compressed_rows
-from models.fast_eval.engines.dense import DenseProduct
 from models.fast_eval.network import CompactHead, CompactStage, Onto
+from models.fast_eval.portable import dense_weight
 from models.graphs.layout import halved
 
 STEM, NODES, POOL, HEAD = range(4)
@@ -173,11 +173,7 @@ class Writer:
     def _edges(self, product: Onto, bias: Tensor) -> dict[str, int]:
         """A product's edges in compressed rows, and its bias."""
         targets = product.num_targets
-        weight = torch.zeros(targets, 0)
-        if product.product is not None:
-            assert isinstance(product.product, DenseProduct)
-            weight = product.product.weight
-        starts, sources, weights = compressed_rows(weight)
+        starts, sources, weights = compressed_rows(dense_weight(product))
         found = dict(
             nodes=targets,
             starts=self.arrays.add_integers(starts),

@@ -29,7 +29,7 @@ int64_t workspace(const at::Tensor& steps, const at::Tensor& integers, const at:
 }
 
 at::Tensor run(const at::Tensor& images, const at::Tensor& steps, const at::Tensor& integers, const at::Tensor& values,
-               const at::Tensor& normalisation, at::Tensor& space, int64_t threads,
+               const at::Tensor& normalisation, at::Tensor& space, int64_t classes, int64_t threads,
                const std::optional<at::Tensor>& seconds) {
   const Program program = program_of(steps, integers, values);
   const wirings::Step& stem = program.steps[0];
@@ -43,6 +43,7 @@ at::Tensor run(const at::Tensor& images, const at::Tensor& steps, const at::Tens
   TORCH_CHECK((height + stem.in_stride - 1) / stem.in_stride == stem.height &&
                   (width + stem.in_stride - 1) / stem.in_stride == stem.width,
               "the program is for images of another size");
+  TORCH_CHECK(classes == last.nodes, "the program is for ", last.nodes, " classes");
   TORCH_CHECK(space.is_contiguous() && space.scalar_type() == at::kFloat &&
                   space.numel() >= workspace(steps, integers, values, count, threads),
               "the workspace is too small");
@@ -92,7 +93,7 @@ TORCH_LIBRARY(wirings_native, library) {
   library.def("product(Tensor sources, Tensor starts, Tensor columns, Tensor weights, int threads) -> Tensor");
   library.def(
       "run(Tensor images, Tensor steps, Tensor integers, Tensor values, Tensor normalisation, Tensor(a!) space, "
-      "int threads, Tensor(b!)? seconds=None) -> Tensor");
+      "int classes, int threads, Tensor(b!)? seconds=None) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(wirings_native, CPU, library) {

@@ -28,15 +28,17 @@ void multiply(const Matrix& matrix, const float* data, long pixels, float* to, i
   const Sources sources{data, pixels};
   const long strips = (pixels + kStrip - 1) / kStrip;
   const bool by_strips = strips >= threads;
-  in_parallel(threads, [&](int thread) {
-    const auto part = [&](long count, int number) { return count * number / threads; };
-    const long first = by_strips ? part(strips, thread) : 0, last = by_strips ? part(strips, thread + 1) : strips;
-    const int begin = by_strips ? 0 : part(matrix.targets, thread);
-    const int end = by_strips ? matrix.targets : part(matrix.targets, thread + 1);
+  const auto share = [&](long count, int number) { return count * number / threads; };
+  const auto multiply_part = [&](int part) {
+    const long first = by_strips ? share(strips, part) : 0, last = by_strips ? share(strips, part + 1) : strips;
+    const int begin = by_strips ? 0 : share(matrix.targets, part);
+    const int end = by_strips ? matrix.targets : share(matrix.targets, part + 1);
     for (long strip = first; strip < last; ++strip)
       for (int target = begin; target < end; ++target)
         multiply_strip(matrix, sources, strip * kStrip, std::min(pixels, (strip + 1) * kStrip), target, to);
-  });
+  };
+  Tasks tasks(1, threads);
+  in_parallel(threads, [&](int thread) { tasks.run(0, thread, multiply_part); });
 }
 
 }  // namespace wirings

@@ -11,6 +11,8 @@
 namespace wirings {
 namespace {
 
+constexpr int kSpins = 2000;  // some tens of microseconds
+
 inline void relax() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
@@ -23,7 +25,7 @@ inline void relax() {
 template <typename Ready>
 void spin_until(const Ready& ready) {
   for (int spins = 0; !ready(); ++spins) {
-    if (spins < 4096)
+    if (spins < kSpins)
       relax();
     else
       std::this_thread::yield();
@@ -35,38 +37,43 @@ class Worker {
  public:
   Worker() : thread_([this] { serve(); }) { thread_.detach(); }
 
-  void start(const std::function<void(int)>& work, int number) {
+  void offer(const std::function<void(int)>& work, int number) {
     work_ = &work;
     number_ = number;
-    done_.store(false, std::memory_order_relaxed);
     {
       std::lock_guard<std::mutex> lock(mutex_);
-      calls_.fetch_add(1, std::memory_order_release);
+      state_.store(kOffered, std::memory_order_release);
     }
     wake_.notify_one();
   }
+  // Takes the call back if it has not begun, else waits for its end.
   void join() {
-    spin_until([this] { return done_.load(std::memory_order_acquire); });
+    int offered = kOffered;
+    if (state_.compare_exchange_strong(offered, kIdle, std::memory_order_acq_rel)) return;
+    spin_until([this] { return state_.load(std::memory_order_acquire) == kIdle; });
   }
 
  private:
+  enum State { kIdle, kOffered, kAtWork };
+
   void serve() {
-    for (unsigned served = 0;; ++served) {
-      const auto called = [&] { return calls_.load(std::memory_order_acquire) != served; };
-      for (int spins = 0; spins < 20000 && !called(); ++spins) relax();
-      if (!called()) {
+    const auto offered = [this] { return state_.load(std::memory_order_acquire) == kOffered; };
+    while (true) {
+      for (int spins = 0; spins < kSpins && !offered(); ++spins) relax();
+      if (!offered()) {
         std::unique_lock<std::mutex> lock(mutex_);
-        wake_.wait(lock, called);
+        wake_.wait(lock, offered);
       }
+      int state = kOffered;
+      if (!state_.compare_exchange_strong(state, kAtWork, std::memory_order_acq_rel)) continue;
       (*work_)(number_);
-      done_.store(true, std::memory_order_release);
+      state_.store(kIdle, std::memory_order_release);
     }
   }
 
   const std::function<void(int)>* work_ = nullptr;
   int number_ = 0;
-  std::atomic<unsigned> calls_{0};
-  std::atomic<bool> done_{true};
+  std::atomic<int> state_{kIdle};
   std::mutex mutex_;
   std::condition_variable wake_;
   std::thread thread_;  // last: it uses all of the above
@@ -91,16 +98,30 @@ Team& team() {
   return *found;
 }
 
+// Kept between calls, so that nothing is allocated in them.
+std::vector<std::atomic<int>>& numbers() {
+  static thread_local std::vector<std::atomic<int>> kept;
+  return kept;
+}
+
 }  // namespace
 
-void Barrier::wait() {
-  const unsigned round = round_.load(std::memory_order_acquire);
-  if (waiting_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
-    waiting_.store(0, std::memory_order_relaxed);
-    round_.store(round + 1, std::memory_order_release);
-    return;
-  }
-  spin_until([&] { return round_.load(std::memory_order_acquire) != round; });
+Tasks::Tasks(int tasks, int parts) : parts_(parts), numbers_(numbers()) {
+  const size_t needed = size_t(tasks) * (parts + 1);
+  if (numbers_.size() < needed) numbers_ = std::vector<std::atomic<int>>(needed);
+  for (auto& number : numbers_) number.store(0, std::memory_order_relaxed);
+}
+
+bool Tasks::claim(int task, int part) {
+  auto& claimed = numbers_[size_t(task) * (parts_ + 1) + 1 + part];
+  return !claimed.load(std::memory_order_relaxed) && !claimed.exchange(1, std::memory_order_relaxed);
+}
+
+void Tasks::finish(int task) { numbers_[size_t(task) * (parts_ + 1)].fetch_add(1, std::memory_order_acq_rel); }
+
+void Tasks::wait(int task) {
+  const auto& done = numbers_[size_t(task) * (parts_ + 1)];
+  spin_until([&] { return done.load(std::memory_order_acquire) == parts_; });
 }
 
 void in_parallel(int threads, const std::function<void(int)>& work) {
@@ -111,7 +132,7 @@ void in_parallel(int threads, const std::function<void(int)>& work) {
   Team& all = team();
   std::lock_guard<std::mutex> lock(all.busy);
   while (int(all.workers.size()) < threads - 1) all.workers.push_back(std::make_unique<Worker>());
-  for (int number = 1; number < threads; ++number) all.workers[number - 1]->start(work, number);
+  for (int number = 1; number < threads; ++number) all.workers[number - 1]->offer(work, number);
   work(0);
   for (int number = 1; number < threads; ++number) all.workers[number - 1]->join();
 }

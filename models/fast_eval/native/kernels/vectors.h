@@ -27,6 +27,10 @@ inline Vector load(const float* from) {  // at any address
 
 inline void store(float* to, Vector value) { std::memcpy(to, &value, sizeof value); }
 
+inline void store_some(float* to, Vector value, int count) {
+  std::memcpy(to, &value, sizeof(float) * (count < kLanes ? count : kLanes));
+}
+
 inline Vector broadcast(float value) { return Vector{} + value; }
 
 inline Vector relu(Vector value) { return value < 0.0f ? Vector{} : value; }  // a NaN stays one
@@ -43,22 +47,24 @@ inline float sum(Vector value) {
   return total;
 }
 
-// Every second of 2 * kLanes floats: from[0], from[2], …
-inline Vector every_second(const float* from) {
-  const Vector low = load(from), high = load(from + kLanes);
+// Every second float of two vectors, from `kFirst` on: 0 or 1.
+template <int kFirst>
+inline Vector every_second(Vector low, Vector high) {
 #if defined(__clang__)
   Vector result;
   for (int lane = 0; lane < kLanes / 2; ++lane) {
-    result[lane] = low[2 * lane];
-    result[kLanes / 2 + lane] = high[2 * lane];
+    result[lane] = low[2 * lane + kFirst];
+    result[kLanes / 2 + lane] = high[2 * lane + kFirst];
   }
   return result;
 #else
   Bits places;
-  for (int lane = 0; lane < kLanes; ++lane) places[lane] = 2 * lane;
+  for (int lane = 0; lane < kLanes; ++lane) places[lane] = 2 * lane + kFirst;
   return __builtin_shuffle(low, high, places);
 #endif
 }
+
+inline Vector every_second(const float* from) { return every_second<0>(load(from), load(from + kLanes)); }
 
 constexpr int rounded_up(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
 

@@ -1,0 +1,166 @@
+"""Inference of a wiring with dead neurons, by every engine, beside dense MobileNets in ONNX Runtime.
+
+    python -m benchmarks.inference [--app APP] [--sigma 0.1] [--rounds N] [--batch_sizes 1 8 32]
+        [--threads_of 1 2] [--no-memory] [--json FILE]
+
+All of them run in turn, in one process. The weights are those of benchmarks.fast_eval. Onnxruntime and
+OpenVINO take part where they are installed. Size: bytes of weights and edges, or of the ONNX file. Memory:
+what a first batch needs beyond the loaded network, in a process of its own, with the largest batch and most
+threads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.fast_eval import with_dead_nodes
+from benchmarks.machine import measure
+from benchmarks.peak import peak_memory
+from benchmarks.report import Report, run
+from genutil.config import load_config
+from genutil.errors import UserError
+from models.basic.mobilenetv1cifar import MobileNetV1CIFAR
+from models.fast_eval import compact
+from models.fast_eval.export import export
+from models.fast_eval.native import NativeNetwork
+from models.profiling import profile
+
+Network = Callable[[Tensor], object]
+ENGINES = ("plain", "dense", "csr", "dgl", "native")
+SHAPE = (3, 224, 224)
+RUNTIMES = {
+    "onnxruntime, this wiring": ("onnxruntime", None),
+    "onnxruntime, MobileNetV1 ×0.25": ("onnxruntime", 0.25),
+    "onnxruntime, MobileNetV1 ×0.5": ("onnxruntime", 0.5),
+    "OpenVINO, this wiring": ("openvino", None),
+    "OpenVINO, MobileNetV1 ×0.25": ("openvino", 0.25),
+}
+"""Package and width of the dense network; None: the wiring's own ONNX file."""
+
+
+def mobilenet(width: float) -> nn.Module:
+    """Dense MobileNetV1 for photographs: a stem of stride 2."""
+    model = MobileNetV1CIFAR(3, SHAPE[1], 1000, width)
+    model.conv1.stride = (2, 2)
+    return model.eval()
+
+
+def make(name: str, model: nn.Module, threads: int) -> tuple[Network, int]:
+    """(a contestant, its bytes).
+
+    Raises:
+        UserError, ImportError: something is not installed.
+    """
+    if name in RUNTIMES:
+        package, width = RUNTIMES[name]
+        importlib.import_module(package)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "network.onnx")
+            export(model if width is None else mobilenet(width), path, SHAPE)
+            return load_onnx(package, path, threads), path.stat().st_size
+    network = model if name == "plain" else compact(model, name)
+    if isinstance(network, NativeNetwork):
+        network(torch.zeros(1, *SHAPE))
+        return network, network.program_bytes()
+    tensors = [*network.parameters(), *network.buffers()]
+    return network, sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def load_onnx(package: str, path: Path, threads: int) -> Network:
+    """The file in onnxruntime or OpenVINO."""
+    runtime: Any = importlib.import_module(package)
+    if package == "openvino":
+        options = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+        compiled = runtime.Core().compile_model(str(path), "CPU", options)
+        return lambda images: compiled(images.numpy())
+    settings = runtime.SessionOptions()
+    settings.intra_op_num_threads = threads
+    session = runtime.InferenceSession(path.read_bytes(), settings, providers=["CPUExecutionProvider"])
+    return lambda images: session.run(None, {"images": images.numpy()})
+
+
+def contestants(model: nn.Module, threads: int) -> tuple[dict[str, tuple[Network, int]], list[str]]:
+    """(those that can run here, why others cannot)."""
+    found, missing = {}, []
+    for name in (*ENGINES, *RUNTIMES):
+        try:
+            found[name] = make(name, model, threads)
+        except (UserError, ImportError) as error:
+            missing.append(f"{name}: not measured: {error}")
+    return found, missing
+
+
+def first_batch(app: str, sigma: float, name: str, batch_size: int, threads: int) -> Callable[[], object]:
+    torch.set_num_threads(threads)
+    network, _ = make(name, with_dead_nodes(app, sigma), threads)
+    images = torch.randn(batch_size, *SHAPE)
+    with torch.inference_mode():
+        return partial(_without_gradients, network, images)
+
+
+def _without_gradients(network: Network, images: Tensor) -> object:
+    with torch.inference_mode():
+        return network(images)
+
+
+def measure_inference(options: argparse.Namespace) -> Report:
+    model = with_dead_nodes(options.app, options.sigma)
+    cost = profile(model)
+    largest = max(options.batch_sizes)
+    columns = ("threads", "batch", "network", "for an image", "this / native", "memory", "size")
+    report = Report(f"Inference of {load_config(options.app).name}, 224 px", columns)
+    report.notes = [
+        f"live nodes {cost.live_nodes:,}, edges {cost.edges:,} ({cost.effective_edges:,} effective), "
+        f"strengths of sources spread by {options.sigma}; rounds: {options.rounds}, medians (low to high); "
+        f"memory: of batch {largest}, {max(options.threads_of)} threads"
+    ]
+    peaks: dict[str, int] = {}
+    for threads in options.threads_of:
+        torch.set_num_threads(threads)
+        found, missing = contestants(model, threads)
+        if options.memory and not peaks:
+            most = max(options.threads_of)
+            args = (options.app, options.sigma)
+            peaks = {name: peak_memory(first_batch, *args, name, largest, most) for name in found}
+        for batch_size in options.batch_sizes:
+            images = torch.randn(batch_size, *SHAPE)
+            calls = {
+                name: partial(_without_gradients, network, images) for name, (network, _) in found.items()
+            }
+            times = measure(calls, options.rounds, 2, settled=True)
+            for name, spread in times.items():
+                ratio = spread.median / times["native"].median if "native" in times else float("nan")
+                low, median, high = (
+                    1e3 * value / batch_size for value in (spread.low, spread.median, spread.high)
+                )
+                report.add(
+                    (
+                        str(threads), str(batch_size), name, f"{median:.2f} ms ({low:.2f} to {high:.2f})",
+                        f"{ratio:.2f}", f"{peaks[name] / 2**20:.0f} MiB" if name in peaks else "",
+                        f"{found[name][1] / 1e6:.1f} MB",
+                    ),
+                    threads=threads, batch_size=batch_size, network=name, ratio=ratio,
+                    memory=peaks.get(name), size=found[name][1], **spread.numbers(),
+                )  # fmt: skip
+    report.notes += missing
+    return report
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--app", default="apps/large_scale/mobilenetv1_dnw_x225.yml")
+    parser.add_argument("--sigma", type=float, default=0.1, help="spread of the sources' strengths; 0: none")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--threads_of", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True)
+    run(measure_inference, parser)

@@ -1,0 +1,217 @@
+"""Curves, fronts and the picture of sparse ResNets: drawn from the right numbers."""
+
+import json
+import statistics
+
+import numpy as np
+import pytest
+
+from fig import curves, pareto, sparsity
+from fig.curves import read_curves
+from fig.finished import read_results
+from fig.published import KEPT, SPARSE_RESNET50
+from fig.style import drawn
+from tests.fig.drawn_files import lines_of, written
+from tests.fig.recorded import leave_run
+
+
+@pytest.fixture
+def runs(tmp_path):
+    for seed, top in enumerate((80.0, 82.0)):
+        leave_run(tmp_path / "runs", "static_dnw", seed, [50.0, top])
+    leave_run(tmp_path / "runs", "mine", 0, [40.0, 60.0])
+    return tmp_path / "runs"
+
+
+def curves_of(runs, phase="val"):
+    return {
+        name: (epochs.tolist(), values.tolist())
+        for name, (epochs, values) in read_curves(read_results([runs]), phase).items()
+    }
+
+
+def test_curves_are_means_of_seeds(runs, tmp_path):
+    assert curves_of(runs) == {"mine": ([1, 2], [[40, 60]]), "static_dnw": ([1, 2], [[50, 80], [50, 82]])}
+    assert curves_of(runs, "train")["mine"] == ([1, 2], [[35, 55]])
+    with drawn() as pyplot:
+        (axis,) = curves.draw(pyplot, read_curves(read_results([runs]), "val"), "val").axes
+        assert lines_of(axis) == {"mine": ([1, 2], [40, 60]), "static_dnw (2 seeds)": ([1, 2], [50, 81])}
+        (band,) = axis.collections
+        (corners,) = [path.vertices for path in band.get_paths()]
+        std = statistics.stdev([80, 82])
+        assert sorted({float(y) for x, y in corners if x == 2}) == pytest.approx([81 - std, 81 + std])
+        assert {float(y) for x, y in corners if x == 1} == {50}
+        assert all(float(tick).is_integer() for tick in axis.get_xticks())
+    assert curves.main([str(runs), "--output", str(tmp_path / "c")]) == 0
+    written(tmp_path, "c")
+
+
+def test_experiments_of_one_name_have_curves_of_their_own(runs):
+    for lr in (0.3, 0.2):
+        leave_run(runs, "mine", 0, [1.0, 2.0], f"2026010{lr * 10:.0f}-000000", lr=lr)
+        leave_run(runs, "mine", 0, [3.0, 4.0], f"2026020{lr * 10:.0f}-000000", lr=lr, momentum=0.5)
+    assert len(curves_of(runs)) == 6
+
+
+def test_a_training_in_parts_is_one_curve(tmp_path):
+    """Stopped twice; an epoch that was done again counts as it was done last; others' parts are not taken."""
+    leave_run(tmp_path, "mine", 0, [10.0, 20.0], "20260101-000000", finished=False)
+    leave_run(tmp_path, "mine", 0, [21.0], "20260101-000000.2", first=1, finished=False)
+    leave_run(tmp_path, "mine", 0, [98.0, 99.0], "20260101-120000", finished=False, lr=0.5)
+    leave_run(tmp_path, "mine", 1, [97.0, 96.0], "20260101-120000", finished=False)
+    leave_run(tmp_path, "mine", 0, [30.0], "20260102-000000", first=2)
+    leave_run(tmp_path, "mine", 0, [95.0, 94.0], "20260103-000000", finished=False)  # begun after the end
+    assert curves_of(tmp_path) == {"mine": ([1, 2, 3], [[10, 21, 30]])}
+
+
+def test_a_curve_whose_beginning_is_lost_begins_where_it_is_known(tmp_path):
+    leave_run(tmp_path, "mine", 0, [20.0, 30.0], first=1)
+    assert curves_of(tmp_path) == {"mine": ([2, 3], [[20, 30]])}
+
+
+def test_curves_of_different_epochs_are_refused(runs, capsys, tmp_path):
+    leave_run(runs, "static_dnw", 9, [1.0, 2.0], first=1)  # as many, but others
+    assert curves.main([str(runs), "--output", str(tmp_path / "c")]) == 2
+    assert "static_dnw: its seeds have different numbers of epochs" in capsys.readouterr().err
+
+
+def test_twenty_experiments_can_be_told_apart_without_colour(tmp_path):
+    for number in range(20):
+        leave_run(tmp_path, f"x{number}", 0, [1.0, 2.0])
+    with drawn() as pyplot:
+        figure = curves.draw(pyplot, read_curves(read_results([tmp_path]), "val"), "val")
+        markers = {line.get_marker() for line in figure.axes[0].get_lines()}
+    assert len(markers) == 20
+
+
+def points_of(axis):
+    """Of each experiment: (x, y, half the error bar along x, along y); None: no bar."""
+    found = {}
+    for container in axis.containers:
+        data, _, bars = container.lines
+        sizes = {}
+        for bar in bars:
+            (start, end) = bar.get_segments()[0]
+            direction = "x" if start[0] != end[0] else "y"
+            sizes[direction] = float(np.abs(end - start).max()) / 2
+        place = (float(data.get_xdata()[0]), float(data.get_ydata()[0]))
+        found[container.get_label()] = (*place, sizes.get("x"), sizes.get("y"))
+    return found
+
+
+def test_published_front():
+    points = pareto.published_points()
+    assert points["DNW"] == [(42.1, 60.9), (66.7, 65.0), (154, 70.4)]
+    assert points["DNW, wired classifier"] == [(22.1, 50.3), (41.2, 59.9)]
+    assert set(points) == {"DNW", "DNW, wired classifier", "random graph", "MobileNetV1", "ShuffleNetV2"}
+    with drawn() as pyplot:
+        (axis,) = pareto.draw(pyplot, []).axes
+        assert {name: list(zip(*pair, strict=True)) for name, pair in lines_of(axis).items()} == {
+            name: [tuple(map(float, point)) for point in line] for name, line in points.items()
+        }
+
+
+def test_measured_points_are_means_of_seeds(runs, tmp_path):
+    timed = {"latency_ms": 2.5, "engine": "csr", "top1_accuracy": 61.0}
+    evaluation = leave_run(runs, "timed", 0, [61.0], results=timed, evaluate=True, resume="x.pt")
+    content = json.loads((evaluation / "results.json").read_text())
+    del content["epochs"], content["macs"]
+    (evaluation / "results.json").write_text(json.dumps(content))
+    with drawn() as pyplot:
+        figure = pareto.draw(pyplot, read_results([runs], evaluations=True))
+        published, counted, measured = figure.axes
+        assert [axis.get_title() for axis in (published, counted, measured)] == [
+            "ImageNet, as published", "measured here", "measured here"
+        ]  # fmt: skip
+        found = points_of(counted)
+        std = statistics.stdev([80, 82])
+        assert found.pop("static_dnw (2 seeds)") == pytest.approx(
+            (2.55, 81, statistics.stdev([2.5, 2.6]), std)
+        )
+        assert found == {"mine": (2.5, 60, None, None)}
+        assert points_of(measured) == {"timed, csr": (2.5, 61, None, None)}
+        figure.canvas.draw()
+        for axis in figure.axes:  # nothing of an axis lies below its legend
+            legend = axis.get_legend().get_window_extent()
+            assert legend.x0 >= axis.get_window_extent().x1
+    assert pareto.main([str(runs), "--output", str(tmp_path / "p")]) == 0
+    written(tmp_path, "p")
+
+
+def test_evaluations_of_other_weights_are_points_of_their_own(tmp_path):
+    for number, file in enumerate(("best.pt", "last.pt"), 1):
+        leave_run(tmp_path, "mine", 0, [50.0 + number], f"2026010{number}-000000", evaluate=True, resume=file)
+    with drawn() as pyplot:
+        figure = pareto.draw(pyplot, read_results([tmp_path], evaluations=True))
+        assert {name: point[1] for name, point in points_of(figure.axes[1]).items()} == {
+            "mine, checkpoint=best.pt": 51, "mine, checkpoint=last.pt": 52
+        }  # fmt: skip
+
+
+OPTIONS = {
+    "arch": "resnet50", "model_config": "allsparse10", "num_classes": 1000, "image_size": 224,
+    "data_backend": "pytorch", "prof": -1,
+}  # fmt: skip
+
+
+def raport(path, told=None, **options):
+    content = {"density": 0.123, "top1_accuracy": 74.0, "epochs": 100, "config": {**OPTIONS, **options}}
+    path.write_text(json.dumps({**content, **(told or {})}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("config", "told", "name", "kept"),
+    [
+        ("allsparse10", {}, "allsparse10", 10),
+        ("ignorefirst35", {"epochs": 30}, "ignorefirst35 (30 epochs)", 35),
+        ("dense", {"epochs": 120}, "dense", 100),
+        ("tdsparse5", {"epochs": 100, "images": 49_990, "corrupt_images": 10}, "tdsparse5", 5),
+    ],
+)
+def test_reports_are_drawn_at_what_their_layers_keep(tmp_path, config, told, name, kept):
+    found = sparsity.read_raport(raport(tmp_path / "raport.json", told, model_config=config))
+    assert found == (name, kept, 74.0)
+
+
+def test_an_evaluation_does_not_tell_its_epochs(tmp_path):
+    path = raport(tmp_path / "raport.json")
+    content = json.loads(path.read_text())
+    del content["epochs"]
+    path.write_text(json.dumps(content))
+    assert sparsity.read_raport(path).name == "allsparse10 (epochs not told)"
+
+
+@pytest.mark.parametrize(
+    ("told", "options", "message"),
+    [
+        ({}, {"arch": "resnet18", "num_classes": 10}, "is of resnet18, 10 classes; this picture"),
+        ({}, {"image_size": 64}, "images of 64 pixels"),
+        ({}, {"data_backend": "synthetic"}, "random images"),
+        ({}, {"prof": 20}, "the first 20 batches"),
+        ({"images": 2_000}, {}, "2000 images"),
+        ({}, {"model_config": "mine"}, "the configuration mine"),
+        ({"config": None}, {}, "is no report of a trained sparse ResNet"),
+        ({"top1_accuracy": None}, {}, "is no report of a trained sparse ResNet"),
+    ],
+)
+def test_other_reports_are_refused(tmp_path, capsys, told, options, message):
+    path = raport(tmp_path / "raport.json", told, **options)
+    assert sparsity.main([str(path), "--output", str(tmp_path / "s")]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_sparsity(tmp_path):
+    path = raport(tmp_path / "raport.json")
+    with drawn() as pyplot:
+        (axis,) = sparsity.draw(pyplot, [sparsity.read_raport(path)]).axes
+        found = lines_of(axis)
+    assert found.pop("allsparse10, measured") == ([10], [74])
+    assert found == {
+        f"{name}, as published": (list(KEPT[: len(values)]), list(values))
+        for name, values in SPARSE_RESNET50.items()
+    }
+    assert sparsity.main([str(path), "--output", str(tmp_path / "s")]) == 0
+    written(tmp_path, "s")
+    (tmp_path / "file").write_text("")
+    assert sparsity.main(["--output", str(tmp_path / "file" / "s")]) == 2

@@ -1,0 +1,128 @@
+"""Exported files: other programs calculate the same logits from them."""
+
+import importlib
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import runner
+from genutil.errors import UserError
+from models.fast_eval.export import export
+from tests.conftest import ROOT
+from tests.models import edge_reader
+from tests.models.test_fast_eval import build, randomise
+from tests.models.test_native import small_mobilenet
+
+onnxruntime = pytest.importorskip("onnxruntime")
+KINDS = ["some", "few", "all", "columns"]
+
+
+def run_onnx(path, images):
+    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+
+def assert_close(first, second):
+    assert first.shape == second.shape
+    assert (first - second).abs().max() <= 1e-4 * second.abs().max().clamp(min=1e-6)
+
+
+@pytest.mark.parametrize("small", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_of_mobilenets(tmp_path, kind, small):
+    model = small_mobilenet(3, ("some", kind, "some", kind), image_size=40, small=small)
+    images = torch.randn(5, 3, 40, 40)
+    with torch.no_grad():
+        logits = model(images)
+    told = export(model, tmp_path / "out.onnx", (3, 40, 40))
+    assert "differ by" in told
+    assert_close(run_onnx(tmp_path / "out.onnx", images), logits)
+    export(model, tmp_path / "out.safetensors", (3, 40, 40))
+    found = edge_reader.logits(tmp_path / "out.safetensors", images.numpy())
+    assert_close(torch.from_numpy(found.astype(np.float32)), logits)
+
+
+@pytest.mark.parametrize("app", ["static_dnw", "discrete_time_dnw"])
+def test_files_of_tiny_classifiers(tmp_path, app):
+    model = build(
+        f"small_scale/{app}.yml", graph="random", dim=40, downsample_dim=8, feature_dim=12, layers=3
+    )
+    randomise(model, ["some"], 0)
+    export(model.eval(), tmp_path / "out.onnx", (3, 32, 32))
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert_close(run_onnx(tmp_path / "out.onnx", images), model(images))
+    with pytest.raises(
+        ValueError, match="safetensors is for MobileNet graphs; this network can be exported as"
+    ):
+        export(model, tmp_path / "out.safetensors", (3, 32, 32))
+
+
+def test_a_dense_network(tmp_path):
+    model = build("medium_scale/mobilenetv1_x25.yml").eval()
+    export(model, tmp_path / "out.onnx", (3, 32, 32))
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert_close(run_onnx(tmp_path / "out.onnx", images), model(images))
+
+
+def test_what_cannot_be_exported_leaves_the_old_file(tmp_path):
+    path = tmp_path / "out.onnx"
+    path.write_text("old")
+    with pytest.raises(ValueError, match="continuous time cannot be exported"):
+        export(build("small_scale/continuous_time_dnw.yml", dim=150), path, (3, 32, 32))
+    with pytest.raises(ValueError, match="no node of this network depends on the image"):
+        export(small_mobilenet(kinds=("some", "none", "none", "some")), path, (3, 40, 40))
+    with pytest.raises(ValueError, match=r"the name must end in .onnx or .safetensors, got out.pt"):
+        export(small_mobilenet(), Path("out.pt"), (3, 32, 32))
+    assert path.read_text() == "old"
+
+
+def test_a_runtime_that_calculates_otherwise(tmp_path, monkeypatch):
+    class Session(onnxruntime.InferenceSession):
+        def run(self, *args):
+            return [super().run(*args)[0] + 0.1]
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    with pytest.raises(UserError, match="gives logits that differ by"):
+        export(small_mobilenet(), tmp_path / "out.onnx", (3, 40, 40))
+    assert not (tmp_path / "out.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("package", "ending"), [("onnxscript", "onnx"), ("safetensors.torch", "safetensors")]
+)
+def test_a_missing_package_is_named(tmp_path, monkeypatch, package, ending):
+    find = importlib.import_module
+
+    def missing(name):
+        if name == package:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return find(name)
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    with pytest.raises(UserError, match=f"export needs {package}: pip install "):
+        export(small_mobilenet(), tmp_path / f"out.{ending}", (3, 40, 40))
+
+
+def test_the_command(tmp_path, capsys, caplog):
+    caplog.set_level(logging.INFO)
+    folders = ["--save_dir", f"{tmp_path}/c", "--log_dir", f"{tmp_path}/r"]
+    app = f"app:{ROOT}/apps/quickstart/digits_dnw.yml"
+    assert runner.main([app, "--num_epochs", "1", *folders]) == 0
+    resumed = [app, "--resume", f"{tmp_path}/c/digits_dnw/best.pt", *folders]
+    assert runner.main([*resumed, "--export", f"{tmp_path}/out.onnx"]) == 0
+    assert f"written: {tmp_path}/out.onnx" in caplog.text
+    for argv, message in [
+        ([app, "--export", "out.onnx"], "writes a trained network; name its checkpoint with --resume FILE"),
+        ([*resumed, "--export", "out.pt"], "FILE.onnx"),
+        ([*resumed, "--export", "out.safetensors"], "safetensors is for MobileNet graphs"),
+        ([*resumed, "--export", "/proc/out.onnx"], "cannot be written"),
+        ([*resumed, "--evaluate", "--export", "out.onnx"], "give one of the two"),
+    ]:
+        capsys.readouterr()
+        assert runner.main(argv) == 2
+        assert message in capsys.readouterr().err

@@ -1,0 +1,280 @@
+"""The native engine: the logits of other engines for every size, number of images and of threads."""
+
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genutil.errors import UserError
+from models.fast_eval import compact
+from models.fast_eval.native import build
+from tests.models.test_fast_eval import WIRINGS, randomise
+from tests.models.test_fast_eval import build as build_network
+
+pytestmark = pytest.mark.skipif(build.compiler() is None, reason="needs a C++ compiler")
+
+SIZES = [
+    (224, 1, 9, 14),
+    (224, 2, 33, 31),
+    (224, 5, 40, 57),
+    (224, 3, 170, 150),
+    (224, 9, 5, 1),
+    (32, 1, 38, 1),
+    (32, 2, 61, 3),
+    (32, 1, 25, 13),
+]
+"""(image_size of the experiment, images, height, width)"""
+KINDS = ["some", "few", "all", "columns"]
+
+
+def small_mobilenet(seed=0, kinds=("some",) * 4, image_size=224, small=False):
+    """A MobileNet graph of 24 nodes, whose stem has stride 2 above 64 px."""
+    stages = ((4, 6, 1, 1), (6, 8, 2, 2), (8, 10, 2, 4))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("models.graphs.mobilenetv1like.STAGES", stages)
+        app = (
+            "large_scale/mobilenetv1_dnw_small_x225.yml" if small else "large_scale/mobilenetv1_dnw_x225.yml"
+        )
+        model = build_network(app, graph="random", image_size=image_size, output_size=7)
+    randomise(model, kinds, seed)
+    return model.eval()
+
+
+@pytest.fixture
+def network():
+    model = small_mobilenet()
+    return compact(model, "native"), compact(model, "dense")
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def assert_close(first, second):
+    assert first.shape == second.shape
+    assert (first - second).abs().max() <= 1e-4 * second.abs().max().clamp(min=1e-6)
+
+
+@given(
+    kinds=st.lists(WIRINGS, min_size=4, max_size=4),
+    seed=st.integers(0, 10_000),
+    image_size=st.sampled_from([32, 224]),
+    small=st.booleans(),
+    images=st.integers(1, 9),
+    size=st.tuples(st.integers(1, 70), st.integers(1, 70)),
+    threads=st.integers(1, 4),
+)
+@settings(max_examples=150, deadline=None)
+def test_logits_of_odd_sizes(kinds, seed, image_size, small, images, size, threads):
+    """Maps from 1×1 to 70×70 at a stem of stride 1; in strips where they are large."""
+    torch.set_num_threads(threads)
+    model = small_mobilenet(seed, kinds, image_size, small)
+    pixels = torch.randn(images, 3, *size)
+    assert_close(compact(model, "native")(pixels), compact(model, "dense")(pixels))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("size", [(224, 224), (160, 131), (300, 90)])
+def test_logits_of_large_maps(network, size, threads):
+    torch.set_num_threads(threads)
+    native, dense = network
+    for images in (1, 5):
+        pixels = torch.randn(images, 3, *size)
+        assert_close(native(pixels), dense(pixels))
+
+
+def test_repeated_calls_of_changing_size_are_the_same_to_the_bit(network):
+    native, _ = network
+    batches = [torch.randn(images, 3, 40, 40 + images) for images in (1, 6, 2, 3)]
+    first = [native(batch) for batch in batches]
+    for batch, logits in zip(batches, first, strict=True):
+        assert torch.equal(native(batch), logits)
+
+
+def test_any_layout_in_memory(network):
+    native, dense = network
+    pixels = torch.randn(4, 3, 40, 33)
+    for other in (pixels.contiguous(memory_format=torch.channels_last), pixels[::2], pixels[..., 1::2]):
+        assert_close(native(other), dense(other))
+
+
+def test_bytes_are_normalised(network):
+    native, dense = network
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    pixels = torch.randint(0, 256, (3, 45, 38, 3), dtype=torch.uint8)
+    with pytest.raises(
+        ValueError, match="images of bytes need their mean and std: call normalise_bytes first"
+    ):
+        native(pixels)
+    native.normalise_bytes(mean, std)
+    floats = (pixels / 255 - torch.tensor(mean)) / torch.tensor(std)
+    assert_close(native(pixels), dense(floats.permute(0, 3, 1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.zeros(1, 3, 32, 32, dtype=torch.float64), "images of float32 or uint8, got torch.float64"),
+        (torch.zeros(1, 4, 32, 32), r"images must be \(images, 3, height, width\), got \(1, 4, 32, 32\)"),
+        (torch.zeros(3, 32, 32), r"got \(3, 32, 32\)"),
+        (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), r"\(images, height, width, 3\), got \(1, 3, 32, 32\)"),
+        (torch.zeros(1, 3, 32, 32, device="meta"), "engine native runs on the CPU; images are on meta"),
+        (torch.zeros(0, 3, 32, 32), "there are no images in this batch"),
+    ],
+)
+def test_wrong_images_are_refused(network, images, message):
+    with pytest.raises(ValueError, match=message):
+        network[0](images)
+
+
+def test_operators_of_the_library(network):
+    """Their schemas tell what is written to, and their fakes the shapes."""
+    native, _ = network
+    pixels = torch.randn(2, 3, 32, 32)
+    program = native._program(32, 32)
+    arrays = (program.steps, program.integers, program.values)
+    space = torch.zeros(torch.ops.wirings_native.workspace(*arrays, 2, 1))
+    tests = ("test_schema", "test_faketensor")
+    args = (pixels, *arrays, torch.empty(0), space, 7, 1)
+    torch.library.opcheck(torch.ops.wirings_native.run.default, args, test_utils=tests)
+    rows = (torch.tensor([0, 1, 3], dtype=torch.int32), torch.tensor([2, 0, 1], dtype=torch.int32))
+    args = (torch.randn(3, 21), *rows, torch.randn(3), 2)
+    torch.library.opcheck(torch.ops.wirings_native.product.default, args, test_utils=tests)
+    with pytest.raises(RuntimeError, match="the workspace is too small"):
+        torch.ops.wirings_native.run(pixels, *arrays, torch.empty(0), space[:-1], 7, 1)
+    with pytest.raises(RuntimeError, match="another size"):
+        torch.ops.wirings_native.run(pixels[..., :30].contiguous(), *arrays, torch.empty(0), space, 7, 1)
+
+
+@given(
+    targets=st.integers(0, 9),
+    sources=st.integers(1, 9),
+    pixels=st.integers(1, 600),
+    threads=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=60, deadline=None)
+def test_products_of_any_number_of_pixels(targets, sources, pixels, threads, seed):
+    torch.manual_seed(seed)
+    torch.set_num_threads(threads)
+    weight = torch.randn(targets, sources) * (torch.rand(targets, sources) < 0.5)
+    maps = torch.randn(sources, pixels)
+    product = build_product(weight)
+    torch.testing.assert_close(product(maps), weight @ maps, rtol=1e-5, atol=1e-5)
+
+
+def build_product(weight):
+    from models.fast_eval.engines.native import NativeProduct
+
+    return NativeProduct(weight)
+
+
+def test_nothing_is_allocated_after_the_first_call_but_the_logits(network):
+    native, _ = network
+    pixels = torch.randn(3, 3, 32, 32)
+    native(pixels)
+    with torch.profiler.profile(profile_memory=True) as profile:
+        native(pixels)
+    sizes = [event.cpu_memory_usage for event in profile.events() if event.cpu_memory_usage > 0]
+    assert set(sizes) == {3 * 7 * 4}
+
+
+def test_several_threads_call_one_network(network):
+    native, _ = network
+    batches = [torch.randn(1 + number % 3, 3, 40, 40) for number in range(8)]
+    wanted, found = [native(batch) for batch in batches], [None] * len(batches)
+
+    def call(number):
+        for _ in range(20):
+            found[number] = native(batches[number])
+
+    callers = [threading.Thread(target=call, args=(number,)) for number in range(len(batches))]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert all(torch.equal(first, second) for first, second in zip(wanted, found, strict=True))
+
+
+def test_a_forked_process_has_threads_of_its_own(network):
+    native, _ = network
+    torch.set_num_threads(2)
+    pixels = torch.randn(2, 3, 32, 32)
+    wanted = native(pixels)
+    child = os.fork()
+    if not child:
+        os._exit(0 if torch.equal(native(pixels), wanted) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.fixture
+def fresh_kernels(tmp_path, monkeypatch):
+    """As on a machine that has not compiled them yet."""
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(
+        sys.modules["models.fast_eval.compact"], "load_kernels", build.load_kernels.__wrapped__
+    )
+    return monkeypatch
+
+
+def test_without_a_compiler(fresh_kernels, caplog):
+    fresh_kernels.setenv("CXX", "no-such-compiler")
+    model = small_mobilenet()
+    with pytest.raises(
+        UserError, match=r"needs a C\+\+ compiler. Install one \(Debian: apt-get install g\+\+\)"
+    ):
+        compact(model, "native")
+    pixels = torch.randn(1, 3, 32, 32)
+    assert_close(compact(model)(pixels), model(pixels))
+    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert line.startswith(
+        "engine auto runs on torch's products, which are slower: engine native needs a C++"
+    )
+
+
+def test_a_compiler_that_refuses(fresh_kernels, tmp_path):
+    script = tmp_path / "c++"
+    script.write_text(
+        "#!/bin/sh\ncase $* in *version*) exit;; esac\necho 'run.cpp:1: error: cannot do that' >&2\nexit 1\n"
+    )
+    script.chmod(0o755)
+    fresh_kernels.setenv("CXX", str(script))
+    with pytest.raises(UserError, match=r"could not be compiled.*\n.*error: cannot do that") as caught:
+        compact(small_mobilenet(), "native")
+    assert len(str(caught.value).splitlines()) < 15
+    assert not list((tmp_path / "cache").glob("*/*.so"))
+
+
+@pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
+def test_kernels_with_sanitizers(sanitizer, tmp_path):
+    """Programs of random wirings, by a build that stops at the first read or write out of place, or race."""
+    checker = tmp_path / "check"
+    sources = [build.KERNELS / name for name in ("check.cpp", "run.cpp", "threads.cpp")]
+    command = [build.compiler(), "-std=c++17", "-O1", "-g", "-march=native", f"-fsanitize={sanitizer}"]
+    command += ["-fno-sanitize-recover=all", "-pthread", *map(str, sources), "-o", str(checker)]
+    subprocess.run(command, check=True, capture_output=True)
+    files = []
+    for seed, (image_size, *shape) in enumerate(SIZES):
+        native = compact(small_mobilenet(seed, (KINDS[seed % 4],) * 4, image_size), "native")
+        files.append(write_program(tmp_path / str(seed), native, torch.randn(shape[0], 3, *shape[1:])))
+    done = subprocess.run([checker, *files], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [float(line.split()[-1]) < 1e-4 for line in done.stdout.splitlines()] == [True] * len(files)
+
+
+def write_program(path, native, pixels):
+    """A file for check.cpp."""
+    logits, program = native(pixels), native._program(*pixels.shape[2:])
+    counts = [len(program.steps), len(program.integers), len(program.values), *pixels.shape, logits.shape[1]]
+    arrays = [program.steps, program.integers, program.values, pixels, logits]
+    path.write_bytes(np.array(counts).tobytes() + b"".join(array.numpy().tobytes() for array in arrays))
+    return path
