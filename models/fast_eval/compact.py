@@ -78,7 +78,8 @@ def engines_of(network: nn.Module) -> str:
     if isinstance(network, NativeNetwork):
         return "native"
     names = {type(module).__name__ for module in network.modules()} - {"FastestProduct"}
-    return ", ".join(sorted(name.removesuffix("Product").lower() for name in names if "Product" in name)) or "dense"
+    products = [name.removesuffix("Product").lower() for name in names if name.endswith("Product")]
+    return ", ".join(sorted(products)) or "dense"
 
 
 def _runs_natively(model: nn.Module, engine: str) -> bool:
