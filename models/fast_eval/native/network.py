@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from models.fast_eval.native.build import load_kernels
-from models.fast_eval.native.program import Program, Writer
+from models.fast_eval.native.program import NODES, POOL, Program, Step, Writer
 from models.fast_eval.network import CompactNetwork, CompactStage, ConvStem, EvaluationOnly
 from models.graphs.layout import halved
 
@@ -53,22 +53,38 @@ class NativeNetwork(EvaluationOnly):
         """
         bytes_given = images.dtype == torch.uint8
         self._check(images, bytes_given)
-        height, width = images.shape[1:3] if bytes_given else images.shape[2:]
+        return self._run(images, None)
+
+    def _run(self, images: Tensor, seconds: Tensor | None) -> Tensor:
+        height, width = images.shape[1:3] if images.dtype == torch.uint8 else images.shape[2:]
         program = self._program(height, width)
         threads = torch.get_num_threads()
         with self._busy:
-            space = self._space(program, (height, width, len(images), threads))
             logits: Tensor = torch.ops.wirings_native.run(
                 images.contiguous(),
                 program.steps,
                 program.integers,
                 program.values,
                 self.normalisation,
-                space,
+                self._space(program, (height, width, len(images), threads)),
                 len(self.network.head.weight),
                 threads,
+                seconds,
             )
         return logits
+
+    def step_seconds(self, images: Tensor) -> Tensor:
+        """What each step takes in the first thread, waiting for others included: (steps), float64."""
+        seconds = torch.zeros(len(self._program(*images.shape[2:]).steps), dtype=torch.float64)
+        self._run(images, seconds)
+        return seconds
+
+    def steps(self, height: int, width: int) -> tuple[list[Step], list[int]]:
+        """The steps for images of a size, and the number of edges of each."""
+        program = self._program(height, width)
+        steps = [Step(*row) for row in program.steps.tolist()]
+        ends = [step.starts + step.nodes if step.kind in (NODES, POOL) else -1 for step in steps]
+        return steps, [0 if end < 0 else int(program.integers[end]) for end in ends]
 
     def program_bytes(self) -> int:
         """Of the programs that were written so far."""

@@ -1,0 +1,106 @@
+"""What each step of the native engine does, and how near it comes to what this machine can.
+
+    python -m benchmarks.roofline [--app APP] [--sigma 0.1] [--batch_size 1] [--rounds N]
+        [--threads 1] [--json FILE]
+
+The weights are those of benchmarks.fast_eval. A step is one layer: sums over edges (or the first convolution, or
+the classifier) with the 3×3 filters that follow. Read: the maps of the sources, once for each edge, and the
+weights; the caches decide how fast that goes. Limits: a matrix product of torch in the same threads, and the sum
+of a tensor that fits the second cache, and of one that fits none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+
+import torch
+
+from benchmarks.fast_eval import with_dead_nodes
+from benchmarks.report import Report, run
+from genutil.config import load_config
+from genutil.errors import UserError
+from models.fast_eval import compact
+from models.fast_eval.native import NativeNetwork
+from models.fast_eval.native.program import HEAD, NODES, STEM, Step
+from models.graphs.layout import halved
+
+
+def work_of(step: Step, edges: int) -> tuple[int, int]:
+    """(multiply-accumulates, bytes read) of a step for one image."""
+    pixels = step.height * step.width
+    filtered = 9 * step.nodes * halved(step.height, step.stride) * halved(step.width, step.stride)
+    if step.kind == HEAD:
+        return step.nodes * step.from_nodes, 4 * step.columns * step.from_nodes
+    if step.kind == STEM:
+        sums = 9 * step.channels * step.nodes * pixels
+        return sums + filtered, 4 * step.channels * pixels * step.in_stride**2
+    return edges * pixels + (filtered if step.kind == NODES else 0), 4 * edges * pixels + 8 * edges
+
+
+def limits(threads: int) -> list[str]:
+    """What this machine did when nothing else was asked of it."""
+    torch.set_num_threads(threads)
+    left, right = torch.randn(1024, 1024), torch.randn(1024, 1024)
+    found = [f"matrix product of torch: {2**30 / _median(lambda: left @ right) / 1e9:.0f} GMAC/s"]
+    for size in (2**19, 2**27):
+        numbers = torch.zeros(size // 4)
+        found.append(f"reading {size // 2**10:,} kB: {size / _median(numbers.sum) / 1e9:.0f} GB/s")
+    return found
+
+
+def _median(call: object, repeats: int = 15) -> float:
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()  # type: ignore[operator]
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def measure_steps(options: argparse.Namespace) -> Report:
+    model = compact(with_dead_nodes(options.app, options.sigma), "native")
+    if not isinstance(model, NativeNetwork):
+        raise UserError("benchmarks.roofline measures MobileNet graphs")
+    config = load_config(options.app)
+    images = torch.randn(options.batch_size, 3, config.image_size, config.image_size)
+    steps, counts = model.steps(config.image_size, config.image_size)
+    model(images)
+    seconds = torch.stack([model.step_seconds(images) for _ in range(options.rounds)]).median(0).values
+    report = Report(
+        f"Steps of the native engine, {config.name}, batch {options.batch_size}",
+        ("step", "nodes", "map", "edges", "MMAC", "read, MB", "time", "GMAC/s", "GB/s", "share"),
+        notes=[
+            f"strengths of sources spread by {options.sigma}; rounds: {options.rounds}, medians; for an image, "
+            f"in the first of {options.threads} threads",
+            "; ".join(limits(options.threads)),
+        ],
+    )
+    shared = options.batch_size / min(options.threads, options.batch_size)
+    for step, edges, spent in zip(steps, counts, (seconds / shared).tolist(), strict=True):
+        macs, read = work_of(step, edges)
+        name = ("stem", "nodes", "pool", "head")[step.kind]
+        report.add(
+            (
+                name, f"{step.nodes:,}", f"{step.height}×{step.width}", f"{edges:,}", f"{macs / 1e6:.2f}",
+                f"{read / 1e6:.2f}", f"{1e6 * spent:.0f} µs", f"{macs / spent / 1e9:.1f}",
+                f"{read / spent / 1e9:.0f}", f"{100 * spent * shared / float(seconds.sum()):.0f}%",
+            ),
+            step=name, edges=edges, macs=macs, read=read, seconds=spent,
+        )  # fmt: skip
+    total = sum(result["macs"] for result in report.results)
+    spent = float(seconds.sum()) / shared
+    report.notes.append(
+        f"all: {total / 1e6:.1f} MMAC in {1e3 * spent:.2f} ms, {total / spent / 1e9:.1f} GMAC/s"
+    )
+    return report
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--app", default="apps/large_scale/mobilenetv1_dnw_x225.yml")
+    parser.add_argument("--sigma", type=float, default=0.1, help="spread of the sources' strengths; 0: none")
+    parser.add_argument("--batch_size", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=100)
+    run(measure_steps, parser)
