@@ -122,7 +122,7 @@ def _evaluate(parts: Parts, model: nn.Module, world: World, stop: StopRequest) -
     if config.fast_eval:
         engine = ("dgl" if config.use_dgl else config.engine) if wired_layers(model) else "dense"
         try:
-            model = compact(model, engine)
+            model = compact(model, engine, bf16=config.bf16)
             engine = engines_of(model)
         except ValueError as error:
             raise ConfigError(f"fast_eval: {error}") from error

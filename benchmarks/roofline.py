@@ -3,10 +3,10 @@
     python -m benchmarks.roofline [--app APP] [--sigma 0.1] [--batch_size 1] [--rounds N]
         [--threads 1] [--json FILE]
 
-The weights are those of benchmarks.fast_eval. A step is one layer: sums over edges (or the first convolution, or
-the classifier) with the 3×3 filters that follow. Read: the maps of the sources, once for each edge, and the
-weights; the caches decide how fast that goes. Limits: a matrix product of torch in the same threads, and the sum
-of a tensor that fits the second cache, and of one that fits none.
+The weights are those of benchmarks.fast_eval. A step is one layer: sums over edges (or the first convolution,
+or the classifier) with the 3×3 filters that follow. Read: the maps of the sources, once for each edge, and
+the weights; the caches decide how fast that goes. Limits: a matrix product of torch in the same threads, and
+the sum of a tensor that fits the second cache, and of one that fits none.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ def measure_steps(options: argparse.Namespace) -> Report:
         f"Steps of the native engine, {config.name}, batch {options.batch_size}",
         ("step", "nodes", "map", "edges", "MMAC", "read, MB", "time", "GMAC/s", "GB/s", "share"),
         notes=[
-            f"strengths of sources spread by {options.sigma}; rounds: {options.rounds}, medians; for an image, "
-            f"in the first of {options.threads} threads",
+            f"strengths of sources spread by {options.sigma}; rounds: {options.rounds}, medians; for an "
+            f"image, in the first of {options.threads} threads",
             "; ".join(limits(options.threads)),
         ],
     )

@@ -19,7 +19,7 @@ from genutil.schema import EvaluationKeys, NetworkKeys, TrainingKeys, WiringKeys
 _READ_BY_THE_COMMAND = frozenset(
     {
         "graph", "optimizer", "lr_scheduler", "use_graph", "use_init",
-        "evaluate", "topk", "skip_profiling", "fast_eval", "use_dgl", "engine", "export", "amp",
+        "evaluate", "topk", "skip_profiling", "fast_eval", "use_dgl", "engine", "export", "bf16", "amp",
     }
 )  # fmt: skip
 _log = logging.getLogger(__name__)

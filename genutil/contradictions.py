@@ -71,6 +71,11 @@ RULES = (
         "runs the network of fast_eval; add --evaluate --fast_eval",
     ),
     Rule(
+        ("bf16", "engine"),
+        lambda c: c.bf16 and (not c.fast_eval or c.use_dgl or c.engine not in ("auto", "native")),
+        "is of the native engine; give --fast_eval, and --engine native or none",
+    ),
+    Rule(
         ("compile", "fast_eval"),
         lambda c: c.compile and c.fast_eval,
         "runs the network as it was trained, fast_eval another one; give one of the two",

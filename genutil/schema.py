@@ -171,6 +171,10 @@ class EvaluationKeys(BaseModel):
         description="write the network of --resume without dead neurons to this file; train nothing",
         json_schema_extra={"choices": ["FILE.onnx", "FILE.safetensors"]},
     )
+    bf16: bool = Field(
+        False,
+        description="with the native engine of fast_eval: classifier weights in 16 bits, logits to 1e-3",
+    )
     use_dgl: bool = Field(False, description="with fast_eval: run the wiring as a DGL graph (engine: dgl)")
     skip_profiling: bool = Field(
         False, description="do not show what each layer costs before and after training"

@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 _Network = TypeVar("_Network", bound=nn.Module)
 
 
-def compact(model: nn.Module, engine: str = "auto") -> nn.Module:
+def compact(model: nn.Module, engine: str = "auto", bf16: bool = False) -> nn.Module:
     """A new, smaller network with the logits of `model` in evaluation mode.
 
     Nodes without a path to the logits are left out. In acyclic graphs, nodes without a path from the image
@@ -54,6 +54,7 @@ def compact(model: nn.Module, engine: str = "auto") -> nn.Module:
         engine: `native`, `dense`, `csr` or `dgl`. `auto` takes what is fastest: on the CPU `native` for a
             MobileNet graph if there is a C++ compiler, else the faster of dense and csr for each product. A
             network without wiring has no use for one.
+        bf16: let the native engine keep the classifier's weights in 16 bits; others cannot, and say so.
 
     Raises:
         ValueError: there is no compact form of such a network, or no such engine.
@@ -66,7 +67,9 @@ def compact(model: nn.Module, engine: str = "auto") -> nn.Module:
     try:
         with torch.no_grad():
             if native and isinstance(model, MobileNetV1Like):
-                return NativeNetwork(_compact_mobilenet(model, DenseProduct))
+                return NativeNetwork(_compact_mobilenet(model, DenseProduct), bf16)
+            if bf16:
+                log.warning("bf16 has no effect: only whole MobileNet graphs on the native engine have it")
             return _compact(model, make)
     finally:
         for module, training in modes.items():

@@ -120,6 +120,7 @@ FAST = {"fast_eval": True, "evaluate": True, "resume": "x"}
         ({"use_dgl": True, "evaluate": True, "resume": "x"}, "add --evaluate --fast_eval"),
         ({"use_init": "a.pt"}, "name that file with use_graph"),
         ({"use_graph": "a.pt", "use_init": "b.pt", "graph": "dnw"}, "choose graph: fine_tune"),
+        ({"bf16": True}, "is of the native engine; give --fast_eval"),
         ({"engine": "csr"}, "runs the network of fast_eval; add --evaluate --fast_eval"),
         (
             {**FAST, "use_dgl": True, "engine": "csr"},

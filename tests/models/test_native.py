@@ -120,6 +120,21 @@ def test_bytes_are_normalised(network):
     assert_close(native(pixels), dense(floats.permute(0, 3, 1, 2)))
 
 
+def test_classifiers_in_16_bits():
+    model = small_mobilenet(image_size=32)
+    images = torch.randn(5, 3, 40, 33)
+    exact, half = compact(model, "native")(images), compact(model, "native", bf16=True)(images)
+    assert not torch.equal(half, exact)
+    rounded = small_mobilenet(image_size=32)
+    rounded.linear.weight.data = rounded.linear.weight.data.bfloat16().float()
+    assert_close(half, compact(rounded, "native")(images))
+
+
+def test_16_bits_on_another_engine_are_told(caplog):
+    compact(small_mobilenet(), "csr", bf16=True)
+    assert "bf16 has no effect: only whole MobileNet graphs" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("images", "message"),
     [

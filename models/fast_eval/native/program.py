@@ -48,6 +48,7 @@ class Step:
     channels: int = 0
     in_stride: int = 1
     columns: int = 0
+    half: int = 0
 
 
 @dataclass(frozen=True)
@@ -84,10 +85,11 @@ class Writer:
     Args:
         height, width: of the images.
         lanes: floats of a vector of this machine's kernels.
+        bf16: keep the classifier's weights in 16 bits.
     """
 
-    def __init__(self, height: int, width: int, lanes: int) -> None:
-        self.size, self.lanes = (height, width), lanes
+    def __init__(self, height: int, width: int, lanes: int, bf16: bool = False) -> None:
+        self.size, self.lanes, self.bf16 = (height, width), lanes, bf16
         self.steps: list[Step] = []
         self.arrays = _Arrays()
 
@@ -159,13 +161,15 @@ class Writer:
         classes, features = head.weight.shape
         columns = -(-classes // HEAD_TILE) * HEAD_TILE
         padding = (0, columns - classes)
+        weights = F.pad(head.weight.t(), padding)
         self.steps.append(
             Step(
                 HEAD,
                 nodes=classes,
                 from_nodes=features,
                 columns=columns,
-                weights=self.arrays.add_values(F.pad(head.weight.t(), padding)),
+                half=self.bf16,
+                weights=self._halves(weights) if self.bf16 else self.arrays.add_values(weights),
                 biases=self.arrays.add_values(F.pad(constant, padding)),
             )
         )
@@ -185,6 +189,9 @@ class Writer:
             return found | dict(biases=self.arrays.add_values(whole[:, 0, 0]))
         maps = self.arrays.add_values(self._in_memory(whole))
         return found | dict(biases=self.arrays.add_values(torch.zeros(targets)), bias_maps=maps)
+
+    def _halves(self, weights: Tensor) -> int:
+        return self.arrays.add_integers(weights.bfloat16().contiguous().view(torch.int32))
 
     def _mask(self) -> int:
         return self.arrays.add_integers(-self._in_memory(torch.ones(1, *self.size)))

@@ -7,9 +7,10 @@
 
 namespace wirings {
 
-// Classes [x, x + kVectors * kLanes) of kImages images; `weights` (features, columns), `biases` (columns).
-template <int kImages, int kVectors>
-inline void head_tile(const float* features, int count, const float* weights, const float* biases, int columns, int x,
+// Classes [x, x + kVectors * kLanes) of kImages images; `weights` (features, columns) are floats or bfloat16,
+// `biases` (columns).
+template <int kImages, int kVectors, typename Weight>
+inline void head_tile(const float* features, int count, const Weight* weights, const float* biases, int columns, int x,
                       float* logits, int classes) {
   Vector totals[kImages][kVectors];
 #pragma GCC unroll 4
@@ -17,7 +18,7 @@ inline void head_tile(const float* features, int count, const float* weights, co
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) totals[image][v] = load(biases + x + v * kLanes);
   for (int feature = 0; feature < count; ++feature) {
-    const float* row = weights + long(feature) * columns + x;
+    const Weight* row = weights + long(feature) * columns + x;
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) {
       const Vector weight = load(row + v * kLanes);
@@ -35,7 +36,8 @@ inline void head_tile(const float* features, int count, const float* weights, co
 // Classes [begin, end) of `images` images; `columns` and both ends are multiples of the tile.
 constexpr int kHeadTile = kLanes * (kRegisters == 32 ? 4 : 2);
 
-inline void head(const float* features, int images, int count, const float* weights, const float* biases, int columns,
+template <typename Weight>
+inline void head(const float* features, int images, int count, const Weight* weights, const float* biases, int columns,
                  int begin, int end, float* logits, int classes) {
   constexpr int kVectors = kHeadTile / kLanes;
   int image = 0;
@@ -44,8 +46,8 @@ inline void head(const float* features, int images, int count, const float* weig
       for (int x = begin; x < end; x += kHeadTile)
         tile(features + long(image) * count, count, weights, biases, columns, x, logits + long(image) * classes, classes);
   };
-  all(head_tile<4, kVectors>, 4);
-  all(head_tile<1, kVectors>, 1);
+  all(head_tile<4, kVectors, Weight>, 4);
+  all(head_tile<1, kVectors, Weight>, 1);
 }
 
 }  // namespace wirings

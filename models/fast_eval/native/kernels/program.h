@@ -32,6 +32,7 @@ struct Step {
   int64_t filters;              // values: (nodes, 9)
   int64_t channels, in_stride;  // of the stem
   int64_t columns;              // of the head: classes, rounded up to whole tiles
+  int64_t half;                 // of the head: its weights are bfloat16, two in an integer, and counted there
 
   Shape shape() const { return {int(height), int(width)}; }
 };

@@ -203,9 +203,15 @@ void Worker::pool(const Step& step, Part part, int image) const {
 
 void Worker::classify(const Step& step, int number) const {
   const int tiles = step.columns / kHeadTile;
-  head(features(), count, step.from_nodes, program.values + step.weights, program.values + step.biases, step.columns,
-       tiles * number / layout.members * kHeadTile, tiles * (number + 1) / layout.members * kHeadTile, logits + long(first) * step.nodes,
-       step.nodes);
+  const auto with = [&](const auto* weights) {
+    head(features(), count, step.from_nodes, weights, program.values + step.biases, step.columns,
+         tiles * number / layout.members * kHeadTile, tiles * (number + 1) / layout.members * kHeadTile,
+         logits + long(first) * step.nodes, step.nodes);
+  };
+  if (step.half)
+    with(reinterpret_cast<const uint16_t*>(program.integers + step.weights));
+  else
+    with(program.values + step.weights);
 }
 
 // Steps that are done image by image; the others take the images of a unit together.

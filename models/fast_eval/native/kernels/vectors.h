@@ -25,6 +25,15 @@ inline Vector load(const float* from) {  // at any address
   return result;
 }
 
+// bfloat16 is the upper half of a float.
+inline Vector load(const uint16_t* from) {
+  typedef uint16_t Halves __attribute__((vector_size(2 * kLanes)));
+  typedef uint32_t Words __attribute__((vector_size(4 * kLanes)));
+  Halves halves;
+  std::memcpy(&halves, from, sizeof halves);
+  return (Vector)(__builtin_convertvector(halves, Words) << 16);
+}
+
 inline void store(float* to, Vector value) { std::memcpy(to, &value, sizeof value); }
 
 inline void store_some(float* to, Vector value, int count) {
