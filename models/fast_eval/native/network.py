@@ -109,11 +109,13 @@ class NativeNetwork(EvaluationOnly):
 
     def _program(self, height: int, width: int) -> Program:
         if (height, width) not in self._programs:
-            self._programs[height, width] = self._write(height, width)
+            lanes = torch.ops.wirings_native.lanes()
+            self._programs[height, width] = self.write(height, width, lanes)
         return self._programs[height, width]
 
-    def _write(self, height: int, width: int) -> Program:
-        writer, stem = Writer(height, width, torch.ops.wirings_native.lanes(), self.bf16), self.stem
+    def write(self, height: int, width: int, lanes: int) -> Program:
+        """The program for images of a size and kernels whose vectors hold so many floats."""
+        writer, stem = Writer(height, width, lanes, self.bf16), self.stem
         stages = [stage for stage in self.network.stages if isinstance(stage, CompactStage)]
         size = [halved(length, stem.stride) for length in (height, width)]
         biases, logits = self.network.constants_for(stem.weight.new_empty(0, 1, *size))
