@@ -42,6 +42,7 @@ def test_a_report_tells_machine_and_numbers(capfd):
         assert part in page
 
 
+@pytest.mark.slow
 def test_memory_is_measured_in_processes_of_their_own(tmp_path):
     report = measure_one(["memory", STATIC, "--batch_size", "64", "--rounds", "2", "--steps", "1"])
     plain, here, _ = (result["median"] for result in report["results"])
@@ -91,6 +92,7 @@ def test_what_grows_is_measured():
     assert all(value > 0 for value in found.values())
 
 
+@pytest.mark.slow
 def test_a_few_kills_leave_nothing_broken():
     report = measure_one(["kill_test", "--kills", "3", "--epochs", "40"])
     found = {result["what"]: result["count"] for result in report["results"]}

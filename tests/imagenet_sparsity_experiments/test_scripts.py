@@ -48,6 +48,7 @@ def script(name):
     return "bash", FOLDER / "exp" / name
 
 
+@pytest.mark.slow
 def test_starter_and_test_in_two_processes(place):
     """The recipe's options stand in the script; those that make it small follow."""
     small = [*SMALL, "--epochs", 2, "--warmup", 1, "--lr", "0.01"]
