@@ -1,0 +1,69 @@
+"""The kernels of the native engine by themselves: with sanitizers, and with vectors of other widths."""
+
+import platform
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+
+from models.fast_eval import compact
+from models.fast_eval.native import build
+from tests.models.test_native import small_mobilenet
+
+pytestmark = pytest.mark.skipif(build.compiler() is None, reason="needs a C++ compiler")
+
+SIZES = [
+    (224, 1, 9, 14),
+    (224, 2, 33, 31),
+    (224, 5, 40, 57),
+    (224, 3, 170, 150),
+    (224, 9, 5, 1),
+    (32, 1, 38, 1),
+    (32, 2, 61, 3),
+    (32, 1, 25, 13),
+]
+"""(image_size of the experiment, images, height, width)"""
+KINDS = ["some", "few", "all", "columns"]
+
+
+def check(folder, flags, lanes):
+    """Programs of random wirings by a build of the kernels with these flags."""
+    checker = folder / "check"
+    sources = [build.KERNELS / name for name in ("check.cpp", "run.cpp", "threads.cpp")]
+    command = [build.compiler(), "-std=c++17", *flags, "-pthread", *map(str, sources), "-o", str(checker)]
+    subprocess.run(command, check=True, capture_output=True)
+    files = []
+    for seed, (image_size, *shape) in enumerate(SIZES):
+        native = compact(small_mobilenet(seed, (KINDS[seed % 4],) * 4, image_size), "native")
+        images = torch.randn(shape[0], 3, *shape[1:])
+        files.append(write_program(folder / str(seed), native, images, lanes))
+    done = subprocess.run([checker, *files], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [float(line.split()[-1]) < 1e-4 for line in done.stdout.splitlines()] == [True] * len(files)
+
+
+def write_program(path, native, pixels, lanes):
+    """A file for check.cpp."""
+    logits, program = native(pixels), native.write(*pixels.shape[2:], lanes)
+    counts = [len(program.steps), len(program.integers), len(program.values), *pixels.shape, logits.shape[1]]
+    arrays = [program.steps, program.integers, program.values, pixels, logits]
+    path.write_bytes(np.array(counts).tobytes() + b"".join(array.numpy().tobytes() for array in arrays))
+    return path
+
+
+@pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
+def test_kernels_with_sanitizers(sanitizer, tmp_path):
+    """A build that stops at the first read or write out of place, or race."""
+    build.load_kernels()
+    flags = ["-O1", "-g", "-march=native", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"]
+    check(tmp_path, flags, torch.ops.wirings_native.lanes())
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="flags of x86")
+@pytest.mark.parametrize(("flags", "lanes"), [(["-mavx2", "-mfma"], 8), ([], 4)])
+def test_kernels_of_other_processors(flags, lanes, tmp_path):
+    """With vectors of other widths; the processor here must have them."""
+    if lanes == 8 and torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
+        pytest.skip("needs AVX2")
+    check(tmp_path, ["-O2", *flags], lanes)
