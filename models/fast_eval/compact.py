@@ -87,12 +87,10 @@ def engines_of(network: nn.Module) -> str:
 
 def _runs_natively(model: nn.Module, engine: str) -> bool:
     """Whether the whole network becomes one program of the native kernels."""
-    if engine not in ("native", "auto") or not _runs_as(model, MobileNetV1Like):
-        return False
-    device = model.conv1.weight.device
+    device = next((weight.device for weight in model.parameters()), torch.device("cpu"))
     if engine == "native" and device.type != "cpu":
         raise ValueError(f"engine native runs on the CPU, and the network is on {device}")
-    if device.type != "cpu":
+    if engine not in ("native", "auto") or device.type != "cpu" or not _runs_as(model, MobileNetV1Like):
         return False
     try:
         load_kernels()

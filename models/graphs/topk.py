@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, library
 
 from genutil.errors import NotFiniteError
 from models.graphs.largest import Cut, find_cut, find_largest
@@ -181,7 +181,7 @@ def _select_on_device(weight: Tensor, count: int) -> Tensor:
     return above | (is_tie & (is_tie.cumsum(-1) <= count - above.sum(-1, keepdim=True)))
 
 
-@torch.library.custom_op("wirings::top_mask", mutates_args=())
+@library.custom_op("wirings::top_mask", mutates_args=())
 def _opaque_mask(rows: Tensor, count: int) -> Tensor:
     """The selection in each row as one operation that torch.compile does not look into."""
     return top_mask(rows, count) if len(rows) == 1 else top_mask_by_row(rows, count)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import library
 
 from genutil.errors import UserError
 from models.fast_eval import compact
@@ -136,6 +137,12 @@ def test_wrong_images_are_refused(network, images, message):
         network[0](images)
 
 
+def test_a_network_on_another_device_is_refused():
+    for model in (small_mobilenet(), build_network("small_scale/static_dnw.yml")):
+        with pytest.raises(ValueError, match="engine native runs on the CPU, and the network is on meta"):
+            compact(model.to("meta"), "native")
+
+
 def test_operators_of_the_library(network):
     """Their schemas tell what is written to, and their fakes the shapes."""
     native, _ = network
@@ -145,10 +152,10 @@ def test_operators_of_the_library(network):
     space = torch.zeros(torch.ops.wirings_native.workspace(*arrays, 2, 1))
     tests = ("test_schema", "test_faketensor")
     args = (pixels, *arrays, torch.empty(0), space, 7, 1)
-    torch.library.opcheck(torch.ops.wirings_native.run.default, args, test_utils=tests)
+    library.opcheck(torch.ops.wirings_native.run.default, args, test_utils=tests)
     rows = (torch.tensor([0, 1, 3], dtype=torch.int32), torch.tensor([2, 0, 1], dtype=torch.int32))
     args = (torch.randn(3, 21), *rows, torch.randn(3), 2)
-    torch.library.opcheck(torch.ops.wirings_native.product.default, args, test_utils=tests)
+    library.opcheck(torch.ops.wirings_native.product.default, args, test_utils=tests)
     with pytest.raises(RuntimeError, match="the workspace is too small"):
         torch.ops.wirings_native.run(pixels, *arrays, torch.empty(0), space[:-1], 7, 1)
     with pytest.raises(RuntimeError, match="another size"):

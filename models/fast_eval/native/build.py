@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
+from torch import library
 
 from genutil.errors import UserError
 
@@ -49,12 +50,12 @@ def load_kernels() -> None:
             "engine native needs a C++ compiler. Install one (Debian: apt-get install g++), name one in "
             "$CXX, or take another --engine"
         )
-    library = _cache() / _key(found) / f"{NAME}.so"
+    compiled = _cache() / _key(found) / f"{NAME}.so"
     try:
-        if library.exists():
-            torch.ops.load_library(library)  # type: ignore[no-untyped-call]
+        if compiled.exists():
+            torch.ops.load_library(compiled)  # type: ignore[no-untyped-call]
         else:
-            _compile(library.parent)
+            _compile(compiled.parent)
     except (RuntimeError, OSError, ImportError) as error:
         lines = [line for line in str(error).splitlines() if "error:" in line] or [str(error)]
         raise UserError(
@@ -105,10 +106,10 @@ def _processor() -> str:
 
 
 def _register_fakes() -> None:
-    @torch.library.register_fake(f"{NAME}::run")
+    @library.register_fake(f"{NAME}::run")
     def run(images, steps, integers, values, normalisation, space, classes, threads, seconds=None):  # type: ignore[no-untyped-def]
         return images.new_empty(len(images), classes, dtype=torch.float32)
 
-    @torch.library.register_fake(f"{NAME}::product")
+    @library.register_fake(f"{NAME}::product")
     def product(sources, starts, columns, weights, threads):  # type: ignore[no-untyped-def]
         return sources.new_empty(len(starts) - 1, sources.shape[1])
