@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from genutil.cli import parse_command_line
-from genutil.command import exit_status
+from genutil.command import exit_status, leave
 from genutil.config import to_yaml
 from genutil.devices import prepare_determinism, select_gpus
 from genutil.launch import launch, processes_to_start
@@ -46,4 +46,4 @@ def _main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import multiprocessing
+import os
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from genutil.errors import RunError, ToldByAnother, UserError
 from genutil.launch import worker_status
+from genutil.place import find_place
 from genutil.signals import Interrupted
 
 
@@ -15,6 +20,23 @@ def exit_status(command: Callable[[], int]) -> int:
     after signal n.
     """
     return worker_status(_status(command))
+
+
+def leave(status: int) -> NoReturn:
+    """End this process with `status`.
+
+    One of several processes ends at once: torch's teardown waits for its threads and for the other processes,
+    and after a failure there may be nobody to wait for.
+    """
+    place = find_place()
+    if place is not None and place.size > 1:
+        for child in multiprocessing.active_children():
+            child.kill()
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def _status(command: Callable[[], int]) -> int:

@@ -225,11 +225,8 @@ def join_world(place: Place | None, device: torch.device, timeout: float) -> Ite
         raise RunError(
             f"process {place.rank} of {place.size} could not meet the others ({in_short(error)})"
         ) from error
-    try:
-        yield world
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+    yield world
+    dist.destroy_process_group()  # not after a failure: it may wait for messages that never come
 
 
 def _open_sockets() -> dict[int, str]:

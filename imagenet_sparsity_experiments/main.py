@@ -45,4 +45,6 @@ def _main(argv: Sequence[str]) -> int:
 if __name__ == "__main__":
     # Started as a file, it finds the project's packages in the folder above.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
-    sys.exit(main())
+    from genutil.command import leave
+
+    leave(main())

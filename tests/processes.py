@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import pickle
 import re
+import signal
 import subprocess
 import sys
 import traceback
@@ -19,6 +21,7 @@ import torch
 import torch.distributed as dist
 
 import runner
+from genutil.command import leave
 from genutil.distributed import join_world
 from genutil.place import find_place
 from tests.conftest import ROOT
@@ -91,6 +94,7 @@ def _run(
         GLOO_SOCKET_IFNAME="lo", OMP_NUM_THREADS="1",
     )  # fmt: skip
     pipe.send_bytes(pickle.dumps(function(*arguments)))  # by value: this process ends before it is read
+    leave(0)
 
 
 def _with_world(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -129,9 +133,23 @@ def folders(path):
 def start(app, path, *argv, launcher=("runner.py",), **more):
     """The command in processes of its own, one thread each; `more` is handed on to Popen."""
     command = [sys.executable, *map(str, [*launcher, f"app:{app}", *folders(path), *argv])]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1"}
     pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE}
     return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes, **more)
+
+
+def end_of(process, timeout):
+    """What a command printed on (stdout, stderr); if it hangs, an error tells where each process does."""
+    try:
+        return process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        family = [process.pid]
+        for pid in family:  # grows
+            family += children_of(pid)
+        for pid in reversed(family):
+            os.kill(pid, signal.SIGABRT)  # faulthandler prints the stacks
+        _, errors = process.communicate()
+        raise AssertionError(f"it hangs:\n{errors}") from None
 
 
 def wait_for_line(process, pattern):
@@ -144,12 +162,17 @@ def wait_for_line(process, pattern):
 def workers_of(process):
     """Process ids of a launcher's processes, by rank."""
     found = {}
-    for entry in Path("/proc").iterdir():
-        try:
-            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            variables = (entry / "environ").read_bytes().split(b"\0")
-        except (OSError, ValueError, IndexError):
-            continue
-        if parent == process.pid:
-            found.update({int(v[5:]): int(entry.name) for v in variables if v.startswith(b"RANK=")})
+    for pid in children_of(process.pid):
+        with contextlib.suppress(OSError):
+            variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            found.update({int(v[5:]): pid for v in variables if v.startswith(b"RANK=")})
+    return found
+
+
+def children_of(pid):
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, IndexError):
+            if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == pid:
+                found.append(int(entry.name))
     return found

@@ -14,7 +14,7 @@ from PIL import Image
 import runner
 from genutil.checkpoint import read_checkpoint
 from tests.conftest import ROOT
-from tests.processes import folders, run_together, start, wait_for_line, workers_of
+from tests.processes import end_of, folders, run_together, start, wait_for_line, workers_of
 from tests.trainers.test_trainer import same
 
 STATE = ("model", "optimizer", "last_epoch", "best_val", "iter", "scheduler", "rng")
@@ -127,7 +127,7 @@ def test_a_lost_process_costs_nothing_but_time(write_app, tmp_path):
     process = start(app, tmp_path / "killed", "--processes", 3, "--max_restarts", 2)
     wait_for_line(process, "epoch 2, step 70")
     os.kill(workers_of(process)[1], signal.SIGKILL)
-    out, errors = process.communicate(timeout=120)
+    out, errors = end_of(process, 120)
     assert process.returncode == 0, errors
     assert "process 1 is gone or hung, of 3 (0 to 2)" in errors
     assert "all are started anew" in errors
@@ -151,7 +151,7 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(write_app, tmp_pa
     process = start(app, tmp_path / "stopped", "--processes", 2)
     wait_for_line(process, "epoch 1, step 30")
     os.kill(workers_of(process)[1], signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
+    _, errors = end_of(process, 60)
     assert process.returncode == 128 + signal.SIGTERM
     assert errors.count("go on with --resume auto") == errors.count("stopped by SIGTERM") == 1
     assert "Traceback" not in errors
@@ -168,7 +168,7 @@ def test_a_signal_to_the_launcher_reaches_all(write_app, tmp_path, signum):
     process = start(write_app(num_epochs=1000), tmp_path, "--processes", 2, "--max_restarts", 1)
     wait_for_line(process, "epoch 2, step")
     process.send_signal(signum)
-    _, errors = process.communicate(timeout=60)
+    _, errors = end_of(process, 60)
     assert process.returncode == 128 + signum
     assert errors.count("go on with --resume auto") == 1
     assert "Traceback" not in errors and "started anew" not in errors
@@ -184,7 +184,7 @@ def test_an_evaluation_by_several_processes_can_be_stopped(write_app, tmp_path):
     wait_for_line(process, "2 processes on CPUs")
     time.sleep(2)  # it is evaluating, or will be
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = end_of(process, 60)
     assert process.returncode == 128 + signal.SIGINT
     assert errors.count("stopped by SIGINT") == 1
 
@@ -202,7 +202,7 @@ def test_two_machines(write_app, tmp_path):
         ]  # fmt: skip
         agents.append(start(app, tmp_path / f"machine{node}", launcher=torchrun))
     for agent in agents:
-        _, errors = agent.communicate(timeout=120)
+        _, errors = end_of(agent, 120)
         assert agent.returncode == 0, errors
     assert not (tmp_path / "machine1").exists()
     assert [one.status for one in run_together(2, [f"app:{app}", *folders(tmp_path / "one")], tmp_path)] == [
@@ -232,7 +232,7 @@ def test_an_image_that_one_process_cannot_read_is_told_once(write_app, tmp_path,
     """By the launcher's own processes: the mistake is no reason to try again."""
     app = write_app(data="data.imagenet:ImageNet", data_args=None, data_dir=str(photographs), workers=1)
     process = start(app, tmp_path, "--processes", 2, "--max_restarts", 3)
-    _, errors = process.communicate(timeout=120)
+    _, errors = end_of(process, 120)
     assert process.returncode == 2, errors
     assert errors.count("n1/3.png: cannot be read; replace it") == 1
     assert "Traceback" not in errors and "started anew" not in errors
@@ -253,7 +253,7 @@ def test_a_hung_process_is_named_when_the_time_is_out(write_app, tmp_path):
     wait_for_line(process, "epoch 2, step")
     hung = workers_of(process)[1]
     os.kill(hung, signal.SIGSTOP)
-    _, errors = process.communicate(timeout=120)
+    _, errors = end_of(process, 120)
     assert process.returncode == 1
     assert re.search(r"process 1 is gone or hung.*Timed out waiting 3000ms", errors)
     assert last_of(tmp_path)["iter"] >= 3

@@ -9,6 +9,7 @@ import pytest
 
 from genutil.checkpoint import read_checkpoint
 from tests.conftest import ROOT
+from tests.processes import end_of
 
 STANDINS = {
     "srun": 'exec "$@"',
@@ -46,7 +47,7 @@ def calls(tmp_path):
 
 def test_a_job_trains_to_its_end(job, tmp_path):
     process = job()
-    out, errors = process.communicate(timeout=120)
+    out, errors = end_of(process, 120)
     assert process.returncode == 0, errors
     assert "2 processes on CPUs" in errors
     assert "top1_accuracy" in out
@@ -55,7 +56,7 @@ def test_a_job_trains_to_its_end(job, tmp_path):
 
 def test_a_mistake_ends_the_job(job, tmp_path):
     process = job("--lr", "-1")
-    _, errors = process.communicate(timeout=120)
+    _, errors = end_of(process, 120)
     assert process.returncode != 0
     assert "lr: must be greater than 0" in errors
     assert len(calls(tmp_path)) == 1
@@ -67,7 +68,7 @@ def test_a_job_whose_time_is_over_saves_and_queues_itself_again(job, tmp_path):
         if "epoch 2, step" in line:
             break
     process.send_signal(signal.SIGUSR1)
-    _, errors = process.communicate(timeout=120)
+    _, errors = end_of(process, 120)
     assert process.returncode == 0, errors
     assert "go on with --resume auto" in errors
     assert calls(tmp_path)[-1] == f"requeue {os.getpid()}"

@@ -12,6 +12,7 @@ from genutil.checkpoint import read_checkpoint
 from genutil.checksum import digest
 from tests.conftest import ROOT
 from tests.imagenet_sparsity_experiments.toy import SMALL, make_images, raport
+from tests.processes import end_of
 
 FOLDER = ROOT / "imagenet_sparsity_experiments"
 EXAMPLES = sorted((FOLDER / "examples").glob("*.sh"))
@@ -39,7 +40,7 @@ def start(place, *command, processes=2):
 
 
 def ended(process, status=0):
-    out, errors = process.communicate(timeout=200)
+    out, errors = end_of(process, 200)
     assert process.returncode == status, errors
     return out, errors
 
