@@ -5,8 +5,8 @@
 
 All of them run in turn, in one process. The weights are those of benchmarks.fast_eval. Onnxruntime and
 OpenVINO take part where they are installed. Size: bytes of weights and edges, or of the ONNX file. Memory:
-what a first batch needs beyond the loaded network, in a process of its own, with the largest batch and most
-threads.
+what the largest batch needs at most beyond a network that has answered for one image, in a process of its
+own, with most threads.
 """
 
 from __future__ import annotations
@@ -99,12 +99,12 @@ def contestants(model: nn.Module, threads: int) -> tuple[dict[str, tuple[Network
     return found, missing
 
 
-def first_batch(app: str, sigma: float, name: str, batch_size: int, threads: int) -> Callable[[], object]:
+def large_batch(app: str, sigma: float, name: str, batch_size: int, threads: int) -> Callable[[], object]:
     torch.set_num_threads(threads)
     network, _ = make(name, with_dead_nodes(app, sigma), threads)
     images = torch.randn(batch_size, *SHAPE)
-    with torch.inference_mode():
-        return partial(_without_gradients, network, images)
+    _without_gradients(network, images[:1])  # libraries set themselves up in their first call
+    return partial(_without_gradients, network, images)
 
 
 def _without_gradients(network: Network, images: Tensor) -> object:
@@ -130,7 +130,7 @@ def measure_inference(options: argparse.Namespace) -> Report:
         if options.memory and not peaks:
             most = max(options.threads_of)
             args = (options.app, options.sigma)
-            peaks = {name: peak_memory(first_batch, *args, name, largest, most) for name in found}
+            peaks = {name: peak_memory(large_batch, *args, name, largest, most) for name in found}
         for batch_size in options.batch_sizes:
             images = torch.randn(batch_size, *SHAPE)
             calls = {

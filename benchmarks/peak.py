@@ -27,16 +27,24 @@ def peak_memory(prepare: Callable[..., Callable[[], object]], *args: Any) -> int
 
 def _peak(prepare: Callable[..., Callable[[], object]], args: tuple[Any, ...], answer: Connection) -> None:
     run = prepare(*args)
-    before = _resident()
+    before = _forget_peak()
     run()
-    unit = 1 if sys.platform == "darwin" else 1024
-    answer.send(max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit - before, 0))
+    answer.send(max(_highest() - before, 0))
 
 
-def _resident() -> int:
-    """Linux tells the present value; elsewhere the largest so far has to do."""
+def _forget_peak() -> int:
+    """Linux lets the largest value so far be forgotten and tells the present one; elsewhere it has to do."""
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        Path("/proc/self/clear_refs").write_text("5")
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return pages * os.sysconf("SC_PAGE_SIZE")
+        return _highest()
+
+
+def _highest() -> int:
+    try:
+        status = Path("/proc/self/status").read_text()
+        return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+    except (OSError, IndexError):
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

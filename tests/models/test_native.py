@@ -86,6 +86,15 @@ def test_repeated_calls_of_changing_size_are_the_same_to_the_bit(network):
         assert torch.equal(native(batch), logits)
 
 
+def test_memory_is_kept_for_a_few_sizes(network):
+    """Though images of ever new sizes come; sizes that come again give the same."""
+    native, dense = network
+    for size in (*range(20, 40), 20):
+        pixels = torch.randn(1, 3, size, size)
+        assert_close(native(pixels), dense(pixels))
+        assert len(native._programs.kept) <= 4 and len(native._spaces.kept) <= 4
+
+
 def test_any_layout_in_memory(network):
     native, dense = network
     pixels = torch.randn(4, 3, 40, 33)

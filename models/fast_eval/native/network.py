@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,13 +14,29 @@ from models.fast_eval.native.program import NODES, POOL, Program, Step, Writer
 from models.fast_eval.network import CompactNetwork, CompactStage, ConvStem, EvaluationOnly
 from models.graphs.layout import halved
 
+_Kept = TypeVar("_Kept")
+
+
+class _Recent(Generic[_Kept]):
+    """What was made for the last few keys."""
+
+    def __init__(self, limit: int = 4) -> None:
+        self.limit = limit
+        self.kept: dict[tuple[int, ...], _Kept] = {}
+
+    def get(self, key: tuple[int, ...], make: Callable[[], _Kept]) -> _Kept:
+        self.kept[key] = self.kept.pop(key) if key in self.kept else make()
+        if len(self.kept) > self.limit:
+            del self.kept[next(iter(self.kept))]
+        return self.kept[key]
+
 
 class NativeNetwork(EvaluationOnly):
     """Stem, stages and head as one list of steps; only for the CPU and float32.
 
     A program is written for each size of images. Memory to work in is planned once for each size, number of
-    images and number of threads; afterwards a call allocates its logits alone. Calls from several threads are
-    served one after another.
+    images and number of threads; afterwards a call allocates its logits alone. Both are kept for the sizes
+    that came last. Calls from several threads are served one after another.
 
     Args:
         network: a compact MobileNet graph with dense products, on the CPU.
@@ -36,9 +53,9 @@ class NativeNetwork(EvaluationOnly):
         assert isinstance(network.stem, ConvStem)
         self.network, self.stem, self.bf16 = network, network.stem, bf16
         self.register_buffer("normalisation", torch.empty(0))
-        self._programs: dict[tuple[int, int], Program] = {}
-        self._spaces: dict[tuple[int, ...], Tensor] = {}
-        self._busy = threading.Lock()
+        self._programs: _Recent[Program] = _Recent()
+        self._spaces: _Recent[Tensor] = _Recent()
+        self._busy = threading.RLock()
         self.eval()
 
     def normalise_bytes(self, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -59,8 +76,7 @@ class NativeNetwork(EvaluationOnly):
 
     def _run(self, images: Tensor, seconds: Tensor | None) -> Tensor:
         height, width = images.shape[1:3] if images.dtype == torch.uint8 else images.shape[2:]
-        program = self._program(height, width)
-        threads = torch.get_num_threads()
+        program, threads = self._program(height, width), torch.get_num_threads()
         with self._busy:
             logits: Tensor = torch.ops.wirings_native.run(
                 images.contiguous(),
@@ -90,7 +106,7 @@ class NativeNetwork(EvaluationOnly):
 
     def program_bytes(self) -> int:
         """Of the programs that were written so far."""
-        arrays = [array for program in self._programs.values() for array in vars(program).values()]
+        arrays = [array for program in self._programs.kept.values() for array in vars(program).values()]
         return sum(array.numel() * array.element_size() for array in arrays)
 
     def _check(self, images: Tensor, bytes_given: bool) -> None:
@@ -108,10 +124,9 @@ class NativeNetwork(EvaluationOnly):
             raise ValueError("images of bytes need their mean and std: call normalise_bytes first")
 
     def _program(self, height: int, width: int) -> Program:
-        if (height, width) not in self._programs:
-            lanes = torch.ops.wirings_native.lanes()
-            self._programs[height, width] = self.write(height, width, lanes)
-        return self._programs[height, width]
+        lanes = torch.ops.wirings_native.lanes
+        with self._busy:
+            return self._programs.get((height, width), lambda: self.write(height, width, lanes()))
 
     def write(self, height: int, width: int, lanes: int) -> Program:
         """The program for images of a size and kernels whose vectors hold so many floats."""
@@ -127,9 +142,7 @@ class NativeNetwork(EvaluationOnly):
         return writer.program()
 
     def _space(self, program: Program, key: tuple[int, ...]) -> Tensor:
-        if key not in self._spaces:
-            size = torch.ops.wirings_native.workspace(
-                program.steps, program.integers, program.values, *key[2:]
-            )
-            self._spaces[key] = torch.zeros(size)
-        return self._spaces[key]
+        workspace = torch.ops.wirings_native.workspace
+        return self._spaces.get(
+            key, lambda: torch.zeros(workspace(program.steps, program.integers, program.values, *key[2:]))
+        )

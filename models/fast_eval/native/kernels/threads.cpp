@@ -1,5 +1,7 @@
 #include "threads.h"
 
+#include <pthread.h>
+#include <sched.h>
 #include <unistd.h>
 
 #include <condition_variable>
@@ -35,7 +37,13 @@ void spin_until(const Ready& ready) {
 // A worker waits for its next call: spinning for a moment, since calls often follow each other, then asleep.
 class Worker {
  public:
-  Worker() : thread_([this] { serve(); }) { thread_.detach(); }
+  Worker() {
+    std::thread thread([this] { serve(); });
+    thread_ = thread.native_handle();
+    thread.detach();
+  }
+
+  std::thread::native_handle_type thread() const { return thread_; }
 
   void offer(const std::function<void(int)>& work, int number) {
     work_ = &work;
@@ -62,7 +70,8 @@ class Worker {
       for (int spins = 0; spins < kSpins && !offered(); ++spins) relax();
       if (!offered()) {
         std::unique_lock<std::mutex> lock(mutex_);
-        wake_.wait(lock, offered);
+        if (!offered()) wake_.wait(lock);
+        // Once awake it spins again: a call that it came too late for is often followed by the next.
       }
       int state = kOffered;
       if (!state_.compare_exchange_strong(state, kAtWork, std::memory_order_acq_rel)) continue;
@@ -76,13 +85,14 @@ class Worker {
   std::atomic<int> state_{kIdle};
   std::mutex mutex_;
   std::condition_variable wake_;
-  std::thread thread_;  // last: it uses all of the above
+  std::thread::native_handle_type thread_;
 };
 
 struct Team {
   const pid_t process = getpid();
   std::mutex busy;
   std::vector<std::unique_ptr<Worker>> workers;
+  int avoided = -1;  // the processor that the workers keep off
 };
 
 // Never destroyed: at the end of the process its threads may still be asleep in it.
@@ -96,6 +106,20 @@ Team& team() {
     return *current.load();
   }
   return *found;
+}
+
+// Systems that save power wake a thread on the processor of the thread that wakes it, where it comes too late for
+// calls as short as these. So the workers keep off the processor of the caller, where there are others.
+void keep_off_caller(Team& all) {
+#if defined(__linux__)
+  const int here = sched_getcpu();
+  if (here < 0 || here == all.avoided) return;
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof(allowed), &allowed) || CPU_COUNT(&allowed) < 2) return;
+  CPU_CLR(here, &allowed);
+  for (const auto& worker : all.workers) pthread_setaffinity_np(worker->thread(), sizeof(allowed), &allowed);
+  all.avoided = here;
+#endif
 }
 
 // Kept between calls, so that nothing is allocated in them.
@@ -131,7 +155,8 @@ void in_parallel(int threads, const std::function<void(int)>& work) {
   }
   Team& all = team();
   std::lock_guard<std::mutex> lock(all.busy);
-  while (int(all.workers.size()) < threads - 1) all.workers.push_back(std::make_unique<Worker>());
+  for (; int(all.workers.size()) < threads - 1; all.avoided = -1) all.workers.push_back(std::make_unique<Worker>());
+  keep_off_caller(all);
   for (int number = 1; number < threads; ++number) all.workers[number - 1]->offer(work, number);
   work(0);
   for (int number = 1; number < threads; ++number) all.workers[number - 1]->join();
