@@ -221,9 +221,9 @@ int steps_by_image(const Program& program) {
   return number;
 }
 
-// All steps for one unit; `step(task, number, image)` does one of them.
+// All steps for one unit; `step(task, number, image)` does one of them. Returns how many there were.
 template <typename DoStep>
-void all_steps(const Program& program, int images, double* seconds, const DoStep& step) {
+int all_steps(const Program& program, int images, double* seconds, const DoStep& step) {
   int task = 0;
   const auto timed = [&](int number, int image) {
     const auto start = std::chrono::steady_clock::now();
@@ -234,6 +234,7 @@ void all_steps(const Program& program, int images, double* seconds, const DoStep
   for (int image = 0; image < images; ++image)
     for (int number = 0; number < first; ++number) timed(number, image);
   for (int number = first; number < program.count; ++number) timed(number, 0);
+  return task;
 }
 
 }  // namespace
@@ -256,10 +257,12 @@ void run(const Program& program, const Images& images, int count, float* workspa
       return Worker{program, images, layout, workspace + kLanes, scratch, unit, first, end - first, logits};
     };
     if (shared) {
-      const Worker all = worker(0);
-      all_steps(program, count, times, [&](int task, int number, int image) {
-        tasks.run(task, thread, [&](int part) { all.run(program.steps[number], part, image); });
-      });
+      for (int number = 0, first = 0; number < layout.units; ++number) {
+        const Worker all = worker(number);
+        first += all_steps(program, all.count, times, [&](int task, int step, int image) {
+          tasks.run(first + task, thread, [&](int part) { all.run(program.steps[step], part, image); });
+        });
+      }
       return;
     }
     const auto alone = [&](int number) {
