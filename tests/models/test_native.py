@@ -57,7 +57,7 @@ def assert_close(first, second):
     small=st.booleans(),
     images=st.integers(1, 9),
     size=st.tuples(st.integers(1, 70), st.integers(1, 70)),
-    threads=st.integers(1, 4),
+    threads=st.integers(1, 9),
 )
 @settings(max_examples=150, deadline=None)
 def test_logits_of_odd_sizes(kinds, seed, image_size, small, images, size, threads):
