@@ -77,7 +77,8 @@ def measure_steps(options: argparse.Namespace) -> Report:
             "; ".join(limits(options.threads)),
         ],
     )
-    shared = options.batch_size / min(options.threads, options.batch_size)
+    alone = options.batch_size >= options.threads  # each thread has images of its own
+    shared = options.batch_size / (options.threads if alone else 1)
     for step, edges, spent in zip(steps, counts, (seconds / shared).tolist(), strict=True):
         macs, read = work_of(step, edges)
         name = ("stem", "nodes", "pool", "head")[step.kind]

@@ -51,9 +51,10 @@ def compact(model: nn.Module, engine: str = "auto", bf16: bool = False) -> nn.Mo
 
     Args:
         model: a wired network or a MobileNetV1CIFAR; it is not changed.
-        engine: `native`, `dense`, `csr` or `dgl`. `auto` takes what is fastest: on the CPU `native` for a
-            MobileNet graph if there is a C++ compiler, else the faster of dense and csr for each product. A
-            network without wiring has no use for one.
+        engine: `native`, `dense`, `csr`, `triton` or `dgl`. `auto` takes what is fastest: on the CPU `native`
+            for a MobileNet graph in float32 if there is a C++ compiler, else the faster of dense and csr for
+            each product; on a GPU the faster of dense and triton, measured there. A network without wiring
+            has no use for one.
         bf16: let the native engine keep the classifier's weights in 16 bits; others cannot, and say so.
 
     Raises:
@@ -68,6 +69,8 @@ def compact(model: nn.Module, engine: str = "auto", bf16: bool = False) -> nn.Mo
         with torch.no_grad():
             if native and isinstance(model, MobileNetV1Like):
                 return NativeNetwork(_compact_mobilenet(model, DenseProduct), bf16)
+            if engine != "auto" and _runs_as(model, MobileNetV1CIFAR):
+                log.warning("engine %s has no effect on a network without wiring", engine)
             if bf16:
                 log.warning("bf16 has no effect: only whole MobileNet graphs on the native engine have it")
             return _compact(model, make)
@@ -87,10 +90,15 @@ def engines_of(network: nn.Module) -> str:
 
 def _runs_natively(model: nn.Module, engine: str) -> bool:
     """Whether the whole network becomes one program of the native kernels."""
-    device = next((weight.device for weight in model.parameters()), torch.device("cpu"))
+    first = next(model.parameters(), torch.empty(0))
+    device = first.device
     if engine == "native" and device.type != "cpu":
         raise ValueError(f"engine native runs on the CPU, and the network is on {device}")
     if engine not in ("native", "auto") or device.type != "cpu" or not _runs_as(model, MobileNetV1Like):
+        return False
+    if first.dtype != torch.float32:
+        if engine == "native":
+            raise ValueError(f"engine native calculates in float32, and the network is in {first.dtype}")
         return False
     try:
         load_kernels()

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.fast_eval.network import MakeProduct, RunnableStage, depthwise, fixed
-from models.fast_eval.plan import by_node, some_nodes
+from models.fast_eval.plan import ByNode, some_nodes
 from models.graphs.edges import EdgeRule
 
 Update = Callable[[Tensor], Tensor]
@@ -42,7 +42,7 @@ class CycleStage(RunnableStage):
         weight: Tensor = rule().detach().flatten(1)
         self.product = make(weight[nodes][:, nodes])
         self.filters = fixed(conv.weight[nodes])
-        self.norm = some_nodes(norm, nodes)
+        self.norm = ByNode(some_nodes(norm, nodes))
         self.num_outputs, self.run = num_outputs, run
 
     def constants(self, entering: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -55,7 +55,8 @@ class CycleStage(RunnableStage):
 
     def _update(self, states: Tensor) -> Tensor:
         sources = depthwise(F.relu(states), self.filters, stride=1)
-        return by_node(self.norm)(self.product(sources.flatten(1)).view(states.shape))
+        maps: Tensor = self.norm(self.product(sources.flatten(1)).view(states.shape))
+        return maps
 
 
 @dataclass(frozen=True)

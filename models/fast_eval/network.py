@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.fast_eval.derived import Deriving
 from models.fast_eval.engines import FusedProduct, Product
 from models.fast_eval.plan import StagePlan, Targets
 from models.graphs.layout import halved
@@ -43,7 +44,7 @@ class EvaluationOnly(nn.Module):
         return self
 
 
-class CompactNetwork(EvaluationOnly):
+class CompactNetwork(EvaluationOnly, Deriving):
     """Stem, compact stages and head. Maps in between are (nodes, images, S, S): a node's pixels lie together.
 
     Args:
@@ -52,11 +53,16 @@ class CompactNetwork(EvaluationOnly):
         head: the last stage's live and constant outputs to logits.
     """
 
+    derived = ("_constants",)
+    _constants: dict[tuple[object, ...], tuple[list[list[Tensor]], Tensor]]
+
     def __init__(self, stem: nn.Module, stages: Sequence[RunnableStage], head: CompactHead) -> None:
         super().__init__()
         self.stem, self.stages, self.head = stem, nn.ModuleList(stages), head
-        self._constants: dict[tuple[object, ...], tuple[list[list[Tensor]], Tensor]] = {}
         self.eval()
+
+    def forget(self) -> None:
+        self._constants = {}
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:

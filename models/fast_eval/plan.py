@@ -8,15 +8,12 @@ left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from models.graphs.stages import Group, Liveness, Stage
-
-Norm = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,7 @@ class Targets:
     live: Tensor
     constant: Tensor
     shift: Tensor
-    norm: Norm | None
+    norm: nn.Module | None
 
 
 @dataclass(frozen=True)
@@ -136,7 +133,7 @@ def _product(
     rows = weight[first_row + nodes] * norm.scale.unsqueeze(1)
     empty = nodes.new_empty(0)
     live, constant = (torch.cat([empty, *listed]) for listed in sources)
-    function = None if norm.function is None else by_node(norm.function)
+    function = None if norm.function is None else ByNode(norm.function)
     return Targets(rows[:, live], rows[:, constant], norm.shift, function)
 
 
@@ -152,10 +149,12 @@ def some_nodes(norm: nn.InstanceNorm2d, nodes: Tensor) -> nn.InstanceNorm2d:
     return smaller
 
 
-def by_node(norm: nn.InstanceNorm2d) -> Norm:
+class ByNode(nn.Module):
     """Instance norm for maps that come as (nodes, images, S, S)."""
 
-    def apply(maps: Tensor) -> Tensor:
-        return norm(maps.transpose(0, 1)).transpose(0, 1) if maps.numel() else maps
+    def __init__(self, norm: nn.InstanceNorm2d) -> None:
+        super().__init__()
+        self.norm = norm
 
-    return apply
+    def forward(self, maps: Tensor) -> Tensor:
+        return self.norm(maps.transpose(0, 1)).transpose(0, 1) if maps.numel() else maps

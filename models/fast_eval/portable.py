@@ -100,7 +100,7 @@ class _Cycle(nn.Module):
 
     def __init__(self, stage: CycleStage, steps: int) -> None:
         super().__init__()
-        self.filters, self.norm, self.steps = stage.filters, stage.norm, steps
+        self.filters, self.norm, self.steps = stage.filters, stage.norm.norm, steps
         assert isinstance(stage.product, DenseProduct)
         self.weight, self.num_outputs = fixed(stage.product.weight[:, :, None, None]), stage.num_outputs
 

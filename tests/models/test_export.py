@@ -81,10 +81,11 @@ def test_what_cannot_be_exported_leaves_the_old_file(tmp_path):
     assert path.read_text() == "old"
 
 
-def test_a_runtime_that_calculates_otherwise(tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [0.1, float("nan")])
+def test_a_runtime_that_calculates_otherwise(tmp_path, monkeypatch, error):
     class Session(onnxruntime.InferenceSession):
         def run(self, *args):
-            return [super().run(*args)[0] + 0.1]
+            return [super().run(*args)[0] + error]
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
     with pytest.raises(UserError, match="gives logits that differ by"):

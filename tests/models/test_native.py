@@ -1,6 +1,7 @@
 """The native engine: the logits of other engines for every size, number of images and of threads."""
 
 import os
+import subprocess
 import sys
 import threading
 
@@ -13,6 +14,7 @@ from torch import library
 from genutil.errors import UserError
 from models.fast_eval import compact
 from models.fast_eval.native import build
+from tests.conftest import ROOT
 from tests.models.test_fast_eval import WIRINGS, randomise
 from tests.models.test_fast_eval import build as build_network
 
@@ -239,6 +241,7 @@ def fresh_kernels(tmp_path, monkeypatch):
     monkeypatch.setattr(
         sys.modules["models.fast_eval.compact"], "load_kernels", build.load_kernels.__wrapped__
     )
+    monkeypatch.setattr(build, "_loaded", lambda: False)
     return monkeypatch
 
 
@@ -268,3 +271,45 @@ def test_a_compiler_that_refuses(fresh_kernels, tmp_path):
         compact(small_mobilenet(), "native")
     assert len(str(caught.value).splitlines()) < 15
     assert not list((tmp_path / "cache").glob("*/*.so"))
+
+
+RETRY = """
+import os, sys
+from pathlib import Path
+from genutil.errors import UserError
+from models.fast_eval.native import build
+
+folder = Path(os.environ["TORCH_EXTENSIONS_DIR"])
+os.environ["CXX"] = sys.argv[1]
+try:
+    build.load_kernels()
+except UserError:
+    print("refused")
+del os.environ["CXX"]
+broken = folder / build._key(build.compiler())
+broken.mkdir()
+(broken / "wirings_native.so").write_bytes(b"cut off")
+build.load_kernels()
+build.load_kernels.cache_clear()
+build.load_kernels()
+print(sorted(path.name for path in broken.iterdir()))
+"""
+
+
+@pytest.mark.slow
+def test_a_second_attempt_after_a_failure(tmp_path):
+    """In one process, with what is left of a library in the place of one."""
+    script = tmp_path / "c++"
+    script.write_text("#!/bin/sh\nexit 1\n")
+    script.chmod(0o755)
+    environment = {**os.environ, "TORCH_EXTENSIONS_DIR": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-c", RETRY, script], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.stdout == "refused\n['wirings_native.so']\n", done.stderr[-3000:]
+
+
+def test_a_folder_that_cannot_be_used(fresh_kernels, tmp_path):
+    (tmp_path / "cache").write_text("no folder")
+    with pytest.raises(UserError, match=r"cannot be kept in .*cache/.*Name another folder in \$TORCH_EXT"):
+        compact(small_mobilenet(), "native")

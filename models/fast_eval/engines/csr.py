@@ -5,7 +5,9 @@ from __future__ import annotations
 import warnings
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from models.fast_eval.derived import Deriving
 
 
 def compressed_rows(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -16,12 +18,14 @@ def compressed_rows(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return starts.int(), columns.int(), weight[rows, columns]
 
 
-class CSRProduct(nn.Module):
+class CSRProduct(Deriving):
     """A product of a CSR matrix with dense maps."""
 
+    derived = ("_matrix",)
     starts: Tensor
     columns: Tensor
     values: Tensor
+    _matrix: Tensor | None
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
@@ -31,10 +35,12 @@ class CSRProduct(nn.Module):
         self.register_buffer("starts", starts)
         self.register_buffer("columns", columns)
         self.register_buffer("values", values)
-        self._matrix: Tensor | None = None
+
+    def forget(self) -> None:
+        self._matrix = None
 
     def forward(self, sources: Tensor) -> Tensor:
-        if self._matrix is None or self._matrix.device != sources.device:
+        if self._matrix is None:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
                 self._matrix = torch.sparse_csr_tensor(

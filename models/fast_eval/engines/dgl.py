@@ -25,10 +25,10 @@ class DGLProduct(nn.Module):
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
-        self._dgl = _import_dgl()
+        dgl = _import_dgl()
         targets, sources = weight.nonzero(as_tuple=True)
         self.register_buffer("weight", weight[targets, sources].unsqueeze(1))
-        self._graph = self._dgl.heterograph(
+        self._graph = dgl.heterograph(
             {("source", "edge", "target"): (sources.cpu(), targets.cpu())},
             num_nodes_dict={"source": weight.shape[1], "target": weight.shape[0]},
         )
@@ -39,17 +39,18 @@ class DGLProduct(nn.Module):
         if not len(self.weight):  # DGL refuses graphs without edges
             return sources.new_zeros(self._num_targets, sources.shape[1])
         self._move(sources.device)
-        result: Tensor = self._dgl.ops.u_mul_e_sum(self._graph, sources, self.weight)
+        result: Tensor = _import_dgl().ops.u_mul_e_sum(self._graph, sources, self.weight)
         return result
 
     def _move(self, device: torch.device) -> None:
         if self._graph.device == device:
             return
+        dgl = _import_dgl()
         try:
             self._graph = self._graph.to(device)
-        except self._dgl.DGLError as error:
+        except dgl.DGLError as error:
             raise UserError(
-                f"this DGL {self._dgl.__version__} is built for the CPU. Run with --gpus (no number), or "
+                f"this DGL {dgl.__version__} is built for the CPU. Run with --gpus (no number), or "
                 f"install a CUDA build, which DGL offers for torch up to 2.4: {CUDA_WHEELS}"
             ) from error
 

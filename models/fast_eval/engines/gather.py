@@ -25,8 +25,8 @@ def gather_product(
 
     `bias` is (targets, bias_pixels) with one value for each target, or one for each pixel of an image.
     """
-    target = tl.program_id(0)
-    places = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    target = tl.program_id(1)
+    places = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = places < pixels
     total = tl.load(bias + target * bias_pixels + places % bias_pixels, mask=inside, other=0.0)
     for edge in range(tl.load(starts + target), tl.load(starts + target + 1)):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import logging
+import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,6 +13,8 @@ from torch import Tensor, nn
 
 from genutil.errors import UserError
 from models.fast_eval.engines.csr import compressed_rows
+
+log = logging.getLogger(__name__)
 
 BLOCK = 256
 """Pixels of one target that a program of the kernel adds up."""
@@ -29,7 +34,7 @@ class TritonProduct(nn.Module):
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
-        self._kernel = _load_kernel()
+        _load_kernel()
         _check_device(weight)
         starts, columns, weights = compressed_rows(weight)
         self.register_buffer("starts", starts)
@@ -47,7 +52,7 @@ class TritonProduct(nn.Module):
         result = sources.new_empty(targets, pixels)
         if result.numel():
             bias = bias.reshape(targets, -1).contiguous()
-            self._kernel.gather_product[(targets, -(-pixels // BLOCK))](
+            _load_kernel().gather_product[(-(-pixels // BLOCK), targets)](
                 sources.contiguous(),
                 self.starts,
                 self.columns,
@@ -75,32 +80,49 @@ class FastestProduct(nn.Module):
         self._chosen: dict[int, nn.Module] = {}
 
     def forward(self, sources: Tensor) -> Tensor:
-        return self._fastest(sources)(sources)  # type: ignore[no-any-return]
+        def run(product: nn.Module) -> Tensor:
+            return product(sources)  # type: ignore[no-any-return]
+
+        return run(self._fastest(sources, run))
 
     def fused(self, sources: Tensor, bias: Tensor, rectified: bool) -> Tensor:
         """By the fastest product, in one pass or three; see FusedProduct."""
-        product = self._fastest(sources)
-        if isinstance(product, TritonProduct):
-            return product.fused(sources, bias, rectified)
-        maps: Tensor = product(sources)
-        by_image = maps.view(len(maps), -1, bias[0].numel()) if bias[0].numel() > 1 else maps
-        by_image.add_(bias.view(len(maps), 1, -1) if by_image.dim() == 3 else bias.view(-1, 1))
-        return maps.relu_() if rectified else maps
 
-    def _fastest(self, sources: Tensor) -> nn.Module:
+        def run(product: nn.Module) -> Tensor:
+            return _fused(product, sources, bias, rectified)
+
+        return run(self._fastest(sources, run))
+
+    def _fastest(self, sources: Tensor, run: Callable[[nn.Module], Tensor]) -> nn.Module:
         pixels = sources.shape[1]
         if pixels not in self._chosen:
-            self._chosen[pixels] = min(self.candidates, key=lambda product: _milliseconds(product, sources))
+            self._chosen[pixels] = min(self.candidates, key=lambda product: _milliseconds(run, product))
         return self._chosen[pixels]
 
 
-def _milliseconds(product: nn.Module, sources: Tensor, repeats: int = 5) -> float:
-    for _ in range(2):  # the first call compiles
-        product(sources)
+def _fused(product: nn.Module, sources: Tensor, bias: Tensor, rectified: bool) -> Tensor:
+    if isinstance(product, TritonProduct):
+        return product.fused(sources, bias, rectified)
+    maps: Tensor = product(sources)
+    by_image = maps.view(len(maps), -1, bias[0].numel()) if bias[0].numel() > 1 else maps
+    by_image.add_(bias.view(len(maps), 1, -1) if by_image.dim() == 3 else bias.view(-1, 1))
+    return maps.relu_() if rectified else maps
+
+
+def _milliseconds(run: Callable[[nn.Module], Tensor], product: nn.Module, repeats: int = 5) -> float:
+    """On a GPU; infinite for a kernel that Triton cannot compile there."""
+    try:
+        for _ in range(2):  # the first call compiles
+            run(product)
+    except Exception as error:  # what Triton and the compilers that it needs raise has no common type
+        if not isinstance(product, TritonProduct):
+            raise
+        log.warning("engine auto goes on without Triton: %s", error)
+        return math.inf
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     start.record()
     for _ in range(repeats):
-        product(sources)
+        run(product)
     end.record()
     end.synchronize()
     return float(start.elapsed_time(end))

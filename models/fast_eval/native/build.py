@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 
 def compiler() -> str | None:
     """Path of the C++ compiler, $CXX or else c++; None where there is none."""
-    return shutil.which(os.environ.get("CXX", "c++"))
+    return shutil.which(shlex.split(os.environ.get("CXX") or "c++")[0])
 
 
 def flags() -> list[str]:
@@ -42,27 +43,49 @@ def load_kernels() -> None:
     Compiled kernels are kept in $TORCH_EXTENSIONS_DIR, else in ~/.cache/wirings.
 
     Raises:
-        UserError: there is no C++ compiler, or it refuses.
+        UserError: there is no C++ compiler, or it refuses, or the folder cannot be used.
     """
+    if _loaded():  # a second time the operators would be defined twice, which ends the process
+        return
     found = compiler()
     if found is None:
         raise UserError(
             "engine native needs a C++ compiler. Install one (Debian: apt-get install g++), name one in "
             "$CXX, or take another --engine"
         )
-    compiled = _cache() / _key(found) / f"{NAME}.so"
+    folder = _cache() / _key(found)
     try:
-        if compiled.exists():
-            torch.ops.load_library(compiled)  # type: ignore[no-untyped-call]
-        else:
-            _compile(compiled.parent)
-    except (RuntimeError, OSError, ImportError) as error:
+        if not _load(folder / f"{NAME}.so"):
+            _compile(folder)
+    except OSError as error:
+        raise UserError(
+            f"engine native cannot be kept in {folder}: {error}. Name another folder in "
+            "$TORCH_EXTENSIONS_DIR, or take another --engine"
+        ) from error
+    except (RuntimeError, ImportError, subprocess.SubprocessError) as error:
         lines = [line for line in str(error).splitlines() if "error:" in line] or [str(error)]
         raise UserError(
             "engine native could not be compiled. Take another --engine, or another compiler in $CXX; "
             f"{found} says:\n" + "\n".join(lines[:10])
         ) from error
     _register_fakes()
+
+
+def _loaded() -> bool:
+    return hasattr(torch.ops.wirings_native, "run")
+
+
+def _load(compiled: Path) -> bool:
+    """Whether there were kernels to load; a file that cannot be loaded is removed."""
+    if not compiled.exists():
+        return False
+    try:
+        torch.ops.load_library(compiled)  # type: ignore[no-untyped-call]
+    except OSError as error:
+        log.warning("%s cannot be loaded and is compiled anew: %s", compiled, error)
+        shutil.rmtree(compiled.parent)
+        return False
+    return True
 
 
 def _compile(folder: Path) -> None:
@@ -78,20 +101,29 @@ def _compile(folder: Path) -> None:
         cpp_extension.load(NAME, sources, extra_cflags=flags(), build_directory=place, is_python_module=False)
         done = Path(place, "done")
         done.mkdir()
-        shutil.copy(Path(place, f"{NAME}.so"), done)
-        if not folder.exists():  # else another process was faster
+        (made,) = Path(place).glob("*.so")  # a second attempt of a process has another name
+        shutil.copy(made, done / f"{NAME}.so")
+        try:
             done.rename(folder)
+        except OSError:
+            if not folder.exists():  # else another process was faster
+                raise
 
 
 def _cache() -> Path:
     given = os.environ.get("TORCH_EXTENSIONS_DIR")
-    return Path(given) if given else Path.home() / ".cache" / "wirings"
+    try:
+        return Path(given).expanduser() if given else Path.home() / ".cache" / "wirings"
+    except RuntimeError as error:
+        raise UserError(
+            f"the native engine has no place to be kept: {error} Name one in $TORCH_EXTENSIONS_DIR"
+        ) from error
 
 
 def _key(found: str) -> str:
     """Another compiler, processor, torch or source makes another library."""
     version = subprocess.run([found, "--version"], capture_output=True, text=True, check=False).stdout
-    text = [*flags(), torch.__version__, platform.machine(), _processor(), version]
+    text = [os.environ.get("CXX", ""), *flags(), torch.__version__, platform.machine(), _processor(), version]
     text += [path.read_text() for path in sorted(KERNELS.iterdir())]
     return hashlib.sha256("\0".join(text).encode()).hexdigest()[:16]
 

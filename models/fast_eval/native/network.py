@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
@@ -9,6 +10,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
+from models.fast_eval.derived import Deriving
 from models.fast_eval.native.build import load_kernels
 from models.fast_eval.native.program import NODES, POOL, Program, Step, Writer
 from models.fast_eval.network import CompactNetwork, CompactStage, ConvStem, EvaluationOnly
@@ -31,7 +33,7 @@ class _Recent(Generic[_Kept]):
         return self.kept[key]
 
 
-class NativeNetwork(EvaluationOnly):
+class NativeNetwork(EvaluationOnly, Deriving):
     """Stem, stages and head as one list of steps; only for the CPU and float32.
 
     A program is written for each size of images. Memory to work in is planned once for each size, number of
@@ -47,19 +49,38 @@ class NativeNetwork(EvaluationOnly):
         UserError: the kernels could not be compiled.
     """
 
+    derived = ("_programs", "_spaces", "_busy", "_process")
+
     def __init__(self, network: CompactNetwork, bf16: bool = False) -> None:
         super().__init__()
         load_kernels()
         assert isinstance(network.stem, ConvStem)
         self.network, self.stem, self.bf16 = network, network.stem, bf16
-        self.register_buffer("normalisation", torch.empty(0))
-        self._programs: _Recent[Program] = _Recent()
-        self._spaces: _Recent[Tensor] = _Recent()
-        self._busy = threading.RLock()
+        self.register_buffer("normalisation", torch.empty(0), persistent=False)
         self.eval()
 
+    def forget(self) -> None:
+        self._programs: _Recent[Program] = _Recent()
+        self._spaces: _Recent[Tensor] = _Recent()
+        self._busy, self._process = threading.RLock(), os.getpid()
+
+    def _alone(self) -> threading.RLock:
+        """The lock; after a fork a new one, since nobody is left who could open the old."""
+        if self._process != os.getpid():
+            self._busy, self._process = threading.RLock(), os.getpid()
+        return self._busy
+
     def normalise_bytes(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Take images of bytes, too: (value / 255 − mean) / std by channel."""
+        """Take images of bytes, too: (value / 255 − mean) / std by channel.
+
+        Raises:
+            ValueError: mean or std has not one number for each channel, or a std is not above 0.
+        """
+        channels = self.stem.weight.shape[1]
+        if not len(mean) == len(std) == channels or min(std) <= 0:
+            raise ValueError(
+                f"normalise_bytes takes {channels} means and as many std above 0, got {mean}, {std}"
+            )
         spread = torch.tensor(std) * 255
         self.normalisation = torch.cat([1 / spread, -255 * torch.tensor(mean) / spread])
 
@@ -70,14 +91,12 @@ class NativeNetwork(EvaluationOnly):
         Raises:
             ValueError: images of another type, device or number of channels.
         """
-        bytes_given = images.dtype == torch.uint8
-        self._check(images, bytes_given)
         return self._run(images, None)
 
     def _run(self, images: Tensor, seconds: Tensor | None) -> Tensor:
-        height, width = images.shape[1:3] if images.dtype == torch.uint8 else images.shape[2:]
+        height, width = self._checked_size(images)
         program, threads = self._program(height, width), torch.get_num_threads()
-        with self._busy:
+        with self._alone():
             logits: Tensor = torch.ops.wirings_native.run(
                 images.contiguous(),
                 program.steps,
@@ -93,7 +112,7 @@ class NativeNetwork(EvaluationOnly):
 
     def step_seconds(self, images: Tensor) -> Tensor:
         """What each step takes in the first thread, waiting for others included: (steps), float64."""
-        seconds = torch.zeros(len(self._program(*images.shape[2:]).steps), dtype=torch.float64)
+        seconds = torch.zeros(len(self._program(*self._checked_size(images)).steps), dtype=torch.float64)
         self._run(images, seconds)
         return seconds
 
@@ -109,8 +128,9 @@ class NativeNetwork(EvaluationOnly):
         arrays = [array for program in self._programs.kept.values() for array in vars(program).values()]
         return sum(array.numel() * array.element_size() for array in arrays)
 
-    def _check(self, images: Tensor, bytes_given: bool) -> None:
-        channels = self.stem.weight.shape[1]
+    def _checked_size(self, images: Tensor) -> tuple[int, int]:
+        """(height, width) of images that the kernels can take."""
+        bytes_given, channels = images.dtype == torch.uint8, self.stem.weight.shape[1]
         if images.device.type != "cpu":
             raise ValueError(f"engine native runs on the CPU; images are on {images.device}")
         if images.dtype != torch.float32 and not bytes_given:
@@ -122,10 +142,12 @@ class NativeNetwork(EvaluationOnly):
             raise ValueError("there are no images in this batch")
         if bytes_given and not self.normalisation.numel():
             raise ValueError("images of bytes need their mean and std: call normalise_bytes first")
+        height, width = images.shape[1:3] if bytes_given else images.shape[2:]
+        return height, width
 
     def _program(self, height: int, width: int) -> Program:
         lanes = torch.ops.wirings_native.lanes
-        with self._busy:
+        with self._alone():
             return self._programs.get((height, width), lambda: self.write(height, width, lanes()))
 
     def write(self, height: int, width: int, lanes: int) -> Program:

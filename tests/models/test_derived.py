@@ -1,0 +1,86 @@
+"""What compact networks derive from their weights follows these, and is neither copied nor saved."""
+
+import copy
+import os
+import pickle
+import threading
+
+import pytest
+import torch
+
+from models.fast_eval import compact
+from models.fast_eval.native import build as native_build
+from tests.models.test_native import assert_close, small_mobilenet
+
+ENGINES = ["dense", "csr", "dgl", "native"]
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request):
+    if request.param == "dgl":
+        pytest.importorskip("dgl")
+    if request.param == "native" and native_build.compiler() is None:
+        pytest.skip("needs a C++ compiler")
+    return request.param
+
+
+def test_weights_that_are_loaded_after_a_call(engine):
+    first, other = (compact(small_mobilenet(), engine) for _ in range(2))
+    pixels = torch.randn(2, 3, 33, 31)
+    first(pixels)
+    other.load_state_dict(
+        {name: weight * 0.9 for name, weight in other.state_dict().items() if weight.is_floating_point()},
+        strict=False,
+    )
+    first.load_state_dict(other.state_dict())
+    assert not torch.allclose(first(pixels), compact(small_mobilenet(), engine)(pixels))
+    assert torch.equal(first(pixels), other(pixels))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))])
+def test_copies_after_a_call(engine, copied):
+    network = compact(small_mobilenet(), engine)
+    pixels = torch.randn(2, 3, 33, 31)
+    wanted = network(pixels)
+    assert torch.equal(copied(network)(pixels), wanted)
+
+
+@pytest.mark.parametrize("engine", ["auto", "dense", "csr"])
+def test_other_precision(engine):
+    model = small_mobilenet().double()
+    pixels = torch.randn(2, 3, 33, 31, dtype=torch.float64)
+    assert_close(compact(model, engine)(pixels), model(pixels))
+    network = compact(small_mobilenet(), "csr" if engine == "auto" else engine)
+    network(pixels.float())
+    assert_close(network.double()(pixels), small_mobilenet().double()(pixels))
+
+
+def test_a_precision_that_the_kernels_do_not_have():
+    with pytest.raises(
+        ValueError, match=r"native calculates in float32, and the network is in torch\.float64"
+    ):
+        compact(small_mobilenet().double(), "native")
+
+
+def test_a_fork_while_another_thread_calls():
+    if native_build.compiler() is None:
+        pytest.skip("needs a C++ compiler")
+    native, pixels = compact(small_mobilenet(), "native"), torch.randn(1, 3, 32, 32)
+    wanted = native(pixels)
+    holding, done = threading.Event(), threading.Event()
+
+    def hold():
+        with native._alone():
+            holding.set()
+            done.wait()
+
+    other = threading.Thread(target=hold)
+    other.start()
+    holding.wait()
+    child = os.fork()
+    if not child:
+        os._exit(0 if torch.equal(native(pixels), wanted) else 1)
+    status = os.waitpid(child, 0)[1]
+    done.set()
+    other.join()
+    assert status == 0
