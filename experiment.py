@@ -120,7 +120,7 @@ def _evaluate(parts: Parts, model: nn.Module, world: World, stop: StopRequest) -
     cost = _profiled(config, model)
     engine = "plain"
     if config.fast_eval:
-        engine = ("dgl" if config.use_dgl else config.engine) if wired_layers(model) else "dense"
+        engine = "dgl" if config.use_dgl and wired_layers(model) else config.engine
         try:
             model = compact(model, engine, bf16=config.bf16)
             engine = engines_of(model)

@@ -35,10 +35,8 @@ def commands(quick: bool) -> list[list[str]]:
         rest += [["distributed", STATIC, *small, *once, "--steps", "1"]]
         rest += [["scaling", STATIC, *once, "--processes", "2", "--images", "4"]]
         rest += [["recording", *small, *once], ["wiring_page", "--edges", "500", "--states", "3", *once]]
-        rest += [
-            ["inference", *once, "--batch_sizes", "1", "--threads_of", "1", "--no-memory"],
-            ["roofline", *once],
-        ]
+        one = ["inference", *once, "--batch_sizes", "1", "--threads_of", "1", "--no-memory"]
+        rest += [one, [*one, "--app", WIDER], ["roofline", *once], ["roofline", *once, "--sigma", "0"]]
         rest += [["sparse_resnet", "--arch", "resnet18", *small, "--image_size", "32", *once]]
         return [["topk", *once], *steps, *peaks, *rest]
     sizes = {app: ["--batch_size", str(size)] for app, size in BATCH_SIZES.items()}

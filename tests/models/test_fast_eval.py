@@ -167,12 +167,15 @@ def test_unread_nodes_of_a_discrete_graph_are_left_out():
     assert_same_logits(model, torch.randn(2, 3, 32, 32), "dense")
 
 
-def test_norms_of_a_dense_network_are_folded():
+def test_norms_of_a_dense_network_are_folded(caplog):
     model = build("medium_scale/mobilenetv1_x25.yml")
     model(torch.randn(16, 3, 32, 32))
     assert_same_logits(model, torch.randn(3, 3, 32, 32), "auto")
     assert not any(isinstance(module, nn.BatchNorm2d) for module in compact(model).modules())
     assert isinstance(model.bn1, nn.BatchNorm2d)
+    assert "no effect" not in caplog.text
+    compact(model, "csr")
+    assert "engine csr has no effect on a network without wiring" in caplog.text
 
 
 def test_what_has_no_compact_form_says_so():
