@@ -15,7 +15,11 @@ from typing import Any
 
 
 def peak_memory(prepare: Callable[..., Callable[[], object]], *args: Any) -> int:
-    """Bytes that the function made by `prepare(*args)` needs beyond what is resident when it is called."""
+    """Bytes that the function made by `prepare(*args)` needs beyond what is resident when it is called.
+
+    Raises:
+        RuntimeError: the process ended without an answer; why stands on its stderr.
+    """
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)
     process = context.Process(target=_peak, args=(prepare, args, there))
@@ -23,6 +27,8 @@ def peak_memory(prepare: Callable[..., Callable[[], object]], *args: Any) -> int
     there.close()
     try:
         return int(here.recv())
+    except EOFError as error:
+        raise RuntimeError("the process whose memory was to be measured failed; see above") from error
     finally:
         process.join()
 

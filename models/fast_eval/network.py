@@ -229,8 +229,8 @@ def depthwise(maps: Tensor, filters: Tensor, stride: int) -> Tensor:
     """Each node's own 3×3 filter over all of its images, (nodes, images, S, S)."""
     nodes, images, height, width = maps.shape
     size = halved(height, stride), halved(width, stride)
-    if not nodes:
-        return maps.new_empty(0, images, *size)
+    if not nodes or not images:
+        return maps.new_empty(nodes, images, *size)
     # As one image of nodes · images channels: no transposition.
     channels = maps.reshape(1, nodes * images, height, width)
     repeated = filters.repeat_interleave(images, 0) if images > 1 else filters

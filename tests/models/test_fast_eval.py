@@ -96,6 +96,13 @@ def test_logits_of_random_static_graphs(engine, kind, seed):
     assert_same_logits(model, torch.randn(2, 3, 16, 16), engine)
 
 
+@pytest.mark.parametrize("engine", CPU_ENGINES)
+def test_an_empty_batch(monkeypatch, engine):
+    monkeypatch.setattr(mobilenetv1like, "STAGES", STAGES)
+    model = build("medium_scale/mobilenetv1_random_graph_x225.yml")
+    assert compact(model, engine)(torch.empty(0, 3, 32, 32)).shape == (0, 10)
+
+
 RULES = ["dnw", "random", "complete", "dnw_no_update", "fine_tune", "td", "reg_td"]
 
 

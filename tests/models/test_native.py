@@ -136,7 +136,6 @@ def test_16_bits_on_another_engine_are_told(caplog):
         (torch.zeros(3, 32, 32), r"got \(3, 32, 32\)"),
         (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), r"\(images, height, width, 3\), got \(1, 3, 32, 32\)"),
         (torch.zeros(1, 3, 32, 32, device="meta"), "engine native runs on the CPU; images are on meta"),
-        (torch.zeros(0, 3, 32, 32), "there are no images in this batch"),
     ],
 )
 def test_wrong_images_are_refused(network, images, message):

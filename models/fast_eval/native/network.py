@@ -95,6 +95,9 @@ class NativeNetwork(EvaluationOnly, Deriving):
 
     def _run(self, images: Tensor, seconds: Tensor | None) -> Tensor:
         height, width = self._checked_size(images)
+        classes = len(self.network.head.weight)
+        if not len(images):
+            return torch.empty(0, classes)
         program, threads = self._program(height, width), torch.get_num_threads()
         with self._alone():
             logits: Tensor = torch.ops.wirings_native.run(
@@ -104,7 +107,7 @@ class NativeNetwork(EvaluationOnly, Deriving):
                 program.values,
                 self.normalisation,
                 self._space(program, (height, width, len(images), threads)),
-                len(self.network.head.weight),
+                classes,
                 threads,
                 seconds,
             )
@@ -138,8 +141,6 @@ class NativeNetwork(EvaluationOnly, Deriving):
         if images.dim() != 4 or images.shape[3 if bytes_given else 1] != channels:
             shape = "(images, height, width, {})" if bytes_given else "(images, {}, height, width)"
             raise ValueError(f"images must be {shape.format(channels)}, got {tuple(images.shape)}")
-        if not len(images):
-            raise ValueError("there are no images in this batch")
         if bytes_given and not self.normalisation.numel():
             raise ValueError("images of bytes need their mean and std: call normalise_bytes first")
         height, width = images.shape[1:3] if bytes_given else images.shape[2:]
