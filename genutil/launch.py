@@ -84,7 +84,7 @@ def launch(
             such failures.
         machines: None: this machine alone.
     """
-    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -93,10 +93,13 @@ def launch(
     newer: dict[str, Any] = (
         {"shutdown_timeout": _GRACE} if _has_field(LaunchConfig, "shutdown_timeout") else {}
     )
-    agent = LaunchConfig(
-        nproc_per_node=count, max_restarts=max_restarts, monitor_interval=0.1, **_meeting(machines), **newer
-    )
     with _told_to_workers(alone=machines is None) as status, _handlers_kept():
+        agent = LaunchConfig(
+            nproc_per_node=count, max_restarts=max_restarts, monitor_interval=0.1,
+            # Else the agent makes a folder that stays.
+            logs_specs=DefaultLogsSpecs(log_dir=str(status.parent / "logs")),
+            **_meeting(machines), **newer,
+        )  # fmt: skip
         try:
             elastic_launch(agent, sys.executable)(script, *argv)
         except SignalException as stopped:

@@ -164,7 +164,10 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(write_app, tmp_pa
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_the_launcher_reaches_all(write_app, tmp_path, signum):
+def test_a_signal_to_the_launcher_reaches_all(write_app, tmp_path, signum, monkeypatch):
+    temporary = tmp_path / "t"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     process = start(write_app(num_epochs=1000), tmp_path, "--processes", 2, "--max_restarts", 1)
     wait_for_line(process, "epoch 2, step")
     process.send_signal(signum)
@@ -173,6 +176,7 @@ def test_a_signal_to_the_launcher_reaches_all(write_app, tmp_path, signum):
     assert errors.count("go on with --resume auto") == 1
     assert "Traceback" not in errors and "started anew" not in errors
     assert last_of(tmp_path)["iter"] >= 3
+    assert list(temporary.iterdir()) == []
 
 
 def test_an_evaluation_by_several_processes_can_be_stopped(write_app, tmp_path):
