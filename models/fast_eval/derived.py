@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 from torch import nn
 
 
-class Deriving(nn.Module):
+class Deriving(nn.Module, ABC):
     """Forgets what it derived when its weights are loaded, moved or cast; copies and pickles are without it.
 
     Attributes:
@@ -21,9 +22,9 @@ class Deriving(nn.Module):
         self.forget()
         self.register_load_state_dict_post_hook(_forget)  # type: ignore[no-untyped-call]
 
+    @abstractmethod
     def forget(self) -> None:
         """Set all that is derived to its beginning."""
-        raise NotImplementedError
 
     def _apply(self, fn: Any, recurse: bool = True) -> Deriving:
         self.forget()
