@@ -35,7 +35,7 @@ from models.fast_eval.native import NativeNetwork
 from models.profiling import profile
 
 Network = Callable[[Tensor], object]
-ENGINES = ("plain", "dense", "csr", "dgl", "native")
+ENGINES = ("plain", "dense", "csr", "dgl", "native", "native, bf16")
 SHAPE = (3, 224, 224)
 RUNTIMES = {
     "onnxruntime, this wiring": ("onnxruntime", None),
@@ -67,7 +67,8 @@ def make(name: str, model: nn.Module, threads: int) -> tuple[Network, int]:
             path = Path(folder, "network.onnx")
             export(model if width is None else mobilenet(width), path, SHAPE)
             return load_onnx(package, path, threads), path.stat().st_size
-    network = model if name == "plain" else compact(model, name)
+    engine, _, half = name.partition(", ")
+    network = model if name == "plain" else compact(model, engine, bf16=half == "bf16")
     if isinstance(network, NativeNetwork):
         network(torch.zeros(1, *SHAPE))
         return network, network.program_bytes()
