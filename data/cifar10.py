@@ -1,19 +1,21 @@
-"""CIFAR-10: 60,000 photographs of 32×32 pixels in ten classes."""
+"""CIFAR-10: 60,000 photographs of 32×32 pixels in ten classes; also images of one's own in its format."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 from torchvision import datasets
 
+from data.cifar_files import has_checksum, read_batch
 from data.loaders import ImageBatches
+from data.normalise import channel_statistics, grey
 from genutil.errors import DataError
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 MEAN, STD = (0.491, 0.482, 0.447), (0.247, 0.243, 0.262)
-_FOLDER = datasets.CIFAR10.base_folder
 _log = logging.getLogger(__name__)
 
 
@@ -28,13 +30,24 @@ class CIFAR10:
         image_size: must be 32.
         seed: of order, crops and flips.
         device: where the images live (about 0.3 GB).
+        in_channels: 3, or 1 for grey.
+        verify: the files must be the published ones, by their checksums. Otherwise other checksums are a
+            warning, and there may be any number of `data_batch_<number>` of any length.
 
     Raises:
-        DataError: the files are damaged, or absent and not to be downloaded.
+        DataError: the files are damaged, or absent and not to be downloaded, or an argument is out of range.
     """
 
     name = "CIFAR-10"
     num_classes = 10
+    published: type[Any] = datasets.CIFAR10
+    """Names and checksums of the files."""
+    subfolder = "cifar10"
+    url = URL
+    mean, std = MEAN, STD
+    label_key = "labels"
+    own_files = "data_batch_[0-9]*"
+    """Names of the training files of one's own data."""
 
     def __init__(
         self,
@@ -44,43 +57,72 @@ class CIFAR10:
         image_size: int = 32,
         seed: int = 0,
         device: torch.device | str = "cpu",
+        in_channels: int = 3,
+        verify: bool = True,
     ) -> None:
         if image_size != 32:
-            raise DataError(f"image_size: CIFAR-10 images have 32 pixels, not {image_size}")
-        folder = _find_or_download(Path(data_dir).expanduser())
-        images, labels = _read(folder, train=True)
+            raise DataError(f"image_size: {self.name} images have 32 pixels, not {image_size}")
+        mean, std = channel_statistics(self.mean, self.std, in_channels)
+        folder = self._find_or_download(Path(data_dir).expanduser(), verify)
+        train, test = self._files(folder, verify)
+
+        def read(files: list[Path]) -> tuple[torch.Tensor, torch.Tensor]:
+            parts = [read_batch(file, self.label_key) for file in files]
+            images, labels = (torch.cat(part) for part in zip(*parts, strict=True))
+            return grey(images) if in_channels == 1 else images, labels
+
+        images, labels = read(train)
         self.train = ImageBatches(
-            images, labels, batch_size, MEAN, STD,
+            images, labels, batch_size, mean, std,
             shuffle=True, crop_padding=4, flip=True, seed=seed, device=device,
         )  # fmt: skip
-        images, labels = _read(folder, train=False)
-        self.val = ImageBatches(images, labels, test_batch_size or batch_size, MEAN, STD, device=device)
+        images, labels = read(test)
+        self.val = ImageBatches(images, labels, test_batch_size or batch_size, mean, std, device=device)
 
+    def _find_or_download(self, data_dir: Path, verify: bool) -> Path:
+        """The folder of the files."""
+        home, base = data_dir / self.subfolder, str(self.published.base_folder)
+        for folder in (home, data_dir):
+            if (folder / base).is_dir():
+                return folder / base
+        if not verify:
+            raise DataError(
+                f"{home / base}: there is no such folder; put files in {self.name}'s format there"
+            )
+        _log.info("%s is not in %s; downloading it from %s", self.name, home, self.url)
+        try:
+            self.published(str(home), download=True)
+        except Exception as error:  # torchvision promises no exception types for what a network can do
+            raise DataError(
+                f"{self.name} is not in {home} and could not be downloaded ({error}). "
+                f"Fetch {self.url} on a machine with a network and unpack it, so that {home / base} exists; "
+                "or name another folder with --data-dir."
+            ) from error
+        return home / base
 
-def _find_or_download(data_dir: Path) -> Path:
-    """The folder above `cifar-10-batches-py`."""
-    home = data_dir / "cifar10"
-    for folder in (home, data_dir):
-        if (folder / _FOLDER).is_dir():
-            return folder
-    _log.info("CIFAR-10 is not in %s; downloading it from %s", home, URL)
-    try:
-        datasets.CIFAR10(str(home), download=True)
-    except Exception as error:  # torchvision promises no exception types for what a network can do
-        raise DataError(
-            f"CIFAR-10 is not in {home} and could not be downloaded ({error}). "
-            f"Fetch {URL} on a machine with a network and unpack it, so that {home / _FOLDER} exists; "
-            "or name another folder with --data-dir."
-        ) from error
-    return home
-
-
-def _read(folder: Path, train: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """uint8 images (n, 3, 32, 32), labels. torchvision checks the checksums before it unpickles."""
-    try:
-        data = datasets.CIFAR10(str(folder), train=train)
-    except RuntimeError as error:
-        message = f"{folder / _FOLDER}: files are missing or damaged; remove the folder and run again"
-        raise DataError(message) from error
-    images = torch.from_numpy(data.data).permute(0, 3, 1, 2).contiguous()
-    return images, torch.tensor(data.targets)
+    def _files(self, folder: Path, verify: bool) -> tuple[list[Path], list[Path]]:
+        """The training and the test files of a folder."""
+        lists = self.published.train_list, self.published.test_list
+        checksums = {folder / name: md5 for files in lists for name, md5 in files}
+        train, test = ([folder / name for name, _ in files] for files in lists)
+        if not verify:
+            found = sorted(folder.glob(self.own_files), key=lambda path: (len(path.name), path.name))
+            train = found or train
+        problems = {path: "is missing" for path in (*train, *test) if not path.is_file()}
+        if not problems:
+            problems = {
+                path: "has another checksum"
+                for path in (*train, *test)
+                if not has_checksum(path, checksums.get(path, ""))
+            }
+            if problems and not verify:
+                names = ", ".join(path.name for path in problems)
+                _log.warning("%s: not the published files, by their checksums: %s", folder, names)
+                return train, test
+        for path, problem in problems.items():
+            way = ", or, if they are your own, add --data_args verify=false" if verify else ""
+            raise DataError(
+                f"{folder}: files are missing or damaged; remove the folder and run again{way} "
+                f"({path.name} {problem})"
+            )
+        return train, test

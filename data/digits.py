@@ -10,8 +10,12 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from data.loaders import ImageBatches
+from data.normalise import raise_if_not_grey
 from genutil.errors import DataError
+from genutil.memory import require_memory
 
+_BYTES_PER_PIXEL = 4 + 4 + 1 + 8
+"""While an image is made: enlarged, rounded, in bytes, and in double precision for mean and deviation."""
 _SPLIT_SEED = 0
 """The split is a part of the data set: it stays the same whatever the experiment's seed is."""
 
@@ -27,9 +31,10 @@ class Digits:
         image_size: height and width that the images are enlarged to, in pixels, at least 8.
         seed: of order and crops.
         device: where the images live.
+        in_channels: 1, or 3 equal ones.
 
     Raises:
-        DataError: the images cannot be made that small.
+        DataError: the images cannot be made that small, or do not have so many channels.
     """
 
     name = "digits"
@@ -43,12 +48,19 @@ class Digits:
         image_size: int = 32,
         seed: int = 0,
         device: torch.device | str = "cpu",
+        in_channels: int = 3,
     ) -> None:
+        raise_if_not_grey(in_channels, self.name)
         if image_size < 8:
             raise DataError(
                 f"image_size: digits have 8×8 pixels and can be enlarged only, not to {image_size}"
             )
         digits = load_digits()
+        require_memory(
+            f"image_size: {len(digits.images)} digits of {image_size} × {image_size} pixels",
+            _BYTES_PER_PIXEL * len(digits.images) * image_size**2,
+            "choose a smaller image_size",
+        )
         small = torch.from_numpy(digits.images).float().unsqueeze(1) * (255 / 16)
         large = F.interpolate(small, size=(image_size, image_size), mode="bilinear", align_corners=False)
         images, labels = large.round().clamp(0, 255).byte(), torch.from_numpy(digits.target).long()
@@ -56,7 +68,7 @@ class Digits:
             torch.arange(len(labels)).numpy(), test_size=0.2, random_state=_SPLIT_SEED, stratify=digits.target
         )
         pixels = images[train].double() / 255
-        mean, std = [pixels.mean().item()] * 3, [pixels.std().item()] * 3
+        mean, std = [pixels.mean().item()] * in_channels, [pixels.std().item()] * in_channels
         self.train = ImageBatches(
             images[train], labels[train], batch_size, mean, std,
             shuffle=True, crop_padding=image_size // 8, seed=seed, device=device,

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torchvision import datasets
 
 from data.loaders import ImageBatches
+from data.normalise import raise_if_not_grey
 from genutil.errors import DataError
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
@@ -27,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 class FashionMNIST:
-    """60,000 images to train on (cropped after padding by 4, mirrored), 10,000 to test; 3×32×32 pixels.
+    """60,000 images to train on (cropped after padding by 4, mirrored), 10,000 to test; 32×32 pixels.
 
     Source: H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST", arXiv 1708.07747.
 
@@ -40,6 +41,7 @@ class FashionMNIST:
         seed: of order, crops and flips.
         device: where the images live (about 0.1 GB).
         num_images: train on the first so many images only.
+        in_channels: 1, or 3 equal ones.
 
     Raises:
         DataError: the files are damaged, or absent and not to be downloaded, or an argument is out of range.
@@ -57,7 +59,9 @@ class FashionMNIST:
         seed: int = 0,
         device: torch.device | str = "cpu",
         num_images: int = 60_000,
+        in_channels: int = 3,
     ) -> None:
+        raise_if_not_grey(in_channels, self.name)
         if image_size != 32:
             raise DataError(f"image_size: Fashion-MNIST images are padded to 32 pixels, not {image_size}")
         if not 1 <= num_images <= 60_000:
@@ -66,7 +70,7 @@ class FashionMNIST:
         for part in ("train", "test"):
             read[f"{part} images"] = F.pad(read[f"{part} images"].unsqueeze(1), (2, 2, 2, 2))
             read[f"{part} labels"] = read[f"{part} labels"].long()
-        mean, std = [MEAN] * 3, [STD] * 3
+        mean, std = [MEAN] * in_channels, [STD] * in_channels
         self.train = ImageBatches(
             read["train images"][:num_images], read["train labels"][:num_images], batch_size, mean, std,
             shuffle=True, crop_padding=4, flip=True, seed=seed, device=device,

@@ -17,21 +17,24 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from data.decoding import Unread, read_image
+from data.loading import Loading
 from data.normalise import Normalise
 from genutil.devices import available_cpus
-from genutil.errors import DataError, RunError
+from genutil.errors import DataError
 from genutil.place import share
 
 Transform = Callable[[Image.Image], Image.Image]
 """May draw random numbers from torch's global generator, which is seeded for each image."""
-Sample = tuple[Tensor, int] | str
-"""uint8 (3, height, width) and its label, or the file that could not be read."""
+Sample = tuple[Tensor, int] | Unread
+"""uint8 (channels, height, width) and its label, or the file that could not be read."""
 
 _log = logging.getLogger(__name__)
 
 
 def list_classes(folder: Path) -> list[str]:
-    """Names of the classes, sorted: their places are the labels.
+    """Names of the classes, sorted: their places are the labels. Hidden folders and those whose names begin
+    with @ are left out.
 
     Raises:
         DataError: the folder is missing or has no classes.
@@ -40,14 +43,17 @@ def list_classes(folder: Path) -> list[str]:
         raise DataError(
             f"{folder}: there is no such folder; it must hold one folder of images for each class"
         )
-    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    names = sorted(
+        entry.name for entry in os.scandir(folder) if not _is_left_out(entry.name) and entry.is_dir()
+    )
     if not names:
         raise DataError(f"{folder}: holds no folders; it must hold one folder of images for each class")
     return names
 
 
 def list_images(folder: Path, classes: Sequence[str]) -> list[tuple[str, int]]:
-    """(file, label) of every image, by class and name. `classes` gives the labels.
+    """(file, label) of every image, by class and name. `classes` gives the labels. Hidden files and the
+    folders that `list_classes` leaves out are not read.
 
     Raises:
         DataError: a class has no images, or is not among `classes`.
@@ -59,12 +65,7 @@ def list_images(folder: Path, classes: Sequence[str]) -> list[tuple[str, int]]:
         raise DataError(f"{folder}: has the class {strange[0]}, which the training images lack")
     images: list[tuple[str, int]] = []
     for name in here:
-        found = sorted(
-            os.path.join(parent, file)
-            for parent, _, files in os.walk(folder / name, followlinks=True)
-            for file in files
-            if file.lower().endswith(IMG_EXTENSIONS)
-        )
+        found = sorted(_image_files(folder / name))
         if not found:
             raise DataError(
                 f"{folder / name}: has no images ({', '.join(IMG_EXTENSIONS)}); "
@@ -72,6 +73,19 @@ def list_images(folder: Path, classes: Sequence[str]) -> list[tuple[str, int]]:
             )
         images += [(file, labels[name]) for file in found]
     return images
+
+
+def _image_files(folder: Path) -> Iterator[str]:
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not _is_left_out(name)]
+        for file in files:
+            if file.lower().endswith(IMG_EXTENSIONS) and not file.startswith("."):
+                yield os.path.join(parent, file)
+
+
+def _is_left_out(folder: str) -> bool:
+    """Hidden folders (.ipynb_checkpoints) and those of network storage (@eaDir) hold no classes."""
+    return folder.startswith((".", "@"))
 
 
 def count_workers(workers: int | Literal["auto"]) -> int:
@@ -102,18 +116,15 @@ class ImageFiles(Dataset[Sample]):
     def __getitem__(self, item: tuple[int, int]) -> Sample:
         epoch, index = item
         file = os.fsdecode(bytes(self.files[index]))
-        try:
-            with Image.open(file) as opened:
-                image = opened.convert("RGB")
-        except MemoryError:
-            raise
-        except Exception:  # what PIL's decoders raise for damaged files is not limited to any types
-            return file
+        image = read_image(file)
+        if isinstance(image, Unread):
+            return image
         numbers = np.random.SeedSequence([self.seed, epoch, index]).generate_state(1, np.uint64)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(numbers[0] >> np.uint64(1)))
             image = self.transform(image)
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous(), int(self.labels[index])
+        pixels = torch.from_numpy(np.atleast_3d(np.array(image)))  # grey images have two axes
+        return pixels.permute(2, 0, 1).contiguous(), int(self.labels[index])
 
 
 class Order(Sampler[list[tuple[int, int]]]):
@@ -144,11 +155,11 @@ class FolderBatches:
 
     Args:
         images: (file, label).
-        transform: PIL image to PIL image of the network's size.
+        transform: PIL image to PIL image of the network's size, RGB or grey.
         image_size: height and width that it gives, in pixels.
         batch_size: images of a batch; the last one of an epoch may be shorter.
         normalise: uint8 to float32, on the device.
-        workers: loading processes; 0: this one.
+        workers: loading processes; 0: this one. Data sets of one run give the same `Loading`.
         shuffle: a new order in each epoch.
         seed: of order and transforms.
         skip_corrupt: leave out images that cannot be read; else the first one ends the run.
@@ -165,17 +176,23 @@ class FolderBatches:
         image_size: int,
         batch_size: int,
         normalise: Normalise,
-        workers: int,
+        workers: int | Loading,
         shuffle: bool,
         seed: int,
         skip_corrupt: bool,
         corrupt: set[str],
     ) -> None:
         self.normalise, self.skip_corrupt, self.corrupt = normalise, skip_corrupt, corrupt
-        self.image_size, self.workers, self.num_images = image_size, workers, len(images)
+        self.image_size, self.num_images = image_size, len(images)
+        self._loading = workers if isinstance(workers, Loading) else Loading(workers)
         self._files = ImageFiles(images, transform, seed)
         self._order = Order(len(images), batch_size, shuffle, seed)
         self._loader = self._make_loader()
+
+    @property
+    def workers(self) -> int:
+        """Loading processes that are used; 0: images are decoded in this one."""
+        return self._loading.workers
 
     def __len__(self) -> int:
         return len(self._order)
@@ -185,72 +202,70 @@ class FolderBatches:
         self._order.rank, self._order.size = rank, size
         return self
 
+    def example_batch(self) -> tuple[Tensor, Tensor]:
+        """An image as in a batch, in black, and all labels: no file is read."""
+        shape = (1, self.normalise.channels, self.image_size, self.image_size)
+        return self.normalise(torch.zeros(shape, dtype=torch.uint8)), torch.from_numpy(self._files.labels)
+
     def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """float32 images (n, 3, height, width) and int64 labels (n), from batch `start` on.
+        """float32 images (n, channels, height, width) and int64 labels (n), from batch `start` on.
 
         n is 0 where a process has no share in a batch, or no image of it can be read.
 
         Raises:
             DataError: an image cannot be read, or with `skip_corrupt` none of them.
-            RunError: loading processes are killed again and again.
+            RunError: loading processes are killed again and again, or too few files may be open.
         """
         any_read, left_out = False, ""
         for images, labels, unread in self._loaded(epoch, start):
             self._note(unread)
             any_read = any_read or images is not None
-            left_out = left_out or "".join(unread[:1])
+            left_out = left_out or "".join(image.file for image in unread[:1])
             if images is None:
-                images = torch.zeros(0, 3, self.image_size, self.image_size, dtype=torch.uint8)
+                shape = (0, self.normalise.channels, self.image_size, self.image_size)
+                images = torch.zeros(shape, dtype=torch.uint8)
             yield self.normalise(images), labels.to(self.normalise.device, non_blocking=True)
         if left_out and not any_read:
             raise DataError(f"{left_out}: neither this nor any other image can be read")
 
     def _make_loader(self) -> DataLoader[Any]:
-        more: dict[str, Any] = {"persistent_workers": True, "prefetch_factor": 4} if self.workers else {}
+        workers = self._loading.workers
+        more: dict[str, Any] = {"persistent_workers": True, "prefetch_factor": 4} if workers else {}
         return DataLoader(
             self._files,
             batch_sampler=self._order,
-            num_workers=self.workers,
-            collate_fn=_collate,
+            num_workers=workers,
+            collate_fn=self._loading.collate,
             pin_memory=self.normalise.device.type == "cuda",
             worker_init_fn=_prepare_worker,
             generator=torch.Generator(),  # else it draws from the global one, as dropout does
             **more,
         )
 
-    def _loaded(self, epoch: int, start: int) -> Iterator[tuple[Tensor | None, Tensor, list[str]]]:
-        """What the workers give. When one is killed, new ones begin at the batch that is missing."""
+    def _loaded(self, epoch: int, start: int) -> Iterator[tuple[Tensor | None, Tensor, list[Unread]]]:
+        """What the loading processes give. When one is lost, new ones begin at the batch that is missing."""
         number, lost_at = start, -1
         while True:
             self._order.epoch, self._order.start = epoch, number
             try:
+                if self._loader.num_workers > self._loading.workers:  # another data set found out
+                    self._loader = self._make_loader()
                 for batch in _without_interruptions(self._loader):
-                    yield batch
+                    yield self._loading.received(batch)
                     number += 1
                 return
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
-                    raise
-                if lost_at == number:
-                    raise RunError(
-                        f"loading processes were killed twice at batch {number} ({error}); most often there "
-                        f"is too little memory for {self.workers} of them: start fewer with --workers"
-                    ) from error
+            except (OSError, RuntimeError) as error:
+                self._loading.recover(error, number, again=lost_at == number)
                 lost_at = number
-                _log.warning(
-                    "a loading process was killed (%s); starting new ones at batch %d", error, number
-                )
                 self._loader = self._make_loader()
 
-    def _note(self, unread: list[str]) -> None:
-        for file in unread:
+    def _note(self, unread: list[Unread]) -> None:
+        for file, problem, remedy in unread:
             if not self.skip_corrupt:
-                raise DataError(
-                    f"{file}: cannot be read; replace it, or leave out such images with --skip_corrupt"
-                )
+                raise DataError(f"{file}: {problem}; {remedy}, or leave out such images with --skip_corrupt")
             if file not in self.corrupt:
                 self.corrupt.add(file)
-                _log.warning("%s: cannot be read and is left out (%d so far)", file, len(self.corrupt))
+                _log.warning("%s: %s and is left out (%d so far)", file, problem, len(self.corrupt))
 
 
 def _without_interruptions(loader: DataLoader[Any]) -> Iterator[Any]:
@@ -266,12 +281,9 @@ def _without_interruptions(loader: DataLoader[Any]) -> Iterator[Any]:
     return iterator
 
 
-def _collate(samples: list[Sample]) -> tuple[Tensor | None, Tensor, list[str]]:
-    read = [sample for sample in samples if not isinstance(sample, str)]
-    images = torch.stack([image for image, _ in read]) if read else None
-    return images, torch.tensor([label for _, label in read]), [s for s in samples if isinstance(s, str)]
-
-
 def _prepare_worker(_worker: int) -> None:
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the training one decides
+    # These reach all processes of a terminal or a job; the training one decides. SIGTERM ends this one.
+    for name in ("SIGINT", "SIGHUP", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)

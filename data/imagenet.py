@@ -9,8 +9,9 @@ from typing import Literal
 import torch
 from torchvision.transforms import v2
 
-from data.image_folder import FolderBatches, count_workers, list_classes, list_images
-from data.normalise import Normalise
+from data.image_folder import FolderBatches, Transform, count_workers, list_classes, list_images
+from data.loading import Loading
+from data.normalise import Normalise, channel_statistics
 from genutil.errors import DataError
 
 _log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ class ImageFolders:
         seed: of order, crops and flips.
         evaluate: the training images are not needed.
         validate: the validation images are needed.
+        in_channels: 3, or 1 for grey.
         skip_corrupt: leave out images that cannot be read; else the first one ends the run.
         device: where batches are normalised.
 
@@ -41,7 +43,8 @@ class ImageFolders:
         corrupt: files that were left out.
 
     Raises:
-        DataError: a folder is missing, a class is empty, or there are too many classes.
+        DataError: a folder is missing, a class is empty, there are too many classes, or `in_channels` is
+            neither 1 nor 3.
     """
 
     subfolder = ""
@@ -59,24 +62,25 @@ class ImageFolders:
         skip_corrupt: bool = False,
         device: torch.device | str = "cpu",
         validate: bool = True,
+        in_channels: int = 3,
     ) -> None:
+        normalise = Normalise(*channel_statistics(MEAN, STD, in_channels), device)
         folder = Path(data_dir).expanduser() / self.subfolder
         train, val, classes = find_folders(folder, output_size, evaluate)
-        processes = count_workers(workers)
+        loading = Loading(count_workers(workers))
         self.corrupt: set[str] = set()
         self.train = None
-        normalise = Normalise(MEAN, STD, device)
         if not evaluate:
             self.train = FolderBatches(
-                list_images(train, classes), training_crop(image_size), image_size, batch_size, normalise,
-                processes, shuffle=True, seed=seed, skip_corrupt=skip_corrupt, corrupt=self.corrupt,
+                list_images(train, classes), training_crop(image_size, in_channels), image_size, batch_size,
+                normalise, loading, shuffle=True, seed=seed, skip_corrupt=skip_corrupt, corrupt=self.corrupt,
             )  # fmt: skip
         self.val = None
         if validate:
             self.val = FolderBatches(
-                list_images(val, classes), centre_crop(image_size), image_size, test_batch_size or batch_size,
-                normalise, processes, shuffle=False, seed=seed, skip_corrupt=skip_corrupt,
-                corrupt=self.corrupt,
+                list_images(val, classes), centre_crop(image_size, in_channels), image_size,
+                test_batch_size or batch_size, normalise, loading, shuffle=False, seed=seed,
+                skip_corrupt=skip_corrupt, corrupt=self.corrupt,
             )  # fmt: skip
 
 
@@ -114,11 +118,17 @@ def find_folders(folder: Path, output_size: int, evaluate: bool) -> tuple[Path, 
     return train, val, classes
 
 
-def training_crop(image_size: int) -> v2.Compose:
-    """A random part of an image, mirrored at random; PIL image to PIL image."""
-    return v2.Compose([v2.RandomResizedCrop(image_size, antialias=True), v2.RandomHorizontalFlip()])
+def training_crop(image_size: int, channels: int = 3) -> v2.Compose:
+    """A random part of an image, mirrored at random; PIL image to PIL image, grey with one channel."""
+    steps = [v2.RandomResizedCrop(image_size, antialias=True), v2.RandomHorizontalFlip()]
+    return v2.Compose([*steps, *_grey(channels)])
 
 
-def centre_crop(image_size: int) -> v2.Compose:
-    """The centre of an image, with the published margin: 224 of 256 pixels."""
-    return v2.Compose([v2.Resize(round(image_size * 256 / 224), antialias=True), v2.CenterCrop(image_size)])
+def centre_crop(image_size: int, channels: int = 3) -> v2.Compose:
+    """The centre of an image, with the published margin: 224 of 256 pixels; grey with one channel."""
+    steps = [v2.Resize(round(image_size * 256 / 224), antialias=True), v2.CenterCrop(image_size)]
+    return v2.Compose([*steps, *_grey(channels)])
+
+
+def _grey(channels: int) -> list[Transform]:
+    return [v2.Grayscale()] if channels == 1 else []

@@ -63,6 +63,11 @@ class ImageBatches:
         shard._rank, shard._size = rank, size
         return shard
 
+    def example_batch(self) -> tuple[Tensor, Tensor]:
+        """The first image as in a batch, and all labels."""
+        crop = self._padded[:1, :, : self.height, : self.width]
+        return self._normalise(crop), self.labels
+
     def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """float32 images (n, channels, height, width) and int64 labels (n), from batch `start` on."""
         if self.shuffle:
@@ -89,6 +94,8 @@ class ImageBatches:
         images = self._crops(chosen[own], *offsets[:, own])
         if self.flip:
             mirrored = torch.rand(len(chosen), generator=generator, device=device)[own] < 0.5
+            if device.type == "cuda":  # which images these are would have to be waited for
+                return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
             which = mirrored.nonzero().flatten()
             images[which] = images[which].flip(-1)
         return images

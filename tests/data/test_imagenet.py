@@ -1,6 +1,7 @@
 """Folders of image files: what is listed, decoded, left out and refused."""
 
 import logging
+import shutil
 from itertools import chain
 
 import numpy as np
@@ -201,3 +202,68 @@ def test_normalise_spreads_one_channel():
     images = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1)
     result = Normalise([0.5, 0.25], [0.5, 0.5], "cpu")(images)
     assert torch.allclose(result.flatten(1), torch.tensor([[-1.0, -0.5], [1.0, 1.5]]))
+
+
+def test_hidden_files_and_folders_are_left_out(folder):
+    """What macOS, Jupyter and network storage write beside images."""
+    before = imagenet(folder)
+    for split in ("train", "val"):
+        root = folder / "imagenet" / split
+        for name in (".ipynb_checkpoints", "@eaDir", "n01/.thumbs", "n01/@eaDir"):
+            (root / name).mkdir()
+            shutil.copy(root / "n01" / "bild_ä_0.png", root / name / "copy.png")
+        for name in ("n02/._bild_ä_0.png", "n02/.DS_Store", ".DS_Store"):
+            (root / name).write_bytes(b"\x00\x05\x16\x07")
+    data = imagenet(folder)
+    for part in ("train", "val"):
+        ours, theirs = (getattr(source, part).batches(1) for source in (data, before))
+        for (images, labels), (others, same) in zip(ours, theirs, strict=True):
+            assert torch.equal(images, others)
+            assert torch.equal(labels, same)
+
+
+def test_a_folder_of_hidden_files_alone_is_empty(folder):
+    place = folder / "imagenet" / "train" / "n04"
+    place.mkdir()
+    (place / "._a.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match="train/n04: has no images"):
+        imagenet(folder)
+
+
+def float_image(folder, split="train"):
+    path = folder / "imagenet" / split / "n02" / "float.tiff"
+    Image.fromarray(np.linspace(0, 1, 900, dtype=np.float32).reshape(30, 30)).save(path)
+    return path
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_images_without_a_known_range_are_named(folder, workers):
+    file = float_image(folder)
+    message = rf"{file}: its pixels are floats \(mode F\).*; convert it to 8 bits, or .* --skip_corrupt"
+    with pytest.raises(DataError, match=message):
+        list(imagenet(folder, workers=workers).train.batches(0))
+
+
+def test_images_without_a_known_range_are_left_out(folder, caplog):
+    file = float_image(folder)
+    data = imagenet(folder, skip_corrupt=True)
+    assert sum(len(labels) for _, labels in data.train.batches(0)) == 9
+    assert data.corrupt == {str(file)}
+    assert "whose range is not known and is left out (1 so far)" in caplog.text
+
+
+def test_one_channel(folder):
+    rgb, data = imagenet(folder), imagenet(folder, in_channels=1)
+    weights = torch.tensor([0.299, 0.587, 0.114])
+    mean, std = weights @ torch.tensor(MEAN), weights @ torch.tensor(STD)
+    for (images, labels), (others, same) in zip(data.val.batches(0), rgb.val.batches(0), strict=True):
+        assert torch.equal(labels, same)
+        assert images.shape == (len(labels), 1, 24, 24)
+        pixels = others * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)
+        luma = (pixels * weights.view(3, 1, 1)).sum(1)
+        assert ((luma - mean) / std - images[:, 0]).abs().max() < 2 / 255 / std
+    assert next(iter(data.train.batches(0)))[0].shape == (4, 1, 24, 24)
+    with pytest.raises(
+        DataError, match="in_channels: these images have 3 channels, or 1 as grey ones, not 2"
+    ):
+        imagenet(folder, in_channels=2)

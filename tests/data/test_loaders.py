@@ -146,12 +146,3 @@ def test_one_channel_becomes_three():
     assert images.shape == (5, 3, 32, 32)
     assert torch.equal(images[:, 0], images[:, 2])
     assert images.is_contiguous()
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_batches_are_made_on_the_gpu():
-    images, labels = everything(batches(device="cuda"), 0)
-    assert images.is_cuda
-    assert labels.is_cuda
-    assert sorted(labels.tolist()) == list(range(23))

@@ -211,3 +211,16 @@ def test_cifar10_with_a_wrong_checksum_is_never_unpickled(cifar, tmp_path):
 def test_sizes_that_a_set_does_not_have(data, tmp_path):
     with pytest.raises(DataError, match=r"image_size: .*32 pixels, not 28"):
         data(tmp_path, batch_size=4, image_size=28)
+
+
+def test_grey_sets_with_one_channel(fashion, tmp_path):
+    fashion("fashion_mnist")
+    for kind in (Digits, FashionMNIST):
+        one, three = (kind(tmp_path, 4, in_channels=channels) for channels in (1, 3))
+        for part in ("train", "val"):
+            images, others = (next(iter(getattr(data, part).batches(0)))[0] for data in (one, three))
+            assert images.shape == (4, 1, 32, 32)
+            assert torch.equal(images, others[:, :1])
+        for number in (2, 4):
+            with pytest.raises(DataError, match=f"in_channels: the images of .* grey: 1 .*, not {number}"):
+                kind(tmp_path, 4, in_channels=number)
