@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -17,10 +18,13 @@ from genutil.errors import CheckpointError
 from genutil.layouts import from_resnet_keys
 from genutil.problems import did_you_mean
 from genutil.published import stubs_for_published_files
+from genutil.safetensors_file import read_safetensors
+from genutil.weight_names import MatchedWeights, match_names
 
 FORMAT = 2
 """Of the files written here: 1 had no checksum."""
 _SHOWN = 5
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,11 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """The content of a checkpoint file on the CPU: a dict with the weights under `model`, in any layout.
 
+    Read are files of this project, published ones, plain state dicts, state dicts under `state_dict` or as
+    the only mapping of tensors in the file, and `.safetensors` files with a state dict. Of a file that has
+    them not under `model` or `state_dict`, the weights alone are taken; `weights_under` is then their key, ""
+    for a plain state dict.
+
     Nothing in the file is executed: anything but tensors, plain values and what published files hold is
     refused.
 
@@ -69,13 +78,17 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path).expanduser()
     if not path.is_file():
         raise CheckpointError(f"{path}: {_missing(path)}")
+    if path.suffix.lower() == ".safetensors":
+        return _with_model(_from_safetensors(path), path)
     try:
         with stubs_for_published_files():
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{path}: {_refused(error)}") from error
-    except MemoryError:
-        raise
+    except MemoryError as error:
+        raise CheckpointError(
+            f"{path}: is damaged, or needs more memory than this process may use; take another file"
+        ) from error
     except Exception as error:  # torch.load promises no exception types for files that are no checkpoints
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         message = f"{path}: is damaged or no checkpoint ({reason}); take another file"
@@ -85,6 +98,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 def load_weights(path: str | Path, model: nn.Module) -> CheckpointInfo:
     """Put a checkpoint's weights into a model. A file that does not fit leaves the model as it was.
+
+    Names that other programs have changed are matched (genutil.weight_names), and one line says what was
+    done; files of this project and published ones need none.
 
     Raises:
         CheckpointError: see read_checkpoint; or names, shapes or types differ from the model's.
@@ -103,12 +119,33 @@ def apply_weights(
         path: the file, for errors.
         optional: names that the file need not have; the model then keeps its own values.
     """
-    weights, own = without_prefix(content["model"]), model.state_dict()
-    weights = {**{name: own[name] for name in optional}, **weights}
+    own = model.state_dict()
+    matched = match_names(content["model"], own)
+    weights = {**{name: own[name] for name in optional}, **matched.weights}
     _check_fit(weights, own, path)
     info = describe(content, path)
     model.load_state_dict(weights)
+    report_changes(content, matched, path)
     return info
+
+
+def report_changes(content: Mapping[str, Any], matched: MatchedWeights, path: str) -> None:
+    """One line about what was done to the names of a file's weights, if something was.
+
+    Published files have the prefix `module.`, which is not worth a line.
+
+    Args:
+        content: what read_checkpoint gave.
+        matched: its weights.
+        path: the file.
+    """
+    under = content.get("weights_under")
+    if under is None and matched.prefix == "module." and len(matched.changes) == 1:
+        return
+    changes = [f"took the weights under '{under}'"] if under else []
+    changes += matched.changes
+    if changes:
+        _log.warning("%s: %s", path, "; ".join(changes))
 
 
 def describe(content: Mapping[str, Any], path: str) -> CheckpointInfo:
@@ -133,8 +170,11 @@ def describe(content: Mapping[str, Any], path: str) -> CheckpointInfo:
 def _number(content: Mapping[str, Any], key: str, path: str) -> float | None:
     value = content.get(key)
     try:
-        return None if value is None else float(value)
-    except (TypeError, ValueError, RuntimeError) as error:
+        number = None if value is None else float(value)
+        if key != "best_val" and number is not None:
+            int(number)  # an error for what is not finite
+        return number
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise CheckpointError(f"{path}: its {key} is no number but {str(value)[:50]!r}") from error
 
 
@@ -154,20 +194,48 @@ def _refused(error: Exception) -> str:
     return "is damaged, or holds more than plain weights; nothing of it was executed"
 
 
+def _from_safetensors(path: Path) -> dict[str, Any]:
+    try:
+        weights, metadata = read_safetensors(path)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: is damaged or no .safetensors file ({error}); take another file"
+        ) from error
+    if metadata.get("format", "").startswith("wirings"):
+        raise CheckpointError(
+            f"{path}: is a network that --export wrote, without dead neurons and batch norms, so its weights "
+            "do not fit the network it was made from; use the checkpoint that was exported"
+        )
+    return dict(weights)
+
+
 def _with_model(content: Any, path: Path) -> dict[str, Any]:
     if isinstance(content, Mapping) and content:
         if isinstance(content.get("model"), Mapping):
             return dict(content)
         if isinstance(content.get("state_dict"), Mapping):
             return from_resnet_keys(content)
-        if all(isinstance(value, Tensor) for value in content.values()):
-            return {"model": dict(content)}
+        if _are_weights(content):
+            return {"model": dict(content), "weights_under": ""}
+        found = [key for key, value in content.items() if _are_weights(value)]
+        if len(found) == 1:
+            return {"model": dict(content[found[0]]), "weights_under": str(found[0])}
+        if found:
+            names = ", ".join(map(str, found))
+            raise CheckpointError(
+                f"{path}: has several state dicts ({names}) and none under `model` or `state_dict`; save the "
+                "one you want in a file of its own"
+            )
     raise CheckpointError(f"{path}: is no checkpoint: it has no weights under `model` or `state_dict`")
+
+
+def _are_weights(value: Any) -> bool:
+    return isinstance(value, Mapping) and bool(value) and all(isinstance(v, Tensor) for v in value.values())
 
 
 def _checked(content: Any, path: Path) -> Any:
     """The content without its checksum. Published files and those of format 1 have none."""
-    if not isinstance(content, dict):
+    if not isinstance(content, dict) or _are_weights(content):
         return content
     checksum = content.pop("checksum", None)
     if checksum is None and content.get("format") in (None, 1):
@@ -179,12 +247,6 @@ def _checked(content: Any, path: Path) -> Any:
     if not is_whole:
         raise CheckpointError(f"{path}: is damaged: its content does not fit its checksum; take another file")
     return content
-
-
-def without_prefix(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names without the `module.` that DataParallel and its kin put before them."""
-    wrapped = bool(weights) and all(str(name).startswith("module.") for name in weights)
-    return {str(name).removeprefix("module.") if wrapped else name: value for name, value in weights.items()}
 
 
 def _kind(value: Tensor) -> str:

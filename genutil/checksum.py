@@ -16,7 +16,7 @@ def digest(content: Any) -> str:
     Mappings count without their order; a list and a tuple of the same values are the same.
 
     Raises:
-        TypeError: something in it is no tensor and no plain value.
+        TypeError: something in it is no plain value, and no tensor whose numbers can be read.
     """
     sum_ = hashlib.sha256()
     _add(sum_, content)
@@ -26,8 +26,13 @@ def digest(content: Any) -> str:
 def _add(sum_: Any, value: Any) -> None:
     if isinstance(value, Tensor):
         sum_.update(f"tensor {value.dtype} {tuple(value.shape)}".encode())
-        flat = value.detach().cpu().contiguous().reshape(-1)
-        sum_.update(flat.view(torch.uint8).numpy().data)
+        try:
+            flat = value.detach().cpu().contiguous().reshape(-1)
+            sum_.update(flat.view(torch.uint8).numpy().data)
+        except RuntimeError as error:  # sparse, without data, or a view larger than the memory
+            raise TypeError(
+                f"a {value.layout} tensor of {value.dtype} cannot be summed up: {error}"
+            ) from error
     elif isinstance(value, Mapping):
         sum_.update(f"mapping {len(value)}".encode())
         for key in sorted(value, key=repr):

@@ -60,6 +60,8 @@ def from_resnet_keys(content: Mapping[str, Any]) -> dict[str, Any]:
     """The inverse; published files also lack some of the keys."""
     names = {theirs: ours for ours, theirs in _RESNET_KEYS.items()}
     state = {names.get(key, key): value for key, value in content.items() if key != "epoch"}
-    if isinstance(content.get("epoch"), int):
+    # Elsewhere, such as in files of Lightning, `epoch` is another number.
+    known = not {"format", "arch", "best_prec1", "optimizer"}.isdisjoint(content)
+    if known and isinstance(content.get("epoch"), int):
         state["last_epoch"] = content["epoch"] - 1
     return state

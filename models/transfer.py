@@ -40,7 +40,7 @@ def take_over(model: nn.Module, use_graph: str | None, use_init: str | None) -> 
     _apply("use_graph", use_graph, model, settled)
     for rule in rules.values():
         rule.fix_wiring()
-    _log.info("took the wiring of %s", use_graph)
+    _log.info("took the weights%s of %s", " and the wiring" if rules else "", use_graph)
     if use_init is not None:
         beside = [
             f"{name}.{key}" for name, rule in rules.items() for key in rule.state_dict() if key != "weight"

@@ -9,16 +9,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from genutil.checkpoint import describe, without_prefix
+from genutil.checkpoint import describe
 from genutil.errors import CheckpointError
 from genutil.schema import NetworkKeys, TrainingKeys, WiringKeys
 from genutil.seeding import restore_rng_state
+from genutil.weight_names import match_names
 from trainers.optimizers import optimizer_names
 from trainers.trainer import Trainer
 
 _ORDER_KEYS = ("batch_size", "seed", "data", "data_args")
 """What decides which images a batch holds: it must not change within an epoch."""
 _TRAINING_KEYS = tuple(key for group in (WiringKeys, NetworkKeys, TrainingKeys) for key in group.model_fields)
+_ODD = (AttributeError, LookupError, OverflowError, TypeError, ValueError, RuntimeError)
+"""What Python and torch raise where a file holds other values than a training writes."""
 _log = logging.getLogger(__name__)
 
 
@@ -46,9 +49,25 @@ def resume(
     """
     if "optimizer" not in checkpoint:
         raise CheckpointError(
-            f"{path}: holds weights alone, so training cannot go on from it; take the training's last "
-            "checkpoint (last.pt, checkpoint.pth.tar)"
+            f"{path}: holds weights alone, so training cannot be resumed from it; resume the training's last "
+            "checkpoint (last.pt, checkpoint.pth.tar), or start a new training at epoch 0 with its weights: "
+            "--use_graph FILE in place of --resume FILE (--pretrained-weights FILE for the sparse ResNets)"
         )
+    try:
+        _put_back(trainer, checkpoint, path, config, order_keys, training_keys)
+    except _ODD as error:
+        raise CheckpointError(f"{path}: its training state does not fit this experiment ({error})") from error
+    _log.info("going on from %s: epoch %d, step %d", path, trainer.epoch + 1, trainer.step)
+
+
+def _put_back(
+    trainer: Trainer,
+    checkpoint: Mapping[str, Any],
+    path: str,
+    config: Mapping[str, Any],
+    order_keys: Collection[str],
+    training_keys: Collection[str],
+) -> None:
     info = describe(checkpoint, path)
     progress = checkpoint.get("epoch_progress") or {"batch": 0, "meter": None}
     before = checkpoint.get("config") or {}
@@ -65,23 +84,21 @@ def resume(
         raise CheckpointError(f"{path}: {message}")
     for key, (old, new) in changed.items():
         _log.warning("%s is %s now; in %s it was %s", key, new, path, old)
-    try:
-        _restore_optimizer(trainer.optimizer, trainer.model, checkpoint)
-        trainer.precision.restore(checkpoint.get("scaler"))
-        if "rng" in checkpoint:
-            restore_rng_state(checkpoint["rng"])
-        trainer.epoch = int(info.epoch if info.epoch is not None else -1) + 1
-        trainer.batch, trainer.step = int(progress["batch"]), int(info.step or 0)
-        trainer.best_val = info.best_val if info.best_val is not None else trainer.best_val
-        if progress["meter"] is not None:
-            trainer.meter.restore(progress["meter"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: its training state does not fit this experiment ({error})") from error
+    _restore_optimizer(trainer.optimizer, trainer.model, checkpoint)
+    trainer.precision.restore(checkpoint.get("scaler"))
+    if "rng" in checkpoint:
+        restore_rng_state(checkpoint["rng"])
+    trainer.epoch = int(info.epoch if info.epoch is not None else -1) + 1
+    trainer.batch, trainer.step = int(progress["batch"]), int(info.step or 0)
+    trainer.best_val = info.best_val if info.best_val is not None else trainer.best_val
+    if min(trainer.epoch, trainer.batch, trainer.step) < 0 or trainer.batch > len(trainer.train):
+        raise ValueError(f"epoch {trainer.epoch}, batch {trainer.batch}, step {trainer.step}")
+    if progress["meter"] is not None:
+        trainer.meter.restore(progress["meter"])
     due = trainer.epoch * len(trainer.train)
     if not trainer.batch and trainer.step != due:
         _log.warning("an epoch has %d steps now: counted anew, %d are done", len(trainer.train), due)
         trainer.step = due  # the learning rate follows the epochs
-    _log.info("going on from %s: epoch %d, step %d", path, trainer.epoch + 1, trainer.step)
 
 
 def _restore_optimizer(
@@ -95,7 +112,7 @@ def _restore_optimizer(
         ValueError: names, number or shapes of the parameters differ.
     """
     saved, own = checkpoint["optimizer"], optimizer_names(optimizer, model)
-    names = _names_by_position(checkpoint, own)
+    names = _names_by_position(checkpoint, own, model)
     places = [place for group in saved["param_groups"] for place in group["params"]]
     if sorted(names) != sorted(own) or len(places) != len(names):
         raise ValueError(f"its optimizer has {len(places)} parameters, this one has {len(own)} or others")
@@ -112,7 +129,7 @@ def _restore_optimizer(
             raise ValueError(f"the momentum of {name} has shape {list(momentum.shape)}")
 
 
-def _names_by_position(checkpoint: Mapping[str, Any], own: Sequence[str]) -> list[str]:
+def _names_by_position(checkpoint: Mapping[str, Any], own: Sequence[str], model: nn.Module) -> list[str]:
     """Names of the parameters in the order of a file's optimizer.
 
     A published file does not tell them. Its positions are those of its own network, which the order of its
@@ -122,7 +139,8 @@ def _names_by_position(checkpoint: Mapping[str, Any], own: Sequence[str]) -> lis
         return list(checkpoint["optimizer_names"])
     if "format" in checkpoint:  # written before names were kept: the order is this network's
         return list(own)
-    there = [name for name in without_prefix(checkpoint["model"]) if name in set(own)]
+    matched = match_names(checkpoint["model"], model.state_dict())
+    there = [name for name in matched.weights if name in set(own)]
     if len(checkpoint["optimizer"]["param_groups"]) > 1:
         return sorted(there, key=lambda name: "bn" not in name)
     return there

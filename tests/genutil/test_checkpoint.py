@@ -9,7 +9,7 @@ from torch import nn
 
 from genutil import atomic
 from genutil.checkpoint import load_weights, read_checkpoint, save_checkpoint
-from genutil.checkpoint_folder import CheckpointFolder, find_checkpoint
+from genutil.checkpoint_folder import CheckpointFolder, earlier_start, find_checkpoint
 from genutil.errors import CheckpointError
 
 
@@ -170,3 +170,21 @@ def test_resume_auto(tmp_path):
     (tmp_path / "last.pt").write_text("")
     assert found("auto") == tmp_path / "last.pt"
     assert found("x.pt").name == "x.pt"
+
+
+@pytest.mark.parametrize("note", ["", "3", "[]", "{}", '{"run_id": "a"}', '{"run_id": "a", "folder": 1}'])
+def test_a_damaged_note_of_an_earlier_start_is_none(tmp_path, note):
+    (tmp_path / ".run").write_text(note)
+    assert earlier_start(tmp_path, "a") is None
+
+
+def test_a_file_that_asks_for_too_much_memory(tmp_path, monkeypatch):
+    """A damaged length in an old file: torch then asks for more than there is."""
+
+    def load(*_args, **_keys):
+        raise MemoryError
+
+    monkeypatch.setattr(torch, "load", load)
+    (tmp_path / "x.pt").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match="is damaged, or needs more memory than this process may use"):
+        read_checkpoint(tmp_path / "x.pt")

@@ -44,6 +44,23 @@ def test_order_and_kind_of_containers_do_not_count():
 
 
 @pytest.mark.parametrize(
+    "value",
+    [
+        torch.zeros(3, device="meta"),
+        torch.eye(3).to_sparse(),
+        torch.zeros(1).expand(2**55),
+    ],
+)
+def test_tensors_without_readable_numbers_are_refused(tmp_path, value):
+    """In a file of ours they are damage."""
+    with pytest.raises(TypeError, match="cannot be summed up"):
+        digest({"model": {"w": value}})
+    torch.save({"model": {"w": value}, "format": 2, "checksum": "0"}, tmp_path / "last.pt")
+    with pytest.raises(CheckpointError, match=r"last.pt: is damaged"):
+        read_checkpoint(tmp_path / "last.pt")
+
+
+@pytest.mark.parametrize(
     ("place", "value"),
     [
         (("model", "w"), torch.arange(6.0).view(3, 2)),

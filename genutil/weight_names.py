@@ -1,0 +1,109 @@
+"""Names of weights in files that other programs wrote, matched with the names of a network.
+
+Wrappers put prefixes before all names (`module.` of DataParallel, `_orig_mod.` of torch.compile, `model.` or
+another attribute's name of Lightning), averaging and profiling programs leave counters behind, and old
+versions of torch did not count the batches of batch norms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_COMPILED = "_orig_mod"
+_BATCHES = "num_batches_tracked"
+_LEFTOVERS = ("total_ops", "total_params", "n_averaged")
+"""Single numbers of thop, and of torch.optim.swa_utils.AveragedModel."""
+
+
+@dataclass(frozen=True)
+class MatchedWeights:
+    """Weights under the names of a network.
+
+    Attributes:
+        weights: by name; names that the network does not know are kept.
+        prefix: what was removed from all names, such as `module.`.
+        changes: what was done, in words; empty if the names were those of the network.
+    """
+
+    weights: dict[str, Any]
+    prefix: str
+    changes: tuple[str, ...]
+
+
+def match_names(weights: Mapping[str, Any], own: Mapping[str, Tensor]) -> MatchedWeights:
+    """Give the weights of a file the names of a network.
+
+    A prefix is removed only where all names have it and more of them fit the network without it, so the
+    network's own prefixes stay.
+
+    Args:
+        weights: of the file, by name.
+        own: the state dict of the network.
+    """
+    named = {str(name): value for name, value in weights.items()}
+    counters = {name for name, value in named.items() if _is_leftover(name, value)}
+    prefix, inner = _find_prefix([name for name in named if name not in counters], own)
+    renamed = {_short(name.removeprefix(prefix), inner): value for name, value in named.items()}
+    ignored = {
+        name: name.rpartition(".")[2]
+        for name in (_short(name.removeprefix(prefix), inner) for name in counters)
+        if name not in own
+    }
+    kept = {name: value for name, value in renamed.items() if name not in ignored}
+    changes = []
+    if prefix:
+        changes.append(f"removed the prefix '{prefix}' from all names")
+    if inner:
+        changes.append(f"removed '{_COMPILED}.' within names")
+    if ignored:
+        changes.append(f"ignored {', '.join(sorted(set(ignored.values())))}")
+    batches = _missing_batches(kept, own)
+    if batches:
+        kept |= {name: torch.zeros_like(own[name], device="cpu") for name in batches}
+        changes.append(f"{_BATCHES} missing, counters start at 0")
+    return MatchedWeights(kept, prefix, tuple(changes))
+
+
+def _is_leftover(name: str, value: Any) -> bool:
+    return name.rpartition(".")[2] in _LEFTOVERS and isinstance(value, Tensor) and value.numel() == 1
+
+
+def _find_prefix(names: Collection[str], own: Mapping[str, Tensor]) -> tuple[str, bool]:
+    """The shortest prefix without which most names fit, and whether torch.compile's is within names too."""
+    first, *others = [name.split(".")[:-1] for name in names] or [[]]
+    common = len(first)
+    for parts in others:
+        common = min(common, len(parts))
+        while parts[:common] != first[:common]:
+            common -= 1
+    prefixes = [".".join([*first[:length], ""]) for length in range(common + 1)]
+    found = ("", False)
+    most = sum(name in own for name in names)
+    for inner in (False, True):
+        for prefix in prefixes:
+            short = {_short(name.removeprefix(prefix), inner) for name in names}
+            fitting = sum(name in own for name in short)
+            if fitting > most and len(short) == len(names):
+                found, most = (prefix, inner), fitting
+    return found
+
+
+def _short(name: str, inner: bool) -> str:
+    """The name, `inner`: without the parts that torch.compile puts into it."""
+    return ".".join(part for part in name.split(".") if part != _COMPILED) if inner else name
+
+
+def _missing_batches(weights: Mapping[str, Any], own: Mapping[str, Tensor]) -> list[str]:
+    """The network's batch counters, if the file has running averages and none of the counters."""
+    if any(name.rpartition(".")[2] == _BATCHES for name in weights):
+        return []
+    return [
+        name
+        for name in own
+        if name.rpartition(".")[2] == _BATCHES and name.removesuffix(_BATCHES) + "running_mean" in weights
+    ]
