@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from genutil.tables import markdown_table
+from models.counting import count_macs
 from models.graphs.complexity import LayerComplexity, wired_layers
-from models.graphs.edges import EdgeRule
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,14 @@ class Profile:
 def profile(model: nn.Module, image_size: int | None = None, in_channels: int | None = None) -> Profile:
     """Count a network's weights in use and its MACs for one image.
 
-    A network that knows its own cost (`complexity()`) is asked. Of any other one the convolutions and linear
-    layers are counted while one black image runs through it, and its `wired_layers()` are added.
+    A network that knows its own cost (`complexity()`) is asked. Of any other one the convolutions and matrix
+    products are counted that run for one black image (see count_macs), each in the row of the layer that
+    computes it, and its `wired_layers()` are added. A parameter that several layers share counts once.
 
     Args:
         model: the network.
         image_size: height and width of the image, in pixels; by default the model's own `image_size`.
-        in_channels: channels of the image; by default those of the first convolution, or 3.
+        in_channels: channels of the image; by default those of the first 2-D convolution, or 3.
 
     Raises:
         ValueError: the size is not known, the model runs at its own size alone, or it does not run on a black
@@ -70,7 +73,7 @@ def profile(model: nn.Module, image_size: int | None = None, in_channels: int | 
         size = image_size or own_size
         if size is None:
             raise ValueError(f"{type(model).__name__} has no image_size; give one to profile()")
-        layers = _count_dense(model, size, in_channels)
+        layers = _count_any(model, size, in_channels)
     return Profile(sum(layer.params for layer in layers), sum(layer.macs for layer in layers), tuple(layers))
 
 
@@ -87,46 +90,58 @@ def as_table(cost: Profile) -> str:
     return markdown_table(header, [*rows, ("total", *(f"{count:,}" for count in totals))])
 
 
-def _count_dense(model: nn.Module, image_size: int, in_channels: int | None) -> list[LayerComplexity]:
-    macs: dict[str, int] = {}
-    names = {module: name for name, module in model.named_modules()}
+def _count_any(model: nn.Module, image_size: int, in_channels: int | None) -> list[LayerComplexity]:
+    """A row for each module that has weights of its own or computes something, and for each wired layer."""
+    wired = wired_layers(model)
+    apart = {id(layer.rule) for layer in wired}
+    macs = _run_and_count(model, image_size, in_channels)
+    params: Counter[str] = Counter()
+    rows: dict[str, str] = {}
+    seen: set[int] = set()
+    for name, module in model.named_modules():
+        rows[name] = row = _row(model, name)
+        new = [parameter for parameter in module.parameters(recurse=False) if id(parameter) not in seen]
+        seen.update(map(id, new))
+        if id(module) not in apart:
+            params[row] += sum(_num_in_use(module, parameter) for parameter in new)
+    per_row: Counter[str] = Counter()
+    for name, module in model.named_modules():
+        per_row[rows[name]] += 0 if id(module) in apart else macs[name]
+    layers = [
+        LayerComplexity(row, params[row], per_row[row])
+        for row in dict.fromkeys(rows.values())
+        if params[row] or per_row[row]
+    ]
+    return layers + [layer.complexity() for layer in wired]
 
-    def count(module: nn.Module, _inputs: object, output: Tensor) -> None:
-        pixels = output[0, 0].numel() if isinstance(module, nn.Conv2d) else 1
-        macs[names[module]] = macs.get(names[module], 0) + _num_weights(module) * pixels
 
-    dense = [module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
-    hooks = [module.register_forward_hook(count) for module in dense]
-    first = next((module.in_channels for module in dense if isinstance(module, nn.Conv2d)), in_channels or 3)
-    was_training = model.training
+def _row(model: nn.Module, name: str) -> str:
+    """The layer in whose row a module is counted: a parametrization belongs to the layer that it is of."""
+    parts = name.split(".")
+    if "parametrizations" in parts:
+        parts = parts[: parts.index("parametrizations")]
+    return ".".join(part for part in parts if part != "_orig_mod") or type(model).__name__
+
+
+def _run_and_count(model: nn.Module, image_size: int, in_channels: int | None) -> dict[str, int]:
+    convolutions = (layer for layer in model.modules() if isinstance(layer, nn.Conv2d))
+    first = next((layer.in_channels for layer in convolutions if layer.in_channels), 3)  # 0: lazy
+    shape = (in_channels or first, image_size, image_size)
+    numbers = (value for value in model.parameters() if value.is_floating_point() and not is_lazy(value))
     try:
-        with torch.no_grad():
-            parameter = next(model.parameters())
-            model.eval()(torch.zeros(1, first, image_size, image_size).to(parameter))
-    except RuntimeError as error:
-        size = f"{first}×{image_size}×{image_size}"
+        return count_macs(model, torch.zeros(1, *shape).to(next(numbers, torch.empty(0))))
+    except Exception as error:  # a network of the user's may raise anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
             f"the cost of {type(model).__name__} is not counted: "
-            f"it does not run on an image of {size} ({error}); "
+            f"it does not run on an image of {'×'.join(map(str, shape))} ({reason}); "
             "give it an attribute image_size, or a method complexity()"
         ) from error
-    finally:
-        model.train(was_training)
-        for hook in hooks:
-            hook.remove()
-    own = {
-        name: _num_weights(module)
-        + sum(p.numel() for key, p in module.named_parameters(recurse=False) if key != "weight")
-        for name, module in model.named_modules()
-        if not isinstance(module, EdgeRule)
-    }
-    layers = [LayerComplexity(name, params, macs.get(name, 0)) for name, params in own.items() if params]
-    return layers + [layer.complexity() for layer in wired_layers(model)]
 
 
-def _num_weights(module: nn.Module) -> int:
-    """Weights in use: of a layer that selects them, those that it tells by `in_use()`."""
-    weight, in_use = getattr(module, "weight", None), getattr(module, "in_use", None)
-    if in_use is not None:
+def _num_in_use(module: nn.Module, parameter: nn.Parameter) -> int:
+    """How many of a module's weights count: of a layer that selects them, those selected (`in_use()`)."""
+    in_use: Callable[[], Tensor] | None = getattr(module, "in_use", None)
+    if in_use is not None and parameter is getattr(module, "weight", None):
         return int(in_use().sum())
-    return weight.numel() if isinstance(weight, nn.Parameter) else 0
+    return parameter.numel()

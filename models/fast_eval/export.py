@@ -1,11 +1,8 @@
-"""A trained wiring for other programs: as an ONNX network, or as arrays of its edges. See docs/export.md."""
+"""A trained network for other programs: as ONNX, or as arrays of its edges. See docs/export.md."""
 
 from __future__ import annotations
 
-import importlib
-import io
 import json
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,29 +11,28 @@ import torch
 from torch import Tensor, nn
 
 from genutil.atomic import write_atomically
-from genutil.errors import UserError
-from models.fast_eval.compact import compact
+from models.fast_eval.compact import NoCompactForm, compact
 from models.fast_eval.engines.csr import compressed_rows
 from models.fast_eval.network import CompactNetwork, CompactStage, ConvStem, Onto
+from models.fast_eval.onnx_file import compared, needed, onnx_content, ready_for_export
 from models.fast_eval.portable import PortableNetwork, dense_weight
 
 ENDINGS = (".onnx", ".safetensors")
-TOLERANCE = 1e-4
-"""Of logits, as a part of the largest."""
-
-log = logging.getLogger(__name__)
 
 
 def export(model: nn.Module, path: Path, shape: Sequence[int]) -> str:
-    """Write a network without its dead neurons to a file, whole or not at all.
+    """Write a network to a file, whole or not at all.
+
+    A network that `compact` takes is written without its dead neurons, any other one as it is, with the
+    weights of its edge rules fixed.
 
     Args:
-        model: any network that `compact` takes; graphs in continuous time have no such form.
+        model: the network; it is not changed.
         path: ends in .onnx or .safetensors; the latter is for MobileNet graphs.
         shape: (channels, height, width) of the images.
 
     Returns:
-        One line that tells what was written and how it was checked.
+        One line that says what was written and how it was checked.
 
     Raises:
         ValueError: the network cannot be written so.
@@ -48,58 +44,52 @@ def export(model: nn.Module, path: Path, shape: Sequence[int]) -> str:
     types = {parameter.dtype for parameter in model.parameters()}
     if types - {torch.float32}:
         raise ValueError("export: the network must be in float32; call its float() first")
-    small = compact(model, "dense").cpu()
-    write, told = (_as_onnx if path.suffix == ".onnx" else _as_safetensors)(small, shape)
+    try:
+        small: nn.Module | None = compact(model, "dense").cpu()
+    except NoCompactForm:
+        small = None
+    if path.suffix == ".safetensors":
+        write, written = _as_safetensors(small, shape)
+    elif small is None:
+        write, written = _as_it_is(model, shape)
+    else:
+        write, written = _as_onnx(small, shape)
     write_atomically(path, write)
-    return f"{path}: {path.stat().st_size / 1e6:.2f} MB, {told}"
+    return f"{path}: {path.stat().st_size / 1e6:.2f} MB, {written}"
 
 
 _Written = tuple[Callable[[BinaryIO], object], str]
 
 
 def _as_onnx(small: nn.Module, shape: Sequence[int]) -> _Written:
-    _needed("onnx", "onnxscript")
-    for chatty in ("onnxscript", "onnx_ir"):  # they tell of each constant
-        logging.getLogger(chatty).setLevel(logging.WARNING)
     network = PortableNetwork(small, shape) if isinstance(small, CompactNetwork) else small
-    program = torch.onnx.export(
-        network,
-        (torch.randn(2, *shape),),
-        input_names=["images"],
-        output_names=["logits"],
-        dynamic_shapes=({0: "images"},),
-        verbose=False,
-    )
-    assert program is not None
-    content = io.BytesIO(program.model_proto.SerializeToString())
-    return lambda file: file.write(content.getvalue()), _checked(content.getvalue(), small, shape)
+    content = onnx_content(network, torch.randn(2, *shape))
+    return lambda file: file.write(content), compared(content, small, shape, torch.device("cpu"))
 
 
-def _checked(content: bytes, small: nn.Module, shape: Sequence[int]) -> str:
-    """Runs the file and compares logits, for one image and for three."""
-    try:
-        runtime: Any = importlib.import_module("onnxruntime")
-    except ModuleNotFoundError:
-        return "not checked: pip install onnxruntime for that"
-    session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    errors = []
-    for count in (1, 3):
-        images = torch.randn(count, *shape, generator=torch.Generator().manual_seed(count))
-        (logits,) = session.run(None, {"images": images.numpy()})
-        wanted = small(images)
-        error = (torch.from_numpy(logits) - wanted).abs().max() / wanted.abs().max().clamp(min=1e-6)
-        errors.append(float(error))
-    largest = max(errors)
-    if not all(error <= TOLERANCE for error in errors):  # nor any that is no number
-        raise UserError(
-            f"export: onnxruntime {runtime.__version__} gives logits that differ by {largest:.1e} of the "
-            "largest"
-        )
-    return f"logits in onnxruntime {runtime.__version__} differ by {largest:.0e} of the largest"
+def _as_it_is(model: nn.Module, shape: Sequence[int]) -> _Written:
+    device = next(model.parameters(), torch.empty(0)).device
+    example, name = torch.randn(2, *shape, device=device), type(model).__name__
+    with ready_for_export(model):
+        try:
+            logits = model(example)
+        except Exception as error:  # a network of the user's may raise anything
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ValueError(
+                f"export: {name} does not run on images of {'×'.join(map(str, shape))} ({reason})"
+            ) from error
+        if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != 2:
+            given = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise ValueError(
+                f"export: {name} must return logits (images, classes); for 2 images it gave {given}"
+            )
+        content = onnx_content(model, example)
+        checked = compared(content, model, shape, device)
+    return lambda file: file.write(content), f"the whole network, {checked}"
 
 
-def _as_safetensors(small: nn.Module, shape: Sequence[int]) -> _Written:
-    save: Any = _needed("safetensors.torch").save
+def _as_safetensors(small: nn.Module | None, shape: Sequence[int]) -> _Written:
+    save: Any = needed("safetensors.torch").save
     if not isinstance(small, CompactNetwork) or not isinstance(small.stem, ConvStem):
         raise ValueError(
             "export: .safetensors is for MobileNet graphs; this network can be exported as .onnx"
@@ -135,13 +125,3 @@ def edge_arrays(network: CompactNetwork, shape: Sequence[int]) -> tuple[dict[str
             arrays[f"{name}.bias"] = bias.squeeze(1)
     arrays |= {"head.weight": network.head.weight.data, "head.bias": constant.flatten()}
     return arrays, strides
-
-
-def _needed(*names: str) -> Any:
-    """The first of these modules; all must be there."""
-    try:
-        first, *_ = [importlib.import_module(name) for name in names]
-        return first
-    except ModuleNotFoundError as error:
-        packages = " ".join(name.partition(".")[0] for name in names)
-        raise UserError(f"export needs {error.name}: pip install {packages}") from error

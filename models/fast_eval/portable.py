@@ -12,6 +12,7 @@ from models.fast_eval.cycles import CycleStage, Repeat
 from models.fast_eval.engines.dense import DenseProduct
 from models.fast_eval.network import CompactNetwork, CompactStage, ConvStem, EvaluationOnly, Onto, fixed
 from models.graphs.layout import halved
+from models.graphs.ode import FIXED, Solver
 
 
 class PortableNetwork(EvaluationOnly):
@@ -22,7 +23,7 @@ class PortableNetwork(EvaluationOnly):
         shape: (channels, height, width) of the images.
 
     Raises:
-        ValueError: a graph in continuous time, whose solver chooses its steps by the states; or no node
+        ValueError: a graph in continuous time whose solver chooses its steps by the states; or no node
             depends on the image.
     """
 
@@ -54,7 +55,12 @@ def _portable(stage: nn.Module, biases: Sequence[Tensor]) -> nn.Module:
         return _Stage(stage, biases)
     if isinstance(stage, CycleStage) and isinstance(stage.run, Repeat):
         return _Cycle(stage, stage.run.times)
-    raise ValueError("a graph in continuous time cannot be exported: its solver chooses steps by the states")
+    if isinstance(stage, CycleStage) and isinstance(stage.run, Solver) and stage.run.name in FIXED:
+        return _FixedSteps(stage, stage.run)
+    raise ValueError(
+        "a graph in continuous time cannot be exported: its solver chooses steps by the states, as ONNX "
+        f"cannot; one with steps of equal size can (--ode_solver {', '.join(FIXED)})"
+    )
 
 
 class _Stage(nn.Module):
@@ -107,9 +113,38 @@ class _Cycle(nn.Module):
     def forward(self, entering: Tensor) -> Tensor:
         states = F.pad(entering, (0, 0, 0, 0, 0, len(self.filters) - entering.shape[1]))
         for _ in range(self.steps):
-            sources = _depthwise(F.relu(states), self.filters, stride=1)
-            states = self.norm(F.conv2d(sources, self.weight))
+            states = self.step(states)
         return states[:, -self.num_outputs :]
+
+    def step(self, states: Tensor) -> Tensor:
+        """The states after one step."""
+        return self.update(states)
+
+    def update(self, states: Tensor) -> Tensor:
+        """What the nodes make of these states."""
+        sources = _depthwise(F.relu(states), self.filters, stride=1)
+        maps: Tensor = self.norm(F.conv2d(sources, self.weight))
+        return maps
+
+
+class _FixedSteps(_Cycle):
+    """A graph in continuous time by a solver with steps of equal size; the formulas are torchdiffeq's."""
+
+    def __init__(self, stage: CycleStage, solver: Solver) -> None:
+        super().__init__(stage, solver.steps)
+        self.solver, self.size = solver.name, 1 / solver.steps
+
+    def step(self, states: Tensor) -> Tensor:
+        first = self.update(states)
+        if self.solver == "euler":
+            return states + self.size * first
+        if self.solver == "midpoint":
+            return states + self.size * self.update(states + self.size / 2 * first)
+        # rk4 is the 3/8 rule there: Kutta, 1901.
+        second = self.update(states + self.size / 3 * first)
+        third = self.update(states + self.size * (second - first / 3))
+        fourth = self.update(states + self.size * (first - second + third))
+        return states + self.size / 8 * (first + 3 * (second + third) + fourth)
 
 
 def _depthwise(maps: Tensor, filters: Tensor, stride: int) -> Tensor:

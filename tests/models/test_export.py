@@ -61,6 +61,19 @@ def test_files_of_tiny_classifiers(tmp_path, app):
         export(model, tmp_path / "out.safetensors", (3, 32, 32))
 
 
+@pytest.mark.parametrize("solver", ["euler", "midpoint", "rk4"])
+def test_graphs_in_continuous_time_with_steps_of_equal_size(tmp_path, solver):
+    model = build(
+        "small_scale/continuous_time_dnw.yml",
+        graph="random", dim=40, downsample_dim=8, feature_dim=12, ode_solver=solver, ode_steps=3,
+    ).eval()  # fmt: skip
+    randomise(model, ["some"], 0)
+    export(model, tmp_path / "out.onnx", (3, 32, 32))
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert_close(run_onnx(tmp_path / "out.onnx", images), model(images))
+
+
 def test_a_dense_network(tmp_path):
     model = build("medium_scale/mobilenetv1_x25.yml").eval()
     export(model, tmp_path / "out.onnx", (3, 32, 32))
