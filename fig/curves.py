@@ -2,13 +2,15 @@
 
     python -m fig.curves RUN [RUN ...] [--phase val|train] [--output FILE]
 
-RUN is the folder of a run, or a folder of such folders; of a training that was stopped and gone on with, the
-folders of its parts are joined. Written: FILE.png and FILE.svg, `curves` by default.
+RUN is the folder of a run, or a folder of such folders; of a training that was stopped and resumed, the
+folders of its parts are joined. A run that cannot be read is left out with a warning. Written: FILE.png and
+FILE.svg, `curves` by default.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +26,8 @@ from genutil.errors import UserError
 from genutil.spread import mean_and_std
 from genutil.wiring_file import Array
 
+_log = logging.getLogger(__name__)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns the exit status."""
@@ -33,8 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     parser.add_argument("--phase", choices=("val", "train"), default="val")
     parser.add_argument("--output", type=Path, default=Path("curves"), help="without the ending")
-    options = parser.parse_args(argv)
-    return exit_status(lambda: _main(options))
+    return exit_status(lambda: _main(parser.parse_args(argv)))
 
 
 def _main(options: argparse.Namespace) -> int:
@@ -58,14 +61,26 @@ class Curves(NamedTuple):
 
 
 def read_curves(results: Sequence[dict[str, Any]], phase: str) -> dict[str, Curves]:
-    """Curves by the experiment's name.
+    """Curves by the experiment's name. A run whose metrics cannot be read is left out with a warning.
 
     Raises:
-        UserError: a run has no metrics, or seeds of an experiment tell of different epochs.
+        UserError: no run has metrics, or seeds of an experiment have different epochs.
     """
+    curve_of: dict[str, dict[int, float]] = {}
+    problems = []
+    for result in results:
+        try:
+            curve_of[result["folder"]] = _curve(result, phase)
+        except UserError as error:
+            problems.append(error)
+    if problems and not curve_of:
+        raise problems[0]
+    for problem in problems:
+        _log.warning("%s; it is left out", problem)
     found: dict[str, Curves] = {}
-    for name, group in by_experiment(results).items():
-        curves = [_curve(result, phase) for result in group]
+    whole = [result for result in results if result["folder"] in curve_of]
+    for name, group in by_experiment(whole).items():
+        curves = [curve_of[result["folder"]] for result in group]
         epochs = sorted(curves[0])
         if any(sorted(curve) != epochs for curve in curves):
             raise UserError(

@@ -33,8 +33,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--open", action="store_true", help="show the page in the browser")
-    options, training = parser.parse_known_args(argv)
-    return exit_status(lambda: _main(options.open, training))
+
+    def run() -> int:
+        options, training = parser.parse_known_args(argv)
+        return _main(options.open, training)
+
+    return exit_status(run)
 
 
 def _main(show: bool, training: Sequence[str]) -> int:

@@ -37,8 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("runs", type=Path, nargs="*", metavar="RUN")
     parser.add_argument("--output", type=Path, default=Path("pareto"), help="without the ending")
-    options = parser.parse_args(argv)
-    return exit_status(lambda: _main(options))
+    return exit_status(lambda: _main(parser.parse_args(argv)))
 
 
 def _main(options: argparse.Namespace) -> int:

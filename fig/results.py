@@ -24,7 +24,8 @@ from fig.runs import ROOT
 from genutil.cli import parse_command_line
 from genutil.command import exit_status
 from genutil.errors import UserError
-from genutil.seeds import finished_results, seed_command
+from genutil.past_runs import finished_results
+from genutil.seeds import seed_command
 
 DIGITS = "apps/quickstart/digits_dnw.yml"
 FASHION = "apps/quickstart/fashion_mnist_dnw.yml"
@@ -111,9 +112,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=Path,
         help="the page; by default docs/results.md, with --only results.md in the folder",
     )
-    options, further = parser.parse_known_args(argv)
     by = f"python -m fig.results {shlex.join(argv)}" if argv else "make results"
-    return exit_status(lambda: _main(options, further, by))
+    return exit_status(lambda: _main(*parser.parse_known_args(argv), by))
 
 
 def _main(options: argparse.Namespace, further: Sequence[str], by: str) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from genutil.errors import UserError
+from genutil.names import folder_name
 
 ROOT = Path(__file__).resolve().parent.parent
 _RECORD = "wiring.npz"
@@ -18,7 +19,7 @@ _START = re.compile(r"-(\d{8}-\d{6})(?:\.(\d+))?")
 
 
 def start_of(folder: Path, name: str) -> tuple[str, int] | None:
-    """When a run of this name began, for sorting; None if the folder is of another name.
+    """When a run of this name, as folders have it, began, for sorting; None if the folder is of another name.
 
     A run's folder is called after its experiment, `+` and options, and the start (`x+lr=0.1-20260131-235959`,
     or `….2` if two began in one second).
@@ -33,14 +34,15 @@ def find_record(run: Path) -> Path:
     """The recorded wiring of a run.
 
     Args:
-        run: its folder, the record itself, or the folder's name without options and time: of those that have
-            a record, the last one.
+        run: its folder, the record itself, or in place of the folder's name the experiment's: of its runs
+            that have a record, the last one.
 
     Raises:
         UserError: there is none.
     """
     if not run.exists() and run.parent.is_dir():
-        started = {path: start_of(path, run.name) for path in run.parent.iterdir()}
+        name = folder_name(run.name) if run.name else ""
+        started = {path: start_of(path, name) for path in run.parent.iterdir()}
         found = [(start, path) for path, start in started.items() if start and (path / _RECORD).is_file()]
         run = max(found)[1] if found else run
     path = run / _RECORD if run.is_dir() else run

@@ -28,9 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--output", type=Path, default=Path("straight_through"), help="without the ending")
-    options = parser.parse_args(argv)
 
     def run() -> int:
+        options = parser.parse_args(argv)
         with drawn() as pyplot:
             for file in save(draw(pyplot), options.output):
                 print(file)

@@ -10,7 +10,7 @@ Written: FILE.png and FILE.svg, `sparsity` by default.
 from __future__ import annotations
 
 import argparse
-import json
+import logging
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,11 +21,14 @@ from fig.published import KEPT, SPARSE_RESNET50
 from fig.style import drawn, legend_outside, save
 from genutil.command import exit_status
 from genutil.errors import UserError
+from genutil.origins import is_mixed, record_in
+from genutil.text_files import read_json
 
 EPOCHS = 100
 """Of a published training."""
 _VALIDATION = 50_000
 """Images of ImageNet's validation set."""
+_log = logging.getLogger(__name__)
 _DENSE = ("classic", "fanin", "dense")
 
 
@@ -36,12 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("raports", type=Path, nargs="*", metavar="RAPORT")
     parser.add_argument("--output", type=Path, default=Path("sparsity"), help="without the ending")
-    options = parser.parse_args(argv)
-    return exit_status(lambda: _main(options))
+    return exit_status(lambda: _main(parser.parse_args(argv)))
 
 
 def _main(options: argparse.Namespace) -> int:
-    measured = [read_raport(path) for path in options.raports]
+    measured = read_raports(options.raports)
     with drawn() as pyplot:
         for file in save(draw(pyplot, measured), options.output):
             print(file)
@@ -62,6 +64,25 @@ class Measured(NamedTuple):
     top1: float
 
 
+def read_raports(paths: Sequence[Path]) -> list[Measured]:
+    """The points of the reports. One that cannot be shown is left out with a warning.
+
+    Raises:
+        UserError: none of them can be shown.
+    """
+    found, problems = [], []
+    for path in paths:
+        try:
+            found.append(read_raport(path))
+        except UserError as error:
+            problems.append(error)
+    if problems and not found:
+        raise problems[0]
+    for problem in problems:
+        _log.warning("%s; it is left out", problem)
+    return found
+
+
 def read_raport(path: Path) -> Measured:
     """The point of a report.
 
@@ -69,7 +90,7 @@ def read_raport(path: Path) -> Measured:
         UserError: it is missing, damaged, or not of a ResNet-50 on ImageNet.
     """
     try:
-        told = json.loads(path.read_text())
+        told = read_json(path)
         options, top1 = told["config"], float(told["top1_accuracy"])
         name = str(options["model_config"])
         why = _not_comparable(told, options)
@@ -83,6 +104,8 @@ def read_raport(path: Path) -> Measured:
     epochs = told.get("epochs")
     length = "epochs not told" if epochs is None else f"{epochs} epochs"
     marked = f"{name} ({length})" if epochs is None or epochs < EPOCHS else name
+    if is_mixed(record_in(told)):
+        marked += ", resumed from other settings"
     return Measured(marked, int(match[1]) if match else 100, top1)
 
 

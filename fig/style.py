@@ -30,7 +30,9 @@ def drawn() -> Iterator[Any]:
 
 def legend_outside(axis: Any, size: int = 8) -> None:
     """The legend right of an axis, where it covers nothing."""
-    axis.legend(fontsize=size, loc="upper left", bbox_to_anchor=(1.01, 1))
+    legend = axis.legend(fontsize=size, loc="upper left", bbox_to_anchor=(1.01, 1))
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a name may hold `$`
 
 
 def save(figure: Any, path: Path) -> list[Path]:

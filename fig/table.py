@@ -2,9 +2,10 @@
 
     python -m fig.table RUN [RUN ...] [--format markdown|csv|latex] [--output FILE]
 
-RUN is the folder of a run, or a folder of such folders (`runs`). Runs of one experiment with different seeds
-are one row; the accuracy is that after the last epoch. A published value is marked where the run had other
-settings than the published experiment's file.
+RUN is the folder of a run, or a folder of such folders (`runs`); one that cannot be read is left out with a
+warning. Runs of one experiment with different seeds are one row; the accuracy is that after the last epoch. A
+published value is marked where the run had other settings than the published experiment's file, and so is a
+training that was resumed from a checkpoint of other settings. CSV is for programs: a number in each cell.
 """
 
 from __future__ import annotations
@@ -22,13 +23,21 @@ from fig.files import write_text
 from fig.finished import by_experiment, experiment_name, read_results
 from fig.published import Published, find_published, other_settings
 from genutil.command import exit_status
-from genutil.spread import spread
+from genutil.origins import is_mixed, record_in
+from genutil.spread import mean_and_std, spread
 from genutil.tables import markdown_table
 
 COLUMNS = (
     "experiment", "wiring", "top-1, %", "n", "published, %", "epochs", "params", "MACs", "minutes", "commit",
     "device",
 )  # fmt: skip
+CSV_COLUMNS = (
+    "experiment", "wiring", "n", "seeds", "mixed_settings", "top1_mean", "top1_std", "top1_min", "top1_max",
+    "published_top1", "published_std", "published_epochs", "other_settings", "epochs",
+    "params_mean", "params_std", "params_min", "params_max", "macs_mean", "macs_std", "macs_min", "macs_max",
+    "minutes_median", "commit", "device",
+)  # fmt: skip
+"""Of CSV; docs/running.md describes them."""
 _SHORT = "shorter than published"
 _NAMED = 3
 """Keys that are named where settings are not the published ones."""
@@ -40,14 +49,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
-    parser.add_argument("--format", choices=list(FORMATS), default="markdown")
+    parser.add_argument("--format", choices=[*FORMATS, "csv"], default="markdown")
     parser.add_argument("--output", type=Path, help="write the table to this file")
-    options = parser.parse_args(argv)
-    return exit_status(lambda: _main(options))
+    return exit_status(lambda: _main(parser.parse_args(argv)))
 
 
 def _main(options: argparse.Namespace) -> int:
-    text = FORMATS[options.format](COLUMNS, rows(read_results(options.runs)))
+    results = read_results(options.runs)
+    text = as_csv(results) if options.format == "csv" else FORMATS[options.format](COLUMNS, rows(results))
     if options.output is None:
         print(text)
     else:
@@ -86,27 +95,64 @@ def row(name: str, group: Sequence[dict[str, Any]]) -> tuple[str, ...]:
 
 def _marked(name: str, config: Mapping[str, Any], published: Published) -> str:
     """A mark behind the published value where this was another experiment."""
-    keys = other_settings(name, config)
-    if config.get("num_epochs", 0) <= published.epochs:  # shorter ones are marked as such
-        keys = [key for key in keys if key != "num_epochs"]
+    keys = _other_settings(name, config, published)
     more = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
     return f" (other settings: {', '.join(keys[:_NAMED])}{more})" if keys else ""
+
+
+def _other_settings(name: str, config: Mapping[str, Any], published: Published) -> list[str]:
+    """The keys that differ from the published experiment's; fewer epochs have a mark of their own."""
+    shorter = config.get("num_epochs", 0) <= published.epochs
+    return [key for key in other_settings(name, config) if not (shorter and key == "num_epochs")]
 
 
 def _dirty(commit: str | None) -> str:
     return "-dirty" if commit is not None and commit.endswith("-dirty") else ""
 
 
-def as_csv(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """Comma-separated values."""
+def as_csv(results: Iterable[dict[str, Any]]) -> str:
+    """Comma-separated values with CSV_COLUMNS as the header; what is not known is empty."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *lines])
+    writer = csv.DictWriter(text, CSV_COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_record(name, group) for name, group in by_experiment(results).items())
     return text.getvalue().rstrip("\n")
+
+
+def _record(name: str, group: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    first, config = group[0], group[0]["config"]
+    published = find_published(experiment_name(first), config["data"])
+    record = {
+        "experiment": name,
+        "wiring": config["graph"],
+        "n": len(group),
+        "seeds": " ".join(str(result["seed"]) for result in group),
+        "mixed_settings": int(is_mixed(record_in(first))),
+        "epochs": first["epochs"],
+        "minutes_median": statistics.median(result["wall_time"] for result in group) / 60,
+        "commit": " ".join(sorted({result["commit"] or "unknown" for result in group})),
+        "device": " ".join(sorted({result["device"] for result in group})),
+    }
+    for key, column in (("top1_accuracy", "top1"), ("params", "params"), ("macs", "macs")):
+        values = [result[key] for result in group if key in result]
+        if values:
+            mean, std = mean_and_std(values)
+            record |= {f"{column}_mean": mean, f"{column}_std": std}
+            record |= {f"{column}_min": min(values), f"{column}_max": max(values)}
+    if published is not None:
+        record |= {
+            "published_top1": published.top1,
+            "published_std": published.std,
+            "published_epochs": published.epochs,
+            "other_settings": " ".join(_other_settings(experiment_name(first), config, published)),
+        }
+    return record
 
 
 def as_latex(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """A tabular of booktabs' rules."""
-    signs = {"%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#", "±": r"$\pm$"}
+    signs = {sign: rf"\{sign}" for sign in "%_&#${}"}
+    signs |= {"±": r"$\pm$", "\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}"}
 
     def line(cells: Sequence[str]) -> str:
         return " & ".join("".join(signs.get(sign, sign) for sign in cell) for cell in cells) + r" \\"
@@ -118,7 +164,6 @@ def as_latex(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 FORMATS: dict[str, Callable[[Sequence[str], Sequence[Sequence[str]]], str]] = {
     "markdown": markdown_table,
-    "csv": as_csv,
     "latex": as_latex,
 }
 

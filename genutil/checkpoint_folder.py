@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from genutil.atomic import write_atomically
 from genutil.checkpoint import save_checkpoint
 from genutil.errors import CheckpointError
 from genutil.layouts import GRAPH_LAYOUT, Layout
+from genutil.past_runs import note_run, noted_run
 
-_NOTE = ".run"
 _log = logging.getLogger(__name__)
 
 
@@ -72,8 +70,7 @@ class CheckpointFolder:
 
     def note_start(self, run_id: str, run_folder: Path) -> None:
         """Note which run writes here, for a later start of the same run."""
-        note = json.dumps({"run_id": run_id, "folder": str(run_folder.resolve())})
-        write_atomically(self.path / _NOTE, lambda file: file.write(note.encode()))
+        note_run(self.path, run_id, run_folder)
 
     def close(self) -> None:
         """Let other processes write to the folder."""
@@ -107,11 +104,7 @@ class CheckpointFolder:
 
 def earlier_start(folder: Path, run_id: str) -> Path | None:
     """The run folder of an earlier start of this run, if one has written its checkpoints to `folder`."""
-    try:
-        note = json.loads((folder / _NOTE).read_text())
-    except (OSError, ValueError):
-        return None
-    return Path(note["folder"]) if run_id and note["run_id"] == run_id else None
+    return noted_run(folder, run_id)
 
 
 def find_checkpoint(folder: Path, resume: str | None, required: bool, last: str) -> Path | None:

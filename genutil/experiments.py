@@ -7,16 +7,21 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from genutil.schema import schema
+from genutil.schema import EvaluationKeys, schema
 
-_PLACES = frozenset(
+INDIFFERENT = frozenset(
     {
         "seeds", "resume", "data_dir", "save_dir", "log_dir", "log_interval", "gpus", "processes", "workers",
         "max_restarts", "timeout", "keep_last", "checkpoint_interval", "checkpoint_interval_steps",
-        "record_wiring", "record_interval", "skip_profiling",
+        "record_wiring", "record_interval", "skip_profiling", "threads",
+        "cuda_graph",
     }
 )  # fmt: skip
 """Keys that do not decide a training's results."""
+_READ_BY_EVALUATIONS = frozenset(EvaluationKeys.model_fields) | {
+    "name", "batch_size", "num_epochs", "amp", "compile", "deterministic", "skip_corrupt",
+}  # fmt: skip
+"""Keys of an evaluation that may differ from those of the training whose weights it takes."""
 
 
 def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,7 +34,7 @@ def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
         for key, field in schema().items()
         if not field.is_required()
     }
-    kept = {key: value for key, value in {**defaults, **settings}.items() if key not in _PLACES}
+    kept = {key: value for key, value in {**defaults, **settings}.items() if key not in INDIFFERENT}
     return json.loads(json.dumps(kept))  # type: ignore[no-any-return]
 
 
@@ -38,6 +43,31 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, t
     first, second = deciding(one), deciding(other)
     pairs = {key: (first.get(key), second.get(key)) for key in [*first, *second]}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def differences_to_continue(
+    before: Mapping[str, Any], now: Mapping[str, Any], begun: int, reads_length: bool
+) -> dict[str, tuple[Any, Any]]:
+    """The `differences` that keep a training's checkpoint from being one of this experiment.
+
+    The name decides nothing. Another number of epochs is no difference if the training up to the checkpoint
+    does not depend on it, and does not go beyond it.
+
+    Args:
+        before, now: settings of the training that wrote the checkpoint, and of this one.
+        begun: epochs that the checkpoint's training has begun.
+        reads_length: whether a part of the experiment, such as its schedule, takes `num_epochs`.
+    """
+    found = differences(before, now)
+    found.pop("name", None)
+    if not reads_length and begun <= now["num_epochs"]:
+        found.pop("num_epochs", None)
+    return found
+
+
+def differences_to_evaluate(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The `differences` by which weights are of another experiment than the evaluation says."""
+    return {key: pair for key, pair in differences(before, now).items() if key not in _READ_BY_EVALUATIONS}
 
 
 def differences_beyond_seeds(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

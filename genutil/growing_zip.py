@@ -34,6 +34,8 @@ _LARGE_PLACE = struct.Struct("<4sIQI")
 _FAR_PLACE = struct.Struct("<2HQ")
 _MANY, _FAR = 0xFFFF, 0xFFFFFFFF
 """Where numbers of 16 and 32 bits end, and the zip64 records begin."""
+_LARGEST = 2**28
+"""Bytes of a member that is read."""
 _UTF8, _UNIX, _MODE, _FIRST_DAY = 0x800, 3 << 8, 0o600 << 16, 1 << 5 | 1
 """Names are UTF-8; whose file modes they are, and which; 1 January 1980: files do not differ by time."""
 
@@ -131,12 +133,17 @@ def read_members(path: Path) -> Iterator[tuple[str, bytes]]:
             name = file.read(name_size + extra_size)[:name_size].decode(errors="replace")
             data = file.read(packed)
             try:
-                content = zlib.decompress(data, -zlib.MAX_WBITS) if method == zipfile.ZIP_DEFLATED else data
+                content = _inflated(data) if method == zipfile.ZIP_DEFLATED else data
             except zlib.error:
                 return
             if zlib.crc32(content) != checksum:
                 return
             yield name, content
+
+
+def _inflated(data: bytes) -> bytes:
+    """At most so much that a damaged file cannot take all memory; the checksum then does not fit."""
+    return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, _LARGEST)
 
 
 def _packed(members: Mapping[str, bytes], place: int) -> tuple[bytes, bytes]:

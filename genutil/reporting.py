@@ -21,6 +21,8 @@ import yaml
 from genutil.atomic import write_atomically
 from genutil.config import Config
 from genutil.errors import UserError
+from genutil.experiments import INDIFFERENT
+from genutil.names import folder_name
 from genutil.place import Place
 from genutil.schema import schema
 
@@ -38,7 +40,7 @@ _SPELT = {
     "macs": "MACs",
     "corrupt_images": "corrupt images",
 }
-_METRICS = "metrics.jsonl"
+METRICS, RESULTS = "metrics.jsonl", "results.json"
 _log = logging.getLogger(__name__)
 _PROJECT = Path(__file__).resolve().parent.parent
 
@@ -78,7 +80,7 @@ class RunFolder:
 
     Args:
         settings: of the run.
-        earlier: the folder of an earlier start of the same run, which is gone on with.
+        earlier: the folder of an earlier start of the same run, which is continued.
         step: training steps that were done before this start; what the earlier one told of later steps is
             dropped, since it will be told again.
 
@@ -94,9 +96,11 @@ class RunFolder:
         self._start = time.monotonic()
         started = time.strftime("%Y%m%d-%H%M%S")
         with self.failures_told():
+            self._seconds_before = 0.0
             if earlier is not None and earlier.is_dir():
                 self.path = earlier
                 self._drop_metrics_after(step)
+                self._seconds_before = sum(line.get("epoch_time", 0.0) for line in self.metrics())
             else:
                 self.path = _new_folder(settings.log_dir, f"{settings.label}-{started}")
             text = yaml.safe_dump(dict(settings.values), sort_keys=False)
@@ -112,12 +116,12 @@ class RunFolder:
             if not self.path.is_dir():
                 _log.warning("%s is gone and is made anew; the files in it are lost", self.path)
                 self.path.mkdir(parents=True)
-            with open(self.path / _METRICS, "a", encoding="utf-8") as file:
+            with open(self.path / METRICS, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl` so far."""
-        path = self.path / _METRICS
+        path = self.path / METRICS
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def write_results(self, results: dict[str, Any], place: Place, device: str) -> dict[str, Any]:
@@ -131,7 +135,7 @@ class RunFolder:
             "name": self.settings.name,
             "folder": str(self.path),
             "seed": self.settings.seed,
-            "wall_time": round(time.monotonic() - self._start, 3),
+            "wall_time": round(self._seconds_before + time.monotonic() - self._start, 3),
             "device": device,
             "processes": place.size,
             "restarts": place.restarts,
@@ -140,15 +144,15 @@ class RunFolder:
         }
         text = json.dumps(content, indent=2) + "\n"
         with self.failures_told():
-            write_atomically(self.path / "results.json", lambda file: file.write(text.encode()))
+            write_atomically(self.path / RESULTS, lambda file: file.write(text.encode()))
         return content
 
     def _drop_metrics_after(self, step: int) -> None:
-        """Also drops a line that was cut off."""
-        metrics = self.path / _METRICS
+        """Also drops lines that cannot be read, such as one that was cut off."""
+        metrics = self.path / METRICS
         if metrics.exists():
-            lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = "".join(line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step)
+            lines = metrics.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+            kept = "".join(line for line in lines if line.endswith("\n") and _is_before(line, step))
             write_atomically(metrics, lambda file: file.write(kept.encode()))
 
     @contextmanager
@@ -167,12 +171,31 @@ class RunFolder:
             ) from error
 
 
+def _is_before(line: str, step: int) -> bool:
+    try:
+        return bool(json.loads(line)["step"] <= step)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return False
+
+
 def run_label(config: Config) -> str:
-    """Experiment name and overrides, safe as a folder's name and at most 100 characters long."""
-    places = {"save_dir", "log_dir", "data_dir", "resume", "gpus", "workers", "name", "seeds"}
-    words = [f"{key}={value}" for key, value in config.overrides.items() if key not in places]
-    label = "+".join([str(config.name), *words])
+    """Experiment name and overrides that decide results, safe as a folder's name, at most 100 characters.
+
+    An override that the name holds already, such as the seed of `digits-seed1`, is left out.
+    """
+    name = str(config.name)
+    words = [
+        f"{key}={value}"
+        for key, value in config.overrides.items()
+        if key != "name" and key not in INDIFFERENT and not _is_in_name(key, value, name)
+    ]
+    label = "+".join([folder_name(name), *words])
     return re.sub(r"[^A-Za-z0-9_.+=-]+", "_", label)[:100].rstrip("_.")
+
+
+def _is_in_name(key: str, value: Any, name: str) -> bool:
+    word = rf"{re.escape(key)}[=_-]?{re.escape(str(value))}"
+    return re.search(rf"(?<![A-Za-z0-9]){word}(?!\.?[A-Za-z0-9])", name) is not None
 
 
 def environment() -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from genutil.checkpoint import read_checkpoint
 from genutil.checkpoint_folder import CheckpointFolder, earlier_start, find_checkpoint
@@ -19,11 +19,20 @@ class Start:
     """Where a run begins.
 
     Attributes:
-        path, content: the checkpoint it goes on from; None: it begins anew.
+        path, content: the checkpoint it is resumed from; None: it starts at the first step.
+        found_by: `auto`: as the last one of the run's own folder; `restart`: the same after a failure of the
+            run; `file`: it was named.
+        record: where the run began, see genutil.origins; None: at its first step.
+        run_folder: an earlier run's folder that lacks nothing but its results; they go there.
+        finished: nothing is left to do: what to say.
     """
 
     path: Path | None = None
     content: Mapping[str, Any] | None = None
+    found_by: Literal["file", "auto", "restart"] = "file"
+    record: Mapping[str, Any] | None = None
+    run_folder: Path | None = None
+    finished: str | None = None
 
 
 def find_start(
@@ -41,15 +50,17 @@ def find_start(
     Raises:
         CheckpointError: the checkpoint is missing, damaged or foreign.
     """
-    goes_on = place.restarts and earlier_start(folder, place.run_id) and (folder / layout.last).is_file()
-    path = find_checkpoint(folder, "auto" if goes_on else resume, required, layout.last)
-    return Start() if path is None else Start(path, read_checkpoint(path))
+    again = place.restarts and earlier_start(folder, place.run_id) and (folder / layout.last).is_file()
+    path = find_checkpoint(folder, "auto" if again else resume, required, layout.last)
+    if path is None:
+        return Start()
+    return Start(path, read_checkpoint(path), "restart" if again else "auto" if resume == "auto" else "file")
 
 
 class RunFiles:
     """The files of a training: its checkpoints, and `<log_dir>/<run>/`.
 
-    A start after a failure goes on with the folders of the earlier start.
+    A start after a failure continues the folders of the earlier start.
 
     Args:
         folder: of the checkpoints.
@@ -75,7 +86,7 @@ class RunFiles:
         step: int,
         layout: Layout = GRAPH_LAYOUT,
     ) -> None:
-        earlier = earlier_start(folder, place.run_id) if place.restarts else None
+        earlier = earlier_start(folder, place.run_id) if place.restarts else start.run_folder
         self.checkpoints = CheckpointFolder(folder, start.path, place.run_id, layout)
         self.run = RunFolder(settings, earlier, step)
         self.checkpoints.note_start(place.run_id, self.run.path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
@@ -10,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -19,21 +17,22 @@ from genutil.config import Config
 from genutil.errors import ConfigError
 from genutil.experiments import differences
 from genutil.layouts import GRAPH_LAYOUT
+from genutil.origins import is_mixed, record_in, settings_in
+from genutil.past_runs import checkpoints_of, finished_results, folder_without_results, noted_run
 from genutil.place import find_place
 from genutil.reporting import run_settings
+from genutil.signals import stop_signals
 from genutil.spread import spread
 
-_WIRING = "wiring.npz"
-"""In a run's folder, with `record_wiring`."""
 _log = logging.getLogger(__name__)
 
 
 def run_seeds(script: str, argv: Sequence[str], config: Config) -> int:
     """Run the command once for each of `config.seeds`, as experiments called `<name>-seed<N>`.
 
-    A run that was stopped goes on; one whose results are there is not repeated; one whose checkpoint is of
-    other settings begins anew, and that checkpoint is kept in a folder beside. In an argument, `{seed}`
-    stands for the seed, such as in the path of another experiment's checkpoint.
+    A run that was stopped is resumed; one whose results are there is not repeated; one whose checkpoint is of
+    other settings starts from the beginning, and that checkpoint is kept in a folder beside. In an argument,
+    `{seed}` stands for the seed, such as in the path of another experiment's checkpoint.
 
     Args:
         script: the command's file.
@@ -50,15 +49,15 @@ def run_seeds(script: str, argv: Sequence[str], config: Config) -> int:
     if find_place() is not None:
         raise ConfigError("seeds: torchrun starts one run; start it once for each --seed and its --name")
     found = []
-    for seed in config.seeds:
+    for number, seed in enumerate(config.seeds, 1):
         own = seed_command(argv, config, seed)
         asked = parse_command_line(own).config
         results = finished_results(asked)
         if results is not None:
             _log.info("%s is finished: %s", asked.name, results["folder"])
         else:
-            _log.info("%s: seed %d of %s", asked.name, seed, ", ".join(map(str, config.seeds)))
-            status = _run([sys.executable, script, *own, *_going_on(asked)])
+            _log.info("%s: seed %d (%d of %d)", asked.name, seed, number, len(config.seeds))
+            status = _run([sys.executable, script, *own, *_resumed(asked)])
             if status:
                 return status
             results = finished_results(asked)
@@ -73,51 +72,40 @@ def seed_command(argv: Sequence[str], config: Config, seed: int) -> list[str]:
     return [*given, "--seed", str(seed), "--name", f"{config.name}-seed{seed}", "--seeds", "none"]
 
 
-def finished_results(config: Config) -> dict[str, Any] | None:
-    """`results.json` of a finished training with these keys, but for those that do not decide results.
+def _resumed(config: Config) -> list[str]:
+    """The option that resumes a run from its last checkpoint, if that is of the very same experiment.
 
-    Where the wiring is to be recorded, a training without its record is not finished.
-    """
-    asked = run_settings(config).values
-    for path in sorted(Path(config.log_dir).expanduser().glob("*/results.json"), reverse=True):
-        if config.record_wiring and not path.with_name(_WIRING).is_file():
-            continue
-        try:
-            results: dict[str, Any] = json.loads(path.read_text())
-            same = not differences(results["config"], asked)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue
-        if same and results.get("epochs") == config.num_epochs:
-            return results
-    return None
-
-
-def _going_on(config: Config) -> list[str]:
-    """The option that makes a run go on from its last checkpoint, if that is of the very same experiment.
-
-    Weights of other settings would be told as results of these; a schedule that was made for another length
-    cannot be gone on with, either.
+    Weights of other settings would be reported as results of these; neither can a schedule that was made for
+    another length be continued.
 
     Raises:
         CheckpointError: the checkpoint is damaged.
     """
-    path = Path(config.save_dir).expanduser() / str(config.name) / GRAPH_LAYOUT.last
+    path = checkpoints_of(config) / GRAPH_LAYOUT.last
     if not path.is_file():
         return []
     from genutil.checkpoint import describe, read_checkpoint  # imports torch, which takes a while
 
     content = read_checkpoint(path)
-    changed = differences(content.get("config") or {}, run_settings(config).values)
-    if changed:
-        told = ", ".join(f"{key} is {new}, there {old}" for key, (old, new) in changed.items())
-        told = told if content.get("config") else "it does not tell its settings"
-        _log.info("%s begins anew, since %s is of another experiment: %s", config.name, path, told)
-        return []
-    epoch = describe(content, str(path)).epoch
-    if config.record_wiring and epoch is not None and epoch + 1 >= config.num_epochs:
-        _log.info("%s begins anew: it was trained to its end, but its wiring was not recorded", config.name)
-        return []
-    return ["--resume", "auto"]
+    settings = settings_in(content)
+    changed = differences(settings or {}, run_settings(config).values)
+    reason, epoch = None, describe(content, str(path)).epoch
+    if settings is None:
+        reason = f"{path} does not hold its settings"
+    elif changed:
+        pairs = ", ".join(f"{key} is {new}, there {old}" for key, (old, new) in changed.items())
+        reason = f"{path} is of another experiment: {pairs}"
+    elif is_mixed(record_in(content)):
+        reason = f"the training of {path} was resumed from a checkpoint of other settings"
+    elif epoch is not None and epoch + 1 >= config.num_epochs:
+        if config.record_wiring:
+            reason = f"{path} is trained to the end, but its wiring was not recorded"
+        elif folder_without_results(config, noted_run(path.parent)) is None:
+            reason = f"{path} is trained to the end, but its results are not in {config.log_dir}"
+    if reason is None:
+        return ["--resume", "auto"]
+    _log.info("%s starts from the beginning, since %s", config.name, reason)
+    return []
 
 
 def summary_of_seeds(name: str, found: Sequence[Mapping[str, Any]]) -> str:
@@ -143,7 +131,7 @@ def _handed_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
         if signum != signal.SIGINT or not _in_foreground(process.pid):
             process.send_signal(signum)
 
-    before = {signum: signal.signal(signum, hand_on) for signum in (signal.SIGINT, signal.SIGTERM)}
+    before = {signum: signal.signal(signum, hand_on) for signum in stop_signals()}
     try:
         yield
     finally:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table with columns of equal width; the first column is aligned left, numbers right."""
+    rows = [[cell.replace("|", r"\|") for cell in row] for row in rows]
     lines = [header, *rows]
     widths = [max(2, *(len(line[column]) for line in lines)) for column in range(len(header))]
     numeric = [all(_is_number(row[column]) for row in rows) for column in range(len(header))]

@@ -33,6 +33,9 @@ from genutil.growing_zip import GrowingZip, read_members
 
 Array = NDArray[Any]
 
+_PARTS = ("gaps", "weights", "live")
+_MOST_NODES, _MOST_STEPS = 2**20, 2**53
+"""Sizes beyond which a record is taken for damaged."""
 _log = logging.getLogger(__name__)
 
 
@@ -83,7 +86,8 @@ class WiringFile:
     Args:
         path: the file; an earlier one is gone on with.
         layout: of the wired layers, as plain values; `name`, `targets` and `sources` are needed.
-        step: what an earlier file tells of later steps is removed.
+        step: of an earlier file, states of later steps are removed, and all from the first one on that cannot
+            be read.
 
     Raises:
         OSError: it cannot be written.
@@ -92,15 +96,18 @@ class WiringFile:
     def __init__(self, path: Path, layout: Sequence[Mapping[str, Any]], step: int = 0) -> None:
         self.path, self.layout = path, layout
         members = dict(read_members(path)) if path.exists() else {}
-        kept = {name: data for name, data in members.items() if "/" not in name}
-        numbers = sorted({name.partition("/")[0] for name in members if name.endswith("/state.npy")})
-        self.count = 0
-        for number in numbers:
-            if json.loads(str(_array(members[f"{number}/state.npy"])))["step"] > step:
+        self.count, kept = 0, self._layout()
+        while f"{self.count:06}/state.npy" in members:
+            number = f"{self.count:06}"
+            try:
+                if _state(members, number, layout).numbers["step"] > step:
+                    break
+            except (KeyError, ValueError) as error:
+                _log.warning("%s: its states from number %s on are removed (%s)", path, number, error)
                 break
             kept |= {name: data for name, data in members.items() if name.startswith(f"{number}/")}
             self.count += 1
-        self._zip = GrowingZip(path, kept or self._layout())
+        self._zip = GrowingZip(path, kept)
 
     def append(self, state: State) -> None:
         """Add a state. If the file is gone, it is begun anew.
@@ -137,8 +144,8 @@ def read_record(path: Path) -> Record:
     """
     try:
         members = dict(read_members(path))
-        layout = json.loads(str(_array(members["layout.npy"])))
-        if not isinstance(layout, list):
+        layout = _json(members["layout.npy"])
+        if not isinstance(layout, list) or not all(map(_is_layer, layout)):
             raise ValueError("its layout is none")
         numbers = sorted(name.partition("/")[0] for name in members if name.endswith("/state.npy"))
         states = [_state(members, number, layout) for number in numbers]
@@ -149,16 +156,55 @@ def read_record(path: Path) -> Record:
     return Record(layout, states)
 
 
+def _is_layer(layer: Any) -> bool:
+    if not isinstance(layer, dict) or not isinstance(layer.get("name"), str):
+        return False
+    sizes = (layer.get("targets"), layer.get("sources"))
+    return all(type(size) is int and 0 <= size <= _MOST_NODES for size in sizes)
+
+
 def _state(members: Mapping[str, bytes], number: str, layout: Sequence[Mapping[str, Any]]) -> State:
+    """One state.
+
+    Raises:
+        KeyError, ValueError: it is not whole, or does not fit the layout.
+    """
+    numbers = _json(members[f"{number}/state.npy"])
+    if not isinstance(numbers, dict) or not all(map(_is_number, (numbers.get("step"), numbers.get("epoch")))):
+        raise ValueError(f"state {number} has no step and epoch")
+    if not all(value is None or isinstance(value, (int, float)) for value in numbers.values()):
+        raise ValueError(f"state {number} has values that are no numbers")
     layers = {}
     for layer in layout:
-        gaps, weights, live = (
-            _array(members[f"{number}/{layer['name']}/{part}.npy"]) for part in ("gaps", "weights", "live")
-        )
-        places = np.cumsum(gaps, dtype=np.int64) - 1
-        alive = np.unpackbits(live, count=layer["sources"]).astype(bool)
-        layers[layer["name"]] = LayerState(places, weights.astype(np.float32), alive)
-    return State(json.loads(str(_array(members[f"{number}/state.npy"]))), layers)
+        parts = (_array(members[f"{number}/{layer['name']}/{part}.npy"]) for part in _PARTS)
+        try:
+            layers[layer["name"]] = _layer_state(layer, *parts)
+        except ValueError as error:
+            raise ValueError(f"state {number}, layer {layer['name']}: {error}") from error
+    return State(numbers, layers)
+
+
+def _layer_state(layer: Mapping[str, Any], gaps: Array, weights: Array, live: Array) -> LayerState:
+    kinds = (gaps.dtype.kind in "ui", weights.dtype.kind == "f", live.dtype == np.uint8)
+    shapes = (gaps.ndim == 1, weights.shape == gaps.shape, live.shape == (-(-layer["sources"] // 8),))
+    if not all(kinds + shapes):
+        raise ValueError("its arrays have other types or shapes")
+    places = np.cumsum(gaps, dtype=np.int64) - 1
+    if (gaps < 1).any() or (places < 0).any() or (places >= layer["targets"] * layer["sources"]).any():
+        raise ValueError("its edges lie outside of the matrix")
+    alive = np.unpackbits(live, count=layer["sources"]).astype(bool)
+    return LayerState(places, weights.astype(np.float32), alive)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < _MOST_STEPS
+
+
+def _json(content: bytes) -> Any:
+    try:
+        return json.loads(str(_array(content)))
+    except RecursionError as error:
+        raise ValueError("a text is nested too deep") from error
 
 
 def _members_of(state: State, place: int) -> dict[str, bytes]:
@@ -182,5 +228,8 @@ def _bytes(array: Array) -> bytes:
 
 
 def _array(content: bytes) -> Array:
-    array: Array = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+    try:
+        array: Array = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+    except Exception as error:  # numpy promises no exception types for what is no array
+        raise ValueError(f"a member of it is no array: {str(error).partition(chr(10))[0][:100]}") from error
     return array

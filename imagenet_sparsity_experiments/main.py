@@ -19,19 +19,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str]) -> int:
     from genutil.devices import prepare_determinism
-    from genutil.errors import ConfigError, ToldByAnother
+    from genutil.launch import reported_by_the_first
     from genutil.place import find_place
     from genutil.reporting import set_up_logging, summary
     from imagenet_sparsity_experiments.options import parse_options
 
     place = find_place()
     set_up_logging(place.rank if place else 0)
-    try:
+    with reported_by_the_first(place):
         options = parse_options(argv)
-    except ConfigError as error:
-        if place is None or place.rank == 0:
-            raise
-        raise ToldByAnother(2) from error  # all processes have read the same command line
     if options.deterministic:
         prepare_determinism()
     from imagenet_sparsity_experiments.program import run
@@ -44,7 +40,9 @@ def _main(argv: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     # Started as a file, it finds the project's packages in the folder above.
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    if not getattr(sys.flags, "safe_path", False):
+        sys.path.pop(0)  # the script's own folder, whose modules are named as parts of the package
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     from genutil.command import leave
 
     leave(main())

@@ -68,5 +68,7 @@ def _parser() -> argparse.ArgumentParser:
 
 if __name__ == "__main__":
     # Started as a file, it finds the project's packages in the folder above.
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    if not getattr(sys.flags, "safe_path", False):
+        sys.path.pop(0)
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     sys.exit(main())

@@ -14,7 +14,7 @@ from genutil.devices import choose_device
 from genutil.distributed import World
 from genutil.place import Place, find_place
 from genutil.reporting import RunFolder
-from genutil.run_files import Start, find_start
+from genutil.run_files import Start
 from genutil.seeding import seed_everything
 from genutil.session import run_in_world
 from genutil.signals import StopRequest
@@ -30,14 +30,13 @@ from imagenet_sparsity_experiments.density import (
 )
 from imagenet_sparsity_experiments.files import (
     settings_of,
-    workspace,
     write_final_weights,
     write_raport,
 )
 from imagenet_sparsity_experiments.inference import measure_inference
-from imagenet_sparsity_experiments.names import layout_of
 from imagenet_sparsity_experiments.options import Options
 from imagenet_sparsity_experiments.resnet import SparseResNet, load_pretrained, settle
+from imagenet_sparsity_experiments.starts import find_checked_start
 from imagenet_sparsity_experiments.training import Training, step_of
 from models.compiling import compile_network, failures_explained
 from trainers.batches import corrupt_images
@@ -51,7 +50,7 @@ def run(options: Options) -> dict[str, Any] | None:
     """Train, evaluate or measure, alone or as one of the processes of a run.
 
     Returns:
-        The results; None in all processes of a run but the first.
+        The results; None in all processes of a run but the first, and where nothing is left to train.
 
     Raises:
         UserError, RunError, ToldByAnother, Interrupted: see genutil.session.run_in_world.
@@ -73,6 +72,9 @@ def _run(options: Options, world: World, stop: StopRequest) -> dict[str, Any] | 
         options.arch, find_configuration(options.model_config), options.num_classes, options.channels_last
     )
     start = _take_weights(network, options, world)
+    if start.finished is not None:
+        _log.info("%s", start.finished)
+        return None
     network.to(world.device)
     layers = measure_density(network, options.image_size)
     _log.info("%s, %s:\n%s", options.arch, options.model_config, density_table(layers))
@@ -88,7 +90,7 @@ def _run(options: Options, world: World, stop: StopRequest) -> dict[str, Any] | 
         compile_network(network, world.device)
     training = Training(options, network, images, world, start, stop, total(layers).macs)
     results = training.fit()
-    results |= corrupt_images(images, world)
+    results |= {**corrupt_images(images, world), "started_from": start.record}
     folder = training.folder
     if folder is None:
         return None
@@ -109,11 +111,8 @@ def _cost(layers: Sequence[LayerDensity]) -> dict[str, Any]:
 
 def _take_weights(network: SparseResNet, options: Options, world: World) -> Start:
     """Weights of --resume, of an earlier start of this run, or of --pretrained-weights."""
-    start = world.from_main(
-        lambda: find_start(
-            workspace(options), options.resume, world.place, options.evaluate, layout_of(options)
-        )
-    )
+    step_size = step_of(options, world.size)[0]
+    start = world.from_main(lambda: find_checked_start(options, world.place, step_size))
     if start.content is not None:
         apply_weights(start.content, network, str(start.path))
         content: Mapping[str, Any] = start.content

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from genutil.checkpoint import apply_weights, read_checkpoint, without_prefix
+from genutil.checkpoint import apply_weights, read_checkpoint, report_changes
 from genutil.errors import CheckpointError
+from genutil.weight_names import match_names
 from imagenet_sparsity_experiments.configurations import ARCHITECTURES, Configuration
 from imagenet_sparsity_experiments.layers import DropoutConv2d, SparseConv2d
 
@@ -74,8 +75,7 @@ def load_pretrained(network: SparseResNet, path: str, new_classifier: bool) -> d
 
     Returns the file's content.
 
-    torchvision's classifier becomes a 1×1 convolution, and its bias is dropped with a notice. Files of old
-    versions of torch do not count the batches that their batch norms have seen; the count stays 0 then.
+    torchvision's classifier becomes a 1×1 convolution, and its bias is dropped with a notice.
 
     Args:
         network: the network.
@@ -86,9 +86,9 @@ def load_pretrained(network: SparseResNet, path: str, new_classifier: bool) -> d
         CheckpointError: the file cannot be read or does not fit the network.
     """
     content = read_checkpoint(path)
-    weights = without_prefix(content["model"])
     own = network.state_dict()
-    kept = [name for name in own if name.endswith(".num_batches_tracked") and name not in weights]
+    matched = match_names(content["model"], own)
+    weights, kept = matched.weights, []
     classifier = weights.get("fc.weight")
     if isinstance(classifier, Tensor) and classifier.dim() == 2:
         weights["fc.weight"] = classifier[:, :, None, None]
@@ -103,7 +103,8 @@ def load_pretrained(network: SparseResNet, path: str, new_classifier: bool) -> d
         _log.warning("%s: it starts anew", message)
         del weights["fc.weight"]
         kept.append("fc.weight")
-    apply_weights({**content, "model": weights}, network, path, optional=kept)
+    apply_weights({**content, "model": weights, "weights_under": None}, network, path, optional=kept)
+    report_changes(content, matched, path)
     _log.info("took the weights of %s", path)
     return content
 

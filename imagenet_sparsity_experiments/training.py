@@ -125,7 +125,11 @@ class Training:
         self.folder: RunFolder | None
         self.folder, made = world.on_main(files) or (None, None)
         callbacks: list[Callback] = []
-        content: dict[str, Any] = {"arch": options.arch, "config": dict(settings.values)}
+        content: dict[str, Any] = {
+            "arch": options.arch,
+            "config": dict(settings.values),
+            "started_from": start.record,
+        }
         if self.folder is not None:
             callbacks += [Progress(), MetricsFile(self.folder)]
             callbacks.append(

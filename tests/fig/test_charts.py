@@ -69,6 +69,47 @@ def test_a_curve_whose_beginning_is_lost_begins_where_it_is_known(tmp_path):
     assert curves_of(tmp_path) == {"mine": ([2, 3], [[20, 30]])}
 
 
+@pytest.mark.parametrize("content", [None, "{", "", '{"epoch": 0, "phase": "val"}'])
+def test_a_run_whose_metrics_cannot_be_read_is_left_out(runs, caplog, capsys, tmp_path, content):
+    bad = leave_run(runs, "bad", 0, [1.0, 2.0]) / "metrics.jsonl"
+    bad.unlink() if content is None else bad.write_text(content)
+    assert set(curves_of(runs)) == {"mine", "static_dnw"}
+    assert "bad-seed0-20260101-000000" in caplog.text and "it is left out" in caplog.text
+    assert curves.main([str(runs), "--output", str(tmp_path / "c")]) == 0
+    assert curves.main([str(bad.parent), "--output", str(tmp_path / "c")]) == 2
+    assert "bad-seed0-20260101-000000" in capsys.readouterr().err
+
+
+def test_an_earlier_part_that_cannot_be_read_is_left_out(tmp_path, caplog):
+    part = leave_run(tmp_path, "mine", 0, [10.0], finished=False)
+    leave_run(tmp_path, "mine", 0, [20.0, 30.0], "20260102-000000", first=1)
+    (part / "metrics.jsonl").write_text("{")
+    assert curves_of(tmp_path) == {"mine": ([2, 3], [[20, 30]])}
+    assert "this part of the training is left out" in caplog.text
+
+
+def test_parts_of_fewer_epochs_belong_to_a_longer_training(tmp_path):
+    leave_run(tmp_path, "a", 0, [10.0, 20.0], num_epochs=2, lr_scheduler="multistep")
+    leave_run(tmp_path, "a", 0, [30.0], "20260102-000000", first=2, lr_scheduler="multistep")
+    leave_run(tmp_path, "b", 0, [10.0, 20.0], num_epochs=2, lr_scheduler="cosine")
+    leave_run(tmp_path, "b", 0, [30.0], "20260102-000000", first=2, lr_scheduler="cosine")
+    found = curves_of(tmp_path)
+    assert found["a, num_epochs=3"] == ([1, 2, 3], [[10, 20, 30]])
+    assert found["b, num_epochs=3"] == ([3], [[30]])
+
+
+def test_a_curve_of_mixed_settings_does_not_take_the_epochs_of_a_clean_run(tmp_path):
+    leave_run(tmp_path, "mine", 0, [10.0, 20.0, 30.0])
+    start = {"file": "x.pt", "epoch": 0, "step": 9, "differences": {"lr": [1, 2]}, "earlier": []}
+    leave_run(tmp_path, "mine", 0, [7.0], "20260102-000000", first=1, finished=False)
+    again = {**start, "epoch": 1, "differences": {}, "earlier": [start]}
+    leave_run(tmp_path, "mine", 0, [8.0], "20260103-000000", first=2, results={"started_from": again})
+    assert curves_of(tmp_path) == {
+        "mine": ([1, 2, 3], [[10, 20, 30]]),
+        "mine (resumed from other settings: lr=1)": ([2, 3], [[7, 8]]),
+    }
+
+
 def test_curves_of_different_epochs_are_refused(runs, capsys, tmp_path):
     leave_run(runs, "static_dnw", 9, [1.0, 2.0], first=1)  # as many, but others
     assert curves.main([str(runs), "--output", str(tmp_path / "c")]) == 2
@@ -166,6 +207,20 @@ def raport(path, told=None, **options):
         ("allsparse10", {}, "allsparse10", 10),
         ("ignorefirst35", {"epochs": 30}, "ignorefirst35 (30 epochs)", 35),
         ("dense", {"epochs": 120}, "dense", 100),
+        (
+            "allsparse10",
+            {
+                "started_from": {
+                    "file": "",
+                    "epoch": 0,
+                    "step": 0,
+                    "differences": {"lr": [1, 2]},
+                    "earlier": [],
+                }
+            },
+            "allsparse10, resumed from other settings",
+            10,
+        ),
         ("tdsparse5", {"epochs": 100, "images": 49_990, "corrupt_images": 10}, "tdsparse5", 5),
     ],
 )
@@ -199,6 +254,12 @@ def test_other_reports_are_refused(tmp_path, capsys, told, options, message):
     path = raport(tmp_path / "raport.json", told, **options)
     assert sparsity.main([str(path), "--output", str(tmp_path / "s")]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_report_that_cannot_be_drawn_among_others_is_left_out(tmp_path, caplog):
+    good, bad = raport(tmp_path / "good.json"), raport(tmp_path / "bad.json", arch="resnet18")
+    assert sparsity.main([str(bad), str(good), "--output", str(tmp_path / "s")]) == 0
+    assert "bad.json: is of resnet18; this picture" in caplog.text
 
 
 def test_sparsity(tmp_path):

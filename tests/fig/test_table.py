@@ -12,7 +12,7 @@ import pytest
 from fig import curves, pareto, table
 from fig.finished import by_experiment, read_results
 from fig.published import KEPT, OTHERS, PUBLISHED, SPARSE_RESNET50, find_published, other_settings
-from fig.table import COLUMNS, FORMATS, rows
+from fig.table import COLUMNS, CSV_COLUMNS, FORMATS, rows
 from genutil.config import load_config
 from genutil.reporting import run_settings
 from tests.conftest import ROOT
@@ -33,8 +33,9 @@ def runs(tmp_path):
     return tmp_path / "runs"
 
 
-def test_mean_and_deviation_beside_the_published_row(runs, capsys):
-    mine, static = csv.DictReader(io.StringIO(printed(capsys, runs, "--format", "csv")))
+def test_mean_and_deviation_beside_the_published_row(runs):
+    found = rows(read_results([runs]))
+    mine, static = (dict(zip(COLUMNS, row, strict=True)) for row in found)
     assert static["top-1, %"] == f"81.20 ± {statistics.stdev([80, 81, 82.6]):.2f}"
     assert (static["n"], static["published, %"]) == ("3", "80.9 ± 0.6")
     assert static["epochs"] == "3 (shorter than published: 160)"
@@ -56,6 +57,102 @@ def test_formats(runs, capsys, tmp_path):
     assert (tmp_path / "t.md").read_text() == text
     for make in FORMATS.values():
         assert make(COLUMNS, [])
+
+
+def test_csv_has_a_number_in_each_cell(runs, capsys):
+    text = printed(capsys, runs, "--format", "csv")
+    assert tuple(text.splitlines()[0].split(",")) == CSV_COLUMNS
+    mine, static = csv.DictReader(io.StringIO(text))
+    words = {"experiment", "wiring", "seeds", "commit", "device", "other_settings"}
+    numbers = {key: float(cell) for key, cell in static.items() if key not in words}
+    tops, macs = [80, 81, 82.6], [2_500_000, 2_600_000, 2_700_000]
+    assert numbers == pytest.approx({
+        "n": 3, "mixed_settings": 0, "epochs": 3, "minutes_median": 1.5,
+        "top1_mean": 81.2, "top1_std": statistics.stdev(tops), "top1_min": 80, "top1_max": 82.6,
+        "params_mean": 41_001, "params_std": 1, "params_min": 41_000, "params_max": 41_002,
+        "macs_mean": 2_600_000, "macs_std": statistics.stdev(macs), "macs_min": macs[0], "macs_max": macs[2],
+        "published_top1": 80.9, "published_std": 0.6, "published_epochs": 160,
+    })  # fmt: skip
+    assert [static[key] for key in sorted(words)] == [
+        "0123456789abcdef", "cpu", "static_dnw", "", "0 1 2", "dnw"
+    ]  # fmt: skip
+    assert (mine["n"], mine["top1_mean"], mine["top1_std"], mine["published_top1"]) == ("1", "60.0", "", "")
+
+
+def test_columns_of_csv_are_described():
+    page = (ROOT / "docs" / "running.md").read_text()
+    for name in CSV_COLUMNS:
+        head, _, tail = name.partition("_")
+        assert f"`{name}`" in page or (f"`{head}_…`" in page and f"`{tail}`" in page), name
+
+
+def mixed(file="other.pt", epoch=0, **differences):
+    pairs = {key: list(pair) for key, pair in differences.items()}
+    return {"file": file, "epoch": epoch, "step": 9, "differences": pairs, "earlier": []}
+
+
+UNKNOWN = {**mixed(), "differences": None}
+CLEAN = mixed()
+
+
+@pytest.mark.parametrize(
+    ("record", "mark"),
+    [
+        (mixed(lr=(0.05, 0.1)), " (resumed from other settings: lr=0.05)"),
+        (UNKNOWN, " (resumed from other settings: unknown)"),
+        ({**CLEAN, "earlier": [mixed(seed=(3, 1))]}, " (resumed from other settings: seed=3)"),
+        ("damaged", " (resumed from other settings: unknown)"),
+    ],
+)
+def test_a_run_of_mixed_settings_does_not_stand_for_a_clean_one(tmp_path, record, mark):
+    leave_run(tmp_path, "mine", 1, [50.0])
+    leave_run(tmp_path, "mine", 1, [90.0], "20260102-000000", results={"started_from": record})
+    leave_run(tmp_path, "mine", 2, [60.0], results={"started_from": CLEAN})
+    groups = by_experiment(read_results([tmp_path]))
+    assert {name: [result["top1_accuracy"] for result in group] for name, group in groups.items()} == {
+        "mine": [50, 60], f"mine{mark}": [90]
+    }  # fmt: skip
+
+
+def test_mixed_settings_in_csv(tmp_path, capsys):
+    leave_run(tmp_path, "mine", 1, [90.0], results={"started_from": UNKNOWN})
+    (row,) = csv.DictReader(io.StringIO(printed(capsys, tmp_path, "--format", "csv")))
+    assert row["mixed_settings"] == "1"
+
+
+def test_an_evaluation_of_mixed_weights_says_so(tmp_path):
+    leave_run(tmp_path, "mine", 1, [90.0], results={"started_from": mixed(lr=(1, 2))}, evaluate=True)
+    assert list(by_experiment(read_results([tmp_path], evaluations=True))) == [
+        "mine (weights of other settings: lr=1)"
+    ]
+
+
+def test_results_without_metrics_do_not_stand_for_those_with(tmp_path, caplog):
+    leave_run(tmp_path, "mine", 1, [50.0])
+    empty = leave_run(tmp_path, "mine", 1, [51.0], "20260102-000000")
+    (empty / "metrics.jsonl").unlink()
+    ((result,),) = by_experiment(read_results([tmp_path])).values()
+    assert result["top1_accuracy"] == 50
+    assert "20260102-000000 is left out: it has no metrics" in caplog.text
+
+
+@pytest.mark.parametrize("program", [table, pareto, curves])
+def test_a_folder_that_cannot_be_read_among_named_ones_is_left_out(tmp_path, caplog, program):
+    good = leave_run(tmp_path / "runs", "good", 0, [50.0])
+    stopped = leave_run(tmp_path / "runs", "stopped", 0, [50.0], finished=False)
+    bad = damaged(tmp_path / "runs" / "bad", "{")
+    argv = [str(good), str(stopped), str(bad), "--output", str(tmp_path / "out")]
+    assert program.main(argv) == 0
+    assert "stopped-seed0-20260101-000000: no finished run is there (results.json); it is left" in caplog.text
+    assert "bad/results.json: is damaged" in caplog.text
+
+
+def test_names_with_signs_of_the_formats(tmp_path, capsys):
+    leave_run(tmp_path, r"50 % {a|b} $x^2$ \n_", 0, [50.0])
+    assert r"| 50 % {a\|b} $x^2$ \n_ |" in printed(capsys, tmp_path)
+    latex = printed(capsys, tmp_path, "--format", "latex")
+    assert r"50 \% \{a|b\} \$x\^{}2\$ \textbackslash{}n\_ &" in latex
+    assert curves.main([str(tmp_path), "--output", str(tmp_path / "c")]) == 0
 
 
 def test_experiments_of_one_name_that_differ_are_rows_of_their_own(runs):
@@ -147,6 +244,7 @@ def damaged(folder, content):
 
 TOPK = {"top2_accuracy": 1.0, "config": {"graph": "dnw", "data": "a:B", "topk": [2]}}
 SPARSE = {"top1_accuracy": 1.0, "config": {"model_config": "allsparse10", "data": None}}
+TOP1 = {"top1_accuracy": 1.0, "config": {"graph": "dnw", "data": "a:B"}}
 WHOLE = {"name": "x", "seed": 0, "wall_time": 1.0, "device": "cpu", "commit": None, "epochs": 1}
 
 
@@ -158,6 +256,12 @@ WHOLE = {"name": "x", "seed": 0, "wall_time": 1.0, "device": "cpu", "commit": No
         ({"epochs": 1, "top1_accuracy": 3.0}, "does not tell name, seed, config, wall_time"),
         ({**WHOLE, **TOPK}, "has no top-1 accuracy (topk: [2])"),
         ({**WHOLE, **SPARSE}, "is of a sparse ResNet, which fig.sparsity draws"),
+        ({**WHOLE, **TOP1, "macs": "many"}, "is damaged: macs is not of its type"),
+        ({**WHOLE, **TOP1, "top1_accuracy": [1.0]}, "is damaged: top1_accuracy is not of its type"),
+        ({**WHOLE, **TOP1, "epochs": None}, "is damaged: epochs is not of its type"),
+        ({**WHOLE, **TOP1, "params": float("nan")}, "is damaged: params is not of its type"),
+        ({**WHOLE, **TOP1, "config": {"graph": "dnw"}}, "is damaged: config.data is not of its type"),
+        ({**WHOLE, **TOP1, "seed": True}, "is damaged: seed is not of its type"),
     ],
 )
 @pytest.mark.parametrize("program", [table, pareto, curves])
@@ -173,6 +277,15 @@ def test_results_that_cannot_be_shown(tmp_path, capsys, caplog, program, content
     caplog.clear()
     assert program.main([str(tmp_path / "runs"), *argv]) == 0
     assert f"bad/results.json: {message}" in caplog.text
+
+
+@pytest.mark.parametrize("line", ["[]", '{"epoch": Infinity}', '{"epoch": 0, "epoch_time": "long"}'])
+def test_a_table_can_do_without_damaged_metrics(runs, capsys, line):
+    for path in runs.glob("*/metrics.jsonl"):
+        path.write_text(f"{line}\n")
+    assert table.main([str(runs)]) == 0
+    assert curves.main([str(runs), "--output", str(runs / "curves")]) == 2
+    assert "metrics.jsonl: cannot be read" in capsys.readouterr().err
 
 
 def test_mistakes(runs, tmp_path, capsys):

@@ -38,3 +38,15 @@ def test_commit_without_git(monkeypatch):
 
     monkeypatch.setattr(subprocess, "run", missing)
     assert commit() is None
+
+
+@pytest.mark.parametrize("line", ["nonsense", "3", "{}", '{"step": "1"}', "[" * 100_000, "\udcff"])
+def test_lines_of_metrics_that_cannot_be_read_are_dropped(write_app, line):
+    """By a start after a failure, which goes on with the folder of the earlier one."""
+    settings = run_settings(load_config(write_app()))
+    folder = RunFolder(settings)
+    folder.add_metrics({"step": 1})
+    with open(folder.path / "metrics.jsonl", "a", errors="surrogateescape") as file:
+        file.write(f"{line}\n")
+    folder.add_metrics({"step": 2})
+    assert RunFolder(settings, folder.path, step=2).metrics() == [{"step": 1}, {"step": 2}]

@@ -42,6 +42,7 @@ def test_each_seed_is_a_run_and_finished_ones_are_left_out(write_app, tmp_path, 
     assert re.search(rf"^tiny, 2 seeds\n  top1_accuracy +{sum(tops) / 2:.2f} ± ", printed, re.MULTILINE)
 
     assert "is finished" not in caplog.text
+    assert "tiny-seed3: seed 3 (1 of 2)\n" in caplog.text and "tiny-seed5: seed 5 (2 of 2)\n" in caplog.text
     assert run(app, "--seeds", 3, 5, 7, "--workers", 0) == 0
     assert "tiny-seed3 is finished: " in caplog.text
     assert "tiny-seed5 is finished: " in caplog.text
@@ -91,7 +92,7 @@ def test_another_experiment_is_trained_from_its_beginning(write_app, tmp_path, c
     app = write_app()
     assert run(app, "--seeds", 1, "--num_epochs", 1, "--lr", 0.1) == 0
     assert run(app, "--seeds", 1, *changed) == 0
-    assert re.search(rf"tiny-seed1 begins anew, since .*: .*{re.escape(told)}", caplog.text)
+    assert re.search(rf"tiny-seed1 starts from the beginning, since .*: .*{re.escape(told)}", caplog.text)
     _, (lr, epochs, used, told_epochs) = trained(tmp_path)
     assert told_epochs == list(range(epochs))
     assert used <= lr
@@ -131,10 +132,25 @@ def test_the_run_gets_an_interrupt_that_its_parent_alone_got(write_app, tmp_path
     assert "stopped by SIGINT" in told
 
 
+@pytest.mark.parametrize("signum", [signal.SIGHUP, signal.SIGUSR1])
+def test_a_run_of_a_seed_saves_at_a_lost_connection_or_a_time_limit(write_app, tmp_path, signum):
+    process = start(write_app(num_epochs=10_000), tmp_path, "--seeds", 1, 2)
+    wait_for_line(process, "epoch 3, step")
+    process.send_signal(signum)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 128 + signum, told
+    assert f"stopped by {signum.name}" in told
+    assert (tmp_path / "checkpoints" / "tiny-seed1" / "last.pt").is_file()
+    assert not (tmp_path / "checkpoints" / "tiny-seed2").exists()
+
+
 @pytest.mark.parametrize(
     ("in_foreground", "signum", "handed_on"),
-    [(True, signal.SIGINT, False), (True, signal.SIGTERM, True), (False, signal.SIGINT, True)],
-)
+    [
+        (True, signal.SIGINT, False), (True, signal.SIGTERM, True), (False, signal.SIGINT, True),
+        (True, signal.SIGHUP, True), (True, signal.SIGUSR1, True),
+    ],
+)  # fmt: skip
 def test_an_interrupt_of_the_terminal_is_not_sent_twice(monkeypatch, in_foreground, signum, handed_on):
     monkeypatch.setattr(seeds, "_in_foreground", lambda pid: in_foreground)
     told = []
@@ -234,3 +250,26 @@ def test_settings_that_decide():
     nested = [{**each, "model_args": {"start": each["use_graph"], "n": 3}} for each in (one, other)]
     assert not differences_beyond_seeds(*nested)
     assert differences_beyond_seeds(nested[0], {**nested[1], "model_args": {"n": 3}})
+
+
+def test_mixed_results_and_checkpoints_are_not_those_of_a_seed(write_app, tmp_path, caplog):
+    """A run of one seed that was resumed from other settings neither counts as finished nor is continued."""
+    caplog.set_level("INFO")
+    app = write_app(num_epochs=1, lr_scheduler="multistep")
+    assert run(app, "--lr", 0.05, "--name", "other") == 0
+    other = tmp_path / "checkpoints" / "other" / "last.pt"
+    own = ["--num_epochs", 2, "--name", "tiny-seed1", "--seed", 1]
+    assert run(app, *own, "--resume", other) == 0
+    assert run(app, "--num_epochs", 2, "--seeds", 1) == 0
+    assert "tiny-seed1 starts from the beginning, since the training of" in caplog.text
+    starts = [epochs[0] for *_, epochs in trained(tmp_path)]
+    assert starts == [0, 1, 0]
+
+
+def test_a_seed_whose_results_are_elsewhere_is_trained_again(write_app, tmp_path, caplog):
+    caplog.set_level("INFO")
+    app = write_app(num_epochs=1)
+    assert run(app, "--seeds", 1, "--log_dir", tmp_path / "elsewhere") == 0
+    assert run(app, "--seeds", 1) == 0
+    assert "is trained to the end, but its results are not in" in caplog.text
+    assert list(results(tmp_path)) == ["tiny-seed1"]

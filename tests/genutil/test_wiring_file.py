@@ -1,5 +1,7 @@
 """The record of a wiring: exact, compact, and whole whatever happens to its writer."""
 
+import io
+import json
 import shutil
 
 import numpy as np
@@ -8,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genutil.errors import UserError
+from genutil.growing_zip import GrowingZip, read_members
 from genutil.wiring_file import LayerState, State, WiringFile, read_record
 
 LAYOUT = [
@@ -157,3 +160,56 @@ def test_what_is_no_record(tmp_path):
     np.savez_compressed(tmp_path / "x.npz", layout=np.array("3"))
     with pytest.raises(UserError, match=r"x.npz: is no record of a wiring"):
         read_record(tmp_path / "x.npz")
+
+
+def npy(array):
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def text(value):
+    return npy(np.array(json.dumps(value)))
+
+
+HUGE = npy(np.ones(9)).replace(b"(9,)", b"(9999999999999,)")
+WRONG = {
+    "a layout of no layers": ("layout.npy", text([None])),
+    "a layer without sizes": ("layout.npy", text([{"name": "graph"}])),
+    "a layer of a trillion nodes": ("layout.npy", text([{**LAYOUT[0], "sources": 10**12}, LAYOUT[1]])),
+    "an array's header that is cut off": ("layout.npy", text(LAYOUT)[:40]),
+    "an array's header with no end": ("layout.npy", text(LAYOUT).replace(b"}", b"(", 1)),
+    "an array larger than the memory": ("000001/graph/gaps.npy", HUGE),
+    "a state that is no mapping": ("000001/state.npy", text(5)),
+    "a state without an epoch": ("000001/state.npy", text({"step": 1})),
+    "a step that is no number": ("000001/state.npy", text({"step": "1", "epoch": 0})),
+    "an accuracy that is no number": ("000001/state.npy", text({"step": 1, "epoch": 0, "val_accuracy": []})),
+    "a text nested too deep": ("000001/state.npy", npy(np.array("[" * 100_000))),
+    "gaps that are dates": ("000001/graph/gaps.npy", npy(np.zeros(50, "M8[s]"))),
+    "gaps in two dimensions": ("000001/graph/gaps.npy", npy(np.ones((5, 10), np.uint16))),
+    "edges outside of the matrix": ("000001/graph/gaps.npy", npy(np.full(50, 60_000, np.uint16))),
+    "the same edge twice": ("000001/graph/gaps.npy", npy(np.zeros(50, np.uint16))),
+    "too few weights": ("000001/graph/weights.npy", npy(np.ones(7, np.float16))),
+    "live nodes of another type": ("000001/graph/live.npy", npy(np.ones(5))),
+    "live nodes of another number": ("000001/graph/live.npy", npy(np.ones(50, np.uint8))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_damaged_record_is_named_and_can_be_written_on(tmp_path, case):
+    """Readers refuse it; a training that is started again keeps the states before the damage."""
+    path = tmp_path / "wiring.npz"
+    written(path, [0, 1, 2])
+    name, content = WRONG[case]
+    GrowingZip(path, {**dict(read_members(path)), name: content})
+    with pytest.raises(UserError, match=r"wiring.npz: is no record of a wiring"):
+        read_record(path)
+    WiringFile(path, LAYOUT, step=1).append(state(2))
+    kept = [0] if name.startswith("000001") else [0, 1]
+    assert [one.numbers["step"] for one in read_record(path).states] == [*kept, 2]
+
+
+def test_a_member_does_not_unpack_to_all_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("genutil.growing_zip._LARGEST", 1000)
+    GrowingZip(tmp_path / "x.zip", {"small": b"x" * 1000, "large": b"x" * 1001})
+    assert list(dict(read_members(tmp_path / "x.zip"))) == ["small"]

@@ -91,13 +91,31 @@ def test_gather_and_resume_auto(images, space, caplog):
     caplog.set_level("INFO")
     assert run(images, space, "--epochs", 2, "--lr", "0.01", "--gather-checkpoints") == 0
     assert {"checkpoint-0.pth.tar", "checkpoint-1.pth.tar"} <= {file.name for file in space.iterdir()}
-    assert run(images, space, "--epochs", 3, "--lr", "0.02", "--resume", "auto") == 0
+    last = space / "checkpoint.pth.tar"
+    assert run(images, space, "--epochs", 3, "--lr", "0.02", "--resume", last) == 0
     assert "lr is 0.02 now; in " in caplog.text
+    assert raport(space)["started_from"]["differences"] == {"lr": [0.01, 0.02]}
     assert read_checkpoint(space / "checkpoint.pth.tar")["last_epoch"] == 2
     assert not (space.parent / "work.1").exists()
     assert run(images, space, "--epochs", 1) == 0
     assert (space.parent / "work.1" / "checkpoint-1.pth.tar").exists()
     assert (space.parent / "work.1" / "experiment_raport.json").exists()
+
+
+def test_auto_is_refused_for_other_options_and_for_a_finished_training(images, space, capsys, caplog):
+    caplog.set_level("INFO")
+    assert run(images, space, "--epochs", 1, "--lr", "0.01", "--lr-schedule", "cosine") == 0
+    before = {path: path.stat().st_mtime_ns for path in space.rglob("*")}
+    cosine = ["--lr-schedule", "cosine", "--resume", "auto"]
+    assert run(images, space, "--epochs", 1, "--lr", "0.02", *cosine) == 2
+    errors = capsys.readouterr().err
+    assert "checkpoint.pth.tar, which is of another experiment:\n  lr: 0.01 there, 0.02 here\n" in errors
+    assert "--workspace of its own" in errors
+    assert run(images, space, "--epochs", 2, "--lr", "0.01", *cosine) == 2
+    assert "epochs: 1 there, 2 here" in capsys.readouterr().err
+    assert run(images, space, "--epochs", 1, "--lr", "0.01", *cosine) == 0
+    assert "the training is finished: " in caplog.text
+    assert {path: path.stat().st_mtime_ns for path in space.rglob("*")} == before
 
 
 def published(path, name="allsparse20"):

@@ -71,15 +71,16 @@ def test_starter_and_test_in_two_processes(place):
 
 
 @pytest.mark.slow
-def test_a_training_that_is_stopped_goes_on_exactly(place):
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_a_training_that_is_stopped_goes_on_exactly(place, signum):
     common = [*SMALL, "--epochs", 6, "--warmup", 1, "--lr", "0.01", "-p", 1, "--mixup", "0.2"]
     ended(start(place, *script("starter.sh"), "allsparse10", "whole", *common))
     process = start(place, *script("starter.sh"), "allsparse10", "parts", *common)
     for line in process.stderr:
         if line.startswith("epoch 2, step 3:"):
             break
-    process.send_signal(signal.SIGTERM)
-    _, errors = ended(process, status=128 + signal.SIGTERM)
+    process.send_signal(signum)
+    _, errors = ended(process, status=128 + signum)
     assert "go on with --resume auto" in errors
     stopped = read_checkpoint(place / "runs" / "parts" / "checkpoint.pth.tar")
     assert 3 <= stopped["iter"] < 12
