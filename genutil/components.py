@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from genutil.config import Config
 from genutil.errors import ConfigError
+from genutil.foreign import foreign_error, foreign_errors_named, is_foreign
 from genutil.problems import did_you_mean
 from genutil.schema import EvaluationKeys, NetworkKeys, TrainingKeys, WiringKeys
 
@@ -29,7 +30,8 @@ def locate(path: str, key: str) -> Any:
     """The object that `module:Name` names.
 
     Raises:
-        ConfigError: there is no such module or name in it; `key` tells which line of the experiment is meant.
+        ConfigError: there is no such module or name in it, or importing it raises an error; `key` says which
+            line of the experiment is meant.
     """
     module_name, _, name = path.partition(":")
     try:
@@ -39,10 +41,30 @@ def locate(path: str, key: str) -> Any:
             raise ConfigError(f"{key}: {path} needs the package {error.name}; install it") from error
         message = f"{key}: there is no module {error.name}; it must be importable from the current folder"
         raise ConfigError(message) from error
+    except (Exception, SystemExit) as error:
+        if not is_foreign(path):
+            raise
+        raise foreign_error(f"{key}: importing {module_name}", error, path) from error
     if not hasattr(module, name):
         hint = did_you_mean(name, [n for n in vars(module) if not n.startswith("_")])
         raise ConfigError(f"{key}: module {module_name} has no {name}{hint}")
     return getattr(module, name)
+
+
+def takes(target: Callable[..., Any], key: str) -> bool:
+    """Whether a class or function has an argument of this name; True where its arguments are not known."""
+    try:
+        return key in inspect.signature(target).parameters
+    except (TypeError, ValueError):
+        return True
+
+
+def named_parts(config: Config) -> dict[str, str]:
+    """What an experiment names as `module:Name`, by key."""
+    values = {
+        key: str(getattr(config, key)) for key in ("model", "data", "graph", "optimizer", "lr_scheduler")
+    }
+    return {key: value for key, value in values.items() if ":" in value}
 
 
 class Parts:
@@ -52,13 +74,27 @@ class Parts:
         self.config = config
         self.used: set[str] = set()
 
+    def make_named(self, key: str, target: Any, further: str | None = None, **given: Any) -> Any:
+        """`make` what the experiment's `key` names.
+
+        Raises:
+            ConfigError: as of `make`; or `target` is of the user's own and raises an error.
+        """
+        path = str(getattr(self.config, key))
+        if not callable(target):
+            raise ConfigError(f"{key}: {path} is no class or function")
+        if ":" not in path or not is_foreign(path):
+            return self.make(target, further, **given)
+        with foreign_errors_named(f"{key}: {path}", path):
+            return self.make(target, further, **given)
+
     def make(self, target: Callable[..., Any], further: str | None = None, **given: Any) -> Any:
         """Call `target`. Its arguments come from `further` (the key of a mapping such as `model_args`),
         then `given`, then the config's keys.
 
         Raises:
-            ConfigError: an argument has no value, `further` has one that the target does not take, or the
-                target refuses its arguments with a ValueError.
+            ConfigError: an argument has no value, `further` has one that the target does not take, or a
+                target of the project's refuses its arguments with a ValueError.
         """
         name = getattr(target, "__qualname__", repr(target))
         extra: Mapping[str, Any] = getattr(self.config, further) if further else {}
@@ -90,7 +126,15 @@ class Parts:
         except ConfigError:
             raise
         except ValueError as error:
+            if is_foreign(str(getattr(target, "__module__", ""))):
+                raise
             raise ConfigError(f"{name}: {error}") from error
+
+    def sizes_used(self) -> dict[str, float]:
+        """The keys asked for so far that say how large something is, with their values."""
+        keys = ("batch_size", *NetworkKeys.model_fields)
+        values = {key: getattr(self.config, key) for key in keys if key in self.used}
+        return {key: value for key, value in values.items() if type(value) in (int, float)}
 
     def warn_of_unused(self) -> None:
         """Name the keys that were set on purpose and that no part has asked for."""

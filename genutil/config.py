@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from genutil.contradictions import find_contradictions
 from genutil.errors import ConfigError
-from genutil.problems import Problem, did_you_mean, origin_of, refuse
+from genutil.problems import Problem, did_you_mean, origin_of, refuse, shortened
 from genutil.schema import ALIASES, NEVER_READ, Config, canonical, schema
 from genutil.yaml_files import Layers, read_experiment
 
@@ -39,7 +39,7 @@ def resolve(
     path: str | os.PathLike[str], overrides: Mapping[str, Any], problems: Iterable[Problem]
 ) -> Config:
     """`load_config`, with problems that were found before the file was opened."""
-    file = Path(str(path).removeprefix("app:")).expanduser()
+    file = Path(os.path.expanduser(str(path).removeprefix("app:")))
     layers = read_experiment(file)
     layers.problems[:0] = problems
     unreadable = not layers.values and bool(layers.problems)
@@ -113,7 +113,7 @@ def _value_problems(error: ValidationError, layers: Layers) -> list[Problem]:
         message = " or ".join(dict.fromkeys(texts))
         if message != _MISSING:
             value = layers.values[key]
-            message += f", got {value!r}" + did_you_mean(value, _choices(key))
+            message += f", got {shortened(value)}" + did_you_mean(value, _choices(key))
         problems.append(Problem(key, message, layers.origins.get(key, "")))
     return problems
 
@@ -131,8 +131,7 @@ def _message(found: dict[str, Any]) -> str:
     if kind == "missing":
         return _MISSING
     if kind == "string_pattern_mismatch":
-        choices = _choices(key)
-        return f"must be {' | '.join(choices)}" if choices else "may hold letters, digits and . _ + = - only"
+        return f"must be {' | '.join(_choices(key))}"
     if kind == "value_error":
         return str(found["ctx"]["error"])
     text = str(found["msg"]).removeprefix("Input should ").split(", unable to parse")[0]

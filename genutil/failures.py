@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 import traceback
 from typing import Any
@@ -12,6 +13,9 @@ from genutil.errors import RunError, ToldByAnother, UserError
 
 _GRACE = 8.0
 """Seconds to wait for what the others have to say; those that say nothing are lost."""
+_LONGEST = 3 * _GRACE
+"""Seconds for the whole exchange. A call to the store has no time limit of its own, and where the link to its
+machine is cut, no answer comes."""
 
 
 def what_to_tell(world: World, error: Exception) -> Exception:
@@ -21,7 +25,10 @@ def what_to_tell(world: World, error: Exception) -> Exception:
     processes have fallen silent. The others get a ToldByAnother.
     """
     if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
-        error = RunError(f"a loading process was killed ({in_short(error)}); most often memory is too small")
+        error = RunError(
+            f"a loading process was killed ({in_short(error)}); most often memory is too small, or in a "
+            "container shared memory (`docker run --shm-size 8g`)"
+        )
     if world.size == 1:
         return error
     report = {
@@ -29,6 +36,15 @@ def what_to_tell(world: World, error: Exception) -> Exception:
         "status": 2 if isinstance(error, UserError) else 1,
         "text": str(error) if isinstance(error, (UserError, RunError)) else _traceback(error),
     }
+    found: list[Exception] = []
+    exchange = threading.Thread(target=lambda: found.append(_compared(world, error, report)), daemon=True)
+    exchange.start()
+    exchange.join(_LONGEST)
+    return found[0] if found else _without_store(world, error, report)
+
+
+def _compared(world: World, error: Exception, report: dict[str, Any]) -> Exception:
+    """`what_to_tell` from the reports of all processes that can be reached."""
     try:
         world.store.set(f"failed/{world.rank}", json.dumps(report))
         world.leave_talks()
@@ -38,13 +54,17 @@ def what_to_tell(world: World, error: Exception) -> Exception:
         if not _speaks(world, reports):
             return ToldByAnother(status)
     except RuntimeError:  # the store is gone, with the process or machine that kept it
-        return error if report["own"] else _connections_broke(world, error)
+        return _without_store(world, error, report)
     if cause == world.rank:
         return error
     if cause is not None:
         text = f"process {cause} of {world.size}: {reports[cause]['text']}"
         return UserError(text) if status == 2 else RunError(text)
     return _lost(world, reports, error)
+
+
+def _without_store(world: World, error: Exception, report: dict[str, Any]) -> Exception:
+    return error if report["own"] else _connections_broke(world, error)
 
 
 def _collect(world: World) -> dict[int, dict[str, Any]]:

@@ -31,21 +31,46 @@ class Place:
 
 
 def find_place(environment: Mapping[str, str] = os.environ) -> Place | None:
-    """This process's place in a run; None: no launcher started it."""
+    """This process's place in a run; None: no launcher started it.
+
+    Raises:
+        ConfigError: a variable of the launcher's is no number, or they contradict each other.
+    """
     if not {"RANK", "WORLD_SIZE"} <= environment.keys():
         return None
     # torchrun may give every run the same name; the launching process tells them apart.
     launcher = f"{environment.get('TORCHELASTIC_RUN_ID', '')}-{os.uname().nodename}-{os.getppid()}"
-    restarts = int(environment.get("TORCHELASTIC_RESTART_COUNT", 0))
-    return Place(
-        rank=int(environment["RANK"]),
-        size=int(environment["WORLD_SIZE"]),
-        local_rank=int(environment.get("LOCAL_RANK", 0)),
-        local_size=int(environment.get("LOCAL_WORLD_SIZE", 1)),
+    restarts = _number(environment, "TORCHELASTIC_RESTART_COUNT", 0)
+    place = Place(
+        rank=_number(environment, "RANK"),
+        size=_number(environment, "WORLD_SIZE"),
+        local_rank=_number(environment, "LOCAL_RANK", 0),
+        local_size=_number(environment, "LOCAL_WORLD_SIZE", 1),
         restarts=restarts,
-        restarts_left=int(environment.get("TORCHELASTIC_MAX_RESTARTS", 0)) - restarts,
+        restarts_left=_number(environment, "TORCHELASTIC_MAX_RESTARTS", 0) - restarts,
         run_id=launcher,
     )
+    _check_below("RANK", place.rank, "WORLD_SIZE", place.size)
+    if "LOCAL_WORLD_SIZE" in environment:
+        _check_below("LOCAL_RANK", place.local_rank, "LOCAL_WORLD_SIZE", place.local_size)
+    return place
+
+
+_ADVICE = "a launcher such as torchrun sets it; unset RANK and WORLD_SIZE to run one process"
+
+
+def _number(environment: Mapping[str, str], name: str, default: int | None = None) -> int:
+    text = environment.get(name)
+    if text is None and default is not None:
+        return default
+    if text is None or not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise ConfigError(f"{name}: must be a whole number, got {text!r} in the environment; {_ADVICE}")
+    return int(text)
+
+
+def _check_below(rank_name: str, rank: int, size_name: str, size: int) -> None:
+    if not rank < size:
+        raise ConfigError(f"{rank_name}: must be less than {size_name}, got {rank} and {size}; {_ADVICE}")
 
 
 def check_batch_size(batch_size: int, size: int, accumulate: int) -> None:

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from genutil.errors import ConfigError
 
+_LONGEST = 200
+"""Characters of a value that a message shows."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -22,9 +25,19 @@ class Problem:
         return f"{self.subject}: {self.message}{where}"
 
 
+def shortened(value: object) -> str:
+    """A value as a message shows it: a long one is cut."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no numbers of more than 4,300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
 def did_you_mean(word: object, known: Iterable[str]) -> str:
     """`; did you mean lr?` for the nearest known word, or nothing."""
-    near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
+    text = word[:_LONGEST] if isinstance(word, str) else ""
+    near = difflib.get_close_matches(text, list(known), n=1, cutoff=0.6)
     return f"; did you mean {near[0]}?" if near else ""
 
 

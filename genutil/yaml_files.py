@@ -6,15 +6,23 @@ import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from genutil.problems import Problem, did_you_mean
+from genutil.plain_yaml import LimitedLoader
+from genutil.problems import Problem, did_you_mean, shortened
 from genutil.schema import canonical
+from genutil.text_files import read_text
 
 BASE_KEY = "_base_"
+_MOST_BYTES = 1024**2
+_MOST_FILES = 100
+_LONGEST_CHAIN = 20
+_SEARCHED_FOLDERS = 200
+"""Folders in which a file of a similar name is looked for."""
 _OUR_FILES = Path(__file__).resolve().parent.parent / "apps"
 _log = logging.getLogger(__name__)
 
@@ -23,13 +31,14 @@ _log = logging.getLogger(__name__)
 class Layers:
     """Merged keys of a file and its bases: value and origin by key, and what was wrong on the way.
 
-    `own` are the keys that the file itself sets, not one of its bases.
+    `own` are the keys that the file itself sets, not one of its bases. `num_files` counts the files read.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     own: set[str] = field(default_factory=set)
+    num_files: int = 0
 
 
 def read_experiment(path: str | os.PathLike[str]) -> Layers:
@@ -45,15 +54,21 @@ def read_experiment(path: str | os.PathLike[str]) -> Layers:
 def shown(path: Path) -> str:
     """A path as the user would write it: relative to the current folder where it lies inside."""
     try:
-        return str(path.resolve().relative_to(Path.cwd()))
-    except ValueError:
+        return str(_resolved(path).relative_to(Path.cwd()))
+    except (OSError, ValueError):  # OSError: the current folder was removed
         return str(path)
 
 
+def _resolved(path: Path) -> Path:
+    """The path without links; unchanged if links form a circle or the current folder is gone."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):
+        return path
+
+
 def _merge(path: Path, layers: Layers, including: tuple[Path, ...], origin: str) -> None:
-    if path.resolve() in including:
-        chain = " -> ".join(shown(link) for link in (*including, path))
-        layers.problems.append(Problem(BASE_KEY, f"the files include each other: {chain}", origin))
+    if not _may_read(path, layers, including, origin):
         return
     node, loader = _compose(path, layers, origin)
     if node is None:
@@ -64,9 +79,9 @@ def _merge(path: Path, layers: Layers, including: tuple[Path, ...], origin: str)
     bases, base_origin = entries.pop(BASE_KEY, ([], ""))
     for base in bases if isinstance(bases, list) else [bases]:
         if isinstance(base, str):
-            _merge(path.parent / base, layers, (*including, path.resolve()), base_origin)
+            _merge(path.parent / base, layers, (*including, _resolved(path)), base_origin)
         else:
-            layers.problems.append(Problem(BASE_KEY, f"must name files, got {base!r}", base_origin))
+            layers.problems.append(Problem(BASE_KEY, f"must name files, got {shortened(base)}", base_origin))
     for key, (value, key_origin) in entries.items():
         layers.values[key] = value
         layers.origins[key] = key_origin
@@ -74,21 +89,40 @@ def _merge(path: Path, layers: Layers, including: tuple[Path, ...], origin: str)
         layers.own.update(entries)
 
 
+def _may_read(path: Path, layers: Layers, including: tuple[Path, ...], origin: str) -> bool:
+    """Whether a file is no cycle and within the limits for bases; else the problem is noted."""
+    layers.num_files += 1
+    if "\0" in str(path):
+        message = f"a file's name holds no null character, got {str(path)!r}"
+    elif _resolved(path) in including:
+        chain = " -> ".join(shown(link) for link in (*including, path))
+        message = f"the files include each other: {chain}"
+    elif len(including) >= _LONGEST_CHAIN:
+        message = f"{shown(path)} is not read: a chain of bases may be {_LONGEST_CHAIN} files long"
+    elif layers.num_files > _MOST_FILES:
+        if layers.num_files > _MOST_FILES + 1:
+            return False  # the problem is noted already
+        message = f"{shown(path)} is not read: an experiment may have {_MOST_FILES} files, bases included"
+    else:
+        return True
+    layers.problems.append(Problem(BASE_KEY, message, origin))
+    return False
+
+
 def _compose(
     path: Path, layers: Layers, origin: str
 ) -> tuple[yaml.MappingNode | None, yaml.SafeLoader | None]:
     """The file's YAML tree; its constructor comes with it because values are made from the tree."""
     try:
-        text = path.read_text(encoding="utf-8")
-        loader = yaml.SafeLoader(text)
+        loader = LimitedLoader(read_text(path, _MOST_BYTES))
         node = loader.get_single_node()
     except FileNotFoundError:
         message = "there is no such file" + _near_file(path)
         layers.problems.append(Problem(shown(path), message, origin))
-    except (OSError, UnicodeDecodeError) as error:
-        layers.problems.append(Problem(shown(path), f"cannot be read: {error}", origin))
-    except yaml.YAMLError as error:
+    except yaml.YAMLError as error:  # some of them are ValueErrors, too
         layers.problems.append(_yaml_problem(path, error))
+    except (OSError, ValueError) as error:
+        layers.problems.append(Problem(shown(path), f"cannot be read: {error}", origin))
     else:
         if isinstance(node, yaml.MappingNode):
             return node, loader
@@ -114,7 +148,7 @@ def _entries(
                 message = f"is another name of {other}, which has a different value; keep one of the two"
                 layers.problems.append(Problem(written, message, origin))
             entries[key] = (value, origin)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2026-99-99
+    except yaml.YAMLError as error:
         layers.problems.append(_yaml_problem(path, error))
     return entries
 
@@ -140,7 +174,7 @@ def _duplicates(node: yaml.Node, seen: set[int] | None = None) -> Iterator[tuple
 
 def _report_duplicate(path: Path, key: str, line: int, layers: Layers) -> None:
     """Published files repeat keys and must load; in our own files it is a mistake."""
-    if _OUR_FILES in path.resolve().parents:
+    if _OUR_FILES in _resolved(path).parents:
         problem = Problem(key, "stands twice; take one out", f"{shown(path)}, line {line}")
         layers.problems.append(problem)
     else:
@@ -159,6 +193,9 @@ def _near_file(path: Path) -> str:
     folder = path.parent
     while not folder.is_dir() and folder != folder.parent:
         folder = folder.parent
-    names = {file.name: shown(file) for file in sorted(folder.rglob("*.yml"))[:500]}
+    names: dict[str, str] = {}
+    for above, folders, files in islice(os.walk(folder), _SEARCHED_FOLDERS):
+        folders.sort()
+        names |= {name: shown(Path(above, name)) for name in sorted(files) if name.endswith(".yml")}
     near = did_you_mean(path.name, names)
     return next((f"; did you mean {names[name]}?" for name in names if f" {name}?" in near), "")

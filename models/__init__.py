@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from genutil.allocation import sizes_checked
 from genutil.components import Parts, locate
 from genutil.config import Config
 from genutil.errors import ConfigError
@@ -25,10 +26,13 @@ def build_model(config: Config, parts: Parts | None = None) -> nn.Module:
     parts = parts or Parts(config)
 
     def edges(space: EdgeSpace, **given: Any) -> EdgeRule:
-        rule: EdgeRule = parts.make(find_rule(config.graph), "graph_args", space=space, **given)
+        kind = find_rule(config.graph)
+        rule: EdgeRule = parts.make_named("graph", kind, "graph_args", space=space, **given)
         return rule
 
-    model = parts.make(locate(config.model, "model"), "model_args", edges=edges)
+    kind = locate(config.model, "model")
+    with sizes_checked(f"model: {config.model}", parts.sizes_used):
+        model = parts.make_named("model", kind, "model_args", edges=edges)
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model: {config.model} is no torch.nn.Module")
     return model

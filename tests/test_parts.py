@@ -44,3 +44,63 @@ def test_parts_of_one_s_own(write_app, tmp_path, monkeypatch, capsys):
 def test_wrong_parts(write_app, capsys, argv, message):
     assert run(write_app(), *argv) == 2
     assert message in capsys.readouterr().err
+
+
+MOBILENET = ["--model", "models.graphs.mobilenetv1like:MobileNetV1Like", "--topk", "1"]
+DENSE = ["--model", "models.basic.mobilenetv1cifar:MobileNetV1CIFAR"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--dim", "3000008"], "dim: 3000008: a tensor of 3000008 × 3000008 numbers needs"),
+        (["--output_size", "1000000000000"], "output_size: 1000000000000: a tensor of"),
+        (
+            ["--image_size", "400000000"],
+            "model: models.graphs.neuralgraph:StaticNeuralGraph with in_channels",
+        ),
+        (["--in_channels", "1000000000000"], "in_channels: 1000000000000: a tensor of"),
+        (
+            [*DENSE, "--width_mult", "1e9"],
+            "with in_channels 3, image_size 16, output_size 10, width_mult 1000000000.0: a tensor",
+        ),
+        ([*DENSE, "--width_mult", "1e308"], "needs more memory than there is"),
+        (["--layers", "1000000000"], "layers: must be less than or equal to 10000"),
+        (["--workers", "100000"], "workers: must be less than or equal to 1024"),
+        (["--processes", "100000"], "processes: must be less than or equal to 1024"),
+        (["--timeout", "1e300"], "timeout: must be less than or equal to 10000000"),
+        (["--batch_size", "100000000000000000000"], "batch_size: must fit into 64 bits"),
+        (
+            [*MOBILENET, "--data", "data.digits:Digits", "--image_size", "1000000"],
+            "image_size: 1797 digits of",
+        ),
+    ],
+)
+def test_sizes_that_no_machine_has(write_app, capsys, tmp_path, argv, message):
+    assert run(write_app(), *argv) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_batch_of_one_pixel(write_app, capsys):
+    """22 images in batches of 3: the last one holds a single image, of which a batch norm sees one value."""
+    assert run(write_app(batch_size=3, image_size=1), *MOBILENET) == 2
+    said = capsys.readouterr().err
+    assert "batch_size: training by a batch of 3 images of 1 × 1 pixels: a norm had one value" in said
+    assert "Traceback" not in said
+
+
+def test_memory_that_ends_in_the_middle(write_app, capsys, monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:1] . DefaultCPUAllocator: can't allocate memory: x"
+        )
+
+    monkeypatch.setattr("torch.optim.SGD.step", fail)
+    assert run(write_app()) == 2
+    said = capsys.readouterr().err
+    assert (
+        "batch_size: training by a batch of 8 images of 16 × 16 pixels needs more memory than there is "
+        "(DefaultCPUAllocator: can't allocate memory: x); choose smaller sizes" in said
+    )

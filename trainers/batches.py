@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, Protocol
 
@@ -16,7 +16,8 @@ class Batches(Protocol):
     """Batches of (images, labels) that repeat: batch b of epoch e is always the same.
 
     A source that several processes share may have `shard(rank, size)`, which gives one process's share of
-    each batch for less than the whole would cost; see `share`.
+    each batch for less than the whole would cost; see `share`. One that is slow to start may have
+    `example_batch()`, which gives one image as in a batch, and all labels of the source.
     """
 
     def __len__(self) -> int:
@@ -65,15 +66,21 @@ def corrupt_images(source: Any, world: World = ALONE) -> dict[str, int]:
     return {"corrupt_images": len(corrupt)} if corrupt else {}
 
 
-def as_batches(source: Any, world: World = ALONE) -> Batches:
-    """A data set's `train` or `val` as this process's share of it."""
+def as_batches(
+    source: Any, world: World = ALONE, wrap: Callable[[Batches], Batches] = lambda batches: batches
+) -> Batches:
+    """A data set's `train` or `val` as this process's share of it.
+
+    Args:
+        source: the part of the data set.
+        world: the processes that share it.
+        wrap: put around what the source makes, whole batches or this process's share of each.
+    """
     whole: Batches = source if hasattr(source, "batches") else LoaderBatches(source)
-    if world.size == 1:
-        return whole
-    if hasattr(whole, "shard"):
-        shard: Batches = whole.shard(world.rank, world.size)
-        return shard
-    return Shares(whole, world.rank, world.size)
+    if world.size > 1 and hasattr(whole, "shard"):
+        return wrap(whole.shard(world.rank, world.size))
+    whole = wrap(whole)
+    return whole if world.size == 1 else Shares(whole, world.rank, world.size)
 
 
 class FirstBatches:

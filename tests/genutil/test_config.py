@@ -63,7 +63,24 @@ def test_config_is_frozen(write_app):
 def test_name_is_the_file_s(write_app):
     assert load_config(write_app("wave.yml")).name == "wave"
     assert load_config(write_app("wave.yml"), {"name": "other"}).name == "other"
-    refused(write_app(), "name: may hold letters, digits", name="../up")
+    assert load_config(write_app("my wave é 实验.yml")).name == "my wave é 实验"
+    assert load_config(write_app(), {"name": "e\u0301"}).name == "\u00e9"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("../up", "name: must be printable text without / and"),
+        ("a\\b", "name: must be printable text without / and"),
+        ("two\nlines", "name: must be printable text"),
+        ("\u202egnp", "name: must be printable text"),
+        ("..", "name: must not be empty, and not of dots alone"),
+        (" ", "name: must not be empty"),
+        ("x" * 101, "name: has 101 characters, at most 100"),
+    ],
+)
+def test_names_that_are_refused(write_app, name, message):
+    refused(write_app(), message, name=name)
 
 
 def test_data_dir_flag_file_environment_default(write_app, monkeypatch):
@@ -120,7 +137,8 @@ FAST = {"fast_eval": True, "evaluate": True, "resume": "x"}
         ({"use_dgl": True, "evaluate": True, "resume": "x"}, "add --evaluate --fast_eval"),
         ({"use_init": "a.pt"}, "name that file with use_graph"),
         ({"use_graph": "a.pt", "use_init": "b.pt", "graph": "dnw"}, "choose graph: fine_tune"),
-        ({"bf16": True}, "is of the native engine; give --fast_eval"),
+        ({"bf16": True}, "works with the engines native and triton; give --fast_eval"),
+        ({**FAST, "bf16": True, "engine": "csr"}, "works with the engines native and triton"),
         ({"engine": "csr"}, "runs the network of fast_eval; add --evaluate --fast_eval"),
         (
             {**FAST, "use_dgl": True, "engine": "csr"},

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import runner
 from genutil.config import load_config
 from genutil.errors import ConfigError
 from genutil.launch import processes_to_start
@@ -32,6 +33,30 @@ def test_the_launcher_tells_the_place():
     assert (place.restarts, place.restarts_left) == (1, 2)
     assert place.run_id.startswith("night-")
     assert place.run_id.endswith(f"-{os.getppid()}")
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"RANK": ""}, "RANK: must be a whole number, got '' in the environment"),
+        ({"WORLD_SIZE": ""}, "WORLD_SIZE: must be a whole number, got ''"),
+        ({"RANK": "first"}, "RANK: must be a whole number, got 'first'"),
+        ({"RANK": "-1"}, "RANK: must be a whole number"),
+        ({"RANK": "2"}, "RANK: must be less than WORLD_SIZE, got 2 and 2"),
+        ({"WORLD_SIZE": "0"}, "RANK: must be less than WORLD_SIZE"),
+        ({"LOCAL_RANK": "1.5"}, "LOCAL_RANK: must be a whole number"),
+        ({"LOCAL_RANK": "3", "LOCAL_WORLD_SIZE": "2"}, "LOCAL_RANK: must be less than LOCAL_WORLD_SIZE"),
+        ({"TORCHELASTIC_MAX_RESTARTS": "many"}, "TORCHELASTIC_MAX_RESTARTS: must be a whole number"),
+    ],
+)
+def test_variables_that_no_launcher_sets(variables, message, monkeypatch, capsys):
+    environment = {"RANK": "0", "WORLD_SIZE": "2", **variables}
+    with pytest.raises(ConfigError, match=message):
+        find_place(environment)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert runner.main(["app:x.yml"]) == 2
+    assert capsys.readouterr().err.startswith(message)
 
 
 @given(count=st.integers(0, 300), size=st.integers(1, 20))
