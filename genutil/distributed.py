@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from genutil.devices import available_cpus
 from genutil.errors import RunError, UserError
 from genutil.place import Place
-from genutil.signals import Interrupted, StopRequest
+from genutil.signals import STOP_SIGNALS, Interrupted, StopRequest
 
 _Value = TypeVar("_Value")
 _TELL_TALE = ("gloo", "nccl", "connection closed", "connection reset", "process group")
@@ -38,7 +38,8 @@ class Agreement:
 
     Attributes:
         images: of all processes together.
-        signum: a signal that asked one of them to stop, or None.
+        signum: the signal that asked one of them to stop; of several, the first in STOP_SIGNALS. None: there
+            was none.
     """
 
     images: int
@@ -88,18 +89,17 @@ class World:
         """
         if self.size == 1:
             return lambda: Agreement(images, signum)
-        if signum is None and os.getppid() != self._launcher:
-            signum = signal.SIGTERM  # nobody would notice a failure, or could stop this process, any more
-        interrupt = signum == signal.SIGINT
-        numbers = torch.tensor([images, interrupt, signum is not None and not interrupt])
+        # Without its launcher nobody would notice a failure of this process, or could stop it.
+        alone = signum is None and os.getppid() != self._launcher
+        numbers = torch.tensor([images, *(signum == known for known in STOP_SIGNALS), alone])
         work = dist.all_reduce(numbers, group=self._control, async_op=True)
 
         @functools.cache
         def answer() -> Agreement:
             work.wait()
-            total, interrupts, others = numbers.tolist()
-            asked = signal.SIGTERM if others else signal.SIGINT
-            return Agreement(total, int(asked) if interrupts or others else None)
+            total, *counts = numbers.tolist()
+            asked = [*STOP_SIGNALS, signal.SIGTERM]
+            return Agreement(total, next((int(s) for s, n in zip(asked, counts, strict=True) if n), None))
 
         return answer
 

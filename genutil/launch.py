@@ -6,27 +6,34 @@ itself starts `runner.py`.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import logging
 import os
 import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from genutil.config import Config
 from genutil.devices import select_gpus
-from genutil.errors import ConfigError
+from genutil.errors import ConfigError, ToldByAnother, UserError
 from genutil.place import Place, check_batch_size, find_place
+from genutil.signals import STOP_SIGNALS, stop_signals
 
 _STATUS = "WIRINGS_STATUS_FILE"
 _USER_ERROR = 2
 _log = logging.getLogger(__name__)
+_QUIET = 10.0
+"""Seconds that a process without a report of its own waits for torchrun to end it."""
 _GRACE = 120
 """Seconds for a step and a checkpoint, from the request to stop until the processes are killed."""
 
@@ -90,10 +97,11 @@ def launch(
 
     for name in [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed")]:
         logging.getLogger(name).setLevel(logging.CRITICAL)  # the processes tell what users need to know
-    newer: dict[str, Any] = (
-        {"shutdown_timeout": _GRACE} if _has_field(LaunchConfig, "shutdown_timeout") else {}
-    )
-    with _told_to_workers(alone=machines is None) as status, _handlers_kept():
+    settings = {"shutdown_timeout": _GRACE, "signals_to_handle": "SIGTERM,SIGINT,SIGQUIT"}
+    newer: dict[str, Any] = {
+        name: value for name, value in settings.items() if _has_field(LaunchConfig, name)
+    }
+    with _told_to_workers(alone=machines is None) as status, _handlers_kept(), _passed_on(SignalException):
         agent = LaunchConfig(
             nproc_per_node=count, max_restarts=max_restarts, monitor_interval=0.1,
             # Else the agent makes a folder that stays.
@@ -123,10 +131,53 @@ def _meeting(machines: Machines | None) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@contextmanager
+def reported_by_the_first(place: Place | None) -> Iterator[None]:
+    """Around what all processes of a run do alike before they meet: the first one alone reports a mistake.
+
+    Raises:
+        ToldByAnother: a mistake of the user's, in all other processes.
+    """
+    try:
+        yield
+    except UserError as error:
+        if place is None or place.rank == 0:
+            raise
+        raise ToldByAnother(_USER_ERROR) from error
+
+
+def is_under_torchrun() -> bool:
+    """Whether `torchrun` itself has started this process, not `launch`."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and _STATUS not in os.environ
+
+
+def wait_for_torchrun(seconds: float = _QUIET) -> None:
+    """Under torchrun, wait to be ended with the other processes after one of them has failed.
+
+    torchrun ends all processes of a machine as soon as one fails: a process that leaves the report to another
+    one must not be the first to end.
+    """
+    if is_under_torchrun():
+        sys.stderr.flush()
+        time.sleep(seconds)
+
+
+def note_for_torchrun(message: str) -> None:
+    """Under torchrun, put the message where torchrun looks for the cause that its own report shows."""
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if path is None or not is_under_torchrun():
+        return
+    shown = {"py_callstack": message, "timestamp": str(int(time.time()))}
+    content = {"message": {"message": message, "extraInfo": shown}}
+    with contextlib.suppress(OSError):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(json.dumps(content), encoding="utf-8")
+
+
 def worker_status(status: int) -> int:
     """The status to exit with. A mistake of the user's is noted for the launcher, which then gives up."""
     note = os.environ.get(_STATUS)
-    if note is None or status != _USER_ERROR or find_place() is None:
+    if note is None or status != _USER_ERROR:
         return status
     Path(note).write_text(str(status))
     return 0
@@ -172,12 +223,36 @@ def _told_to_workers(alone: bool) -> Iterator[Path]:
 @contextmanager
 def _handlers_kept() -> Iterator[None]:
     """The agent sets signal handlers and leaves them."""
-    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    handled = (*STOP_SIGNALS, signal.SIGQUIT)
+    before = {signum: signal.getsignal(signum) for signum in handled}
     try:
         yield
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+@contextmanager
+def _passed_on(error: Callable[..., BaseException]) -> Iterator[None]:
+    """Within it, SIGHUP and SIGUSR1 make the agent pass them on to its processes, and wait for them.
+
+    The agent's own handlers would handle SIGHUP where `nohup` has it ignored, and end the agent at a second
+    one, which the shell and the system may send.
+
+    Args:
+        error: the agent's exception for a signal.
+    """
+    received: list[int] = []
+
+    def note(signum: int, frame: FrameType | None) -> None:
+        received.append(signum)
+        if len(received) == 1:
+            raise error(f"stopped by {signal.Signals(signum).name}", signal.Signals(signum))
+
+    for signum in stop_signals():
+        if signum not in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, note)
+    yield
 
 
 def _has_field(kind: type, name: str) -> bool:

@@ -1,11 +1,20 @@
-"""SIGINT and SIGTERM ask a run to stop after the step at hand."""
+"""Signals that ask a run to stop after the step at hand: Ctrl-C, the end of a job, a lost connection."""
 
 from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterable
 from types import FrameType, TracebackType
 from typing import Any
+
+STOP_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGHUP", "SIGINT") if hasattr(signal, name)
+)
+"""Where processes get different ones, the first of these is reported."""
+_ON_PURPOSE = (signal.SIGINT, signal.SIGTERM)
+"""A second one of these ends a process at once. SIGHUP may come twice by itself: from the shell and from the
+system."""
 
 
 class Interrupted(Exception):
@@ -20,13 +29,26 @@ class Interrupted(Exception):
         self.signum = signum
 
 
+def stop_signals() -> list[signal.Signals]:
+    """The signals that stop a run in this process.
+
+    SIGHUP and SIGUSR1 are left out where they were ignored at the start, as `nohup` does with SIGHUP.
+    """
+    return [
+        signum
+        for signum in STOP_SIGNALS
+        if signum in _ON_PURPOSE or signal.getsignal(signum) is not signal.SIG_IGN
+    ]
+
+
 class StopRequest:
-    """While entered, notes the first SIGINT or SIGTERM in `signum` instead of letting it end the process.
+    """While entered, notes the first of `stop_signals` in `signum` instead of letting it end the process.
 
     It may be entered again within.
 
     Args:
-        patient: a second signal changes nothing, and whoever sent it must wait; else it ends the process.
+        patient: a second SIGINT or SIGTERM changes nothing, and the sender must wait; else it ends the
+            process.
     """
 
     def __init__(self, patient: bool = False) -> None:
@@ -39,7 +61,7 @@ class StopRequest:
         self._depth += 1
         # Python allows handlers in the main thread alone.
         if self._depth == 1 and threading.current_thread() is threading.main_thread():
-            for signum in (signal.SIGINT, signal.SIGTERM):
+            for signum in stop_signals():
                 self._previous[signum] = signal.signal(signum, self._note)
         return self
 
@@ -48,15 +70,15 @@ class StopRequest:
     ) -> None:
         self._depth -= 1
         if not self._depth:
-            self._restore()
+            self._restore(list(self._previous))
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         if self.signum is None:
             self.signum = signum
-        if not self.patient:
-            self._restore()
+        if signum in _ON_PURPOSE and not self.patient:
+            self._restore(_ON_PURPOSE)
 
-    def _restore(self) -> None:
-        for signum, handler in self._previous.items():
-            signal.signal(signum, handler)
-        self._previous.clear()
+    def _restore(self, signums: Iterable[int]) -> None:
+        for signum in signums:
+            if signum in self._previous:
+                signal.signal(signum, self._previous.pop(signum))

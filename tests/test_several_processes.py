@@ -163,7 +163,15 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(write_app, tmp_pa
         assert same(last_of(tmp_path / "stopped")[key], last_of(tmp_path / "whole")[key]), key
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "signum",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+        signal.SIGUSR1,
+    ],
+)
 def test_a_signal_to_the_launcher_reaches_all(write_app, tmp_path, signum, monkeypatch):
     temporary = tmp_path / "t"
     temporary.mkdir()
@@ -174,6 +182,7 @@ def test_a_signal_to_the_launcher_reaches_all(write_app, tmp_path, signum, monke
     _, errors = end_of(process, 60)
     assert process.returncode == 128 + signum
     assert errors.count("go on with --resume auto") == 1
+    assert errors.count(f"stopped by {signum.name}") == 1
     assert "Traceback" not in errors and "started anew" not in errors
     assert last_of(tmp_path)["iter"] >= 3
     assert list(temporary.iterdir()) == []
@@ -215,6 +224,29 @@ def test_two_machines(write_app, tmp_path):
     ]
     for key in STATE:
         assert same(last_of(tmp_path / "machine0")[key], last_of(tmp_path / "one")[key]), key
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--nonsense", 3], "nonsense: unknown key"),  # found by each process, before they meet
+        pytest.param(["--layers", 6], "layers must be at least 2", marks=pytest.mark.slow),  # and after
+    ],
+)
+def test_a_mistake_under_torchrun_is_reported_once_and_first(write_app, tmp_path, argv, message):
+    """torchrun then adds its own report, in which the message and the status are shown, and ends with 1."""
+    torchrun = [
+        "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1",
+        "--master-port", 29000 + os.getpid() % 2000, ROOT / "runner.py",
+    ]  # fmt: skip
+    process = start(write_app(), tmp_path, *argv, launcher=torchrun)
+    _, errors = end_of(process, 120)
+    ours, _, theirs = errors.partition("torch/distributed/")
+    assert ours.count(message) == 1
+    assert "Traceback" not in ours and "failed (exitcode" not in ours
+    _, _, cause = theirs.partition("Root Cause")
+    assert message in cause
+    assert re.search(r"exitcode +: 2 ", cause)
 
 
 @pytest.fixture

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-import sys
+import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
-from tqdm import tqdm
 
 from genutil.reporting import RunFolder
 from genutil.seeding import kept_rng
+from trainers.metrics import Meter
+from trainers.progress import BatchProgress, Clock
 
 if TYPE_CHECKING:
     from trainers.trainer import Trainer
@@ -28,11 +29,22 @@ class Callback:
     def on_start(self, trainer: Trainer) -> None:
         """Before the first step of this process."""
 
+    def on_epoch_start(self, trainer: Trainer) -> None:
+        """Before the first step of an epoch, or of what a checkpoint has left of it."""
+
     def on_step(self, trainer: Trainer) -> None:
         """After each optimizer step. Must not wait for the device."""
 
     def on_log(self, trainer: Trainer) -> None:
         """Every `log_interval` steps; the metrics so far are in `trainer.running`."""
+
+    def on_validation_start(self, trainer: Trainer, batches: int) -> None:
+        """Before the first of so many batches."""
+
+    def on_validation_step(self, trainer: Trainer, images: int, meter: Meter) -> None:
+        """After each batch, with its images in this process and the metrics so far. Must not wait for the
+        device.
+        """
 
     def on_metrics(self, trainer: Trainer, phase: str, metrics: dict[str, float]) -> None:
         """Once an epoch for `train` and once for `val`."""
@@ -48,29 +60,44 @@ class Callback:
 
 
 class Progress(Callback):
-    """A bar on a terminal; one plain line an epoch and logging interval elsewhere."""
+    """A bar on a terminal. Elsewhere a plain line each logging interval, each 30 seconds and each epoch.
 
-    def __init__(self) -> None:
-        self._bar: Any = None
+    Args:
+        clock: see BatchProgress.
+    """
+
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self._clock = clock
+        self._now: BatchProgress | None = None
+        self._images = 0
         self._train: dict[str, float] = {}
 
+    def on_epoch_start(self, trainer: Trainer) -> None:
+        batches = len(trainer.train)
+        more = batches * (trainer.num_epochs - trainer.epoch - 1)
+        self._begin(trainer, "", batches, done=trainer.batch, more=more)
+        self._images = trainer.meter.num_images
+
     def on_step(self, trainer: Trainer) -> None:
-        if not sys.stderr.isatty():
-            return
-        if self._bar is None:
-            name = f"epoch {trainer.epoch + 1} of {trainer.num_epochs}"
-            self._bar = tqdm(total=len(trainer.train), initial=trainer.batch - 1, desc=name, leave=False)
-        self._bar.update()
+        if self._now is not None:
+            images = trainer.meter.num_images - self._images
+            self._images = trainer.meter.num_images
+            self._now.advance(images, trainer.meter.own_loss)
 
     def on_log(self, trainer: Trainer) -> None:
         loss = trainer.running["CELoss"]
-        if self._bar is not None:
-            self._bar.set_postfix(loss=f"{loss:.4f}")
-        else:
+        if self._now is None or not self._now.show_loss(loss):
             _log.info("epoch %d, step %d: loss %.4f", trainer.epoch + 1, trainer.step, loss)
 
+    def on_validation_start(self, trainer: Trainer, batches: int) -> None:
+        self._begin(trainer, ", validation", batches)
+
+    def on_validation_step(self, trainer: Trainer, images: int, meter: Meter) -> None:
+        if self._now is not None:
+            self._now.advance(images, meter.own_loss)
+
     def on_metrics(self, trainer: Trainer, phase: str, metrics: dict[str, float]) -> None:
-        self._close_bar()
+        self._end()
         if phase == "train":
             self._train = metrics
             if trainer.val is not None:
@@ -89,12 +116,18 @@ class Progress(Callback):
         )  # fmt: skip
 
     def on_end(self, trainer: Trainer) -> None:
-        self._close_bar()
+        self._end()
 
-    def _close_bar(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+    def _begin(self, trainer: Trainer, phase: str, batches: int, done: int = 0, more: int = 0) -> None:
+        self._end()
+        name = f"epoch {trainer.epoch + 1} of {trainer.num_epochs}{phase}"
+        processes = trainer.world.size
+        self._now = BatchProgress(name, batches, done, more, processes=processes, clock=self._clock)
+
+    def _end(self) -> None:
+        if self._now is not None:
+            self._now.close()
+            self._now = None
 
 
 class MetricsFile(Callback):
@@ -181,7 +214,9 @@ class TensorBoard(Callback):
         for index, (in_use, weight) in enumerate(layers):
             if self._pictures:
                 self._add("image", f"adjacency/non_zero_{index}", in_use.unsqueeze(0).float(), step)
-            self._add("histogram", f"weights/in_use_{index}", weight.detach()[in_use], step)
+            weights = weight.detach()[in_use]
+            if weights.numel():  # TensorBoard has no histogram of nothing
+                self._add("histogram", f"weights/in_use_{index}", weights, step)
 
     def _tell_settings(self) -> None:
         """The page `HPARAMS`: settings of all runs side by side, and their best accuracy."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from tqdm import tqdm
 
 from genutil.distributed import ALONE, World
 from genutil.signals import StopRequest
@@ -16,6 +16,7 @@ from trainers.batches import Batches
 from trainers.latency import Timed
 from trainers.metrics import Meter
 from trainers.precision import Precision
+from trainers.progress import BatchProgress, Clock
 
 
 def evaluate_and_time(
@@ -25,8 +26,9 @@ def evaluate_and_time(
     precision: Precision,
     world: World,
     stop: StopRequest,
+    clock: Clock = time.monotonic,
 ) -> dict[str, Any]:
-    """`evaluate` with a bar on a terminal, stopped by signals; also `images`, and `latency_ms` of an image.
+    """`evaluate`, its progress shown, stopped by signals; also `images`, and `latency_ms` of an image.
 
     Args:
         network: on the world's device.
@@ -35,19 +37,22 @@ def evaluate_and_time(
         precision: how the network calculates.
         world: the processes that evaluate together.
         stop: notes signals.
+        clock: see BatchProgress.
 
     Raises:
         NotFiniteError: a weight is NaN.
         Interrupted: a signal asked one of several processes to stop.
     """
     timed = Timed(network, world.device)
-    bar = tqdm(total=len(batches), desc="evaluating", leave=False, disable=None if world.is_main else True)
+    progress = BatchProgress(
+        "evaluation", len(batches), shown=world.is_main, processes=world.size, clock=clock
+    )
 
-    def after_batch() -> None:
-        bar.update()
+    def after_batch(images: int, meter: Meter) -> None:
+        progress.advance(images, meter.own_loss)
         world.heed(stop)
 
-    with bar, precision.autocast():
+    with progress, precision.autocast():
         metrics = evaluate(timed, batches, topk, world.device, after_batch, world)
     latency = 1000 * timed.seconds_per_image()
     return {**metrics, "images": sum(world.gather(timed.num_images)), "latency_ms": latency}
@@ -58,7 +63,7 @@ def evaluate(
     batches: Batches,
     topk: Sequence[int],
     device: torch.device,
-    after_batch: Callable[[], object] | None = None,
+    after_batch: Callable[[int, Meter], object] | None = None,
     world: World = ALONE,
 ) -> dict[str, float]:
     """Mean cross-entropy (`CELoss`) and top-k accuracies (percent) over all images of all processes.
@@ -70,7 +75,8 @@ def evaluate(
         batches: what to evaluate: this process's share.
         topk: which accuracies to count.
         device: where the batches are used.
-        after_batch: called after each batch; may raise to end the evaluation.
+        after_batch: called after each batch with the number of its images in this process, and with the
+            metrics so far; may raise to end the evaluation.
         world: the processes that evaluate together.
 
     Raises:
@@ -87,7 +93,7 @@ def evaluate(
                     logits = model(images)
                     meter.update(F.cross_entropy(logits, labels), logits, labels)
                 if after_batch is not None:
-                    after_batch()
+                    after_batch(len(labels), meter)
     finally:
         model.train(was_training)
     return meter.read()

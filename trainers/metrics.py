@@ -38,6 +38,10 @@ class Meter:
         """`CELoss` and `top<k>_accuracy` (percent) of all processes. Waits for the device and for them."""
         return self._values(self._total())
 
+    def own_loss(self) -> float:
+        """Mean loss over the images of this process. Waits for the device, not for other processes."""
+        return self._loss.item() / max(self.num_images, 1)
+
     def images(self) -> int:
         """Seen by all processes."""
         return int(self._total()[-1])

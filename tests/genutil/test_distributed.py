@@ -2,14 +2,16 @@
 
 import os
 import signal
+import threading
 
 import pytest
 import torch
 from torch import nn
 
-from genutil.distributed import ALONE, Agreement, in_short, is_loss_of_others
+from genutil.distributed import ALONE, Agreement, World, in_short, is_loss_of_others
 from genutil.errors import RunError, ToldByAnother, UserError
 from genutil.failures import what_to_tell
+from genutil.place import Place
 from tests.processes import together
 
 
@@ -19,6 +21,9 @@ def talk(world):
     answers = [
         world.agree(10 * world.rank, signums[world.rank])(),
         world.agree(1, signal.SIGINT if world.rank == 0 else None)(),
+        world.agree(1, signal.SIGHUP if world.rank == 2 else None)(),
+        world.agree(1, signal.SIGUSR1 if world.rank == 1 else None)(),
+        world.agree(1, (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)[world.rank])(),
         world.agree(world.rank, None)(),
     ]
     buffers = nn.BatchNorm2d(2)
@@ -39,7 +44,8 @@ def test_messages_between_three_processes():
     found = together(3, talk)
     for rank, told in enumerate(found):
         assert told["answers"] == [
-            Agreement(30, signal.SIGTERM), Agreement(3, signal.SIGINT), Agreement(3, None)
+            Agreement(30, signal.SIGTERM), Agreement(3, signal.SIGINT), Agreement(3, signal.SIGHUP),
+            Agreement(3, signal.SIGUSR1), Agreement(3, signal.SIGUSR1), Agreement(3, None),
         ]  # fmt: skip
         assert told["sum"] == [3, 3 * (2**40 + 1)]
         assert told["gather"] == ["process 0", "process 1", "process 2"]
@@ -117,6 +123,31 @@ def disappear(world, lost):
         return what_to_tell(world, error)
 
 
+class SilentStore:
+    """Takes a call and never answers, as one on a machine behind a cut link."""
+
+    def __init__(self):
+        self.end = threading.Event()
+
+    def set(self, key, value):
+        self.end.wait()
+        raise RuntimeError("too late")
+
+
+@pytest.mark.parametrize("own", [UserError("cat.jpg: cannot be read"), RuntimeError("gloo: timed out")])
+def test_a_store_that_never_answers_does_not_hang_a_failure(monkeypatch, own):
+    """A mistake of this process is still reported, and so is a loss of the others."""
+    monkeypatch.setattr("genutil.failures._LONGEST", 0.1)
+    store = SilentStore()
+    found = what_to_tell(World(Place(rank=1, size=2), torch.device("cpu"), store), own)
+    store.end.set()
+    if isinstance(own, UserError):
+        assert found is own
+    else:
+        assert isinstance(found, RunError)
+        assert "the connections between the 2 processes broke (gloo: timed out)" in str(found)
+
+
 @pytest.mark.parametrize(("lost", "speaker"), [(1, 0), (0, 1)])
 def test_a_lost_process_is_named_once(lost, speaker):
     found = together(3, disappear, lost)
@@ -129,11 +160,12 @@ def test_a_lost_process_is_named_once(lost, speaker):
 
 def outlive_the_launcher(world):
     world._launcher = -1
-    return world.agree(1, None)().signum
+    return world.agree(1, None)().signum, world.agree(1, signal.SIGHUP if world.rank else None)().signum
 
 
 def test_processes_without_their_launcher_stop():
-    assert together(2, outlive_the_launcher) == [signal.SIGTERM] * 2
+    """And report a signal that really came, where there was one."""
+    assert together(2, outlive_the_launcher) == [(signal.SIGTERM, signal.SIGHUP)] * 2
 
 
 def test_errors_of_collectives_are_known_and_shortened():

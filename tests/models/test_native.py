@@ -125,7 +125,7 @@ def test_classifiers_in_16_bits():
 
 def test_16_bits_on_another_engine_are_told(caplog):
     compact(small_mobilenet(), "csr", bf16=True)
-    assert "bf16 has no effect: only whole MobileNet graphs" in caplog.text
+    assert "bf16 has no effect: only whole MobileNet graphs on the engines native and triton" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import itertools
 import logging
 import os
 import platform
@@ -10,6 +12,8 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,13 +25,27 @@ from genutil.errors import UserError
 KERNELS = Path(__file__).with_name("kernels")
 SOURCES = ("operator.cpp", "product.cpp", "run.cpp", "threads.cpp")
 NAME = "wirings_native"
+CHECKSUM = "checksum"
+"""File beside the library: its size in bytes and its SHA-256."""
 
 log = logging.getLogger(__name__)
 
 
+def command() -> list[str]:
+    """Words of $CXX, such as `ccache g++ -O0`; `c++` where it is not set or blank.
+
+    Raises:
+        UserError: it has an opening quote without a closing one.
+    """
+    try:
+        return shlex.split(os.environ.get("CXX", "")) or ["c++"]
+    except ValueError as error:
+        raise UserError(f"engine native cannot read $CXX={os.environ['CXX']}: {error}") from error
+
+
 def compiler() -> str | None:
-    """Path of the C++ compiler, $CXX or else c++; None where there is none."""
-    return shutil.which(shlex.split(os.environ.get("CXX") or "c++")[0])
+    """Path of the C++ compiler, the first word of `command`; None where there is none."""
+    return shutil.which(command()[0])
 
 
 def flags() -> list[str]:
@@ -40,7 +58,8 @@ def flags() -> list[str]:
 def load_kernels() -> None:
     """Makes `torch.ops.wirings_native` usable. The first time on a machine it compiles, for ten seconds.
 
-    Compiled kernels are kept in $TORCH_EXTENSIONS_DIR, else in ~/.cache/wirings.
+    Compiled kernels are kept in $TORCH_EXTENSIONS_DIR, else in ~/.cache/wirings. They are compiled again
+    where size or checksum differ from those that were written when they were compiled.
 
     Raises:
         UserError: there is no C++ compiler, or it refuses, or the folder cannot be used.
@@ -49,65 +68,146 @@ def load_kernels() -> None:
         return
     found = compiler()
     if found is None:
+        given = os.environ.get("CXX", "").strip()
         raise UserError(
             "engine native needs a C++ compiler. Install one (Debian: apt-get install g++), name one in "
-            "$CXX, or take another --engine"
+            f"$CXX, or take another --engine{f'; $CXX is {given}, which is not found' if given else ''}"
         )
-    folder = _cache() / _key(found)
+    folder = _cache() / _key()
     try:
-        if not _load(folder / f"{NAME}.so"):
+        if not _load(folder):
             _compile(folder)
     except OSError as error:
-        raise UserError(
-            f"engine native cannot be kept in {folder}: {error}. Name another folder in "
-            "$TORCH_EXTENSIONS_DIR, or take another --engine"
-        ) from error
+        raise _unusable(folder, error) from error
     except (RuntimeError, ImportError, subprocess.SubprocessError) as error:
-        lines = [line for line in str(error).splitlines() if "error:" in line] or [str(error)]
+        text = str(error)
+        if os.strerror(errno.ENOSPC) in text:
+            raise _unusable(folder, os.strerror(errno.ENOSPC)) from error
+        lines = [line for line in text.splitlines() if "error:" in line] or text.splitlines()[-10:]
         raise UserError(
             "engine native could not be compiled. Take another --engine, or another compiler in $CXX; "
-            f"{found} says:\n" + "\n".join(lines[:10])
+            f"{shlex.join(command())} says:\n" + "\n".join(lines[:10])
         ) from error
     _register_fakes()
+
+
+def _unusable(folder: Path, reason: object) -> UserError:
+    return UserError(
+        f"engine native cannot be kept in {folder}: {reason}. Name another folder in "
+        "$TORCH_EXTENSIONS_DIR, or take another --engine"
+    )
 
 
 def _loaded() -> bool:
     return hasattr(torch.ops.wirings_native, "run")
 
 
-def _load(compiled: Path) -> bool:
-    """Whether there were kernels to load; a file that cannot be loaded is removed."""
-    if not compiled.exists():
+def _load(folder: Path) -> bool:
+    """Whether there were kernels to load.
+
+    The file is verified first: the system ends a process that reads a page beyond the end of a truncated
+    library.
+    """
+    if not folder.exists():
         return False
+    reason: object = "size or checksum differ from those of the build"
+    if _is_whole(folder):
+        try:
+            torch.ops.load_library(folder / f"{NAME}.so")  # type: ignore[no-untyped-call]
+            return True
+        except OSError as error:
+            reason = error
+    log.warning("the native engine in %s cannot be loaded and is compiled again: %s", folder, reason)
+    return False
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether the library there is, byte for byte, the one that was built."""
     try:
-        torch.ops.load_library(compiled)  # type: ignore[no-untyped-call]
-    except OSError as error:
-        log.warning("%s cannot be loaded and is compiled anew: %s", compiled, error)
-        shutil.rmtree(compiled.parent)
+        return (folder / CHECKSUM).read_text(errors="replace") == _checksum(folder / f"{NAME}.so")
+    except (FileNotFoundError, NotADirectoryError):
         return False
-    return True
+
+
+def _checksum(library: Path) -> str:
+    content = library.read_bytes()
+    return f"{len(content)} {hashlib.sha256(content).hexdigest()}\n"
 
 
 def _compile(folder: Path) -> None:
-    """Compiles and loads the kernels; they come to their place whole or not at all."""
+    """Compiles and loads the kernels, in a private folder; what is kept comes to its place at once."""
     log.info("compiling the native engine, once on this machine, into %s", folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # A file that is still open may stay on a network file system.
+    with tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as name:
+        private = Path(name)
+        made, done = _build(private), private / "done"
+        done.mkdir()
+        (done / CHECKSUM).write_text(_checksum(made))
+        shutil.copy(made, done / f"{NAME}.so")
+        _put_in_place(done, folder)
+
+
+def _build(private: Path) -> Path:
+    """Compiles the kernels in an empty folder and loads them. Returns the library's file."""
     # At import it warns if there is no CUDA, which nothing here needs.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     from torch.utils import cpp_extension
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as place:
-        sources = [str(KERNELS / name) for name in SOURCES]
-        cpp_extension.load(NAME, sources, extra_cflags=flags(), build_directory=place, is_python_module=False)
-        done = Path(place, "done")
-        done.mkdir()
-        (made,) = Path(place).glob("*.so")  # a second attempt of a process has another name
-        shutil.copy(made, done / f"{NAME}.so")
+    sources = [str(KERNELS / name) for name in SOURCES]
+    with _cxx(_program(private)):
+        cpp_extension.load(
+            NAME, sources, extra_cflags=flags(), build_directory=str(private), is_python_module=False
+        )
+    (made,) = private.glob("*.so")  # a second attempt of a process has another name
+    return made
+
+
+def _program(private: Path) -> str:
+    """The compiler as one file, which torch needs: for more than one word, a script in this folder.
+
+    The options in $CXX come after those of the build, too, so that they are used where the two differ.
+    """
+    words = command()
+    if len(words) == 1:
+        return words[0]
+    script = private / "c++"
+    options = shlex.join(itertools.dropwhile(lambda word: not word.startswith("-"), words))
+    script.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@" {options}\n')
+    script.chmod(0o700)
+    return str(script)
+
+
+@contextmanager
+def _cxx(value: str) -> Iterator[None]:
+    """Within it, $CXX has this value. torch reads it from there, and a blank one is an error to torch."""
+    before = os.environ.get("CXX")
+    os.environ["CXX"] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["CXX"]
+        else:
+            os.environ["CXX"] = before
+
+
+def _put_in_place(done: Path, folder: Path) -> None:
+    """Rename `done` to `folder`, unless another process has put whole kernels there.
+
+    Kernels that are not whole are moved aside, not deleted: a process that has loaded them goes on.
+    """
+    while True:
         try:
             done.rename(folder)
-        except OSError:
-            if not folder.exists():  # else another process was faster
+            return
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
                 raise
+        if _is_whole(folder):
+            return
+        with suppress(FileNotFoundError):  # another process has moved it
+            folder.rename(Path(tempfile.mkdtemp(dir=done.parent)) / "old")
 
 
 def _cache() -> Path:
@@ -120,10 +220,14 @@ def _cache() -> Path:
         ) from error
 
 
-def _key(found: str) -> str:
+def _key() -> str:
     """Another compiler, processor, torch or source makes another library."""
-    version = subprocess.run([found, "--version"], capture_output=True, text=True, check=False).stdout
-    text = [os.environ.get("CXX", ""), *flags(), torch.__version__, platform.machine(), _processor(), version]
+    try:
+        asked = [*command(), "--version"]
+        version = subprocess.run(asked, capture_output=True, text=True, errors="replace", check=False).stdout
+    except OSError:  # it cannot be run: compiling reports that
+        version = ""
+    text = [shlex.join(command()), *flags(), torch.__version__, platform.machine(), _processor(), version]
     text += [path.read_text() for path in sorted(KERNELS.iterdir())]
     return hashlib.sha256("\0".join(text).encode()).hexdigest()[:16]
 
