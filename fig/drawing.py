@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    StrictBool,
+    StrictInt,
+    ValidationError,
+    model_validator,
+)
 
 from genutil.errors import UserError
 from genutil.wiring_file import Array, LayerState, Record, read_record
@@ -16,6 +25,8 @@ BULGE = 0.11
 _MARGIN = 0.1
 """Beside the outer columns of a graph with cycles, for the bows within them."""
 _LOOP, _CORNERS = 0.012, 17
+_CLEAR, _SMALL = 1500, 2000
+"""Edges that a picture shows clearly; up to how many all are drawn. The page has the same numbers."""
 
 
 def read_drawable(path: Path) -> Record:
@@ -31,7 +42,54 @@ def read_drawable(path: Path) -> Record:
         )
     if not record.states:
         raise UserError(f"{path}: holds no state yet; wait until the training has begun")
+    for layer in record.layout:
+        try:
+            _Layer.model_validate(layer)
+        except ValidationError as error:
+            found = error.errors()[0]
+            where = " ".join(map(str, found["loc"]))
+            message = f"its layer {layer['name']} cannot be drawn ({where}: {found['msg']})"
+            raise UserError(f"{path}: is damaged: {message}") from error
     return record
+
+
+def _ordered(part: tuple[int, int]) -> tuple[int, int]:
+    if not 0 <= part[0] <= part[1]:
+        raise ValueError("must be [first, end]")
+    return part
+
+
+_Part = Annotated[tuple[StrictInt, StrictInt], AfterValidator(_ordered)]
+
+
+class _Column(BaseModel):
+    sources: _Part
+    targets: _Part | None
+
+    @model_validator(mode="after")
+    def _same_length(self) -> _Column:
+        if self.targets and self.targets[1] - self.targets[0] != self.sources[1] - self.sources[0]:
+            raise ValueError("sources and targets must be the same nodes")
+        return self
+
+
+class _Layer(BaseModel):
+    """What is needed of a layer's layout; see models.wiring_state."""
+
+    targets: int
+    sources: int
+    acyclic: StrictBool
+    columns: list[_Column] = Field(min_length=1)
+    outputs: _Part | None
+
+    @model_validator(mode="after")
+    def _inside(self) -> _Layer:
+        rows = [column.targets for column in self.columns if column.targets]
+        rows += [self.outputs] if self.outputs else []
+        beyond = any(part[1] > self.targets for part in rows)
+        if beyond or any(column.sources[1] > self.sources for column in self.columns):
+            raise ValueError("columns and outputs must lie inside of the matrix")
+        return self
 
 
 def drawn_edges(layer: Mapping[str, Any], state: LayerState) -> tuple[Array, Array]:
@@ -87,6 +145,35 @@ def num_nodes(layer: Mapping[str, Any]) -> int:
     """Sources, and after them the outputs where these are no sources."""
     outputs = layer["outputs"] or (0, 0)
     return int(layer["sources"] + outputs[1] - outputs[0])
+
+
+def output_nodes(layer: Mapping[str, Any]) -> tuple[int, int]:
+    """First and end of the nodes that the next layer reads: of a graph with cycles, its last column."""
+    if layer["acyclic"]:
+        return layer["sources"], num_nodes(layer)
+    first, end = layer["columns"][-1]["sources"]
+    return first, end
+
+
+def live_nodes(layer: Mapping[str, Any], state: LayerState) -> Array:
+    """Boolean (nodes): which nodes are drawn as live; outputs always are, since the next layer reads them."""
+    live = np.concatenate([state.live, np.zeros(num_nodes(layer) - state.live.size, bool)])
+    live[slice(*output_nodes(layer))] = True
+    return live
+
+
+def clearest_edges(weights: Array) -> Array:
+    """Places of the edges to draw, rising: all where they are few, or else the strongest."""
+    if weights.size <= _SMALL:
+        return np.arange(weights.size)
+    return np.sort(np.argsort(-np.abs(weights), kind="stable")[:_CLEAR])
+
+
+def largest_layer(record: Record) -> str:
+    """Name of the layer with the most edges in use at the last state."""
+    last = record.states[-1].layers
+    names: list[str] = [layer["name"] for layer in record.layout]
+    return max(names, key=lambda name: last[name].places.size)
 
 
 def node_places(layer: Mapping[str, Any]) -> Array:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +20,40 @@ import numpy as np
 from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 from PIL import Image, ImageColor
+from tqdm import tqdm
 
-from fig.drawing import drawn_edges, edge_paths, node_places, num_nodes, read_drawable
+from fig import wiring_stills
+from fig.drawing import (
+    clearest_edges,
+    drawn_edges,
+    edge_paths,
+    largest_layer,
+    live_nodes,
+    node_places,
+    num_nodes,
+    read_drawable,
+)
 from fig.files import write_file
 from fig.runs import find_record
 from fig.style import DEAD, INK, NEGATIVE, NEW, POSITIVE, drawn, save
-from fig.wiring_stills import adjacency, churn, degrees, live_nodes
 from genutil.command import exit_status
 from genutil.errors import UserError
 from genutil.problems import did_you_mean
 from genutil.wiring_file import Array, LayerState, Record, State
 
-_COLOURS = 48
-"""Of the animation: it has few, and its size goes with them."""
+LEGEND = (POSITIVE, NEGATIVE, NEW, INK, DEAD, "#ffffff")
+_FADES = (1, 0.85, 0.7, 0.55, 0.42, 0.3, 0.2, 0.1)
+_LEVELS = 64
+"""Of each of red, green and blue, between which the animation's palette is looked up."""
 _SECONDS = 12
-STILLS = {"adjacency": adjacency, "degrees": degrees, "churn": churn, "live_nodes": live_nodes}
+_LINES = 5
+"""Of progress where it is not shown on a terminal."""
+STILLS = {
+    "adjacency": wiring_stills.adjacency,
+    "degrees": wiring_stills.degrees,
+    "churn": wiring_stills.churn,
+    "live_nodes": wiring_stills.live_nodes,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,8 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--layer", help="which wired layer; by default the one with most edges")
     parser.add_argument("--frames", type=int, default=60, help="states of the animation at the most")
-    options = parser.parse_args(argv)
-    return exit_status(lambda: _main(options))
+    return exit_status(lambda: _main(parser.parse_args(argv)))
 
 
 def _main(options: argparse.Namespace) -> int:
@@ -74,8 +93,7 @@ def find_layer(record: Record, name: str | None) -> Mapping[str, Any]:
     """
     layers = {layer["name"]: layer for layer in record.layout}
     if name is None:
-        last = record.states[-1].layers
-        return layers[max(layers, key=lambda key: last[key].places.size)]
+        return layers[largest_layer(record)]
     if name not in layers:
         raise UserError(
             f"--layer: there is no {name}{did_you_mean(name, layers)}; there are {', '.join(layers)}"
@@ -84,18 +102,25 @@ def find_layer(record: Record, name: str | None) -> Mapping[str, Any]:
 
 
 def animation(record: Record, layer: Mapping[str, Any], most: int) -> bytes:
-    """A GIF of up to `most` states; new edges stand out, and the last picture stays longer."""
+    """A GIF of up to `most` states; new edges stand out, and the last picture stays longer.
+
+    Progress is written to standard error.
+    """
     places = np.unique(np.linspace(0, len(record.states) - 1, max(1, most)).round().astype(int))
     states = [record.states[place] for place in places]
+    colours, nearest = palette(), _nearest(palette())
     with drawn() as pyplot:
         frames = []
-        for before, state in zip([None, *states[:-1]], states, strict=True):
+        for before, state in _with_progress(list(zip([None, *states[:-1]], states, strict=True))):
             figure = draw_frame(pyplot, layer, before, state)
             figure.canvas.draw()
-            frames.append(Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB"))
+            pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]
             pyplot.close(figure)
-    palette = _palette(frames)
-    first, *rest = (frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames)
+            red, green, blue = np.moveaxis(pixels // (256 // _LEVELS), -1, 0)
+            frame = Image.fromarray(nearest[red, green, blue], "P")
+            frame.putpalette(colours.ravel().tolist())
+            frames.append(frame)
+    first, *rest = frames
     each = max(40, 1000 * _SECONDS // len(frames))
     durations = [each] * (len(frames) - 1) + [3000]
     buffer, kept = io.BytesIO(), {"loop": 0, "optimize": True, "disposal": 1}
@@ -103,25 +128,48 @@ def animation(record: Record, layer: Mapping[str, Any], most: int) -> bytes:
     return buffer.getvalue()
 
 
-def _palette(frames: Sequence[Image.Image]) -> Image.Image:
-    """The style's colours, pure and as they fade, and those that the pictures have most of."""
-    fixed = [_faded(colour, part) for colour in (POSITIVE, NEGATIVE, NEW) for part in (1, 0.8, 0.6, 0.4, 0.2)]
-    fixed += [_faded(colour, 1) for colour in (INK, DEAD, "#ffffff")]
-    chosen = frames[:: max(1, len(frames) // 4)]
-    sheet = Image.new("RGB", (chosen[0].width, len(chosen) * chosen[0].height))
-    for number, frame in enumerate(chosen):
-        sheet.paste(frame, (0, number * frame.height))
-    found = np.reshape(sheet.quantize(_COLOURS - len(fixed)).getpalette() or [], (-1, 3))
-    # Pillow chooses among colours this near to each other as it likes, and white would become grey.
-    apart = np.abs(found[:, None] - np.array(fixed)).max(axis=2).min(axis=1) > 8
-    palette = Image.new("P", (1, 1))
-    palette.putpalette(np.concatenate([fixed, found[apart]]).ravel().tolist())
-    return palette
+def _with_progress(items: Sequence[Any]) -> Iterator[Any]:
+    """The items; how many are done is shown in one line of a terminal, or else in a few plain lines."""
+    if sys.stderr.isatty():
+        yield from tqdm(items, desc="frames", file=sys.stderr, leave=False)
+        return
+    interval = -(-len(items) // _LINES)
+    for number, item in enumerate(items, 1):
+        yield item
+        if number % interval == 0 or number == len(items):
+            print(f"frame {number} of {len(items)}", file=sys.stderr, flush=True)
 
 
-def _faded(colour: str, part: float) -> tuple[int, ...]:
-    """A colour on white."""
-    return tuple(round(255 + part * (value - 255)) for value in ImageColor.getrgb(colour)[:3])
+def palette() -> Array:
+    """(colours, 3): those of every animation, 0 to 255: the legend's, how they fade, and mixtures of two.
+
+    It does not depend on the pictures, so that no colour of the legend is shifted by what else is in them.
+    """
+    hues = [np.array(ImageColor.getrgb(colour)) for colour in LEGEND[:-1]]
+    mixed = [(one + other) / 2 for one, other in itertools.combinations(hues[:3], 2)]
+    white = np.array(ImageColor.getrgb(LEGEND[-1]))
+    faded = [white + part * (hue - white) for hue in hues + mixed for part in _FADES]
+    colours: Array = np.unique(np.array([*hues, white, *faded]).round().astype(np.uint8), axis=0)
+    return colours
+
+
+def _nearest(colours: Array) -> Array:
+    """(levels, levels, levels): the number of the nearest colour, by the levels of red, green and blue.
+
+    A colour of the palette is nearest to itself: no two of the legend's have the same levels.
+    """
+    step = 256 // _LEVELS
+    levels = np.arange(_LEVELS) * step + (step - 1) / 2
+    table = np.empty((_LEVELS,) * 3, np.uint8)
+    for number, red in enumerate(levels):
+        cells = np.stack(np.meshgrid([red], levels, levels, indexing="ij"), axis=-1)[0]
+        distances = ((cells[..., None, :] - colours) ** 2).sum(axis=-1)
+        table[number] = distances.argmin(axis=-1)
+    legend = [ImageColor.getrgb(colour) for colour in LEGEND]
+    for colour in legend:
+        red, green, blue = (value // step for value in colour)
+        table[red, green, blue] = np.flatnonzero((colours == colour).all(axis=1))[0]
+    return table
 
 
 def draw_frame(pyplot: Any, layer: Mapping[str, Any], before: State | None, state: State) -> Any:
@@ -134,36 +182,51 @@ def draw_frame(pyplot: Any, layer: Mapping[str, Any], before: State | None, stat
     own = state.layers[layer["name"]]
     lines = edge_lines(layer, before.layers[layer["name"]] if before is not None else None, own)
     places = node_places(layer)
-    for colour, (paths, opacity) in lines.items():
-        width = 1.1 if colour == NEW else 0.8
-        axes.add_collection(LineCollection(paths, colors=colour, linewidths=width, alpha=opacity))
-    alive = np.concatenate([own.live, np.ones(len(places) - own.live.size, bool)])
-    size = min(30, 2500 / max(np.unique(places[:, 0], return_counts=True)[1]))
+    for colours, width in (((DEAD,), 0.8), ((POSITIVE, NEGATIVE), 0.8), ((NEW,), 1.1)):
+        _add_edges(axes, {colour: lines[colour] for colour in colours if colour in lines}, width)
+    alive = live_nodes(layer, own)
+    tallest = max(np.unique(places[:, 0], return_counts=True)[1])
+    size = min(30, max(1.5, (240 / tallest) ** 2))
     for which, colour in ((~alive, DEAD), (alive, INK)):
         axes.scatter(*places[which].T, s=size, c=colour, zorder=3, linewidths=0)
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.02, 1.02))
     axes.axis("off")
-    axes.set_title(_title(state, int(own.live.sum())), loc="left", family="monospace")
+    axes.set_title(_title(layer, state), loc="left", family="monospace")
     figure.legend(handles=_keys(), loc="outside lower center", ncols=5, fontsize=8, handlelength=1.4)
     return figure
+
+
+def _add_edges(axes: Any, lines: Mapping[str, tuple[list[Array], Array]], width: float) -> None:
+    """Draw edges of several colours, the faintest first, so that no colour lies above the other."""
+    edges = [
+        (part, path, colour) for colour, found in lines.items() for path, part in zip(*found, strict=True)
+    ]
+    if edges:
+        opacity, paths, colours = zip(*sorted(edges, key=lambda edge: edge[0]), strict=True)
+        axes.add_collection(LineCollection(paths, colors=colours, linewidths=width, alpha=opacity))
 
 
 def edge_lines(
     layer: Mapping[str, Any], before: LayerState | None, state: LayerState
 ) -> dict[str, tuple[list[Array], Array]]:
-    """Lines of the edges and how opaque they are, by colour.
+    """Lines of the edges and how opaque they are, by colour; of many edges, of the strongest.
 
     The more edges are weaker than one, the more opaque it is; edges that are new fade with their number.
+    Edges from and to dead nodes have the colour of these.
     """
     codes, weights = drawn_edges(layer, state)
     known = drawn_edges(layer, before)[0] if before is not None else codes
-    fresh = ~np.isin(codes, known)
+    clear = clearest_edges(weights)
+    codes, weights = codes[clear], weights[clear]
     targets, sources = np.divmod(codes, num_nodes(layer))
-    places, count = node_places(layer), max(codes.size, 1)
+    places, alive, count = node_places(layer), live_nodes(layer, state), max(codes.size, 1)
+    dead = ~(alive[targets] & alive[sources])
+    fresh = ~np.isin(codes, known) & ~dead
     rank = (1 + np.argsort(np.argsort(np.abs(weights), kind="stable"))) / count
     opacity = (0.1 + 0.8 * rank**2) * min(1.0, max(0.04, 1500 / count))
     opacity[fresh] = min(0.9, max(0.01, 300 / max(fresh.sum(), 1)))
-    shown = {POSITIVE: ~fresh & (weights > 0), NEGATIVE: ~fresh & (weights <= 0), NEW: fresh}
+    live = ~fresh & ~dead
+    shown = {DEAD: dead, POSITIVE: live & (weights > 0), NEGATIVE: live & (weights <= 0), NEW: fresh}
     return {
         colour: (edge_paths(places[sources[which]], places[targets[which]]), opacity[which])
         for colour, which in shown.items()
@@ -171,18 +234,21 @@ def edge_lines(
     }
 
 
-def _title(state: State, live: int) -> str:
-    accuracy = state.numbers.get("train_accuracy")
-    told = "" if accuracy is None else f"   training {accuracy:5.1f} %"
-    return f"step {int(state.numbers['step'])}   {live} live nodes{told}"
+def _title(layer: Mapping[str, Any], state: State) -> str:
+    own, accuracy = state.layers[layer["name"]], state.numbers.get("train_accuracy")
+    reached = "" if accuracy is None else f"   training {accuracy:5.1f} %"
+    weights = drawn_edges(layer, own)[1]
+    shown = clearest_edges(weights).size
+    part = "" if shown == weights.size else f"\nstrongest {shown:,} of {weights.size:,} edges"
+    return f"step {int(state.numbers['step'])}   {int(own.live.sum())} live nodes{reached}{part}"
 
 
 def _keys() -> list[Line2D]:
     lines = {"positive": POSITIVE, "negative": NEGATIVE, "new": NEW}
-    dots = {"live node": INK, "dead node": DEAD}
-    return [
-        Line2D([], [], color=colour, marker="", linestyle="-", label=k) for k, colour in lines.items()
-    ] + [Line2D([], [], color=colour, marker="o", linestyle="", label=k) for k, colour in dots.items()]
+    marks = [Line2D([], [], color=colour, marker="", linestyle="-", label=k) for k, colour in lines.items()]
+    marks.append(Line2D([], [], color=INK, marker="o", linestyle="", label="live node"))
+    marks.append(Line2D([], [], color=DEAD, marker="o", linestyle="-", label="dead node, its edges"))
+    return marks
 
 
 if __name__ == "__main__":

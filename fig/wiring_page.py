@@ -19,14 +19,22 @@ from typing import Any
 
 import numpy as np
 
-from fig.drawing import BULGE, drawn_columns, drawn_edges, node_places, num_nodes, read_drawable
+from fig.drawing import (
+    BULGE,
+    drawn_columns,
+    drawn_edges,
+    node_places,
+    num_nodes,
+    output_nodes,
+    read_drawable,
+)
 from fig.files import write_file
 from fig.runs import find_record
 from genutil.command import exit_status
 from genutil.wiring_file import Array, Record, State
 
 _PARTS = Path(__file__).with_name("page")
-_SCRIPTS = ("data.js", "scene.js", "charts.js", "controls.js", "panel.js")
+_SCRIPTS = ("data.js", "scene.js", "matrix.js", "charts.js", "controls.js", "panel.js")
 _LARGEST = 14_000_000
 """Bytes of a page; where there would be more, fewer states are shown."""
 
@@ -40,8 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, help="the page; by default wiring.html beside the record")
     parser.add_argument("--states", type=int, default=160, help="show so many states at the most")
     parser.add_argument("--open", action="store_true", help="show it in the browser")
-    options = parser.parse_args(argv)
-    return exit_status(lambda: _main(options))
+    return exit_status(lambda: _main(parser.parse_args(argv)))
 
 
 def _main(options: argparse.Namespace) -> int:
@@ -130,7 +137,8 @@ def _head(record: Record, title: str) -> dict[str, Any]:
     for layer in record.layout:
         x, y = node_places(layer).round(4).T.tolist()
         nodes = {"nodes": num_nodes(layer), "columns": drawn_columns(layer), "x": x, "y": y}
-        layers.append({"name": layer["name"], "sources": layer["sources"], **nodes})
+        kind = {"acyclic": layer["acyclic"], "outputs": output_nodes(layer)}
+        layers.append({"name": layer["name"], "sources": layer["sources"], **kind, **nodes})
     numbers = [state.numbers for state in record.states]
     accuracies = {kind: [told.get(f"{kind}_accuracy") for told in numbers] for kind in ("train", "val")}
     recorded = {"steps": [told["step"] for told in numbers], **accuracies}

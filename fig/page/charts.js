@@ -65,10 +65,10 @@ function cursor({ pen, top, bottom, x }, step, colour) {
 // What the curves show: accuracies of all recorded states, counts of those that are shown.
 function curvesOf(head, states, l) {
   const { steps, train, val } = head.recorded;
-  const told = values => steps.map((step, i) => [step, values[i]]).filter(([, value]) => value !== null);
+  const recorded = values => steps.map((step, i) => [step, values[i]]).filter(([, value]) => value !== null);
   const counted = key => states.map(state => [state.numbers.step, state.layers[l][key]]);
   const live = counted("numLive"), fresh = counted("numFresh").slice(1);
-  return { train: told(train), val: told(val), live, fresh };
+  return { train: recorded(train), val: recorded(val), live, fresh };
 }
 
 // Returns the frames: where a step and a value lie.

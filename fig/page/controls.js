@@ -3,14 +3,12 @@
 function listen(panel) {
   by("slider").addEventListener("input", event => panel.go(Number(event.target.value)));
   by("play").addEventListener("click", () => panel.toggle());
-  by("strength").addEventListener("input", () => panel.draw());
+  by("strength").addEventListener("input", () => panel.followSlider());
+  by("all").addEventListener("click", () => panel.toggleAll());
+  by("view").addEventListener("click", () => panel.toggleMatrix());
+  by("kind").addEventListener("change", () => panel.draw());
   by("fresh").addEventListener("change", () => panel.draw());
-  by("layer").addEventListener("change", event => {
-    panel.l = Number(event.target.value);
-    panel.chosen = panel.held = -1;
-    panel.labelColumns();
-    panel.show(panel.s);
-  });
+  by("layer").addEventListener("change", event => panel.openLayer(Number(event.target.value)));
   const restyle = () => { panel.readStyle(); panel.show(panel.s); };
   by("theme").addEventListener("click", () => {
     const dark = getComputedStyle(document.documentElement).colorScheme === "dark";
@@ -19,16 +17,25 @@ function listen(panel) {
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", restyle);
   listenToPointer(panel);
-  window.addEventListener("resize", () => panel.show(panel.s));
+  window.addEventListener("resize", () => {
+    panel.cell = null; // bins are new
+    panel.labelAxes();
+    panel.show(panel.s);
+  });
   window.addEventListener("keydown", event => pressed(panel, event));
 }
 
 function listenToPointer(panel) {
   const canvas = by("wiring");
-  canvas.addEventListener("pointermove", event => panel.choose(nodeAt(panel, event)));
-  canvas.addEventListener("pointerleave", () => panel.choose(-1));
-  canvas.addEventListener("blur", () => panel.choose(-1));
-  canvas.addEventListener("click", event => panel.hold(nodeAt(panel, event)));
+  const look = event => {
+    if (panel.isMatrix) panel.chooseCell(cellAt(panel, event)); else panel.choose(nodeAt(panel, event));
+  };
+  const leave = () => { panel.choose(-1); panel.chooseCell(null); };
+  canvas.addEventListener("pointermove", look);
+  canvas.addEventListener("pointerdown", look);
+  canvas.addEventListener("pointerleave", leave);
+  canvas.addEventListener("blur", leave);
+  canvas.addEventListener("click", event => { if (!panel.isMatrix) panel.hold(nodeAt(panel, event)); });
   for (const id of ["accuracy", "alive"]) by(id).addEventListener("click", event => {
     const place = event.clientX - event.target.getBoundingClientRect().left;
     panel.go(nearestState(panel.charts[id], panel.states, place));
@@ -45,6 +52,18 @@ function nodeAt(panel, event) {
     if (dx * dx + dy * dy < best) { best = dx * dx + dy * dy; found = node; }
   }
   return found;
+}
+
+function cellAt(panel, event) {
+  const box = by("wiring").getBoundingClientRect();
+  return panel.matrix.cellAt(event.clientX - box.left, event.clientY - box.top);
+}
+
+// The bin beside the one that is looked at; the first one if none is.
+function nextCell({ cell, matrix: { rows, columns } }, right, down) {
+  if (!cell) return [0, 0];
+  const within = (place, { bins }) => Math.min(Math.max(place, 0), bins.length - 1);
+  return [within(cell[0] + down, rows), within(cell[1] + right, columns)];
 }
 
 // The node above, below, or in the column beside that is at the same height; the first one if none is chosen.
@@ -74,8 +93,15 @@ function pressed(panel, event) {
     return;
   }
   const strength = by("strength");
-  const more = change => { strength.value = Number(strength.value) + change; panel.draw(); };
-  const step = (right, down) => () => panel.pick(neighbour(panel, right, down));
+  const more = change => {
+    if (panel.isMatrix) return;
+    strength.value = Number(strength.value) + change;
+    panel.followSlider();
+  };
+  const step = (right, down) => () => {
+    if (panel.isMatrix) panel.chooseCell(nextCell(panel, right, down));
+    else panel.pick(neighbour(panel, right, down));
+  };
   const ofPicture = {
     ArrowRight: step(1, 0), ArrowLeft: step(-1, 0), ArrowDown: step(0, 1), ArrowUp: step(0, -1),
     Enter: () => panel.lookedAt < 0 || panel.hold(panel.lookedAt),
@@ -84,7 +110,8 @@ function pressed(panel, event) {
     ArrowRight: () => panel.go(panel.s + 1), ArrowLeft: () => panel.go(panel.s - 1),
     Home: () => panel.go(0), End: () => panel.go(panel.states.length - 1),
     " ": () => panel.toggle(), "+": () => more(5), "-": () => more(-5),
-    Escape: () => { if (panel.held >= 0) panel.hold(-1); },
+    a: () => panel.toggleAll(), m: () => panel.toggleMatrix(),
+    Escape: () => { panel.chooseCell(null); if (panel.held >= 0) panel.hold(-1); },
   };
   const action = (event.target === by("wiring") && ofPicture[event.key]) || anywhere[event.key];
   if (!action) return;

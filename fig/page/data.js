@@ -37,10 +37,10 @@ class Reader {
 // edges as 16-bit floats, and which nodes are live.
 function readStates(head, bytes) {
   const reader = new Reader(bytes), before = head.layers.map(() => new Uint32Array(0));
-  return head.states.map((told, s) => ({
-    numbers: told.numbers,
+  return head.states.map((recorded, s) => ({
+    numbers: recorded.numbers,
     layers: head.layers.map((layer, l) => {
-      const { edges, came, went } = told.layers[l];
+      const { edges, came, went } = recorded.layers[l];
       const merged = merge(before[l], reader.rising(came), reader.rising(went), edges);
       before[l] = merged.codes;
       const weights = Uint16Array.from(reader.numbers(edges, 2)), live = reader.bits(layer.sources);
@@ -69,12 +69,43 @@ function merge(old, came, went, count) {
 const SIZES = 0x8000;
 const sizeOf = bits => bits & (SIZES - 1), isPositive = bits => bits < SIZES;
 
+// The number that a 16-bit float stands for.
+function valueOf(bits) {
+  const exponent = (bits >> 10) & 31, rest = bits & 1023, sign = isPositive(bits) ? 1 : -1;
+  return sign * (exponent ? (1024 + rest) * 2 ** (exponent - 25) : rest * 2 ** -24);
+}
+
 // How many edges are at least as strong as each size, and 0 at the end.
 function countStronger(weights) {
   const counts = new Uint32Array(SIZES + 1);
   for (let i = 0; i < weights.length; i++) counts[sizeOf(weights[i])]++;
   for (let size = SIZES - 1; size >= 0; size--) counts[size] += counts[size + 1];
   return counts;
+}
+
+// Places of the `most` strongest edges; of edges that are as strong as the last one the first ones.
+function strongestEdges(weights, most) {
+  const atLeast = countStronger(weights), found = new Uint32Array(Math.min(most, weights.length));
+  for (let i = 0, count = 0, ties = 0; i < weights.length; i++) {
+    const size = sizeOf(weights[i]), stronger = atLeast[size + 1];
+    if (stronger < most && (atLeast[size] <= most || ++ties <= most - stronger)) found[count++] = i;
+  }
+  return found;
+}
+
+// Places of all edges from and to a node, however weak.
+function edgesOfNode(codes, nodes, node) {
+  const found = [];
+  for (let i = 0; i < codes.length; i++)
+    if (codes[i] % nodes === node || Math.floor(codes[i] / nodes) === node) found.push(i);
+  return found;
+}
+
+// Which nodes of a layer, sources and outputs, are drawn as live. Outputs are read by what follows.
+function liveNodes({ nodes, outputs }, live) {
+  const found = new Uint8Array(nodes);
+  found.set(live);
+  return found.fill(1, ...outputs);
 }
 
 // Parts of the picture's width from left to right, and of its height from top to bottom.

@@ -1,7 +1,10 @@
 // What is shown: one state of one layer, with its numbers, its curves and the node that is looked at.
 
 const by = id => document.getElementById(id);
-const told = number => number.toLocaleString("en");
+const grouped = number => number.toLocaleString("en");
+
+// Up to SMALL edges all are drawn at first, of more the strongest CLEAR, which can be distinguished.
+const SMALL = 2000, CLEAR = 1500;
 
 function hexToParts(hex) {
   return [1, 3, 5].map(i => parseInt(hex.slice(i, i + 2), 16) / 255);
@@ -9,17 +12,60 @@ function hexToParts(hex) {
 
 class Panel {
   constructor(head, states) {
-    Object.assign(this, { head, states, s: 0, l: 0, chosen: -1, held: -1, timer: null });
+    Object.assign(this, { head, states, s: states.length - 1, chosen: -1, held: -1, cell: null, timer: null });
     this.places = head.layers.map(placeNodes);
     this.scene = new Scene(by("wiring"), head.bulge);
+    this.matrix = new Matrix(this.scene);
+    this.isMatrix = false;
     by("title").textContent = head.title;
     by("slider").max = states.length - 1;
-    head.layers.forEach((layer, l) => by("layer").add(new Option(layer.name, l)));
+    const totals = head.states.at(-1).layers.map(({ total }) => total);
+    head.layers.forEach(({ name }, l) => by("layer").add(new Option(`${name}: ${grouped(totals[l])} edges`, l)));
     by("layers").hidden = head.layers.length < 2;
     this.readStyle();
     listen(this);
-    this.labelColumns();
-    this.show(0);
+    this.openLayer(totals.indexOf(Math.max(...totals)));
+  }
+
+  openLayer(l) {
+    Object.assign(this, { l, chosen: -1, held: -1, cell: null });
+    by("layer").value = l;
+    this.isLarge = Math.max(...this.states.map(state => state.layers[l].codes.length)) > SMALL;
+    by("all").hidden = !this.isLarge;
+    this.labelAxes();
+    this.setMost(this.isLarge ? CLEAR : Infinity);
+    this.show(this.s);
+  }
+
+  // Draws the `most` strongest edges, or all; the slider follows.
+  limit(most) {
+    this.setMost(most);
+    this.draw();
+  }
+
+  setMost(most) {
+    const part = Math.min(1, most / Math.max(1, this.state.codes.length));
+    by("strength").value = Math.round(100 * part ** (1 / this.slope));
+    this.most = most;
+  }
+
+  // In per cent of the edges; where there are many, the few strongest have most of the slider's length.
+  followSlider() {
+    const place = Number(by("strength").value), { slope } = this;
+    this.most = place < 100 ? Math.ceil(this.state.codes.length * place ** slope / 100 ** slope) : Infinity;
+    this.draw();
+  }
+
+  get slope() { return this.isLarge ? 3 : 1; }
+
+  toggleAll() {
+    if (this.isLarge && !this.isMatrix) this.limit(this.most === Infinity ? CLEAR : Infinity);
+  }
+
+  toggleMatrix() {
+    Object.assign(this, { isMatrix: !this.isMatrix, chosen: -1, held: -1, cell: null });
+    this.labelAxes();
+    this.draw();
   }
 
   get layer() { return this.head.layers[this.l]; }
@@ -32,7 +78,7 @@ class Panel {
   readStyle() {
     const css = getComputedStyle(document.documentElement);
     const read = name => css.getPropertyValue(`--${name}`).trim();
-    const names = ["paper", "ink", "faint", "line", "plus", "minus", "fresh", "live", "dead"];
+    const names = ["paper", "ink", "faint", "line", "plus", "minus", "fresh", "live", "dead", "share"];
     this.style = Object.fromEntries(names.map(name => [name, read(name)]));
     this.colours = Object.fromEntries(names.map(name => [name, hexToParts(this.style[name])]));
   }
@@ -42,12 +88,12 @@ class Panel {
     const { numbers } = this.states[this.s], { state } = this;
     const epoch = `epoch ${Number.isInteger(numbers.epoch) ? numbers.epoch : numbers.epoch.toFixed(2)}`;
     by("slider").value = this.s;
-    by("step").textContent = `step ${told(numbers.step)}, ${epoch}`;
+    by("step").textContent = `step ${grouped(numbers.step)}, ${epoch}`;
     by("slider").setAttribute("aria-valuetext", by("step").textContent);
     by("numbers").textContent =
-      `${told(state.codes.length)} edges${this.unread(state)}, ${told(state.numFresh)} new and `
-      + `${told(state.lost)} gone since the state before; `
-      + `${told(state.numLive)} of ${told(this.layer.sources)} nodes live; ${this.accuracies()}`;
+      `${grouped(state.codes.length)} edges${this.unread(state)}, ${grouped(state.numFresh)} new and `
+      + `${grouped(state.lost)} gone since the state before; `
+      + `${grouped(state.numLive)} of ${grouped(this.layer.sources)} nodes live; ${this.accuracies()}`;
     this.draw();
     this.charts = drawCharts(this.head, this.states, this.l, this.s, this.style);
   }
@@ -56,7 +102,7 @@ class Panel {
   accuracies() {
     const { numbers, since } = { since: null, ...this.head.states[this.s] };
     const percent = value => value === undefined ? "–" : `${value.toFixed(1)} %`;
-    const over = since === null ? "" : ` (steps ${told(since + 1)} to ${told(numbers.step)})`;
+    const over = since === null ? "" : ` (steps ${grouped(since + 1)} to ${grouped(numbers.step)})`;
     return `training accuracy ${percent(numbers.train_accuracy)}${over}, `
       + `validation ${percent(numbers.val_accuracy)}`;
   }
@@ -64,17 +110,37 @@ class Panel {
   // Edges in use that the forward pass never reads are not drawn.
   unread(state) {
     const count = this.head.states[this.s].layers[this.l].total - state.codes.length;
-    return count ? ` (and ${told(count)} that are never read)` : "";
+    return count ? ` (and ${grouped(count)} that are never read)` : "";
   }
 
   draw() {
-    const shown = this.scene.draw({
-      layer: this.layer, places: this.places[this.l], state: this.state, part: Number(by("strength").value),
-      showFresh: by("fresh").checked, chosen: this.lookedAt, colours: this.colours, style: this.style,
-    });
-    by("shown").textContent = `${told(shown)} edges shown`;
-    this.drawTip();
+    if (this.isMatrix) this.drawMatrix(); else this.drawGraph();
     document.body.dataset.drawn = `${this.s}`;
+  }
+
+  drawGraph() {
+    const { layer, state, most, colours, style } = this, all = state.codes.length;
+    const drawn = this.scene.draw({
+      layer, places: this.places[this.l], state, most, showFresh: by("fresh").checked, chosen: this.lookedAt,
+      colours, style,
+    });
+    by("shown").textContent = `${grouped(drawn)} of ${grouped(all)} edges shown`;
+    by("all").textContent = most === Infinity ? `strongest ${grouped(CLEAR)}` : "all edges";
+    this.drawTip();
+  }
+
+  drawMatrix() {
+    const { layer, state, colours, style, cell, matrix } = this, kind = by("kind").value;
+    const states = this.states.map(({ layers }) => layers[this.l]);
+    matrix.draw({ layer, states, state, kind, cell, colours, style });
+    by("highest").textContent = (matrix.highest < 1 || kind === "weight" ? "≥ " : "")
+      + (kind === "share" ? percent(matrix.highest) : short(matrix.highest));
+    const tip = by("tip");
+    tip.hidden = cell === null;
+    if (!cell) return;
+    tip.textContent = matrix.describe(...cell, state);
+    const { to: x } = matrix.columns.bins[cell[1]], { to: y } = matrix.rows.bins[cell[0]];
+    this.placeTip(x, y);
   }
 
   drawTip() {
@@ -90,23 +156,41 @@ class Panel {
     const dead = node < layer.sources && !state.live[node] ? ", dead" : "";
     tip.textContent = `${name}${dead}: ${into} edges in, ${out} out${this.held === node ? "; held" : ""}`;
     const { clientWidth, clientHeight } = by("wiring"), { x, y } = this.places[this.l];
-    tip.style.left = `${Math.max(0, Math.min(x[node] * clientWidth + 14, clientWidth - tip.offsetWidth))}px`;
-    tip.style.top = `${Math.min(y[node] * clientHeight + 10, clientHeight - tip.offsetHeight)}px`;
+    this.placeTip(x[node] * clientWidth, y[node] * clientHeight);
   }
 
-  labelColumns() {
-    by("columns").replaceChildren(...this.layer.columns.map(column => {
-      const label = document.createElement("span");
-      label.textContent = column.label;
-      label.style.left = `${100 * onCanvas(column.x)}%`;
-      return label;
-    }));
+  // Beside a place of the picture; at its right border to the left of the place.
+  placeTip(x, y) {
+    const { clientWidth, clientHeight } = by("wiring"), tip = by("tip");
+    tip.style.left = "0px";
+    const { offsetWidth: width, offsetHeight: height } = tip, right = x + 14;
+    tip.style.left = `${right + width <= clientWidth ? right : Math.max(0, x - 14 - width)}px`;
+    tip.style.top = `${y + 10 + height <= clientHeight ? y + 10 : Math.max(0, y - 10 - height)}px`;
+  }
+
+  // The names of the columns below the picture; of a matrix also those of the rows, and of both axes.
+  labelAxes() {
+    const { layer, matrix, isMatrix } = this;
+    document.body.classList.toggle("matrix", isMatrix);
+    by("view").textContent = isMatrix ? "graph view" : "matrix view";
+    if (isMatrix) matrix.fit(layer);
+    const middle = ({ from, to }) => `${(from + to) / 2}px`;
+    const columns = isMatrix ? matrix.columns.groups : layer.columns, rows = isMatrix ? matrix.rows.groups : [];
+    const left = column => isMatrix ? middle(column) : `${100 * onCanvas(column.x)}%`;
+    addLabels("columns", columns, (label, column) => { label.style.left = left(column); });
+    addLabels("rows", rows, (label, row) => { label.style.top = middle(row); });
   }
 
   choose(node) {
     if (node === this.chosen) return;
     this.chosen = node;
     if (this.held < 0) this.draw();
+  }
+
+  chooseCell(cell) {
+    if (`${cell}` === `${this.cell}`) return;
+    this.cell = cell;
+    this.draw();
   }
 
   // By keys: the next node takes the place of one that is held.
@@ -139,6 +223,22 @@ class Panel {
   go(s) {
     this.play(false);
     this.show(s);
+  }
+}
+
+// Of labels that would lie on each other, that of the larger group is kept.
+function addLabels(id, groups, put) {
+  const size = ({ from = 0, to = 0 }) => to - from, kept = [];
+  by(id).replaceChildren();
+  for (const group of [...groups].sort((a, b) => size(b) - size(a))) {
+    const label = document.createElement("span");
+    label.textContent = group.label;
+    put(label, group);
+    by(id).append(label);
+    const box = label.getBoundingClientRect();
+    const covers = other => box.left < other.right + 4 && other.left < box.right + 4
+      && box.top < other.bottom && other.top < box.bottom;
+    if (kept.some(covers)) label.remove(); else kept.push(box);
   }
 }
 

@@ -1,7 +1,7 @@
 // The picture of one state. Edges add up to densities, pixel by pixel, so that their order does not matter
 // and tens of thousands of them take milliseconds without a graphics card; nodes are drawn on top.
 
-const LEVELS = 1024, DEEPEST = 6;
+const LEVELS = 1024, DEEPEST = 6, SCALE = LEVELS / DEEPEST;
 const OPACITY = Float32Array.from({ length: LEVELS + 1 }, (_, i) => 1 - Math.exp(-i * DEEPEST / LEVELS));
 
 class Scene {
@@ -9,46 +9,51 @@ class Scene {
     Object.assign(this, { canvas, bulge, pen: canvas.getContext("2d", { alpha: false }) });
   }
 
-  // view: {layer, places, state, part, showFresh, chosen, colours, style}; returns how many edges are shown.
+  // view: {layer, places, state, most, showFresh, chosen, colours, style}; returns how many edges are drawn.
   draw(view) {
-    const { canvas } = this;
-    const ratio = view.state.codes.length > 8000 ? 1 : Math.min(2, window.devicePixelRatio || 1);
-    const width = Math.round(canvas.clientWidth * ratio), height = Math.round(canvas.clientHeight * ratio);
+    const { layer, state, chosen, most } = view, { codes, weights } = state;
+    const drawn = chosen >= 0 ? edgesOfNode(codes, layer.nodes, chosen) : strongestEdges(weights, most);
+    const live = liveNodes(layer, state.live);
+    const ratio = this.resize(drawn.length > 8000 ? 1 : 2);
+    this.densities.forEach(density => density.fill(0));
+    this.addEdges(view, drawn, live, ratio);
+    this.colour(view.colours);
+    this.pen.putImageData(this.image, 0, 0);
+    this.drawNodes(view, live, ratio);
+    return drawn.length;
+  }
+
+  // Fits the canvas to the page. Returns its pixels per pixel of the page, `finest` at the most.
+  resize(finest) {
+    const { canvas } = this, ratio = Math.min(finest, window.devicePixelRatio || 1);
+    const [width, height] = [canvas.clientWidth, canvas.clientHeight].map(n => Math.max(1, Math.round(n * ratio)));
     if (canvas.width !== width || canvas.height !== height || !this.image) {
       canvas.width = width;
       canvas.height = height;
       this.image = this.pen.createImageData(width, height);
-      this.densities = ["plus", "minus", "fresh"].map(() => new Float32Array(width * height));
+      this.densities = ["plus", "minus", "fresh", "dead"].map(() => new Float32Array(width * height));
     }
-    this.densities.forEach(density => density.fill(0));
-    const count = this.addEdges(view, ratio);
-    this.colour(view.colours);
-    this.pen.putImageData(this.image, 0, 0);
-    this.drawNodes(view, ratio);
-    return count;
+    return ratio;
   }
 
-  // The strongest `part` of the edges, in per cent, exactly; of edges that are as strong as the last one the
-  // first ones. An edge is the heavier the more edges are weaker: weights spread over orders of magnitude.
-  addEdges({ layer, places, state, part, showFresh, chosen }, ratio) {
-    const { codes, weights, fresh } = state, [plus, minus, isNew] = this.densities;
-    const most = Math.ceil(codes.length * part / 100), atLeast = countStronger(weights);
-    const thin = chosen >= 0 ? 1 : Math.min(1, Math.max(0.05, 1500 / codes.length));
-    const newWeight = chosen >= 0 ? 1.5 : Math.min(1.5, 200 / state.numFresh);
-    const straight = codes.length > 20000;
-    let count = 0, ties = 0;
-    for (let i = 0; i < codes.length; i++) {
-      const size = sizeOf(weights[i]), stronger = atLeast[size + 1];
-      if (stronger >= most || (atLeast[size] > most && ++ties > most - stronger)) continue;
+  // An edge is the heavier the more of the drawn ones are weaker: weights spread over orders of magnitude.
+  // Edges that come from or lead to a dead node are faded.
+  addEdges({ layer, places, state, showFresh, chosen }, drawn, live, ratio) {
+    const { codes, weights, fresh } = state, [plus, minus, isNew, isDead] = this.densities;
+    const drawnWeights = new Uint16Array(drawn.length);
+    let numFresh = 0;
+    drawn.forEach((i, at) => { drawnWeights[at] = weights[i]; numFresh += fresh[i]; });
+    const atLeast = countStronger(drawnWeights), alone = chosen >= 0;
+    const thin = alone ? 1 : Math.min(1, Math.max(0.05, 1500 / drawn.length)), least = alone ? 0.6 : 0.15;
+    const newWeight = alone ? 1.5 : Math.min(1.5, 200 / numFresh), plain = drawn.length > 20000;
+    for (const i of drawn) {
       const target = Math.floor(codes[i] / layer.nodes), source = codes[i] % layer.nodes;
-      if (chosen >= 0 && chosen !== source && chosen !== target) continue;
-      count++;
-      const highlight = showFresh && fresh[i], rank = 1 - stronger / codes.length;
-      const density = highlight ? isNew : isPositive(weights[i]) ? plus : minus;
-      const weight = highlight ? newWeight : (0.15 + 1.7 * rank * rank) * thin;
-      this.addEdge(density, ratio * weight, places, source, target, ratio, straight);
+      const rank = 1 - atLeast[sizeOf(weights[i]) + 1] / drawn.length;
+      const faded = !live[source] || !live[target], highlight = showFresh && fresh[i] && !faded;
+      const density = faded ? isDead : highlight ? isNew : isPositive(weights[i]) ? plus : minus;
+      const weight = highlight ? newWeight : (least + (1.85 - least) * rank * rank) * thin;
+      this.addEdge(density, ratio * weight, places, source, target, ratio, plain);
     }
-    return count;
   }
 
   // Within a column an edge is a bow: to the right on its way down, to the left on its way up.
@@ -61,32 +66,36 @@ class Scene {
     else addBow(density, width, weight, x0, y0, y1, (y1 - y0) * Math.min(0.25, this.bulge * width / height));
   }
 
-  colour({ paper, plus, minus, fresh }) {
-    const pixels = new Uint32Array(this.image.data.buffer), [ofPlus, ofMinus, ofFresh] = this.densities;
-    const empty = pack(...paper), scale = LEVELS / DEEPEST;
-    const [r0, g0, b0, r1, g1, b1, r2, g2, b2, r3, g3, b3] = [...paper, ...plus, ...minus, ...fresh];
+  // From below: paper, edges of dead nodes, positive and negative ones, new ones.
+  colour({ paper, plus, minus, fresh, dead }) {
+    const pixels = new Uint32Array(this.image.data.buffer);
+    const [ofPlus, ofMinus, ofFresh, ofDead] = this.densities;
+    const empty = pack(...paper), opacity = density => OPACITY[Math.min(LEVELS, density * SCALE | 0)];
+    const [r0, g0, b0, r1, g1, b1, r2, g2, b2] = [...paper, ...plus, ...minus];
+    const [r3, g3, b3, r4, g4, b4] = [...fresh, ...dead];
     for (let i = 0; i < pixels.length; i++) {
-      const positive = ofPlus[i], all = positive + ofMinus[i], added = ofFresh[i];
-      if (all === 0 && added === 0) { pixels[i] = empty; continue; }
-      const over = OPACITY[Math.min(LEVELS, added * scale | 0)];
-      const cover = OPACITY[Math.min(LEVELS, all * scale | 0)], part = all ? positive / all * cover : 0;
-      const ground = (1 - over) * (1 - cover), a = (1 - over) * part, b = (1 - over) * (cover - part);
-      pixels[i] = pack(ground * r0 + a * r1 + b * r2 + over * r3, ground * g0 + a * g1 + b * g2 + over * g3,
-        ground * b0 + a * b1 + b * b2 + over * b3);
+      const positive = ofPlus[i], all = positive + ofMinus[i], added = ofFresh[i], faded = ofDead[i];
+      if (all === 0 && added === 0 && faded === 0) { pixels[i] = empty; continue; }
+      const over = opacity(added), cover = opacity(all), under = opacity(faded);
+      const part = all ? positive / all * cover : 0, ground = (1 - over) * (1 - cover);
+      const a = (1 - over) * part, b = (1 - over) * (cover - part);
+      const c = ground * under, d = ground - c;
+      pixels[i] = pack(d * r0 + c * r4 + a * r1 + b * r2 + over * r3,
+        d * g0 + c * g4 + a * g1 + b * g2 + over * g3, d * b0 + c * b4 + a * b1 + b * b2 + over * b3);
     }
   }
 
-  drawNodes({ layer, places, state, chosen, style }, ratio) {
+  drawNodes({ layer, places, chosen, style }, live, ratio) {
     const { pen } = this, { width, height } = this.canvas;
     const tallest = Math.max(...layer.columns.map(column => column.end - column.start));
     const radius = ratio * Math.min(4.5, Math.max(1, 200 / tallest));
-    for (const live of [false, true]) {
-      pen.fillStyle = live ? style.live : style.dead;
+    for (const drawn of [0, 1]) {
+      pen.fillStyle = drawn ? style.live : style.dead;
       pen.beginPath();
       for (let node = 0; node < layer.nodes; node++) {
-        if ((node >= layer.sources || state.live[node] === 1) !== live) continue;
+        if (live[node] !== drawn) continue;
         const x = places.x[node] * (width - 1), y = places.y[node] * (height - 1);
-        const size = node === chosen ? 2.2 * radius : radius;
+        const size = node === chosen ? Math.max(5 * ratio, 2.2 * radius) : radius;
         pen.moveTo(x + size, y);
         pen.arc(x, y, size, 0, 2 * Math.PI);
       }
@@ -142,6 +151,6 @@ function addLoop(density, width, weight, x, y, radius) {
 
 // Parts from 0 to 1 as a pixel.
 function pack(r, g, b) {
-  const red = 255 * r, green = 255 * g, blue = 255 * b;
+  const red = 255 * r + 0.5, green = 255 * g + 0.5, blue = 255 * b + 0.5;
   return (255 << 24 | blue << 16 | green << 8 | red) >>> 0;
 }

@@ -21,6 +21,7 @@ def leave_page(tmp_path):
 
 @pytest.fixture
 def page(leave_page):
-    """Steps 0, 10 and 40."""
+    """Steps 0, 10 and 40, at the first."""
     with opened(leave_page(LAYOUT, [state(0), state(10), state(20, 40)]), color_scheme="light") as page:
+        page.keyboard.press("Home")
         yield page

@@ -39,18 +39,18 @@ def hover(page, node):
 
 def test_pointing_at_a_node_and_filters(page):
     page.keyboard.press("ArrowRight")
-    assert shown(page) == "4 edges shown"
+    assert shown(page) == "4 of 4 edges shown"
     for _ in range(10):
         page.keyboard.press("-")
-    assert shown(page) == "2 edges shown"
+    assert shown(page) == "2 of 4 edges shown"
     assert colour_of(ink(page, 2, 0)) is None
     for _ in range(10):
         page.keyboard.press("+")
     hover(page, 2)
     assert page.locator("#tip").text_content() == "node 2: 1 edges in, 1 out"
-    assert shown(page) == "2 edges shown"
+    assert shown(page) == "2 of 4 edges shown"
     page.mouse.move(500, 5)
-    assert shown(page) == "4 edges shown"
+    assert shown(page) == "4 of 4 edges shown"
     assert page.locator("#tip").is_hidden()
 
 
@@ -62,7 +62,7 @@ def test_a_held_node_stays_whatever_is_pointed_at(page):
     page.mouse.up()
     hover(page, 3)
     assert tip.text_content() == "node 5: 1 edges in, 1 out; held"
-    assert shown(page) == "2 edges shown"
+    assert shown(page) == "2 of 4 edges shown"
     assert colour_of(ink(page, 6, 3)) is None
     page.keyboard.press("ArrowLeft")
     assert at_step(page) == "step 10, epoch 1"  # the picture has the focus: its neighbour is chosen
@@ -72,7 +72,7 @@ def test_a_held_node_stays_whatever_is_pointed_at(page):
     assert tip.text_content() == "node 2: 1 edges in, 1 out; held"
     page.keyboard.press("Escape")
     assert tip.is_hidden()
-    assert shown(page) == "4 edges shown"
+    assert shown(page) == "4 of 4 edges shown"
 
 
 def test_nodes_by_keys(page):

@@ -10,9 +10,9 @@ from fig import wiring_gif, wiring_stills
 from fig.drawing import node_places
 from fig.style import DEAD, INK, NEGATIVE, NEW, POSITIVE, drawn
 from fig.wiring_gif import draw_frame, edge_lines
-from genutil.wiring_file import LayerState, Record, State
+from genutil.wiring_file import LayerState, Record, State, read_record
 from tests.fig.drawn_files import lines_of, written
-from tests.fig.wirings import EDGES, LAYOUT, layer_state, leave_record, state
+from tests.fig.wirings import EDGES, LARGE, LAYOUT, large_state, layer_state, leave_record, state
 
 
 @pytest.fixture
@@ -73,12 +73,12 @@ def told_edges(before, now):
 
 def test_edges_have_the_colour_of_their_sign_and_new_ones_their_own():
     now = state(10).layers["graph"]  # weights 1/4, −2/4, 3/4, −4/4
+    faded = {DEAD: {(6, 3): 0.55}}  # node 6 leads nowhere
     assert told_edges(None, now) == {
-        POSITIVE: {(2, 0): 0.15, (6, 3): 0.55},
-        NEGATIVE: {(5, 2): 0.3, (9, 5): 0.9},
-    }
+        POSITIVE: {(2, 0): 0.15}, NEGATIVE: {(5, 2): 0.3, (9, 5): 0.9}, **faded
+    }  # fmt: skip
     assert told_edges(state(0).layers["graph"], now) == {
-        POSITIVE: {(2, 0): 0.15, (6, 3): 0.55}, NEW: {(5, 2): 0.9, (9, 5): 0.9}
+        POSITIVE: {(2, 0): 0.15}, NEW: {(5, 2): 0.9, (9, 5): 0.9}, **faded
     }  # fmt: skip
 
 
@@ -151,3 +151,46 @@ def test_a_layer_by_name(recorded, capsys):
     assert wiring_gif.find_layer(record, "graph")["name"] == "graph"
     assert wiring_gif.main([str(recorded), "--layer", "grap"]) == 2
     assert "--layer: there is no grap; did you mean graph?" in capsys.readouterr().err
+
+
+def test_colours_of_the_legend_are_kept_exactly_in_a_crowded_animation(tmp_path):
+    """Other colours do not shift them: the palette is the same for every record."""
+    folder = leave_record(tmp_path / "run", LARGE, [large_state(0), large_state(1)])
+    assert wiring_gif.main([str(folder)]) == 0
+    states = read_record(folder / "wiring.npz").states
+    found = list(pictures(folder / "pictures" / "wiring.gif"))
+    known = {tuple(colour) for colour in wiring_gif.palette().tolist()}
+    with drawn() as pyplot:
+        for before, one, frame in zip((None, states[0]), states, found, strict=True):
+            assert {tuple(colour) for colour in frame.reshape(-1, 3).tolist()} <= known
+            figure = draw_frame(pyplot, LARGE[0], before, one)
+            figure.canvas.draw()
+            pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]
+            for name in (POSITIVE, NEGATIVE, NEW, INK, DEAD, "#ffffff"):
+                colour = ImageColor.getrgb(name)
+                exact = (pixels == colour).all(axis=2)
+                assert exact.any(), name
+                assert (frame[exact] == colour).all(), name
+
+
+def test_of_many_edges_the_strongest_are_drawn():
+    one = large_state(0)
+    lines = edge_lines(LARGE[0], None, one.layers["graph"])
+    assert sum(len(paths) for paths, _ in lines.values()) == 1500
+    with drawn() as pyplot:
+        (axis,) = draw_frame(pyplot, LARGE[0], None, one).axes
+        assert "strongest 1,500 of 5,000 edges" in axis.get_title(loc="left")
+
+
+def test_progress_on_a_terminal_is_one_line_and_elsewhere_plain_lines(recorded, monkeypatch, capsys):
+    assert wiring_gif.main([str(recorded)]) == 0
+    assert capsys.readouterr().err.splitlines() == [f"frame {n} of 3" for n in (1, 2, 3)]
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert wiring_gif.main([str(recorded)]) == 0
+    told = capsys.readouterr().err
+    assert "\n" not in told and "frames" in told and "3/3" in told and "\r" in told
+
+
+def test_progress_of_a_long_animation_is_a_few_lines(capsys):
+    assert list(wiring_gif._with_progress(range(60))) == list(range(60))
+    assert capsys.readouterr().err.splitlines() == [f"frame {n} of 60" for n in (12, 24, 36, 48, 60)]

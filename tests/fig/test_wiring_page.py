@@ -161,3 +161,25 @@ def test_records_with_nothing_to_draw(layout, told, tmp_path, capsys):
         assert program.main([str(tmp_path)]) == 2
         assert f"wiring.npz: {told}" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["wiring.npz"]
+
+
+DAMAGED = {
+    "acyclic": {"acyclic": 3},
+    "columns": {"columns": []},
+    "columns 0 sources": {"columns": [{"sources": [0, None], "targets": None}]},
+    "columns 0": {"columns": [{"sources": [0, 2], "targets": [0, 5]}]},
+    "columns 0 targets": {"columns": [{"sources": [0, 2], "targets": [5, 3]}]},
+    "outputs": {"outputs": [8, 6]},
+    "inside of the matrix": {"outputs": [6, 9]},
+    "must lie inside": {"columns": [{"sources": [0, 9], "targets": None}]},
+}
+
+
+@pytest.mark.parametrize("where", DAMAGED)
+@pytest.mark.parametrize("program", [wiring_page, wiring_gif])
+def test_a_layout_that_cannot_be_drawn_is_named(tmp_path, capsys, program, where):
+    layout = [{**LAYOUT[0], **DAMAGED[where]}]
+    folder = leave_record(tmp_path / "run", layout, [state(0)])
+    assert program.main([str(folder)]) == 2
+    (message,) = capsys.readouterr().err.strip().splitlines()
+    assert "wiring.npz: is damaged: its layer graph cannot be drawn" in message and where in message

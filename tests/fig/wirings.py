@@ -27,6 +27,28 @@ CYCLIC = [
     }
 ]  # fmt: skip
 
+LARGE = [
+    {
+        "name": "graph", "targets": 120, "sources": 120, "acyclic": True, "outputs": [40, 120],
+        "columns": [{"sources": [0, 40], "targets": None}, {"sources": [40, 120], "targets": [40, 120]}],
+    }
+]  # fmt: skip
+"""40 inputs, a block of 80, all of whose nodes are also outputs."""
+WEAK, DEAD_NODE = 100, 60
+"""Of the large wiring: a node whose edges are the weakest, and a dead one."""
+
+
+def large_state(step=0, count=5000):
+    """A state of the large wiring with so many edges, no two of them as strong as each other."""
+    random = np.random.default_rng(step)
+    places = np.sort(random.choice(np.arange(40 * 120, 120 * 120), count, replace=False))
+    weights = (random.permutation(count) + count) / (2 * count) * random.choice([-1, 1], count)
+    rows, sources = np.divmod(places, 120)
+    # From the block an edge leads to an output, so that only those from inputs lead to the node.
+    weights[((rows == WEAK) & (sources < 40)) | (sources == WEAK)] /= 100
+    live = np.arange(120) != DEAD_NODE
+    return State({"step": step, "epoch": step}, {"graph": LayerState(places, weights.astype("f4"), live)})
+
 
 def layer_state(pairs, weights=None):
     """Edges as pairs (target, source) of the layouts; their weights are 1/n, −2/n, 3/n, … in rising order."""
