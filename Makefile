@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart demo results test test-all check format bench
+.PHONY: quickstart demo results test test-all fuzz check format bench
 
 quickstart: .venv/.run
 	$(BIN)/python -m fig.quickstart
@@ -18,6 +18,9 @@ test: .venv/.dev
 
 test-all: .venv/.dev
 	$(BIN)/python -m pytest -n auto
+
+fuzz: .venv/.dev
+	$(BIN)/python -m tests.fuzz --cases 10000
 
 check: .venv/.dev
 	$(BIN)/ruff format --check .

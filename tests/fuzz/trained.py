@@ -1,0 +1,44 @@
+"""A finished training of a tiny network, whose files are changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import nn
+
+import runner
+from genutil.components import Parts
+from genutil.distributed import ALONE
+from genutil.signals import StopRequest
+from models import build_model
+from tests.conftest import TINY
+from tests.tiny_data import TinyData
+from trainers.batches import as_batches
+from trainers.optimizers import find_optimizer
+from trainers.schedules import find_schedule
+from trainers.trainer import Trainer
+
+
+def train_tiny(folder: Path, **changes: Any) -> Path:
+    """Train in `folder`, which then holds `tiny.yml`, `checkpoints/` and `runs/`; returns it."""
+    app = folder / "tiny.yml"
+    app.write_text(yaml.safe_dump({**TINY, "num_epochs": 2, **changes}))
+    places = ["--save_dir", str(folder / "checkpoints"), "--log_dir", str(folder / "runs")]
+    assert runner.main([f"app:{app}", *places]) == 0
+    return folder
+
+
+def make_trainer(parts: Parts) -> tuple[nn.Module, Trainer]:
+    """A network and its training, not yet started."""
+    model = build_model(parts.config, parts)
+    data = TinyData(8, 16, 10, 0)
+    train = as_batches(data.train, ALONE)
+    optimizer = parts.make(find_optimizer(parts.config.optimizer), parameters=model.parameters())
+    schedule = parts.make(find_schedule(parts.config.lr_scheduler), steps_per_epoch=len(train))
+    trainer = parts.make(
+        Trainer, model=model, optimizer=optimizer, schedule=schedule, train=train,
+        val=as_batches(data.val, ALONE), device=ALONE.device, observe=dict, world=ALONE, stop=StopRequest(),
+    )  # fmt: skip
+    return model, trainer
