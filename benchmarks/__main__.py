@@ -37,6 +37,7 @@ def commands(quick: bool) -> list[list[str]]:
         rest += [["recording", *small, *once], ["wiring_page", "--edges", "500", "--states", "3", *once]]
         one = ["inference", *once, "--batch_sizes", "1", "--threads_of", "1", "--no-memory"]
         rest += [one, [*one, "--app", WIDER], ["roofline", *once], ["roofline", *once, "--sigma", "0"]]
+        rest += [["threads", "--app", "apps/quickstart/wiring_demo.yml", "--busy", "1", *once]]
         rest += [["sparse_resnet", "--arch", "resnet18", *small, "--image_size", "32", *once]]
         return [["topk", *once], *steps, *peaks, *rest]
     sizes = {app: ["--batch_size", str(size)] for app, size in BATCH_SIZES.items()}
@@ -51,6 +52,7 @@ def commands(quick: bool) -> list[list[str]]:
         ["roofline", "--sigma", "0"],
         ["distributed"],
         ["scaling"],
+        ["threads"],
         ["recording"],
         ["wiring_page"],
         ["sparse_resnet"],

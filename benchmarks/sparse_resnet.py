@@ -11,32 +11,57 @@ from __future__ import annotations
 import argparse
 
 import torch
-import torch.nn.functional as F
+from torch import Tensor
 
+from benchmarks.baseline import by_sorting
 from benchmarks.machine import measure
 from benchmarks.report import Report, run
-from benchmarks.steps import Step
+from benchmarks.steps import CPU, Step, step_on
 from imagenet_sparsity_experiments.configurations import find_configuration
 from imagenet_sparsity_experiments.density import measure_density, total
+from imagenet_sparsity_experiments.layers import SparseConv2d
 from imagenet_sparsity_experiments.resnet import SparseResNet
+from models.graphs.topk import Selector
 from trainers.optimizers import sgd, without_decay_of_norms
+from trainers.precision import Precision
 
 
-def make_resnet_step(arch: str, config: str, batch_size: int, image_size: int) -> Step:
-    """Forward, backward and optimizer step of one batch, as main.py takes it."""
+class SortingSelector(Selector):
+    """Selects by the plain definition."""
+
+    def select(self, weight: Tensor) -> Tensor:
+        return by_sorting(weight, self.count)
+
+    def cut(self, weight: Tensor) -> Tensor:
+        return self.select(weight)
+
+
+def make_resnet_step(
+    arch: str,
+    config: str,
+    batch_size: int,
+    image_size: int,
+    device: torch.device = CPU,
+    amp: str | None = None,
+    captured: bool = False,
+    plain: bool = False,
+) -> Step:
+    """Forward, backward and optimizer step of one batch, as main.py takes it.
+
+    `plain`: every layer sorts all its magnitudes in each forward pass.
+    """
     torch.manual_seed(0)
-    network = SparseResNet(arch, find_configuration(config)).train()
+    on_gpu = device.type == "cuda"
+    network = SparseResNet(arch, find_configuration(config), channels_last=on_gpu).to(device).train()
+    for layer in network.modules():
+        if plain and isinstance(layer, SparseConv2d):
+            layer._selector = SortingSelector(layer._selector.count)
     optimizer = sgd(without_decay_of_norms(network), 1e-4, 0.875, 2**-15, nestorov=False)
-    images = torch.randn(batch_size, 3, image_size, image_size)
-    labels = torch.randint(0, 1000, (batch_size,))
-
-    def step() -> None:
-        loss = F.cross_entropy(network(images), labels, label_smoothing=0.1)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-
-    return Step(network, step)
+    images = torch.randn(batch_size, 3, image_size, image_size).to(device)
+    labels = torch.randint(0, 1000, (batch_size,)).to(device)
+    precision = Precision(amp, device)
+    run = step_on(network, optimizer, images, labels, precision, captured, label_smoothing=0.1)
+    return Step(network, run)
 
 
 def measure_resnets(options: argparse.Namespace) -> Report:

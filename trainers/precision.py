@@ -47,6 +47,7 @@ class Precision:
         if self._scaler is None:
             optimizer.step()
             return
+        _start_momenta_at_zero(optimizer)
         self._scaler.step(optimizer)
         self._scaler.update(self._fixed_scale)
 
@@ -58,3 +59,16 @@ class Precision:
         """Go on with the scale that `state` gave."""
         if self._scaler is not None and state is not None and self._fixed_scale is None:
             self._scaler.load_state_dict(state)
+
+
+def _start_momenta_at_zero(optimizer: torch.optim.Optimizer) -> None:
+    """torch's fused SGD takes uninitialised memory for its momenta in the first step, which fills them; where
+    that step is left out since its gradients overflow, the second one would add to what the memory held.
+    """
+    if not isinstance(optimizer, torch.optim.SGD):
+        return
+    for group in optimizer.param_groups:
+        if group["momentum"] and group["fused"]:
+            for parameter in group["params"]:
+                if optimizer.state[parameter].get("momentum_buffer") is None:
+                    optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)

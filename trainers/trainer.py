@@ -15,6 +15,7 @@ from genutil.errors import NotFiniteError
 from genutil.signals import Interrupted, StopRequest
 from trainers.batches import Batches
 from trainers.callbacks import Callback
+from trainers.captured import StepFunction
 from trainers.evaluation import evaluate
 from trainers.metrics import Meter
 from trainers.objective import Objective
@@ -44,9 +45,12 @@ class Trainer:
         stop: notes signals; a new one by default.
         objective: what is minimised; plain cross-entropy by default.
         observe: gives further numbers of the last step, which are told with each epoch's training metrics.
+        capture: makes the function that runs forward pass, backward pass and update of a whole batch, from
+            the plain one; such as CapturedStep. Only for one process, whole shares and plain cross-entropy.
 
     Attributes:
         epoch, batch, step: the epoch at hand, its batches done, all optimizer steps done.
+        lr: the learning rate of the step at hand or just done.
         running: metrics of the epoch at hand, as read last; of all processes.
         best_val: best validation accuracy (the first of `topk`, percent); −1 before the first validation.
     """
@@ -70,6 +74,7 @@ class Trainer:
         stop: StopRequest | None = None,
         objective: Objective | None = None,
         observe: Callable[[], Mapping[str, float]] = dict,
+        capture: Callable[[StepFunction], StepFunction] | None = None,
     ) -> None:
         self.model, self.optimizer, self.schedule = model, optimizer, schedule
         self.train, self.val, self.num_epochs = train, val, num_epochs
@@ -85,11 +90,11 @@ class Trainer:
         self.precision = Precision(amp, device, loss_scale)
         self.objective = objective or Objective()
         self.stop = stop or StopRequest()
-
-    @property
-    def lr(self) -> float:
-        """The learning rate of the step at hand or just done."""
-        return float(self.optimizer.param_groups[0]["lr"])
+        self.lr = float(optimizer.param_groups[0]["lr"])
+        self._captured = None if capture is None else capture(self._update)
+        if capture is not None:  # a number would become a constant of the captured step
+            for group in optimizer.param_groups:
+                group["lr"] = torch.tensor(self.lr, device=device)
 
     def fit(self) -> dict[str, float]:
         """Train to the end; returns the last validation's metrics, or those of training if there is none.
@@ -122,6 +127,7 @@ class Trainer:
     def _train_epoch(self) -> None:
         started, first = time.monotonic(), self.meter.images()
         self.model.train()
+        self._tell("on_epoch_start")
         for images, labels in self.train.batches(self.epoch, self.batch):
             agreement = self.world.agree(len(labels), self.stop.signum)
             images, labels = (
@@ -145,9 +151,11 @@ class Trainer:
         self, images: torch.Tensor, labels: torch.Tensor, agreement: Callable[[], Agreement]
     ) -> None:
         """One update by a batch of which this is the process's share."""
-        lr = self.schedule(self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        self._set_lr(self.schedule(self.step))
+        if self._captured is not None:
+            self.meter.update(*self._captured(images, labels), labels)
+            self._end_step()
+            return
         self.replicas.settle(images)
         self.optimizer.zero_grad(set_to_none=True)
         parts = self.replicas.parts(images, labels, self.accumulate)
@@ -162,6 +170,27 @@ class Trainer:
                 self.meter.update(loss, logits, theirs)
         if agreement().images:  # none where no image of a batch can be read
             self.precision.step(self.optimizer)
+        self._end_step()
+
+    def _update(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The update by a whole batch; gives its loss and logits."""
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.precision.autocast():
+            logits = self.model(images)
+            loss = self.objective.loss(logits, self.objective.mix(images, labels, self.step))
+        self.precision.backward(loss)
+        self.precision.step(self.optimizer)
+        return loss.detach(), logits.detach()
+
+    def _set_lr(self, lr: float) -> None:
+        self.lr = lr
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], torch.Tensor):
+                group["lr"].fill_(lr)
+            else:
+                group["lr"] = lr
+
+    def _end_step(self) -> None:
         self.batch += 1
         self.step += 1
         self._tell("on_step")
@@ -169,7 +198,8 @@ class Trainer:
     def _validate(self) -> dict[str, float]:
         if self.val is None:
             return self.running
-        metrics = self._evaluate(self.val, after_batch=lambda: self.world.heed(self.stop))
+        self._tell("on_validation_start", len(self.val))
+        metrics = self._evaluate(self.val, self._after_validation_batch)
         self._check(metrics, "validation loss")
         accuracy = metrics[f"top{self.topk[0]}_accuracy"]
         self.improved = accuracy > self.best_val
@@ -177,8 +207,12 @@ class Trainer:
         self._tell("on_metrics", "val", {**metrics, "best_val": self.best_val})
         return metrics
 
+    def _after_validation_batch(self, images: int, meter: Meter) -> None:
+        self._tell("on_validation_step", images, meter)
+        self.world.heed(self.stop)
+
     def _evaluate(
-        self, batches: Batches, after_batch: Callable[[], object] | None = None
+        self, batches: Batches, after_batch: Callable[[int, Meter], object] | None = None
     ) -> dict[str, float]:
         self.world.spread_buffers(self.model)
         with self.precision.autocast():

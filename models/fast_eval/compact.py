@@ -42,6 +42,10 @@ log = logging.getLogger(__name__)
 _Network = TypeVar("_Network", bound=nn.Module)
 
 
+class NoCompactForm(ValueError):
+    """The network is of no kind that can be made smaller."""
+
+
 def compact(model: nn.Module, engine: str = "auto", bf16: bool = False) -> nn.Module:
     """A new, smaller network with the logits of `model` in evaluation mode.
 
@@ -55,10 +59,13 @@ def compact(model: nn.Module, engine: str = "auto", bf16: bool = False) -> nn.Mo
             for a MobileNet graph in float32 if there is a C++ compiler, else the faster of dense and csr for
             each product; on a GPU the faster of dense and triton, measured there. A network without wiring
             has no use for one.
-        bf16: let the native engine keep the classifier's weights in 16 bits; others cannot, and say so.
+        bf16: let the native engine keep the classifier's weights in 16 bits, and Triton's (with `auto` on a
+            GPU also the dense products) all maps; sums stay in 32 bits. Only for MobileNet graphs; other
+            networks and engines report that it has no effect.
 
     Raises:
-        ValueError: there is no compact form of such a network, or no such engine.
+        NoCompactForm: there is no compact form of such a network.
+        ValueError: there is no such engine.
         UserError: the engine's library or compiler is not installed.
     """
     make = find_engine(engine)
@@ -71,8 +78,12 @@ def compact(model: nn.Module, engine: str = "auto", bf16: bool = False) -> nn.Mo
                 return NativeNetwork(_compact_mobilenet(model, DenseProduct), bf16)
             if engine != "auto" and _runs_as(model, MobileNetV1CIFAR):
                 log.warning("engine %s has no effect on a network without wiring", engine)
+            if bf16 and isinstance(model, MobileNetV1Like) and _runs_on_triton(model, engine):
+                return _compact_mobilenet(model, make, torch.bfloat16)
             if bf16:
-                log.warning("bf16 has no effect: only whole MobileNet graphs on the native engine have it")
+                log.warning(
+                    "bf16 has no effect: only whole MobileNet graphs on the engines native and triton have it"
+                )
             return _compact(model, make)
     finally:
         for module, training in modes.items():
@@ -110,6 +121,14 @@ def _runs_natively(model: nn.Module, engine: str) -> bool:
     return True
 
 
+def _runs_on_triton(model: nn.Module, engine: str) -> bool:
+    """Whether products of this engine keep maps of 16 bits, with sums in 32."""
+    device = next(model.parameters(), torch.empty(0)).device
+    return _runs_as(model, MobileNetV1Like) and (
+        engine == "triton" or (engine == "auto" and device.type == "cuda")
+    )
+
+
 def _compact(model: nn.Module, make: MakeProduct) -> nn.Module:
     if _runs_as(model, MobileNetV1Like):
         return _compact_mobilenet(model, make)
@@ -131,7 +150,7 @@ def _compact(model: nn.Module, make: MakeProduct) -> nn.Module:
     if _runs_as(model, MobileNetV1CIFAR):
         return fold_norms(model)
     known = "MobileNetV1Like, MobileNetV1CIFAR and the tiny classifiers"
-    raise ValueError(f"{type(model).__name__} has no compact form; {known} have one")
+    raise NoCompactForm(f"{type(model).__name__} has no compact form; {known} have one")
 
 
 def _runs_as(model: nn.Module, kind: type[_Network]) -> TypeGuard[_Network]:
@@ -139,7 +158,9 @@ def _runs_as(model: nn.Module, kind: type[_Network]) -> TypeGuard[_Network]:
     return isinstance(model, kind) and type(model).forward is kind.forward
 
 
-def _compact_mobilenet(model: MobileNetV1Like, make: MakeProduct) -> CompactNetwork:
+def _compact_mobilenet(
+    model: MobileNetV1Like, make: MakeProduct, maps_type: torch.dtype | None = None
+) -> CompactNetwork:
     stages, liveness = model.stages(), model.liveness()
     leaving = [stage.groups[0].norm for stage in stages[1:]] + [model.bn]
     plans = [plan_stage(*parts) for parts in zip(stages, liveness, leaving, strict=True)]
@@ -155,7 +176,7 @@ def _compact_mobilenet(model: MobileNetV1Like, make: MakeProduct) -> CompactNetw
         _mobilenet_stem(
             model.conv1, stages[0].groups[0].norm, _entering(liveness[0], model.conv1.out_channels, device)
         ),
-        [CompactStage(plan, make) for plan in plans],
+        [CompactStage(plan, make, maps_type) for plan in plans],
         CompactHead(weight, bias, live, constant, _mean_of_relu),
     )
 
@@ -167,7 +188,7 @@ def _mobilenet_stem(conv: nn.Conv2d, norm: nn.Module, live: Tensor) -> ConvStem:
 
 
 def _mean_of_relu(maps: Tensor) -> Tensor:
-    return F.relu(maps).mean((2, 3))
+    return F.relu(maps).mean((2, 3), dtype=torch.promote_types(maps.dtype, torch.float32))
 
 
 class _TinyStem(nn.Module):

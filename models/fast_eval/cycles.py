@@ -48,10 +48,11 @@ class CycleStage(RunnableStage):
     def constants(self, entering: Tensor) -> tuple[list[Tensor], Tensor]:
         return [], entering.new_empty(0, *entering.shape[1:])
 
-    def forward(self, entering: Tensor, biases: list[Tensor]) -> Tensor:
-        states = entering.new_zeros(len(self.filters), *entering.shape[1:])
-        states[: len(entering)] = entering
-        return self.run(self._update, states)[-self.num_outputs :]
+    def forward(self, entered: Tensor, biases: list[Tensor], following: RunnableStage | None) -> Tensor:
+        states = entered.new_zeros(len(self.filters), *entered.shape[1:])
+        states[: len(entered)] = entered
+        leaving = self.run(self._update, states)[-self.num_outputs :]
+        return leaving if following is None else following.enter(leaving)
 
     def _update(self, states: Tensor) -> Tensor:
         sources = depthwise(F.relu(states), self.filters, stride=1)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.fast_eval.derived import Deriving
-from models.fast_eval.engines import FusedProduct, Product
+from models.fast_eval.engines import FusedProduct, Product, SendingProduct
 from models.fast_eval.plan import StagePlan, Targets
 from models.graphs.layout import halved
 
@@ -26,6 +26,23 @@ class RunnableStage(nn.Module, ABC):
 
         Args:
             entering: maps of the constant nodes that enter, (nodes, 1, S, S).
+        """
+
+    def enter(self, maps: Tensor) -> Tensor:
+        """What the stage begins with, of the maps of the live nodes that enter, (nodes, images, S, S)."""
+        return maps
+
+    @abstractmethod
+    def forward(self, entered: Tensor, biases: list[Tensor], following: RunnableStage | None) -> Tensor:
+        """Run the stage.
+
+        Args:
+            entered: what `enter` made, or the stage before it.
+            biases: of `constants`.
+            following: the next stage.
+
+        Returns:
+            Maps of the live nodes that leave; with a following stage what that one begins with.
         """
 
 
@@ -69,8 +86,10 @@ class CompactNetwork(EvaluationOnly, Deriving):
         """(images, channels, height, width) to logits (images, classes)."""
         maps = self.stem(images)
         biases, constant_logits = self.constants_for(maps)
-        for stage, bias in zip(self.stages, biases, strict=True):
-            maps = stage(maps, bias)
+        stages = [stage for stage in self.stages if isinstance(stage, RunnableStage)]
+        maps = stages[0].enter(maps)
+        for stage, following, bias in zip(stages, [*stages[1:], None], biases, strict=True):
+            maps = stage(maps, bias, following)
         logits: Tensor = self.head(maps) + constant_logits
         return logits
 
@@ -105,8 +124,7 @@ class ConvStem(nn.Module):
         if not len(self.weight):  # torch refuses convolutions without outputs
             height, width = (halved(length, self.stride) for length in images.shape[2:])
             return images.new_empty(0, len(images), height, width)
-        maps = F.conv2d(images, self.weight, self.bias, self.stride, padding=1)
-        return maps.transpose(0, 1).contiguous()
+        return F.conv2d(images, self.weight, self.bias, self.stride, padding=1).transpose(0, 1)
 
 
 class CompactStage(RunnableStage):
@@ -115,11 +133,12 @@ class CompactStage(RunnableStage):
     Args:
         plan: what is left of the stage.
         make: makes the product of an engine.
+        maps_type: in which maps are kept between products; None: in that of the maps that enter.
     """
 
-    def __init__(self, plan: StagePlan, make: MakeProduct) -> None:
+    def __init__(self, plan: StagePlan, make: MakeProduct, maps_type: torch.dtype | None = None) -> None:
         super().__init__()
-        self.stride = plan.groups[0].stride
+        self.stride, self.maps_type = plan.groups[0].stride, maps_type
         live = [group.live for group in plan.groups]
         constant = [group.constant for group in plan.groups]
         self.filters = nn.ParameterList(fixed(nodes.filters) for nodes in live)
@@ -144,19 +163,39 @@ class CompactStage(RunnableStage):
             maps = onto_constant.after(onto_constant.bias(sources))
         return biases, maps
 
-    def forward(self, entering: Tensor, biases: list[Tensor]) -> Tensor:
-        """Maps of the live nodes that enter to those of the live nodes that leave."""
-        height, width = (halved(length, self.stride) for length in entering.shape[2:])
+    def enter(self, maps: Tensor) -> Tensor:
+        """(all live senders, images, S', S'): the first group's maps, through ReLU and filters; then room."""
+        sources, entering = self.room(maps), self.filters[0]
+        product = self.products[0].product
+        if isinstance(product, SendingProduct):
+            product.filter(maps, None, entering, self.stride, sources[: len(entering)])
+        else:
+            sources[: len(entering)] = depthwise(F.relu(maps), entering, self.stride)
+        return sources
+
+    def room(self, maps: Tensor) -> Tensor:
+        """Memory for what all live nodes send, if maps as large as these enter."""
+        images, *size = maps.shape[1:]
+        height, width = (halved(length, self.stride) for length in size)
         total = sum(len(filters) for filters in self.filters)
-        sources = entering.new_empty(total, entering.shape[1], height, width)
-        maps, end = F.relu(entering), 0
-        for number, (filters, product, bias) in enumerate(
-            zip(self.filters, self.products, biases, strict=True)
+        return maps.new_empty(total, images, height, width, dtype=self.maps_type)
+
+    def forward(self, entered: Tensor, biases: list[Tensor], following: RunnableStage | None) -> Tensor:
+        sources, end = entered, 0
+        products = [product for product in self.products if isinstance(product, Onto)]
+        for filters, onto, bias, sending in zip(
+            self.filters, products, biases, [*self.filters[1:], None], strict=True
         ):
-            start, end = end, end + len(filters)
-            sources[start:end] = depthwise(maps, filters, self.stride if number == 0 else 1)
-            maps = product(sources[:end], bias, rectified=number < len(self.products) - 1)
-        return maps
+            end += len(filters)
+            if sending is not None:
+                onto.send(sources[:end], bias, sending, 1, sources[end : end + len(sending)])
+        onto, bias = products[-1], biases[-1]
+        if isinstance(following, CompactStage):
+            room, entering = following.room(sources), following.filters[0]
+            onto.send(sources[:end], bias, entering, following.stride, room[: len(entering)])
+            return room
+        maps: Tensor = onto(sources[:end], bias, rectified=False)
+        return maps if following is None else following.enter(maps)
 
 
 class CompactHead(nn.Module):
@@ -224,6 +263,13 @@ class Onto(nn.Module):
         maps = self.after(self.product(sources.flatten(1)).view(shape).add_(bias))
         return F.relu_(maps) if rectified else maps
 
+    def send(self, sources: Tensor, bias: Tensor, filters: Tensor, stride: int, result: Tensor) -> None:
+        """The targets' maps, through ReLU and their own filters, to `result`; see SendingProduct."""
+        if isinstance(self.product, SendingProduct) and isinstance(self.after, nn.Identity):
+            self.product.send(sources, bias, filters, stride, result)
+        else:
+            result.copy_(depthwise(self(sources, bias, rectified=True), filters, stride))
+
 
 def depthwise(maps: Tensor, filters: Tensor, stride: int) -> Tensor:
     """Each node's own 3×3 filter over all of its images, (nodes, images, S, S)."""
@@ -233,6 +279,7 @@ def depthwise(maps: Tensor, filters: Tensor, stride: int) -> Tensor:
         return maps.new_empty(nodes, images, *size)
     # As one image of nodes · images channels: no transposition.
     channels = maps.reshape(1, nodes * images, height, width)
+    filters = filters.to(maps.dtype)
     repeated = filters.repeat_interleave(images, 0) if images > 1 else filters
     return F.conv2d(channels, repeated, stride=stride, padding=1, groups=nodes * images).view(
         nodes, images, *size

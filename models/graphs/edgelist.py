@@ -42,7 +42,7 @@ class EdgeMatrix:
     def _compressed(self) -> Tensor:
         first = np.searchsorted(self._rows, np.arange(self.shape[0] + 1)).astype(np.int32)
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+            warnings.filterwarnings("ignore", message="Sparse (CSR tensor|invariant checks)")
             return torch.sparse_csr_tensor(
                 crow_indices=torch.from_numpy(first),
                 col_indices=torch.from_numpy(self._columns.astype(np.int32)),

@@ -18,8 +18,34 @@ from models.graphs.products import send
 
 ADAPTIVE = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
 """Solvers that choose their steps, within a tolerance."""
-FIXED = ("euler", "midpoint", "rk4")
-"""Solvers with steps of equal size."""
+Change = Callable[[Tensor], Tensor]
+
+
+def euler(change: Change, states: Tensor, size: float) -> Tensor:
+    """Euler's method: what is added to the states in a step."""
+    return size * change(states)
+
+
+def midpoint(change: Change, states: Tensor, size: float) -> Tensor:
+    """The midpoint rule, of order 2."""
+    return size * change(states + 0.5 * size * change(states))
+
+
+def rk4(change: Change, states: Tensor, size: float) -> Tensor:
+    """The 3/8 rule of Runge and Kutta, of order 4: the `rk4` of torchdiffeq."""
+    first = change(states)
+    second = change(states + size / 3 * first)
+    third = change(states + size * (second - first / 3))
+    fourth = change(states + size * (first - second + third))
+    return size / 8 * (first + 3 * (second + third) + fourth)
+
+
+FIXED: dict[str, Callable[[Change, Tensor, float], Tensor]] = {
+    "euler": euler,
+    "midpoint": midpoint,
+    "rk4": rk4,
+}
+"""Solvers with steps of equal size. They never wait for a GPU, so that they can be part of a CUDA graph."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +53,8 @@ class Solver:
     """Gives the states at t = 1 from those at t = 0, where dZ/dt = change(Z).
 
     Attributes:
-        name: of ADAPTIVE or FIXED. `dopri5` is this project's own unless `adjoint` is set; all others are
-            torchdiffeq's.
+        name: of ADAPTIVE or FIXED. Unless `adjoint` is set, `dopri5` and those of FIXED are this project's;
+            all others are torchdiffeq's.
         rtol, atol: relative and absolute tolerance of a step of an adaptive solver.
         steps: of a solver with fixed steps.
         adjoint: solve a second equation for the gradient in place of keeping the states of all steps: less
@@ -42,14 +68,21 @@ class Solver:
     steps: int = 10
     adjoint: bool = False
 
-    def __call__(
-        self, change: Callable[[Tensor], Tensor], states: Tensor, parameters: Sequence[Tensor] = ()
-    ) -> Tensor:
+    @property
+    def waits_for_device(self) -> bool:
+        """Whether a solution reads from the device how to go on."""
+        return self.adjoint or self.name in ADAPTIVE
+
+    def __call__(self, change: Change, states: Tensor, parameters: Sequence[Tensor] = ()) -> Tensor:
         """`parameters`: what `change` depends on beside the states; read with `adjoint` only."""
         with_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in (states, *parameters))
         adjoint = self.adjoint and with_gradient
         if self.name == "dopri5" and not adjoint:
             return solve(change, states, self.rtol, self.atol)
+        if self.name in FIXED and not adjoint:
+            for _ in range(self.steps):
+                states = states + FIXED[self.name](change, states, 1 / self.steps)
+            return states
         times = torch.tensor([0.0, 1.0], dtype=states.dtype, device=states.device)
         keys: dict[str, Any] = {"method": self.name, "rtol": self.rtol, "atol": self.atol}
         if self.name in FIXED:
@@ -64,7 +97,7 @@ class Solver:
 class _OfStates(nn.Module):
     """A change that does not depend on time, as torchdiffeq calls it; a module, as its adjoint wants it."""
 
-    def __init__(self, change: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, change: Change) -> None:
         super().__init__()
         self.change = change
 

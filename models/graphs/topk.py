@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, library
 
 from genutil.errors import NotFiniteError
+from models.graphs import radix
 from models.graphs.largest import Cut, find_cut, find_largest
 
 Selection = Tensor
@@ -42,7 +43,7 @@ def top_mask(weight: Tensor, count: int) -> Tensor:
 
     Returns:
         Boolean mask of the same shape with exactly `count` true entries; it shares no memory with `weight`.
-        On a GPU nothing waits for the device; there, a NaN makes the whole mask true, so that it spreads.
+        On a GPU nothing waits for the device; there, a NaN ranks highest, so that it is in use and spreads.
 
     Raises:
         ValueError: `count` is out of range.
@@ -86,6 +87,7 @@ class Selector:
         self.count = count
         self._last: float | None = None
         self._margin = _WIDEST
+        self._on_device = DeviceSelect()
 
     def mask(self, weight: Tensor) -> Tensor:
         """See `top_mask`."""
@@ -100,7 +102,7 @@ class Selector:
             return mask.view(weight.shape)
         if flat.device.type == "cpu":
             return self._places(flat)
-        return _select_on_device(flat, self.count).view(weight.shape)
+        return self._on_device.mask(flat, self.count).view(weight.shape)
 
     def _places(self, flat: Tensor) -> Tensor:
         found = find_largest(_as_numpy(flat), self.count, self._last and self._last * (1 - self._margin))
@@ -166,6 +168,30 @@ def _select_by_row(rows: Tensor, count: int) -> Tensor:
     return torch.from_numpy(mask)
 
 
+class DeviceSelect:
+    """`top_mask` on a GPU by radix search or by `torch.topk`, whichever is faster for its first weight.
+
+    Both mark the same entries. Choosing waits for the device once; it is not done within a CUDA graph or a
+    compiled network, which take the radix search. Not measured on a GPU yet.
+    """
+
+    def __init__(self) -> None:
+        self._radix = radix.RadixSelect()
+        self._uses_radix: bool | None = None
+
+    def mask(self, flat: Tensor, count: int) -> Tensor:
+        """Boolean mask of a weight, (edges)."""
+        if not count or not radix.is_supported(flat):
+            return _select_on_device(flat, count)
+        if self._uses_radix is None:
+            if torch.cuda.is_current_stream_capturing():
+                return self._radix.mask(flat, count)
+            self._uses_radix = radix.is_faster(
+                self._radix, lambda: _select_on_device(flat, count), flat, count
+            )
+        return self._radix.mask(flat, count) if self._uses_radix else _select_on_device(flat, count)
+
+
 def _select_on_device(weight: Tensor, count: int) -> Tensor:
     """The same selection along the last dimension in torch operations, without ever waiting for the device.
     Not measured on a GPU yet.
@@ -184,6 +210,8 @@ def _select_on_device(weight: Tensor, count: int) -> Tensor:
 @library.custom_op("wirings::top_mask", mutates_args=())
 def _opaque_mask(rows: Tensor, count: int) -> Tensor:
     """The selection in each row as one operation that torch.compile does not look into."""
+    if len(rows) == 1 and count and radix.is_supported(rows):
+        return radix.RadixSelect().mask(rows, count)
     return top_mask(rows, count) if len(rows) == 1 else top_mask_by_row(rows, count)
 
 

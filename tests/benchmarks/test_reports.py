@@ -52,9 +52,8 @@ def test_memory_is_measured_in_processes_of_their_own(tmp_path):
 
 def test_all_of_them_are_run_by_make_bench():
     modules = {path.stem for path in (ROOT / "benchmarks").glob("*.py") if "--json FILE" in path.read_text()}
-    assert modules - {"learning_curves", "kill_test", "sparse_accuracy"} == {
-        command[0] for command in commands(quick=False)
-    }
+    others = {"learning_curves", "kill_test", "sparse_accuracy", "gpu_floors", "gpu"}
+    assert modules - others == {command[0] for command in commands(quick=False)}
     assert len(commands(quick=True)) == len(commands(quick=False))
 
 
@@ -94,6 +93,10 @@ def test_what_grows_is_measured():
 
 @pytest.mark.slow
 def test_a_few_kills_leave_nothing_broken():
-    report = measure_one(["kill_test", "--kills", "3", "--epochs", "40"])
+    report = measure_one(["kill_test", "--kills", "4", "--epochs", "2"])
     found = {result["what"]: result["count"] for result in report["results"]}
-    assert (found["kills"], found["unreadable checkpoints"], found["equal"]) == (3, 0, True)
+    assert (found["kills"], found["unreadable checkpoints"]) == (4, 0)
+    assert found["checkpoints read"] > 0
+    assert (
+        found["runs that reached their end"] == found["ends that equal the undisturbed run to the bit"] >= 1
+    )

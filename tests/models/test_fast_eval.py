@@ -254,16 +254,6 @@ def test_modes_of_all_modules_stay():
     assert not model.downsample[1].training
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("engine", ["auto", "dense", "csr", "triton"])
-@pytest.mark.parametrize(
-    "app", ["small_scale/static_dnw", "small_scale/discrete_time_dnw", "medium_scale/mobilenetv1_dnw_x225"]
-)
-def test_logits_on_a_gpu(app, engine):
-    assert_same_logits(build(f"{app}.yml").cuda(), torch.randn(2, 3, 32, 32).cuda(), engine)
-
-
 @pytest.mark.parametrize("engine", ["native", "dense", "csr"])
 def test_reports_name_the_engine(engine, monkeypatch):
     monkeypatch.setattr(mobilenetv1like, "STAGES", STAGES)

@@ -235,3 +235,21 @@ def test_swapped_edges_serve_the_node_better(seed, alpha):
 def test_swaps_happen():
     """So that the test of the claim is one."""
     assert sum(len(swaps(seed, 0.1)) for seed in range(300)) > 30
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("size", [1, 60, largest._SMALL + 40])
+def test_nothing_is_selected_where_no_edge_is_kept(size, dtype):
+    weight = torch.randn(20, max(size // 20, 1), generator=torch.Generator().manual_seed(0)).to(dtype)
+    selector = Selector(0)
+    for _ in range(3):  # the selector's last threshold must not mislead the next search
+        for choose in (selector.select, selector.cut):
+            assert not chosen(weight, choose(weight)).any()
+        assert not selector.mask(weight).any()
+    assert not top_mask_by_row(weight, 0).any()
+    assert not topk._select_on_device(weight, 0).any()
+    weight.requires_grad_()
+    used = choose_top_edges(weight, 1.0)
+    used.sum().backward()
+    assert not used.any()
+    assert torch.equal(weight.grad, torch.ones_like(weight))  # every edge may still be chosen later

@@ -27,6 +27,30 @@ class FusedProduct(Protocol):
         """
 
 
+@runtime_checkable
+class SendingProduct(Protocol):
+    """A product that also applies the 3×3 filters with which its targets send their maps."""
+
+    def send(self, sources: Tensor, bias: Tensor, filters: Tensor, stride: int, result: Tensor) -> None:
+        """The product, the bias, ReLU and the filters, with padding 1.
+
+        Args:
+            sources: (sources, images, S, S).
+            bias: (targets, 1, 1, 1), or (targets, 1, S, S) for each pixel of an image.
+            filters: (targets, 1, 3, 3).
+            stride: of the filters.
+            result: written: (targets, images, S', S'), in one piece; in the type of `sources`.
+        """
+
+    def filter(self, maps: Tensor, bias: Tensor | None, filters: Tensor, stride: int, result: Tensor) -> None:
+        """The bias, ReLU and the filters alone, of any maps.
+
+        Args:
+            maps: (nodes, images, S, S), of any strides and any floating type.
+            bias, filters, stride, result: as in `send`, for these nodes.
+        """
+
+
 ENGINES = {
     "auto": "models.fast_eval.engines.auto:auto_product",
     "dense": "models.fast_eval.engines.dense:DenseProduct",

@@ -42,7 +42,7 @@ class CSRProduct(Deriving):
     def forward(self, sources: Tensor) -> Tensor:
         if self._matrix is None:
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+                warnings.filterwarnings("ignore", message="Sparse (CSR tensor|invariant checks)")
                 self._matrix = torch.sparse_csr_tensor(
                     self.starts, self.columns, self.values, self.shape, check_invariants=True
                 )

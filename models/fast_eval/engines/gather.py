@@ -1,38 +1,272 @@
-"""The kernel of the Triton engine. At import, Triton decides by TRITON_INTERPRET what it makes of it."""
+# mypy: ignore-errors
+"""The kernels of the Triton engine. At import, Triton decides by TRITON_INTERPRET what it makes of them.
 
-from __future__ import annotations
-
-from typing import Any
+Edges lie in slices of SLICE targets; see `models.fast_eval.engines.slices`. A tile is TARGETS neighbours of
+a slice times BLOCK pixels, with sums in the type of the weights. A target's sum begins with the bias; its
+edges follow in their order, each by one multiply-add, so that sums do not depend on the tile. Places inside a
+row of maps are 32-bit integers.
+"""
 
 import triton
 import triton.language as tl
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def gather_product(
-    sources: Any,
-    starts: Any,
-    columns: Any,
-    weights: Any,
-    bias: Any,
-    result: Any,
-    pixels: Any,
-    bias_pixels: Any,
-    RECTIFIED: tl.constexpr,
+@triton.jit
+def add_sources(
+    total,
+    sources,
+    columns,
+    weights,
+    first_edge,
+    count,
+    row,
+    places,
+    inside,
+    TARGETS: tl.constexpr,
     BLOCK: tl.constexpr,
-) -> None:
-    """A block of pixels of one target: its bias and the maps of its sources, weighted; then ReLU.
+    SLICE: tl.constexpr,
+    UNROLL: tl.constexpr,
+):
+    """`total` (TARGETS, BLOCK) and the weighted maps of the targets' sources, UNROLL edges at a time.
 
-    `bias` is (targets, bias_pixels) with one value for each target, or one for each pixel of an image.
+    `first_edge` is (TARGETS); `count` is that of the target with most edges. Edges of column -1 fill
+    a slice up and read nothing.
     """
-    target = tl.program_id(1)
-    places = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    for start in range(0, count, UNROLL):
+        for step in tl.static_range(UNROLL):
+            edges = first_edge + (start + step) * SLICE
+            column = tl.load(columns + edges)
+            weight = tl.load(weights + edges)
+            maps = (sources + column.to(tl.int64) * row)[:, None] + places[None, :]
+            values = tl.load(maps, mask=(column >= 0)[:, None] & inside[None, :], other=0.0).to(weight.dtype)
+            total = tl.fma(tl.broadcast_to(weight[:, None], [TARGETS, BLOCK]), values, total)
+    return total
+
+
+@triton.jit
+def filtered(
+    maps,
+    bias,
+    filters,
+    begin,
+    y,
+    x,
+    is_node,
+    inside,
+    height,
+    width,
+    stride,
+    bias_step,
+    ENTERING: tl.constexpr,
+    NODES: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Results (NODES, BLOCK) of each node's 3×3 filter at rows `y` and columns `x`, both (BLOCK); padding 1.
+
+    `maps`, `bias` and `filters` point to each node's first value, `begin` (BLOCK) is where its image begins.
+    ENTERING: the bias and ReLU come first.
+    """
+    dtype = filters.dtype.element_ty
+    total = tl.zeros([NODES, BLOCK], dtype)
+    for down in tl.static_range(3):
+        for right in tl.static_range(3):
+            row = y * stride + (down - 1)
+            column = x * stride + (right - 1)
+            is_pixel = inside & (row >= 0) & (row < height) & (column >= 0) & (column < width)
+            mask = is_node[:, None] & is_pixel[None, :]
+            place = row * width + column
+            value = tl.load(maps[:, None] + (begin + place)[None, :], mask=mask, other=0.0).to(dtype)
+            if ENTERING:
+                added = tl.load(bias[:, None] + (place * bias_step)[None, :], mask=mask, other=0.0).to(dtype)
+                value += added
+                value = tl.where(value < 0, 0.0, value)  # a NaN stays one, as in torch
+            weight = tl.load(filters + (down * 3 + right), mask=is_node, other=0.0)
+            total = tl.fma(tl.broadcast_to(weight[:, None], [NODES, BLOCK]), value, total)
+    return total
+
+
+@triton.jit(do_not_specialize=["image_pixels", "bias_row", "bias_step", "is_rectified", "groups", "span"])
+def gather_product(
+    sources,
+    order,
+    counts,
+    offsets,
+    columns,
+    weights,
+    bias,
+    result,
+    pixels,
+    image_pixels,
+    bias_row,
+    bias_step,
+    is_rectified,
+    groups,
+    span,
+    TARGETS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    SLICE: tl.constexpr,
+    UNROLL: tl.constexpr,
+):
+    """A block of pixels of all images, for `span` groups of TARGETS targets: bias, weighted sources, ReLU.
+
+    Rows of `sources` and `result` have `pixels` values. `bias` has one value for a target (`bias_step` 0) or
+    one for each pixel of an image (1).
+    """
+    dtype = weights.dtype.element_ty
+    places = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = places < pixels
-    total = tl.load(bias + target * bias_pixels + places % bias_pixels, mask=inside, other=0.0)
-    for edge in range(tl.load(starts + target), tl.load(starts + target + 1)):
-        source = tl.load(columns + edge).to(tl.int64) * pixels
-        total += tl.load(weights + edge) * tl.load(sources + source + places, mask=inside, other=0.0)
-    if RECTIFIED:
-        # A NaN stays one, as in torch.
-        total = tl.where(total < 0, 0.0, total)
-    tl.store(result + target.to(tl.int64) * pixels + places, total, mask=inside)
+    in_bias = (places % image_pixels) * bias_step
+    lanes = tl.arange(0, TARGETS)
+    first_group = tl.program_id(1) * span
+    for group in range(first_group, tl.minimum(first_group + span, groups)):
+        first = group * TARGETS
+        targets = tl.load(order + first + lanes)
+        mask = (targets >= 0)[:, None] & inside[None, :]
+        count = tl.load(counts + first)
+        first_edge = tl.load(offsets + first // SLICE) + first % SLICE + lanes
+        total = tl.load((bias + targets * bias_row)[:, None] + in_bias[None, :], mask=mask, other=0.0).to(
+            dtype
+        )
+        total = add_sources(
+            total,
+            sources,
+            columns,
+            weights,
+            first_edge,
+            count,
+            pixels,
+            places,
+            inside,
+            TARGETS,
+            BLOCK,
+            SLICE,
+            UNROLL,
+        )
+        total = tl.where((total < 0) & (is_rectified != 0), 0.0, total)  # a NaN stays one, as in torch
+        rows = (result + targets.to(tl.int64) * pixels)[:, None] + places[None, :]
+        tl.store(rows, total.to(result.dtype.element_ty), mask=mask)
+
+
+_SIZES = ["images", "height", "width", "out_height", "out_width", "stride", "bias_row", "bias_step"]
+
+
+@triton.jit(do_not_specialize=[*_SIZES, "groups", "span", "rows", "strips", "room"])
+def gather_filter(
+    sources,
+    order,
+    counts,
+    offsets,
+    columns,
+    weights,
+    bias,
+    filters,
+    scratch,
+    result,
+    images,
+    height,
+    width,
+    out_height,
+    out_width,
+    stride,
+    bias_row,
+    bias_step,
+    groups,
+    span,
+    rows,
+    strips,
+    room,
+    TARGETS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    SLICE: tl.constexpr,
+    UNROLL: tl.constexpr,
+):
+    """Filtered maps for `span` groups of targets, `rows` rows of an image at a time: product, ReLU, filter.
+
+    The rectified rows go through the program's own part of `scratch`, TARGETS × `room` values, which is used
+    again and again so that it stays in the cache.
+    """
+    dtype = weights.dtype.element_ty
+    row = images.to(tl.int64) * height * width
+    out_row = images.to(tl.int64) * out_height * out_width
+    lanes = tl.arange(0, TARGETS)
+    program = (tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)).to(tl.int64)
+    own_scratch = scratch + (program * TARGETS + lanes) * room
+    first_group = tl.program_id(1) * span
+    for item in range(tl.program_id(0), images * strips, tl.num_programs(0)):
+        image = (item // strips).to(tl.int64)
+        own, own_result = image * height * width, image * out_height * out_width
+        top = (item % strips) * rows
+        bottom = tl.minimum(top + rows, out_height)
+        top_read = tl.maximum(top * stride - 1, 0)
+        begin, end = top_read * width, tl.minimum((bottom - 1) * stride + 2, height) * width
+        for group in range(first_group, tl.minimum(first_group + span, groups)):
+            first = group * TARGETS
+            targets = tl.load(order + first + lanes)
+            is_target = targets >= 0
+            count = tl.load(counts + first)
+            first_edge = tl.load(offsets + first // SLICE) + first % SLICE + lanes
+            for start in range(begin, end, BLOCK):
+                places = start + tl.arange(0, BLOCK)
+                inside = places < end
+                mask = is_target[:, None] & inside[None, :]
+                added = (bias + targets * bias_row)[:, None] + (places * bias_step)[None, :]
+                total = tl.load(added, mask=mask, other=0.0).to(dtype)
+                total = add_sources(
+                    total, sources + own, columns, weights, first_edge, count, row, places, inside,
+                    TARGETS, BLOCK, SLICE, UNROLL,
+                )  # fmt: skip
+                total = tl.where(total < 0, 0.0, total).to(scratch.dtype.element_ty)
+                tl.store(own_scratch[:, None] + (places - begin)[None, :], total, mask=mask)
+            tl.debug_barrier()  # what the program's threads have written is now seen by all of them
+            for start in range(top * out_width, bottom * out_width, BLOCK):
+                places = start + tl.arange(0, BLOCK)
+                inside = places < bottom * out_width
+                sent = filtered(
+                    own_scratch - begin, own_scratch, filters + targets * 9, tl.zeros([BLOCK], tl.int32),
+                    places // out_width, places % out_width, is_target, inside, height, width, stride, 0,
+                    False, TARGETS, BLOCK,
+                )  # fmt: skip
+                target_rows = (result + targets.to(tl.int64) * out_row + own_result)[:, None] + places[
+                    None, :
+                ]
+                mask = is_target[:, None] & inside[None, :]
+                tl.store(target_rows, sent.to(result.dtype.element_ty), mask=mask)
+            tl.debug_barrier()  # all have read it before it is written again
+
+
+@triton.jit(do_not_specialize=[*_SIZES, "node_row", "image_row"])
+def filter_maps(
+    maps,
+    bias,
+    filters,
+    result,
+    images,
+    height,
+    width,
+    out_height,
+    out_width,
+    stride,
+    bias_row,
+    bias_step,
+    node_row,
+    image_row,
+    BLOCK: tl.constexpr,
+):
+    """A block of pixels of one node's filtered maps of all images: the bias, ReLU and the 3×3 filter.
+
+    `node_row` and `image_row` are the strides of `maps`; `result` is (nodes, images, out_height, out_width).
+    """
+    nodes = tl.program_id(1) + tl.arange(0, 1)
+    out_pixels = out_height * out_width
+    places = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = places < images * out_pixels
+    place = places % out_pixels
+    begin = (places // out_pixels).to(tl.int64) * image_row
+    is_node = nodes >= 0
+    sent = filtered(
+        maps + nodes.to(tl.int64) * node_row, bias + nodes * bias_row, filters + nodes * 9, begin,
+        place // out_width, place % out_width, is_node, inside, height, width, stride, bias_step,
+        True, 1, BLOCK,
+    )  # fmt: skip
+    rows = (result + nodes.to(tl.int64) * images * out_pixels)[:, None] + places[None, :]
+    tl.store(rows, sent.to(result.dtype.element_ty), mask=inside[None, :])

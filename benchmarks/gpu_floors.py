@@ -1,0 +1,172 @@
+"""What the Triton engine has to move and calculate on a GPU, counted, and the time that this should take.
+
+    python -m benchmarks.gpu_floors [--app APP] [--sigma 0.1] [--batch_sizes 1 8 64 256] [--json FILE]
+
+A prediction, not a measurement: it needs no GPU. The network is that of benchmarks.fast_eval. Moved: each
+source and each result once. Gathered: a source for each edge and the maps between a product and its filters,
+all from the second cache; dense products write those maps to memory. Floor: what is moved, at the bandwidth
+of the memory, or of the second cache where it fits. Expected: the slowest of moving, gathering and
+calculating, each at the part of the card's rate that is given below, and the start of a kernel.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+
+import torch
+
+from benchmarks.fast_eval import with_dead_nodes
+from benchmarks.report import Report, run
+from genutil.config import load_config
+from genutil.errors import UserError
+from models.fast_eval import compact
+from models.fast_eval.network import CompactNetwork, CompactStage, ConvStem
+from models.fast_eval.portable import dense_weight
+from models.graphs.layout import halved
+
+MEMORY = {"H100": 3.35e12, "H200": 4.8e12}
+"""Bytes a second, as the vendor states them."""
+NEAR, NEAR_SIZE = 5.5e12, 40e6
+"""Bytes a second of the second cache, as others have measured it, and what is taken to stay in it."""
+RATES = {torch.float32: 67e12, torch.bfloat16: 990e12}
+"""Operations a second: of float32 without tensor cores, of bfloat16 with them, as the vendor states them."""
+GATHER_PART, DENSE_PART, MEMORY_PART = 0.5, 0.5, 0.75
+"""Of the second cache's bandwidth, of the rate and of the memory's bandwidth: what a good kernel reaches."""
+START = 2.5e-6
+"""Seconds from one kernel of a CUDA graph to the next, if it does next to nothing."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One kernel, or a product and its filters.
+
+    Attributes:
+        moved, gathered: bytes.
+        sums, products: operations by edges, and with a dense product; both with the filters.
+        between: bytes of the maps between the product and its filters, written and read; part of `gathered`.
+    """
+
+    moved: float
+    gathered: float
+    sums: float
+    products: float
+    between: float
+
+    def floor(self, memory: float) -> float:
+        """Seconds in which sources and results can be moved once."""
+        return self.moved / _speed(self.moved, memory)
+
+    def by_edges(self, memory: float) -> float:
+        """Seconds expected of the gather kernels."""
+        moving = self.moved / (MEMORY_PART * _speed(self.moved, memory))
+        return START + max(moving, self.gathered / (GATHER_PART * NEAR), self.sums / RATES[torch.float32])
+
+    def dense(self, memory: float, dtype: torch.dtype) -> float:
+        """Seconds expected of a dense product, and of its filters by another kernel."""
+        moved = self.moved + self.between
+        moving = moved / (MEMORY_PART * _speed(moved, memory))
+        return 2 * START + max(moving, self.products / (DENSE_PART * RATES[dtype]))
+
+
+def _speed(size: float, memory: float) -> float:
+    return NEAR if size < NEAR_SIZE else memory
+
+
+def works(network: CompactNetwork, size: int, images: int, dtype: torch.dtype) -> list[Work]:
+    """Stem, the stem's filters, each product with the filters that follow, and the head."""
+    stem, width = network.stem, dtype.itemsize
+    assert isinstance(stem, ConvStem)
+    channels, side = stem.weight.shape[1], halved(size, stem.stride)
+    stages = [stage for stage in network.stages if isinstance(stage, CompactStage)]
+    pixels, sent = images * side**2, images * halved(side, stages[0].stride) ** 2
+    nodes = len(stem.weight)
+    sums = 18 * channels * nodes * pixels
+    found = [
+        Work(4 * (channels * images * size**2 + nodes * pixels), 0, sums, sums, 0),
+        Work(4 * nodes * pixels + width * nodes * sent, 0, 18 * nodes * sent, 18 * nodes * sent, 0),
+    ]
+    for number, stage in enumerate(stages):
+        side, sources = halved(side, stage.stride), 0
+        for step, onto in enumerate(stage.products):
+            last = step + 1 == len(stage.products)
+            sources += len(stage.filters[step])
+            weight = dense_weight(onto)
+            targets, edges = len(weight), int(weight.count_nonzero())
+            stride = stages[number + 1].stride if last and number + 1 < len(stages) else 1
+            is_sent = not (last and number + 1 == len(stages))
+            pixels, sent = images * side**2, images * halved(side, stride) ** 2
+            filtered = 18 * targets * sent if is_sent else 0
+            between = 2 * width * targets * pixels if is_sent else 0
+            moved = width * (sources * pixels + targets * sent) + 8 * edges
+            found.append(
+                Work(
+                    moved, width * edges * pixels + between, 2 * edges * pixels + filtered,
+                    2 * sources * targets * pixels + filtered, between,
+                )
+            )  # fmt: skip
+    classes, features = network.head.weight.shape
+    sums = 2 * classes * features * images
+    head = 4 * (classes * features + classes * images) + width * features * images * side**2
+    return [*found, Work(head, 0, sums, sums, 0)]
+
+
+def predict(options: argparse.Namespace) -> Report:
+    config = load_config(options.app)
+    network = compact(with_dead_nodes(options.app, options.sigma), "dense")
+    if not isinstance(network, CompactNetwork) or not isinstance(network.stem, ConvStem):
+        raise UserError("benchmarks.gpu_floors counts MobileNet graphs")
+    operations = ("operations, edges", "operations, dense")
+    times = ("floor", "expected, edges", "expected, dense", "expected, faster of both")
+    report = Report(
+        f"Prediction for a GPU, {config.name}, {config.image_size} px",
+        ("maps", "batch", "moved", "gathered", *operations, "card", *times),
+        notes=[
+            "a prediction from counts, not a measurement; times of a batch in a CUDA graph",
+            f"strengths of sources spread by {options.sigma}; {sum(map(_edges, network.stages)):,} edges",
+        ],
+    )
+    for dtype in RATES:
+        for images in options.batch_sizes:
+            found = works(network, config.image_size, images, dtype)
+            for card, memory in MEMORY.items():
+                seconds = _seconds(found, memory, dtype)
+                moved, gathered = sum(work.moved for work in found), sum(work.gathered for work in found)
+                sums, products = sum(work.sums for work in found), sum(work.products for work in found)
+                report.add(
+                    (
+                        str(dtype).removeprefix("torch."), str(images), f"{moved / 1e6:,.0f} MB",
+                        f"{gathered / 1e6:,.0f} MB", f"{sums / 1e9:.2f} G", f"{products / 1e9:.2f} G", card,
+                        *(f"{1e6 * value:,.0f} µs" for value in seconds.values()),
+                    ),
+                    dtype=str(dtype), batch_size=images, card=card, moved=moved, gathered=gathered, sums=sums,
+                    products=products, **seconds,
+                )  # fmt: skip
+    return report
+
+
+def _seconds(found: list[Work], memory: float, dtype: torch.dtype) -> dict[str, float]:
+    """Of the network: its floor, all products edge by edge, all dense, and each as is faster."""
+    pairs = [(work.by_edges(memory), work.dense(memory, dtype)) for work in found[2:-1]]
+    around = START + sum(
+        work.by_edges(memory) for work in (*found[:2], found[-1])
+    )  # START: the mean over pixels
+    return {
+        "floor": sum(work.floor(memory) for work in found),
+        "by_edges": around + sum(by_edges for by_edges, _ in pairs),
+        "dense": around + sum(dense for _, dense in pairs),
+        "fastest": around + sum(map(min, pairs)),
+    }
+
+
+def _edges(stage: torch.nn.Module) -> int:
+    assert isinstance(stage, CompactStage)
+    return sum(int(dense_weight(onto).count_nonzero()) for onto in stage.products)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--app", default="apps/large_scale/mobilenetv1_dnw_x225.yml")
+    parser.add_argument("--sigma", type=float, default=0.1, help="spread of the sources' strengths; 0: none")
+    parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 8, 64, 256])
+    run(predict, parser)

@@ -1,0 +1,60 @@
+"""Edges in the order in which a GPU reads them: sliced ELLPACK."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from models.fast_eval.engines.csr import compressed_rows
+
+SLICE = 8
+"""Targets of a slice. A program takes as many or fewer, a power of two."""
+UNROLL = 4
+"""Edges of a target that a program adds in one go; slices are filled up to a multiple of it."""
+
+
+class Slices(NamedTuple):
+    """The edges of a product, the targets with most edges first, in slices of SLICE targets.
+
+    Edge `e` of the target at place `p` is at `offsets[p // SLICE] + e * SLICE + p % SLICE`. A slice is as
+    wide as its first target needs; what is left of it has the column -1 and the weight 0.
+
+    Attributes:
+        order: target at each place, (places), int32; -1 after the last one.
+        counts: edges of each of them, (places), int32; falling.
+        offsets: where each slice begins, (slices), int32.
+        columns: source of each edge, int32.
+        weights: of each edge, float32; float64 for weights in float64.
+    """
+
+    order: Tensor
+    counts: Tensor
+    offsets: Tensor
+    columns: Tensor
+    weights: Tensor
+
+
+def slice_edges(weight: Tensor) -> Slices:
+    """The edges of weights (targets, sources) that are not zero; a target's edges rise by their source."""
+    starts, columns, values = compressed_rows(weight)
+    counts, order = starts.diff().long().sort(descending=True, stable=True)
+    missing = -len(counts) % SLICE
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(order), device=order.device)
+    counts = torch.cat([counts, counts.new_zeros(missing)])
+    order = torch.cat([order, order.new_full((missing,), -1)])
+    widths = -(-counts[::SLICE] // UNROLL) * UNROLL
+    ends = SLICE * widths.cumsum(0)
+    offsets = ends - SLICE * widths
+
+    targets = torch.repeat_interleave(torch.arange(len(weight), device=weight.device), starts.diff().long())
+    number = torch.arange(len(columns), device=weight.device) - starts.long()[targets]
+    at = offsets[place[targets] // SLICE] + number * SLICE + place[targets] % SLICE
+    total = SLICE * int(widths.sum())
+    accurate = torch.promote_types(weight.dtype, torch.float32)
+    sources = columns.new_full((total,), -1)
+    weights = values.new_zeros(total, dtype=accurate)
+    sources[at], weights[at] = columns, values.to(accurate)
+    return Slices(order.int(), counts.int(), offsets.int(), sources, weights)

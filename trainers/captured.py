@@ -1,0 +1,96 @@
+"""A training step as one CUDA graph: launched as a whole, so that small networks do not wait for Python.
+
+Not measured on a GPU yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+StepFunction = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Images and labels to (loss, logits), with an update of the weights."""
+Recorded = tuple[Callable[[], None], tuple[Tensor, Tensor]]
+"""What repeats a step, and where its loss and logits lie after each repetition."""
+
+_WARM_UP = 3
+"""Steps of a shape before its graph: libraries choose their algorithms and take their memory in them."""
+
+
+class CapturedStep:
+    """Records a step once a shape of batch has come several times, and replays it for that shape.
+
+    Other batches, such as a shorter last one, are run as they are.
+
+    Args:
+        step: must do the same operations in each call, and must not wait for the device. What changes from
+            step to step must be read from tensors, as the learning rate is.
+        record: makes a graph of a call.
+        run_plainly: runs a call that is not recorded.
+    """
+
+    def __init__(
+        self,
+        step: StepFunction,
+        record: Callable[[Callable[[], tuple[Tensor, Tensor]]], Recorded] | None = None,
+        run_plainly: Callable[[Callable[[], tuple[Tensor, Tensor]]], tuple[Tensor, Tensor]] | None = None,
+    ) -> None:
+        self._step = step
+        self._record, self._run_plainly = record or record_graph, run_plainly or run_on_side_stream
+        self._seen: dict[tuple[torch.Size, torch.dtype, torch.Size], int] = {}
+        self._images: Tensor | None = None
+        self._labels: Tensor
+        self._replay: Callable[[], None]
+        self._results: tuple[Tensor, Tensor]
+
+    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """(loss, logits) of a batch on the device. Both may be overwritten by the next call."""
+        shape = images.shape, images.dtype, labels.shape
+        if self._images is None and self._seen.get(shape, 0) >= _WARM_UP:
+            self._images, self._labels = images.clone(), labels.clone()
+            kept = self._images, self._labels
+            self._replay, self._results = self._record(lambda: self._step(*kept))
+        if self._images is None or shape != (self._images.shape, self._images.dtype, self._labels.shape):
+            self._seen[shape] = self._seen.get(shape, 0) + 1
+            return self._run_plainly(lambda: self._step(images, labels))
+        self._images.copy_(images, non_blocking=True)
+        self._labels.copy_(labels, non_blocking=True)
+        self._replay()
+        return self._results
+
+
+def record_graph(run: Callable[[], tuple[Tensor, Tensor]]) -> Recorded:
+    """A CUDA graph of a call. Nothing is computed before its first replay."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        results = run()
+    return graph.replay, results
+
+
+def run_on_side_stream(run: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """A call on a stream of its own: what autograd keeps of it must not belong to the stream of all else."""
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        results = run()
+    torch.cuda.current_stream().wait_stream(stream)
+    for result in results:
+        result.record_stream(torch.cuda.current_stream())
+    return results
+
+
+def obstacle_to_capture(
+    optimizer: torch.optim.Optimizer, device: torch.device, amp: str | None, processes: int
+) -> str | None:
+    """Why the steps of a training cannot be a CUDA graph, whatever its network is; None if they can."""
+    if device.type != "cuda":
+        return f"the network is on {device}, and CUDA graphs need a GPU"
+    if processes > 1:
+        return "several processes exchange gradients"
+    if amp == "fp16":
+        return "fp16 leaves out steps whose gradients overflow; take --amp bf16"
+    if not isinstance(optimizer, torch.optim.SGD) or not optimizer.defaults["fused"]:
+        return f"{type(optimizer).__name__} may read its learning rate on the host; take --optimizer sgd"
+    return None
