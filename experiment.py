@@ -8,31 +8,42 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from genutil.allocation import allocations_explained, require_memory_for_training, sizes_checked
 from genutil.checkpoint import apply_weights
-from genutil.components import Parts, locate
+from genutil.components import Parts, locate, named_parts, takes
 from genutil.config import Config
 from genutil.devices import available_cpus, choose_device
 from genutil.distributed import World
 from genutil.errors import ConfigError, UserError
+from genutil.foreign import errors_in, is_foreign
+from genutil.past_runs import checkpoints_of
 from genutil.place import Place, check_batch_size, find_place
 from genutil.reporting import RunFolder, run_settings
+from genutil.resumed_starts import checked_start
 from genutil.run_files import RunFiles, Start, find_start
 from genutil.seeding import seed_everything
 from genutil.session import run_in_world
 from genutil.signals import StopRequest
+from genutil.threads import choose_threads, threads_in_use, work_of_step
 from models import build_model
 from models.compiling import compile_network, failures_explained
 from models.fast_eval import compact, engines_of
 from models.fast_eval.export import export
 from models.graphs.complexity import wired_layers
+from models.graphs.neuralgraph import ContinuousTimeNeuralGraph
+from models.logits import check_logits
 from models.profiling import Profile, as_table, profile
 from models.transfer import take_over
 from models.wiring_state import wiring_layout, wiring_state
-from trainers.batches import as_batches, corrupt_images
+from trainers.batches import Batches, as_batches, corrupt_images
 from trainers.callbacks import Callback, MetricsFile, Progress, TensorBoard
+from trainers.captured import CapturedStep, obstacle_to_capture
+from trainers.checks import CheckedBatches, Expected, expected_by, label_errors_explained
 from trainers.evaluation import evaluate_and_time
+from trainers.foreign_parts import check_data, check_parameters, checked_optimizer, checked_schedule
 from trainers.optimizers import find_optimizer
 from trainers.precision import Precision
 from trainers.recording import WiringRecorder
@@ -49,7 +60,8 @@ def run(config: Config) -> dict[str, Any] | None:
     """Train or evaluate one experiment, alone or as one of the processes of a run.
 
     Returns:
-        The content of its `results.json`; None in all processes of a run but the first.
+        The content of its `results.json`; None in all processes of a run but the first, and where nothing is
+        left to train.
 
     Raises:
         UserError: something that the user can mend.
@@ -61,7 +73,7 @@ def run(config: Config) -> dict[str, Any] | None:
     device = choose_device(config.gpus, config.processes, place or Place())
 
     def work(world: World, stop: StopRequest) -> dict[str, Any] | None:
-        with failures_explained():
+        with errors_in(named_parts(config)), failures_explained():
             return _run(config, world, stop)
 
     return run_in_world(work, place, device, config.timeout, config.deterministic)
@@ -77,14 +89,10 @@ def _run(config: Config, world: World, stop: StopRequest) -> dict[str, Any] | No
     seed_everything(config.seed)
     parts = Parts(config)
     model = build_model(config, parts)
-    start = world.from_main(
-        lambda: find_start(
-            _checkpoints(config),
-            config.resume,
-            world.place,
-            required=config.evaluate or config.export is not None,
-        )
-    )
+    start = world.from_main(lambda: _find_start(parts, world.place))
+    if start.finished is not None:
+        _log.info("%s", start.finished)
+        return None
     if start.content is not None:
         apply_weights(start.content, model, str(start.path))
         if config.overrides.keys() & {"use_graph", "use_init"}:
@@ -95,12 +103,45 @@ def _run(config: Config, world: World, stop: StopRequest) -> dict[str, Any] | No
         take_over(model, config.use_graph, config.use_init)
     if config.export is not None:
         return world.on_main(lambda: _export(parts, model, str(config.export)))
-    model.to(world.device)
+    with allocations_explained(lambda: f"model: {config.model} on {world.device}"):
+        model.to(world.device)
+    if is_foreign(config.model):
+        shape = (config.in_channels, config.image_size, config.image_size)
+        check_logits(model, config.model, shape, config.output_size)
     if config.compile:
         compile_network(model, world.device)
-    if config.evaluate:
-        return _evaluate(parts, model, world, stop)
-    return _train(parts, model, world, start, stop)
+    with threads_in_use(_threads(config, model, world)):
+        if config.evaluate:
+            return _evaluate(parts, model, world, start, stop)
+        return _train(parts, model, world, start, stop)
+
+
+def _threads(config: Config, model: nn.Module, world: World) -> int | None:
+    """CPU threads of this process; None: torch's own number, which is best for the engines of fast_eval."""
+    if config.threads == "auto" and (config.fast_eval or world.device.type != "cpu"):
+        return None
+    images = (config.test_batch_size or config.batch_size) if config.evaluate else config.batch_size
+    share = max(images // world.size // (1 if config.evaluate else config.accumulate), 1)
+    return choose_threads(config.threads, work_of_step(model, share, config.image_size))
+
+
+def _find_start(parts: Parts, place: Place) -> Start:
+    """The checkpoint that the run is resumed from, if it is one of this experiment or was named."""
+    config = parts.config
+    trains = not config.evaluate and config.export is None
+    start = find_start(checkpoints_of(config), config.resume, place, required=not trains)
+    return checked_start(config, start, trains and start.content is not None and _reads_length(parts))
+
+
+def _reads_length(parts: Parts) -> bool:
+    """Whether training depends on `num_epochs` before its end. The network is built already."""
+    config = parts.config
+    others = (
+        locate(config.data, "data"),
+        find_optimizer(config.optimizer),
+        find_schedule(config.lr_scheduler),
+    )
+    return "num_epochs" in parts.used or any(takes(part, "num_epochs") for part in others)
 
 
 def _export(parts: Parts, model: nn.Module, path: str) -> None:
@@ -115,8 +156,10 @@ def _export(parts: Parts, model: nn.Module, path: str) -> None:
         raise UserError(f"export: {path} cannot be written: {error.strerror or error}") from error
 
 
-def _evaluate(parts: Parts, model: nn.Module, world: World, stop: StopRequest) -> dict[str, Any] | None:
-    config = parts.config
+def _evaluate(
+    parts: Parts, model: nn.Module, world: World, start: Start, stop: StopRequest
+) -> dict[str, Any] | None:
+    config, expected = parts.config, _expected(parts, model)
     cost = _profiled(config, model)
     engine = "plain"
     if config.fast_eval:
@@ -126,14 +169,26 @@ def _evaluate(parts: Parts, model: nn.Module, world: World, stop: StopRequest) -
             engine = engines_of(model)
         except ValueError as error:
             raise ConfigError(f"fast_eval: {error}") from error
-    data = _data(parts, world)
+    data = _data(parts, world, "val")
+    batches = _batches(data.val, "val", world, expected, before=True)
     parts.warn_of_unused()
     folder = world.on_main(lambda: RunFolder(run_settings(config)))
     precision = Precision(config.amp, world.device)
-    metrics = evaluate_and_time(model, as_batches(data.val, world), config.topk, precision, world, stop)
+    size = config.test_batch_size or config.batch_size
+    evaluating = allocations_explained(lambda: f"test_batch_size: evaluating {_batch_of(config, size)}")
+    with label_errors_explained(expected), evaluating:
+        metrics = evaluate_and_time(model, batches, config.topk, precision, world, stop)
     results = {**metrics, **_observer(model)(), **_counts(cost), "engine": engine}
-    results |= corrupt_images(data, world)
+    results["threads"] = torch.get_num_threads()
+    results |= {**corrupt_images(data, world), "started_from": start.record}
     return folder.write_results(results, world.place, str(world.device)) if folder is not None else None
+
+
+def _batch_of(config: Config, size: int | None = None) -> str:
+    """What the messages call a batch that needs too much memory."""
+    return (
+        f"a batch of {size or config.batch_size} images of {config.image_size} × {config.image_size} pixels"
+    )
 
 
 def _train(
@@ -142,38 +197,65 @@ def _train(
     config = parts.config
     if config.sync_bn:
         model = synchronise_batch_norms(model, world)
-    data = _data(parts, world)
-    trainer = _trainer(parts, model, data, world, stop)
+    expected = _expected(parts, model)
+    data = _data(parts, world, "train", "val")
+    trainer = _trainer(parts, model, data, expected, world, stop)
     parts.warn_of_unused()
     if start.content is not None:
         resume(trainer, start.content, str(start.path), config.model_dump())
     # Only now is it sure that the run begins, so that a refused one moves no earlier run's files.
     files = world.on_main(
-        lambda: RunFiles(_checkpoints(config), run_settings(config), world.place, start, trainer.step)
+        lambda: RunFiles(checkpoints_of(config), run_settings(config), world.place, start, trainer.step)
     )
-    trainer.callbacks = _callbacks(parts, model, world, files, trainer.step)
-    metrics: dict[str, Any] = trainer.fit()
+    trainer.callbacks = _callbacks(parts, model, world, files, start, trainer.step)
+    training = allocations_explained(lambda: f"batch_size: training by {_batch_of(config)}")
+    with label_errors_explained(expected), training:
+        metrics: dict[str, Any] = trainer.fit()
     metrics |= {"best_val": trainer.best_val, "epochs": trainer.epoch, "steps": trainer.step}
-    metrics |= _observer(model)()
+    metrics["threads"] = torch.get_num_threads()
+    metrics |= {**_observer(model)(), "started_from": start.record}
     results = {**metrics, **_counts(_profiled(config, model)), **corrupt_images(data, world)}
     return files.run.write_results(results, world.place, str(world.device)) if files is not None else None
 
 
-def _checkpoints(config: Config) -> Path:
-    return Path(config.save_dir).expanduser() / str(config.name)
-
-
-def _data(parts: Parts, world: World) -> Any:
+def _data(parts: Parts, world: World, *names: str) -> Any:
+    """The data set, with batches in each of the attributes `names`."""
     workers = parts.config.workers
     if world.place.local_size > 1 and workers != 0:
         available = available_cpus()
         wanted = available if workers == "auto" else min(workers, available)
         workers = max(1, wanted // world.place.local_size)
-    return parts.make(locate(parts.config.data, "data"), "data_args", device=world.device, workers=workers)
+    path = parts.config.data
+    kind = locate(path, "data")
+    with sizes_checked(f"data: {path}", parts.sizes_used):
+        data = parts.make_named("data", kind, "data_args", device=world.device, workers=workers)
+    check_data(data, path, names)
+    return data
+
+
+def _expected(parts: Parts, model: nn.Module) -> Expected:
+    """What the network, built but with no other part yet, expects of the data class."""
+    config = parts.config
+    keys: dict[str, int] = {
+        key: getattr(config, key) for key in ("in_channels", "output_size") if key in parts.used
+    }
+    return expected_by(model, f"data: {config.data}", keys)
+
+
+def _batches(source: Any, part: str, world: World, expected: Expected, before: bool = False) -> Batches:
+    """This process's share of a part of the data set, checked; with `before`, its first batch at once."""
+
+    def checked(batches: Batches) -> Batches:
+        made = CheckedBatches(batches, expected, part)
+        if before:
+            made.check_first()
+        return made
+
+    return as_batches(source, world, checked)
 
 
 def _callbacks(
-    parts: Parts, model: nn.Module, world: World, files: RunFiles | None, step: int
+    parts: Parts, model: nn.Module, world: World, files: RunFiles | None, start: Start, step: int
 ) -> tuple[Callback, ...]:
     config = parts.config
     cost = _profiled(config, model)
@@ -190,6 +272,7 @@ def _callbacks(
     content = {
         "config": config.model_dump(),
         "origin": {**files.run.origin, "device": str(world.device), "processes": world.size},
+        "started_from": start.record,
     }
     macs = None if config.skip_profiling or cost is None else cost.macs
     return (
@@ -212,21 +295,47 @@ def _recorders(parts: Parts, model: nn.Module, files: RunFiles | None, step: int
     return (parts.make(WiringRecorder, folder=folder, layout=layout, wiring=wiring, first_step=step),)
 
 
-def _trainer(parts: Parts, model: nn.Module, data: Any, world: World, stop: StopRequest) -> Trainer:
-    config, train = parts.config, as_batches(data.train, world)
+def _trainer(
+    parts: Parts, model: nn.Module, data: Any, expected: Expected, world: World, stop: StopRequest
+) -> Trainer:
+    config, train = parts.config, _batches(data.train, "train", world, expected)
+    check_parameters(model, config.model)
+    if world.device.type == "cpu":
+        has_momentum = config.optimizer == "sgd" and config.momentum > 0
+        require_memory_for_training(model, config.model, has_momentum, world.place.local_size)
+    optimizer = parts.make_named("optimizer", find_optimizer(config.optimizer), parameters=model.parameters())
+    schedule = parts.make_named(
+        "lr_scheduler", find_schedule(config.lr_scheduler), steps_per_epoch=len(train)
+    )
     trainer: Trainer = parts.make(
         Trainer,
         model=model,
-        optimizer=parts.make(find_optimizer(config.optimizer), parameters=model.parameters()),
-        schedule=parts.make(find_schedule(config.lr_scheduler), steps_per_epoch=len(train)),
+        optimizer=checked_optimizer(optimizer, config.optimizer),
+        schedule=checked_schedule(schedule, config.lr_scheduler),
         train=train,
-        val=as_batches(data.val, world),
+        val=_batches(data.val, "val", world, expected, before=True),
         device=world.device,
         observe=_observer(model),
         world=world,
         stop=stop,
+        capture=_capture(config, model, optimizer, world),
     )
     return trainer
+
+
+def _capture(
+    config: Config, model: nn.Module, optimizer: torch.optim.Optimizer, world: World
+) -> type[CapturedStep] | None:
+    """What makes steps CUDA graphs, where that was asked for and is possible."""
+    if not config.cuda_graph:
+        return None
+    obstacle = obstacle_to_capture(optimizer, world.device, config.amp, world.size)
+    if isinstance(model, ContinuousTimeNeuralGraph) and model.odesolve.solver.waits_for_device:
+        obstacle = obstacle or f"ode_solver {config.ode_solver} chooses its steps by the states; take rk4"
+    if obstacle is not None:
+        _log.warning("cuda_graph has no effect: %s", obstacle)
+        return None
+    return CapturedStep
 
 
 def _observer(model: nn.Module) -> Callable[[], dict[str, float]]:

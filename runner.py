@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+
+if __name__ == "__main__" and getattr(sys.flags, "safe_path", False):
+    sys.path.insert(0, str(Path(__file__).resolve().parent))  # PYTHONSAFEPATH leaves the script's folder out
 
 from genutil.cli import parse_command_line
 from genutil.command import exit_status, leave
 from genutil.config import to_yaml
 from genutil.devices import prepare_determinism, select_gpus
-from genutil.launch import launch, processes_to_start
+from genutil.launch import launch, processes_to_start, reported_by_the_first
 from genutil.place import find_place
 from genutil.reporting import set_up_logging, summary
 from genutil.seeds import run_seeds
@@ -25,13 +29,14 @@ def _main(argv: Sequence[str]) -> int:
     place = find_place()
     set_up_logging(place.rank if place else 0)
     sys.path.append(os.getcwd())  # classes of the user's own, named as module:Class
-    command = parse_command_line(argv)
-    if command.print_config:
-        print(to_yaml(command.config), end="")
-        return 0
-    if command.config.seeds:
-        return run_seeds(__file__, argv, command.config)
-    processes = processes_to_start(command.config)
+    with reported_by_the_first(place):
+        command = parse_command_line(argv)
+        if command.print_config:
+            print(to_yaml(command.config), end="")
+            return 0
+        if command.config.seeds:
+            return run_seeds(__file__, argv, command.config)
+        processes = processes_to_start(command.config)
     if processes is not None:
         return launch(__file__, argv, processes, command.config.max_restarts)
     select_gpus(command.config.gpus)

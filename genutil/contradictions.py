@@ -72,8 +72,8 @@ RULES = (
     ),
     Rule(
         ("bf16", "engine"),
-        lambda c: c.bf16 and (not c.fast_eval or c.use_dgl or c.engine not in ("auto", "native")),
-        "is of the native engine; give --fast_eval, and --engine native or none",
+        lambda c: c.bf16 and (not c.fast_eval or c.use_dgl or c.engine not in ("auto", "native", "triton")),
+        "works with the engines native and triton; give --fast_eval, and --engine native, triton or none",
     ),
     Rule(
         ("compile", "fast_eval"),
@@ -119,6 +119,11 @@ RULES = (
         ("processes", "gpus"),
         lambda c: c.processes is not None and bool(c.gpus),
         "run on the CPU; on GPUs there is one process for each of --gpus; give one of the two",
+    ),
+    Rule(
+        ("cuda_graph", "accumulate"),
+        lambda c: c.cuda_graph and c.accumulate > 1,
+        "runs a batch as a whole; leave accumulate out",
     ),
     Rule(
         ("sync_bn", "compile"),

@@ -6,9 +6,12 @@ help text. Nothing else in the project repeats a default.
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
+
+from genutil.names import checked_name
 
 KNOWN_GRAPHS = ("dnw", "random", "complete", "dnw_no_update", "fine_tune", "reg_td", "td")
 KNOWN_SCHEDULERS = ("multistep", "cosine", "linear_decaying", "exp_decaying")
@@ -28,6 +31,21 @@ def _refuse_bool(value: Any) -> Any:
     return value
 
 
+def _within_64_bits(value: int) -> int:
+    """Larger numbers fit into no tensor's size, seed or counter."""
+    if abs(value) >= 2**63:
+        raise ValueError("must fit into 64 bits")
+    return value
+
+
+def _is_path(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("must hold no null character")
+    if os.path.expanduser(value).startswith("~"):
+        raise ValueError(f"names the home folder of a user that this machine does not have: {value}")
+    return value
+
+
 def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, (int, float, str)) and not isinstance(value, bool) else value
 
@@ -37,29 +55,27 @@ def _known_or_path(known: tuple[str, ...]) -> Any:
     return Field(pattern=pattern, json_schema_extra={"choices": [*known, "module:Name"]})
 
 
-Int = Annotated[int, BeforeValidator(_refuse_bool)]
+Int = Annotated[int, BeforeValidator(_refuse_bool), AfterValidator(_within_64_bits)]
 Float = Annotated[float, BeforeValidator(_refuse_bool), Field(allow_inf_nan=False)]
 ClassPath = Annotated[str, Field(pattern=_CLASS_PATH, json_schema_extra={"choices": ["module:Class"]})]
+PathText = Annotated[str, AfterValidator(_is_path)]
 Count = Annotated[Int, Field(ge=1)]
 
 
 class ExperimentKeys(BaseModel):
     """experiment"""
 
-    name: str | None = Field(
+    name: Annotated[str, AfterValidator(checked_name)] | None = Field(
         None,
-        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+=-]*$",
-        max_length=100,
-        description="name of the experiment's folders; by default the file's name",
+        description="what the experiment is called, any printable text; its folders have the name, or a "
+        "safe form of it; by default the file's name",
     )
     model: ClassPath = Field(description="the network, as module:Class")
     data: ClassPath = Field(description="the data set, as module:Class")
     model_args: dict[str, Any] = Field({}, description="further arguments of a model class of your own")
     data_args: dict[str, Any] = Field({}, description="further arguments of a data class of your own")
-    seed: Int = Field(
-        0, ge=0, lt=2**63, description="seed of weights, wiring, order and crops (also: random_seed)"
-    )
-    seeds: Annotated[list[Annotated[Int, Field(ge=0, lt=2**63)]], BeforeValidator(_as_list)] | None = Field(
+    seed: Int = Field(0, ge=0, description="seed of weights, wiring, order and crops (also: random_seed)")
+    seeds: Annotated[list[Annotated[Int, Field(ge=0)]], BeforeValidator(_as_list)] | None = Field(
         None, description="run the experiment once for each of these seeds; finished ones are left out"
     )
 
@@ -89,8 +105,12 @@ class WiringKeys(BaseModel):
     td_magnitude: bool = Field(
         False, description="td, reg_td: use magnitudes without their signs, as the published code did"
     )
-    use_graph: str | None = Field(None, description="checkpoint whose wiring is taken over")
-    use_init: str | None = Field(None, description="checkpoint whose weights are taken over (with use_graph)")
+    use_graph: PathText | None = Field(
+        None, description="checkpoint whose weights, and so whose wiring, start a new training"
+    )
+    use_init: PathText | None = Field(
+        None, description="checkpoint whose weights are taken over (with use_graph)"
+    )
 
 
 class NetworkKeys(BaseModel):
@@ -102,7 +122,9 @@ class NetworkKeys(BaseModel):
     dim: Count = Field(800, description="tiny graphs: nodes")
     downsample_dim: Count = Field(32, description="tiny graphs: nodes that the stem writes to")
     feature_dim: Count = Field(100, description="tiny graphs: output nodes, read by the classifier")
-    layers: Count = Field(5, description="tiny graphs: blocks of a static graph, steps of a discrete one")
+    layers: Count = Field(
+        5, le=10_000, description="tiny graphs: blocks of a static graph, steps of a discrete one"
+    )
     width_mult: Float = Field(1.0, gt=0, description="dense MobileNet: width multiplier")
     small: bool = Field(False, description="MobileNet graph: the classifier is wired, too")
     ode_solver: Literal[
@@ -110,7 +132,7 @@ class NetworkKeys(BaseModel):
     ] = Field("dopri5", description="continuous time: solver; the last three take steps of equal size")
     ode_rtol: Float = Field(1e-3, gt=0, description="continuous time: relative tolerance of a step")
     ode_atol: Float = Field(1e-3, gt=0, description="continuous time: absolute tolerance of a step")
-    ode_steps: Count | None = Field(
+    ode_steps: Annotated[Count, Field(le=100_000)] | None = Field(
         None, description="continuous time: steps of euler, midpoint and rk4; else 10"
     )
     ode_adjoint: bool = Field(
@@ -168,12 +190,13 @@ class EvaluationKeys(BaseModel):
     export: str | None = Field(
         None,
         pattern=r"[^/]\.(onnx|safetensors)$",
-        description="write the network of --resume without dead neurons to this file; train nothing",
+        description="write the network of --resume to this file, compacted if possible; train nothing",
         json_schema_extra={"choices": ["FILE.onnx", "FILE.safetensors"]},
     )
     bf16: bool = Field(
         False,
-        description="with the native engine of fast_eval: classifier weights in 16 bits, logits to 1e-3",
+        description="with fast_eval: 16 bits for the native engine's classifier weights (logits to 1e-3) or "
+        "Triton's maps (to 1e-2)",
     )
     use_dgl: bool = Field(False, description="with fast_eval: run the wiring as a DGL graph (engine: dgl)")
     skip_profiling: bool = Field(
@@ -184,10 +207,12 @@ class EvaluationKeys(BaseModel):
 class FileKeys(BaseModel):
     """files and reports"""
 
-    data_dir: str = Field("./datasets", description="folder of the data sets; else $DATA_DIR")
-    save_dir: str = Field("./checkpoints", description="checkpoints go to <save_dir>/<name>/")
-    log_dir: str = Field("./runs", description="logs and results go to <log_dir>/<name and start>/")
-    resume: str | None = Field(None, description="checkpoint to go on from; auto: this experiment's last.pt")
+    data_dir: PathText = Field("./datasets", description="folder of the data sets; else $DATA_DIR")
+    save_dir: PathText = Field("./checkpoints", description="checkpoints go to <save_dir>/<name>/")
+    log_dir: PathText = Field("./runs", description="logs and results go to <log_dir>/<name and start>/")
+    resume: PathText | None = Field(
+        None, description="checkpoint to go on from; auto: this experiment's last.pt"
+    )
     log_interval: Count = Field(50, description="training steps between two log lines")
     checkpoint_interval: Count = Field(10, description="epochs between two epoch_N.pt")
     checkpoint_interval_steps: Count | None = Field(
@@ -213,8 +238,13 @@ class MachineKeys(BaseModel):
         description="CUDA devices to use, one process each; no number: CPU; default: the first device, if "
         "there is one",
     )
-    processes: Count | None = Field(
+    processes: Annotated[Count, Field(le=1024)] | None = Field(
         None, description="training processes on the CPU, instead of GPUs; a batch is shared among them"
+    )
+    threads: Annotated[Int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
+        "auto",
+        description="CPU threads of each process; auto: $OMP_NUM_THREADS, else one where a step is small and "
+        "one for each core where it is not",
     )
     max_restarts: Annotated[Int, Field(ge=0)] = Field(
         0, description="how often a run is started anew from last.pt when one of its processes is lost"
@@ -222,15 +252,21 @@ class MachineKeys(BaseModel):
     timeout: Float = Field(
         600.0,
         gt=0,
+        le=10_000_000,
         description="seconds after which a process that does not answer the others counts as lost",
     )
-    workers: Annotated[Int, Field(ge=0)] | Literal["auto"] = Field(
+    workers: Annotated[Int, Field(ge=0, le=1024)] | Literal["auto"] = Field(
         8,
         description="loading processes of a machine, for data sets that do not fit into memory; auto: one "
         "for each CPU",
     )
     compile: bool = Field(
         False, description="run the network by torch.compile; on the CPU this needs a C++ compiler"
+    )
+    cuda_graph: bool = Field(
+        False,
+        description="run training steps as one CUDA graph, without Python between their kernels; the network "
+        "must do the same in each step",
     )
     deterministic: bool = Field(
         False, description="refuse operations whose results differ from run to run on a GPU"

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+
+if not torch.cuda.is_available():
+    # Triton reads it when it is imported: without a GPU, its interpreter runs the kernels.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -33,9 +38,33 @@ TINY = {
 }
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cuda", choices=["cuda", "cpu"], help="where tests marked gpu run")
+
+
+@pytest.fixture
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """The device of tests marked gpu; such a test is skipped where there is none."""
+    name = request.config.getoption("--device")
+    if name == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    return torch.device(name)
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def devices_stay_selected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--gpus` of a command that runs within a test sets a variable of the process."""
+    name = "CUDA_VISIBLE_DEVICES"
+    if name in os.environ:
+        monkeypatch.setenv(name, os.environ[name])
+    else:
+        monkeypatch.setenv(name, "")  # so that it is put back: to nothing
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture

@@ -118,7 +118,8 @@ def test_resuming_a_fine_tuning_needs_no_other_file(run, tmp_path, monkeypatch):
     ft = "medium_scale/mobilenetv1_ft_x225.yml"
     run(ft, *toy, "--num_epochs", 1, "--use_graph", graph)
     graph.unlink()
-    assert run(ft, *toy, "--num_epochs", 2, "--resume", "auto")["epochs"] == 2
+    last = tmp_path / "saved" / "mobilenetv1_ft_x225" / "last.pt"
+    assert run(ft, *toy, "--num_epochs", 2, "--resume", last)["epochs"] == 2
 
 
 @pytest.fixture
@@ -252,7 +253,8 @@ def test_the_learning_rate_follows_epochs_when_the_batches_change(run, tmp_path,
     toy += ["--multistep_lr_milestones", 2, 100]
     app = "small_scale/static_dnw.yml"
     run(app, *toy, "--batch_size", 8, "--num_epochs", 2)
-    results = run(app, *toy, "--batch_size", 2, "--num_epochs", 3, "--resume", "auto")
+    last = tmp_path / "saved" / "static_dnw" / "last.pt"
+    results = run(app, *toy, "--batch_size", 2, "--num_epochs", 3, "--resume", last)
     assert results["steps"] == 3 * 11
     assert "an epoch has 11 steps now: counted anew, 22 are done" in caplog.text
     (metrics,) = tmp_path.glob("runs/*num_epochs=3*/metrics.jsonl")

@@ -49,8 +49,12 @@ def test_keys_page_is_up_to_date():
     assert (ROOT / "docs" / "keys.md").read_text() == keys_page()
 
 
+SMALL = ["--dim", "80", "--downsample_dim", "8", "--feature_dim", "10"]
+"""Sizes of a graph that shows the order of the commands and their options in less time."""
+
+
 def test_digits_commands_run_in_their_order(tmp_path, monkeypatch, capsys):
-    """And what is drawn from their runs. At one epoch, in folders of the test's own."""
+    """And what is drawn from their runs. At one epoch, with a small graph, in folders of the test's own."""
     monkeypatch.chdir(ROOT)
     assert len(DIGITS) >= 6 and len(PICTURES) >= 5
     for command in COMMANDS:
@@ -64,6 +68,7 @@ def test_digits_commands_run_in_their_order(tmp_path, monkeypatch, capsys):
             continue
         if "--num-epochs" not in argv:
             argv += ["--num_epochs", "1"]
+        argv += SMALL
         argv += ["--save_dir", f"{tmp_path}/checkpoints", "--log_dir", f"{tmp_path}/runs"]
         assert runner.main(argv) == 0, (command, capsys.readouterr().err)
 

@@ -83,6 +83,20 @@ def test_a_step_that_overflows_is_left_out():
     assert other.state() == precision.state()
 
 
+def test_momenta_start_at_zero_when_the_first_step_is_left_out(monkeypatch):
+    """torch's fused SGD would begin the second step with whatever its memory held."""
+    real = torch.empty_like
+    monkeypatch.setattr(torch, "empty_like", lambda *args, **keys: real(*args, **keys).fill_(torch.nan))
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([weight], lr=0.1, momentum=0.9, fused=True)
+    precision = Precision("fp16", CPU)
+    for factor in (torch.inf, 1.0, 1.0):
+        optimizer.zero_grad()
+        precision.backward((weight * factor).sum())
+        precision.step(optimizer)
+    torch.testing.assert_close(weight.detach(), torch.full((2,), 1 - 0.1 - 0.1 * 1.9))
+
+
 def test_the_command_evaluates_in_the_same_precision(write_app, tmp_path):
     path = write_app()
     assert runner.main([f"app:{path}", "--amp", "bf16", "--num_epochs", "1"]) == 0

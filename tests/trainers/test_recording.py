@@ -94,7 +94,7 @@ def test_a_training_is_the_same_with_and_without(write_app, tmp_path, graph):
 
 
 def test_a_resumed_training_begins_a_record_of_its_own(write_app, tmp_path):
-    app = write_app(batch_size=2)
+    app = write_app(batch_size=2, lr_scheduler="multistep")
     assert run(app, "--num_epochs", 1) == 0
     places = ["--log_dir", tmp_path / "later"]
     assert run(app, "--num_epochs", 2, "--resume", "auto", *places) == 0

@@ -127,7 +127,7 @@ def limited(command, size):
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_whole(write_app, folder):
-    app = write_app()
+    app = write_app(lr_scheduler="multistep")
     assert run(app) == 0
     before = read_checkpoint(folder / "last.pt")
     command = [sys.executable, "runner.py", f"app:{app}", "--resume", "auto", "--num_epochs", "9"]

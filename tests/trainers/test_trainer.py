@@ -1,6 +1,7 @@
 """The loop as a user meets it: runs of the command on tiny data, resumed, stopped, killed, diverged."""
 
 import json
+import logging
 import re
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import time
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import runner
 from genutil.checkpoint import load_weights, read_checkpoint, save_checkpoint
@@ -138,7 +140,15 @@ def wait_for_line(process, text):
     raise AssertionError(f"the run ended without saying {text!r}")
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "signum",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+        signal.SIGHUP,
+        pytest.param(signal.SIGUSR1, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_stops_after_the_step_and_resuming_is_exact(write_app, tmp_path, folder, signum):
     path = write_app(num_epochs=40, log_interval=4, data_args={"num_images": 200}, momentum=0.5)
     process = start(path)
@@ -147,6 +157,7 @@ def test_a_signal_stops_after_the_step_and_resuming_is_exact(write_app, tmp_path
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signum
     assert "go on with --resume auto" in errors
+    assert f"stopped by {signum.name}" in errors
     assert "Traceback" not in errors
     stopped = read_checkpoint(folder / "last.pt")
     assert 28 <= stopped["iter"] < 1000
@@ -185,9 +196,8 @@ def test_kill_leaves_a_loadable_checkpoint_or_none(write_app, folder):
 def test_divergence_stops_with_advice_and_keeps_the_last_good_checkpoint(write_app, folder, capsys):
     assert run(write_app()) == 0
     good = (folder / "last.pt").read_bytes()
-    assert (
-        run(write_app(), "--data", "tests.tiny_data:BrokenData", "--resume", "auto", "--num_epochs", "4") == 2
-    )
+    broken = ["--data", "tests.tiny_data:BrokenData", "--num_epochs", "4"]
+    assert run(write_app(), *broken, "--resume", str(folder / "last.pt")) == 2
     errors = capsys.readouterr().err
     assert "try a smaller lr" in errors
     assert (folder / "last.pt").read_bytes() == good
@@ -202,7 +212,7 @@ def test_divergence_of_the_loss(write_app, folder, capsys, graph):
 
 
 def test_earlier_checkpoints_are_kept_aside(write_app, tmp_path, folder, caplog):
-    path = write_app()
+    path = write_app(lr_scheduler="multistep")
     run(path)
     first = (folder / "best.pt").read_bytes()
     run(path)
@@ -239,21 +249,16 @@ def test_evaluation_gives_the_last_validation(write_app, tmp_path, folder):
     assert results["top1_accuracy"] == last["top1_accuracy"]
 
 
-def test_a_finished_training_resumed_is_evaluated(write_app, folder, capsys):
-    run(write_app())
-    assert run(write_app(), "--resume", "auto") == 0
-    assert "top1_accuracy" in capsys.readouterr().out
-
-
 def test_resuming_tells_what_changed_and_refuses_other_batches(write_app, tmp_path, folder, caplog, capsys):
     path = write_app()
     run(path)
-    run(path, "--resume", "auto", "--num_epochs", "3", "--lr", "0.2")
+    last = str(folder / "last.pt")
+    run(path, "--resume", last, "--num_epochs", "3", "--lr", "0.2")
     assert "lr is 0.2 now" in caplog.text
     state = read_checkpoint(folder / "last.pt")
     state["epoch_progress"] = {"batch": 1, "meter": None}
     save_checkpoint(folder / "last.pt", state)
-    assert run(path, "--resume", "auto", "--num_epochs", "9", "--batch_size", "4") == 2
+    assert run(path, "--resume", last, "--num_epochs", "9", "--batch_size", "4") == 2
     assert "was saved within an epoch, and batch_size changed since" in capsys.readouterr().err
 
 
@@ -265,9 +270,56 @@ def test_weights_alone_cannot_be_resumed_but_evaluated(write_app, tmp_path, fold
     assert run(path, "--resume", str(alone), "--evaluate") == 0
     before = sorted(folder.iterdir())
     assert run(path, "--resume", str(alone)) == 2
-    assert "holds weights alone" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"{alone}: holds weights alone" in error
+    assert "start a new training at epoch 0 with its weights: --use_graph FILE" in error
     assert sorted(folder.iterdir()) == before  # a run that is refused moves nothing
     assert len(list((tmp_path / "runs").iterdir())) == 2
+
+
+@pytest.mark.parametrize("name", ["x.pt", "x.safetensors"])
+def test_a_training_starts_with_the_weights_of_another_program(write_app, tmp_path, folder, caplog, name):
+    caplog.set_level(logging.INFO)
+    path = write_app()
+    run(path, "--num_epochs", "1")
+    weights = read_checkpoint(folder / "last.pt")["model"]
+    compiled = {f"_orig_mod.{key}": value for key, value in weights.items()}
+    torch.save(compiled, tmp_path / "x.pt")
+    save_file(compiled, tmp_path / "x.safetensors")
+    caplog.clear()
+    assert run(path, "--num_epochs", "1", "--use_graph", str(tmp_path / name), "--name", "second") == 0
+    first = read_checkpoint(tmp_path / "checkpoints" / "second" / "init.pt")
+    assert first["last_epoch"] == -1
+    assert all(torch.equal(value, first["model"][key]) for key, value in weights.items())
+    assert caplog.text.count(f"{tmp_path / name}: removed the prefix '_orig_mod.' from all names") == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"config": 3},
+        {"config": {"lr": torch.ones(2)}},
+        {"epoch_progress": [1]},
+        {"epoch_progress": {"batch": -1, "meter": None}},
+        {"epoch_progress": {"batch": 99, "meter": None}},
+        {"last_epoch": -3},
+        {"last_epoch": float("inf")},
+        {"iter": float("nan")},
+        {"iter": -1},
+        {"rng": {}},
+        {"rng": 0},
+        {"optimizer": None},
+        {"optimizer": {"param_groups": [3], "state": 1}},
+        {"optimizer_names": 5},
+    ],
+)
+def test_an_odd_training_state_is_refused_by_its_file(write_app, folder, capsys, changes):
+    path = write_app(num_epochs=1)
+    run(path)
+    save_checkpoint(folder / "odd.pt", {**read_checkpoint(folder / "last.pt"), **changes})
+    assert run(path, "--resume", str(folder / "odd.pt"), "--num_epochs", "2") == 2
+    (message,) = capsys.readouterr().err.strip().splitlines()
+    assert "odd.pt: its " in message
 
 
 def test_a_wrong_checkpoint_is_refused_before_data_is_loaded(write_app, capsys):
