@@ -82,7 +82,7 @@ def run_part(name: str, seconds: float, options: argparse.Namespace, write: Any)
     """Run a part in a process of its own; `write(part)` is called whenever it has a new result."""
     part, started = Part("done"), time.monotonic()
     lines: list[str] = []
-    with _started(_command(name, seconds, options)) as process:
+    with _started(_command(name, seconds, options), options.device) as process:
         assert process.stdout is not None
         os.set_blocking(process.stdout.fileno(), False)
         rest = ""
@@ -152,9 +152,11 @@ def _command(name: str, seconds: float, options: argparse.Namespace) -> list[str
 
 
 @contextlib.contextmanager
-def _started(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+def _started(command: Sequence[str], device: str) -> Iterator[subprocess.Popen[bytes]]:
     """A process with all that it starts; none of them outlives the block."""
     environment = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONUNBUFFERED": "1"}  # the GPU does the work
+    if device == "cpu":
+        environment["TRITON_INTERPRET"] = "1"
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         start_new_session=True,
