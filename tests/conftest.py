@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,11 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
+
+for _signal in (signal.SIGHUP, signal.SIGUSR1):
+    # Under nohup, or a service, they are ignored, and the commands that tests start would inherit that.
+    with contextlib.suppress(ValueError):  # outside of the main thread it cannot be changed
+        signal.signal(_signal, signal.SIG_DFL)
 
 SMALL_GRAPH = {
     "image_size": 16,
