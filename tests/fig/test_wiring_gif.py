@@ -187,8 +187,9 @@ def test_progress_on_a_terminal_is_one_line_and_elsewhere_plain_lines(recorded, 
     assert capsys.readouterr().err.splitlines() == [f"frame {n} of 3" for n in (1, 2, 3)]
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     assert wiring_gif.main([str(recorded)]) == 0
-    told = capsys.readouterr().err
-    assert "\n" not in told and "frames" in told and "3/3" in told and "\r" in told
+    # How many of the bar's states are drawn depends on the machine's speed; the first always is.
+    progress = capsys.readouterr().err
+    assert "\n" not in progress and "frames" in progress and "0/3" in progress and "\r" in progress
 
 
 def test_progress_of_a_long_animation_is_a_few_lines(capsys):
