@@ -23,7 +23,7 @@ from genutil.errors import UserError
 from models.fast_eval import compact
 from models.fast_eval.network import CompactNetwork, CompactStage, ConvStem
 from models.fast_eval.portable import dense_weight
-from models.graphs.layout import halved
+from wirings.layout import conv_out_size
 
 MEMORY = {"H100": 3.35e12, "H200": 4.8e12}
 """Bytes a second, as the vendor states them."""
@@ -77,9 +77,9 @@ def works(network: CompactNetwork, size: int, images: int, dtype: torch.dtype) -
     """Stem, the stem's filters, each product with the filters that follow, and the head."""
     stem, width = network.stem, dtype.itemsize
     assert isinstance(stem, ConvStem)
-    channels, side = stem.weight.shape[1], halved(size, stem.stride)
+    channels, side = stem.weight.shape[1], conv_out_size(size, stem.stride)
     stages = [stage for stage in network.stages if isinstance(stage, CompactStage)]
-    pixels, sent = images * side**2, images * halved(side, stages[0].stride) ** 2
+    pixels, sent = images * side**2, images * conv_out_size(side, stages[0].stride) ** 2
     nodes = len(stem.weight)
     sums = 18 * channels * nodes * pixels
     found = [
@@ -87,7 +87,7 @@ def works(network: CompactNetwork, size: int, images: int, dtype: torch.dtype) -
         Work(4 * nodes * pixels + width * nodes * sent, 0, 18 * nodes * sent, 18 * nodes * sent, 0),
     ]
     for number, stage in enumerate(stages):
-        side, sources = halved(side, stage.stride), 0
+        side, sources = conv_out_size(side, stage.stride), 0
         for step, onto in enumerate(stage.products):
             last = step + 1 == len(stage.products)
             sources += len(stage.filters[step])
@@ -95,7 +95,7 @@ def works(network: CompactNetwork, size: int, images: int, dtype: torch.dtype) -
             targets, edges = len(weight), int(weight.count_nonzero())
             stride = stages[number + 1].stride if last and number + 1 < len(stages) else 1
             is_sent = not (last and number + 1 == len(stages))
-            pixels, sent = images * side**2, images * halved(side, stride) ** 2
+            pixels, sent = images * side**2, images * conv_out_size(side, stride) ** 2
             filtered = 18 * targets * sent if is_sent else 0
             between = 2 * width * targets * pixels if is_sent else 0
             moved = width * (sources * pixels + targets * sent) + 8 * edges

@@ -27,9 +27,9 @@ from genutil.config import load_config
 from genutil.errors import UserError
 from genutil.reporting import commit, environment, processor
 from models.fast_eval import compact
-from models.graphs import topk
-from models.graphs.radix import RadixSelect
 from models.profiling import profile
+from wirings import topk
+from wirings.radix import RadixSelect
 
 ROOT = Path(__file__).resolve().parent.parent
 STATIC, DISCRETE, CONTINUOUS = (f"apps/small_scale/{kind}_dnw.yml" for kind in (
@@ -226,7 +226,7 @@ def selection(clock: Clock, data_dir: str) -> None:
         radix, other = RadixSelect(), topk.Selector(count)
         candidates: dict[str, Callable[[], Tensor]] = {
             "radix": lambda w=weight, c=count, r=radix: r.mask(w, c),
-            "as chosen at load": lambda w=weight, o=other: o.mask(w),
+            "as chosen at load": lambda w=weight, o=other: o.select(w).mask(),
             "topk": lambda w=weight, c=count: topk._select_on_device(w, c),
             "kthvalue": lambda w=weight, c=count: _by_kthvalue(w, c),
             "sort": lambda w=weight, c=count: by_sorting(w, c),

@@ -24,13 +24,15 @@ from genutil.errors import UserError
 from models.fast_eval import compact
 from models.fast_eval.native import NativeNetwork
 from models.fast_eval.native.program import HEAD, NODES, STEM, Step
-from models.graphs.layout import halved
+from wirings.layout import conv_out_size
 
 
 def work_of(step: Step, edges: int) -> tuple[int, int]:
     """(multiply-accumulates, bytes read) of a step for one image."""
     pixels = step.height * step.width
-    filtered = 9 * step.nodes * halved(step.height, step.stride) * halved(step.width, step.stride)
+    filtered = (
+        9 * step.nodes * conv_out_size(step.height, step.stride) * conv_out_size(step.width, step.stride)
+    )
     if step.kind == HEAD:
         return step.nodes * step.from_nodes, 4 * step.columns * step.from_nodes
     if step.kind == STEM:

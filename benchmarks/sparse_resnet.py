@@ -21,19 +21,17 @@ from imagenet_sparsity_experiments.configurations import find_configuration
 from imagenet_sparsity_experiments.density import measure_density, total
 from imagenet_sparsity_experiments.layers import SparseConv2d
 from imagenet_sparsity_experiments.resnet import SparseResNet
-from models.graphs.topk import Selector
 from trainers.optimizers import sgd, without_decay_of_norms
 from trainers.precision import Precision
+from wirings.selection import EdgeSelection
+from wirings.topk import Selector
 
 
 class SortingSelector(Selector):
     """Selects by the plain definition."""
 
-    def select(self, weight: Tensor) -> Tensor:
-        return by_sorting(weight, self.count)
-
-    def cut(self, weight: Tensor) -> Tensor:
-        return self.select(weight)
+    def select(self, weight: Tensor) -> EdgeSelection:
+        return EdgeSelection.from_mask(by_sorting(weight, self.count), self.count)
 
 
 def make_resnet_step(

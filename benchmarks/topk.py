@@ -16,7 +16,7 @@ import torch
 from benchmarks.baseline import by_sorting
 from benchmarks.machine import measure
 from benchmarks.report import Report, run
-from models.graphs.topk import Selector, as_mask, num_kept
+from wirings.topk import Selector, num_kept
 
 SIZES = (
     ("static graph, 800×800", (800, 800), 0.95),
@@ -42,7 +42,7 @@ def measure_selection(options: argparse.Namespace) -> Report:
             "clone": lambda w=weight: w.clone(),
         }
         times = measure(candidates, options.rounds, between=lambda w=weight, c=change: w.add_(c))
-        assert torch.equal(by_sorting(weight, selector.count), as_mask(selector.select(weight), weight.shape))
+        assert torch.equal(by_sorting(weight, selector.count), selector.select(weight).mask())
         sorting, selection, clone = (times[key].median for key in ("sorting", "selection", "clone"))
         ratios = f"{sorting / selection:.0f}×", f"{selection / clone:.1f}"
         cells = (name, f"{selector.count:,}", *(str(times[key]) for key in candidates), *ratios)

@@ -38,8 +38,8 @@ from fig.runs import find_record
 from fig.style import DEAD, INK, NEGATIVE, NEW, POSITIVE, drawn, save
 from genutil.command import exit_status
 from genutil.errors import UserError
-from genutil.problems import did_you_mean
 from genutil.wiring_file import Array, LayerState, Record, State
+from wirings.names import did_you_mean
 
 LEGEND = (POSITIVE, NEGATIVE, NEW, INK, DEAD, "#ffffff")
 _FADES = (1, 0.85, 0.7, 0.55, 0.42, 0.3, 0.2, 0.1)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from genutil.errors import ConfigError, UserError
+from genutil.errors import USER_ERRORS, ConfigError
 from genutil.memory import require_memory
 
 _MAKERS = (torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.full)
@@ -91,7 +91,7 @@ def allocations_explained(what: Callable[[], str]) -> Iterator[None]:
     """
     try:
         yield
-    except UserError:
+    except USER_ERRORS:
         raise
     except (MemoryError, RuntimeError, OverflowError, TypeError, ValueError) as error:
         text = str(error).strip().partition("\n")[0]

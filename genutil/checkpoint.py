@@ -16,10 +16,10 @@ from genutil.atomic import write_atomically
 from genutil.checksum import digest
 from genutil.errors import CheckpointError
 from genutil.layouts import from_resnet_keys
-from genutil.problems import did_you_mean
 from genutil.published import stubs_for_published_files
 from genutil.safetensors_file import read_safetensors
 from genutil.weight_names import MatchedWeights, match_names
+from wirings.names import did_you_mean
 
 FORMAT = 2
 """Of the files written here: 1 had no checksum."""

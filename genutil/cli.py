@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
 from genutil.config import Config, resolve
-from genutil.problems import Problem, did_you_mean, refuse
+from genutil.problems import Problem, refuse
 from genutil.schema import ALIASES, GROUPS, canonical, schema
+from wirings.names import did_you_mean
 
 _NUMBER = re.compile(r"^-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
 _NOTHING = ("none", "null", "~")

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from genutil.errors import RunError, ToldByAnother, UserError
+from genutil.errors import USER_ERRORS, RunError, ToldByAnother, UserError
 from genutil.launch import note_for_torchrun, wait_for_torchrun, worker_status
 from genutil.output import Output, safe_output
 from genutil.place import find_place
@@ -82,7 +82,7 @@ def _status(command: Callable[[], int]) -> int:
     try:
         _check_folder()
         return command()
-    except UserError as error:
+    except USER_ERRORS as error:
         return _reported(str(error), 2)
     except RunError as error:
         return _reported(str(error), 1)

@@ -14,8 +14,8 @@ from pydantic import TypeAdapter, ValidationError
 from genutil.config import Config
 from genutil.errors import ConfigError
 from genutil.foreign import foreign_error, foreign_errors_named, is_foreign
-from genutil.problems import did_you_mean
 from genutil.schema import EvaluationKeys, NetworkKeys, TrainingKeys, WiringKeys
+from wirings.names import did_you_mean
 
 _READ_BY_THE_COMMAND = frozenset(
     {

@@ -13,9 +13,10 @@ from pydantic import ValidationError
 
 from genutil.contradictions import find_contradictions
 from genutil.errors import ConfigError
-from genutil.problems import Problem, did_you_mean, origin_of, refuse, shortened
+from genutil.problems import Problem, origin_of, refuse, shortened
 from genutil.schema import ALIASES, NEVER_READ, Config, canonical, schema
 from genutil.yaml_files import Layers, read_experiment
+from wirings.names import did_you_mean
 
 __all__ = ["Config", "ConfigError", "load_config", "to_yaml"]
 

@@ -23,7 +23,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from genutil.devices import available_cpus
-from genutil.errors import RunError, UserError
+from genutil.errors import USER_ERRORS, RunError
 from genutil.place import Place
 from genutil.signals import STOP_SIGNALS, Interrupted, StopRequest
 
@@ -151,7 +151,7 @@ class World:
         if self.is_main:
             try:
                 value = make()
-            except UserError as error:
+            except USER_ERRORS as error:
                 failure[0] = error
         if self.size > 1:
             dist.broadcast_object_list(failure, src=0, group=self._control)

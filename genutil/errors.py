@@ -1,8 +1,21 @@
-"""Errors that a user can cause and mend: shown as one message, without a traceback."""
+"""Errors that a user can cause and fix: shown as one message, without a traceback."""
+
+from wirings.errors import NotFiniteError, WiringError
+
+__all__ = [
+    "USER_ERRORS",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "NotFiniteError",
+    "RunError",
+    "ToldByAnother",
+    "UserError",
+]
 
 
 class UserError(Exception):
-    """A mistake the user can mend. The message names the thing that is wrong and the mend."""
+    """A mistake the user can fix. The message says what is wrong and how to fix it."""
 
 
 class ConfigError(UserError, ValueError):
@@ -17,8 +30,8 @@ class CheckpointError(UserError):
     """A checkpoint is missing, damaged, foreign, or does not fit the model."""
 
 
-class NotFiniteError(UserError, ValueError):
-    """A loss or a weight became NaN or infinite: training diverged."""
+USER_ERRORS = (UserError, WiringError)
+"""Errors of this project and of the library `wirings` that are shown as one message."""
 
 
 class RunError(Exception):

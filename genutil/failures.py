@@ -9,7 +9,7 @@ import traceback
 from typing import Any
 
 from genutil.distributed import World, in_short, is_loss_of_others
-from genutil.errors import RunError, ToldByAnother, UserError
+from genutil.errors import USER_ERRORS, RunError, ToldByAnother, UserError
 
 _GRACE = 8.0
 """Seconds to wait for what the others have to say; those that say nothing are lost."""
@@ -33,8 +33,8 @@ def what_to_tell(world: World, error: Exception) -> Exception:
         return error
     report = {
         "own": not is_loss_of_others(error),
-        "status": 2 if isinstance(error, UserError) else 1,
-        "text": str(error) if isinstance(error, (UserError, RunError)) else _traceback(error),
+        "status": 2 if isinstance(error, USER_ERRORS) else 1,
+        "text": str(error) if isinstance(error, (*USER_ERRORS, RunError)) else _traceback(error),
     }
     found: list[Exception] = []
     exchange = threading.Thread(target=lambda: found.append(_compared(world, error, report)), daemon=True)

@@ -25,7 +25,7 @@ from typing import Any
 
 from genutil.config import Config
 from genutil.devices import select_gpus
-from genutil.errors import ConfigError, ToldByAnother, UserError
+from genutil.errors import USER_ERRORS, ConfigError, ToldByAnother
 from genutil.place import Place, check_batch_size, find_place
 from genutil.signals import STOP_SIGNALS, stop_signals
 
@@ -140,7 +140,7 @@ def reported_by_the_first(place: Place | None) -> Iterator[None]:
     """
     try:
         yield
-    except UserError as error:
+    except USER_ERRORS as error:
         if place is None or place.rank == 0:
             raise
         raise ToldByAnother(_USER_ERROR) from error

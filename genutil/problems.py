@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -32,13 +31,6 @@ def shortened(value: object) -> str:
     except ValueError:  # Python writes no numbers of more than 4,300 digits
         return "a number of thousands of digits"
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
-
-
-def did_you_mean(word: object, known: Iterable[str]) -> str:
-    """`; did you mean lr?` for the nearest known word, or nothing."""
-    text = word[:_LONGEST] if isinstance(word, str) else ""
-    near = difflib.get_close_matches(text, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def origin_of(keys: Iterable[str], origins: Mapping[str, str]) -> str:

@@ -13,9 +13,10 @@ from typing import Any
 import yaml
 
 from genutil.plain_yaml import LimitedLoader
-from genutil.problems import Problem, did_you_mean, shortened
+from genutil.problems import Problem, shortened
 from genutil.schema import canonical
 from genutil.text_files import read_text
+from wirings.names import did_you_mean
 
 BASE_KEY = "_base_"
 _MOST_BYTES = 1024**2

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from models.graphs.edges import drop_weak
-from models.graphs.selection import SelectionCache
-from models.graphs.topk import Choice, Selector, num_kept, straight_through
+from wirings.selection import EdgeSelection, straight_through
+from wirings.selection_cache import SelectionCache
+from wirings.topk import Selector, num_kept
 
 
 class SparseConv2d(nn.Conv2d):
@@ -30,22 +31,21 @@ class SparseConv2d(nn.Conv2d):
         )  # fmt: skip
         self.prune_rate = prune_rate
         self._selector = Selector(num_kept(self.weight.numel(), prune_rate))
-        self._cut: SelectionCache[Choice] = SelectionCache()
-        self._mask: SelectionCache[Tensor] = SelectionCache()
+        self._cache = SelectionCache()
 
     def forward(self, maps: Tensor) -> Tensor:
         return cast(Tensor, self._conv_forward(maps, self.weight_in_use(), None))
 
     def weight_in_use(self) -> Tensor:
         """The weights that the forward pass multiplies with, zero where they are not chosen."""
-        return straight_through(
-            self.weight,
-            self._cut.choose(self.training, lambda: self._selector.cut(self.weight), self.weight),
-        )
+        return straight_through(self.weight, self._selection())
 
     def in_use(self) -> Tensor:
         """Boolean, of the weight's shape: the strongest weights."""
-        return self._mask.choose(self.training, lambda: self._selector.mask(self.weight), self.weight)
+        return self._selection().mask()
+
+    def _selection(self) -> EdgeSelection:
+        return self._cache.get(self.training, lambda: self._selector.select(self.weight), self.weight)
 
     def settled(self) -> nn.Conv2d:
         """A plain convolution with the weights of evaluation, chosen once."""

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, NoReturn
 
 from genutil.errors import ConfigError
-from genutil.problems import did_you_mean
 from imagenet_sparsity_experiments.configurations import ARCHITECTURES, CHOICES
 from imagenet_sparsity_experiments.contradictions import check
 from imagenet_sparsity_experiments.schedules import SCHEDULES
+from wirings.names import did_you_mean
 
 BACKENDS = ("pytorch", "dali-gpu", "dali-cpu", "synthetic")
 

@@ -11,6 +11,7 @@ from genutil.components import Parts, locate
 from genutil.config import Config
 from genutil.errors import ConfigError
 from models.graphs.edges import EdgeRule, EdgeSpace, find_rule
+from wirings.topk import num_kept
 
 
 def build_model(config: Config, parts: Parts | None = None) -> nn.Module:
@@ -26,6 +27,9 @@ def build_model(config: Config, parts: Parts | None = None) -> nn.Module:
     parts = parts or Parts(config)
 
     def edges(space: EdgeSpace, **given: Any) -> EdgeRule:
+        if "num_edges" not in given:
+            given["num_edges"] = num_kept(space.numel, given.get("prune_rate", config.prune_rate))
+            parts.used.add("prune_rate")
         kind = find_rule(config.graph)
         rule: EdgeRule = parts.make_named("graph", kind, "graph_args", space=space, **given)
         return rule

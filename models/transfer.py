@@ -36,8 +36,8 @@ def take_over(model: nn.Module, use_graph: str | None, use_init: str | None) -> 
                 "use_graph, or go on with --resume FILE"
             )
         return
-    settled = [f"{name}.{key}" for name, rule in rules.items() for key in rule.settled_by_weights]
-    _apply("use_graph", use_graph, model, settled)
+    optional = [f"{name}.{key}" for name, rule in rules.items() for key in rule.optional_buffers]
+    _apply("use_graph", use_graph, model, optional)
     for rule in rules.values():
         rule.fix_wiring()
     _log.info("took the weights%s of %s", " and the wiring" if rules else "", use_graph)

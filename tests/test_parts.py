@@ -38,7 +38,7 @@ def test_parts_of_one_s_own(write_app, tmp_path, monkeypatch, capsys):
         (["--model", "collections:Counter"], "is no torch.nn.Module"),
         (["--model", "collections:OrderedDict"], "OrderedDict does not tell its arguments"),
         (["--momentum", "0", "--nesterov"], "sgd: Nesterov momentum requires"),
-        (["--graph", "torch.nn:Linear"], "is no subclass of models.graphs.edges.EdgeRule"),
+        (["--graph", "torch.nn:Linear"], "is no subclass of wirings.rules.base.EdgeRule"),
     ],
 )
 def test_wrong_parts(write_app, capsys, argv, message):

@@ -1,5 +1,13 @@
-"""What can be wrong with a request to this package."""
+"""Errors of this package."""
 
 
 class WiringError(ValueError):
     """A wrong name, option, number or weight. The message names it and what to do; nothing was changed."""
+
+
+class NotFiniteError(WiringError):
+    """A weight or a loss is NaN or infinite: training diverged."""
+
+
+class MissingPackageError(WiringError):
+    """An optional package or a compiler is not installed. The message says how to install it."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from models.fast_eval.derived import Deriving
 from models.fast_eval.engines import FusedProduct, Product, SendingProduct
 from models.fast_eval.plan import StagePlan, Targets
-from models.graphs.layout import halved
+from wirings.layout import conv_out_size
 
 MakeProduct = Callable[[Tensor], Product]
 
@@ -122,7 +122,7 @@ class ConvStem(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(images, channels, height, width) to maps (nodes, images, S, S)."""
         if not len(self.weight):  # torch refuses convolutions without outputs
-            height, width = (halved(length, self.stride) for length in images.shape[2:])
+            height, width = (conv_out_size(length, self.stride) for length in images.shape[2:])
             return images.new_empty(0, len(images), height, width)
         return F.conv2d(images, self.weight, self.bias, self.stride, padding=1).transpose(0, 1)
 
@@ -176,7 +176,7 @@ class CompactStage(RunnableStage):
     def room(self, maps: Tensor) -> Tensor:
         """Memory for what all live nodes send, if maps as large as these enter."""
         images, *size = maps.shape[1:]
-        height, width = (halved(length, self.stride) for length in size)
+        height, width = (conv_out_size(length, self.stride) for length in size)
         total = sum(len(filters) for filters in self.filters)
         return maps.new_empty(total, images, height, width, dtype=self.maps_type)
 
@@ -274,7 +274,7 @@ class Onto(nn.Module):
 def depthwise(maps: Tensor, filters: Tensor, stride: int) -> Tensor:
     """Each node's own 3×3 filter over all of its images, (nodes, images, S, S)."""
     nodes, images, height, width = maps.shape
-    size = halved(height, stride), halved(width, stride)
+    size = conv_out_size(height, stride), conv_out_size(width, stride)
     if not nodes or not images:
         return maps.new_empty(nodes, images, *size)
     # As one image of nodes · images channels: no transposition.

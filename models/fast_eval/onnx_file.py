@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from genutil.errors import UserError
-from models.graphs.blocks import read_blocks
 from models.graphs.edges import EdgeRule
+from wirings.blocks import read_blocks
 
 TOLERANCE = 1e-4
 """Of logits, as a part of the largest."""

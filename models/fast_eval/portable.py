@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from models.fast_eval.cycles import CycleStage, Repeat
 from models.fast_eval.engines.dense import DenseProduct
 from models.fast_eval.network import CompactNetwork, CompactStage, ConvStem, EvaluationOnly, Onto, fixed
-from models.graphs.layout import halved
 from models.graphs.ode import FIXED, Solver
+from wirings.layout import conv_out_size
 
 
 class PortableNetwork(EvaluationOnly):
@@ -149,7 +149,9 @@ class _FixedSteps(_Cycle):
 
 def _depthwise(maps: Tensor, filters: Tensor, stride: int) -> Tensor:
     if not len(filters):  # runtimes refuse convolutions without channels
-        return maps.new_zeros(len(maps), 0, halved(maps.shape[2], stride), halved(maps.shape[3], stride))
+        return maps.new_zeros(
+            len(maps), 0, conv_out_size(maps.shape[2], stride), conv_out_size(maps.shape[3], stride)
+        )
     return F.conv2d(maps, filters, stride=stride, padding=1, groups=len(filters))
 
 

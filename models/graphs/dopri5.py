@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from genutil.errors import NotFiniteError
-from models.graphs.backward import BackwardPass
+from wirings.exchange import BackwardPass
 
 Change = Callable[[Tensor], Tensor]
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from models.graphs.complexity import LayerComplexity, WiredLayer
 from models.graphs.edges import EdgeMaker, EdgeRule, EdgeSpace
-from models.graphs.exchange import Exchange
-from models.graphs.layout import halved, with_fast_layout
 from models.graphs.stages import Group, Liveness, Stage, find_liveness
+from wirings.exchange import Exchange
+from wirings.layout import conv_out_size, to_fast_layout
 
 STAGES = ((32, 64, 1, 1), (64, 128, 2, 2), (128, 256, 2, 2), (256, 512, 2, 6), (512, 1024, 2, 2))
 """(nodes that enter, nodes that leave, stride, blocks) of each stage."""
@@ -155,7 +155,7 @@ class MobileNetV1Like(nn.Module):
         self.linear = WiredLinear(features, output_size, edges) if small else nn.Linear(features, output_size)
 
     def forward(self, images: Tensor) -> Tensor:
-        states = self.conv1(with_fast_layout(images))
+        states = self.conv1(to_fast_layout(images))
         for layer in self.layers:
             states = layer(states)
         logits: Tensor = self.linear(F.relu_(self.bn(states)).mean((2, 3)))
@@ -187,7 +187,9 @@ class MobileNetV1Like(nn.Module):
         image_size = image_size or self.image_size
         stages, liveness = self._wired_stages(image_size), self.liveness()
         stem = self.conv1.weight[0].numel() * int(stages[0].adjacency().any(0).sum())
-        counted = [LayerComplexity("conv1", stem, stem * halved(image_size, _stem_stride(image_size)) ** 2)]
+        counted = [
+            LayerComplexity("conv1", stem, stem * conv_out_size(image_size, _stem_stride(image_size)) ** 2)
+        ]
         counted += [layer.complexity(live.edges) for layer, live in zip(stages, liveness, strict=True)]
         features = int(stages[-1].adjacency()[-self.bn.num_features :].any(1).sum())
         counted.append(LayerComplexity("pool", 0, features * stages[-1].map_size ** 2))
@@ -199,10 +201,10 @@ class MobileNetV1Like(nn.Module):
         return [*counted, LayerComplexity("linear", weights, weights)]
 
     def _wired_stages(self, image_size: int) -> list[WiredLayer]:
-        size = halved(image_size, _stem_stride(image_size))
+        size = conv_out_size(image_size, _stem_stride(image_size))
         layers = []
         for number, layer in enumerate(self._stages()):
-            size = halved(size, layer.stride)
+            size = conv_out_size(size, layer.stride)
             layers.append(WiredLayer(f"layers.{number}.graph", layer.graph, size))
         return layers
 

@@ -12,14 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.graphs.complexity import LayerComplexity, WiredLayer, num_parameters
-from models.graphs.edgelist import Piece
 from models.graphs.edges import EdgeMaker, EdgeSpace
-from models.graphs.exchange import Exchange
-from models.graphs.layout import with_fast_layout
 from models.graphs.nodenorm import NodeNorm
 from models.graphs.ode import Dynamics, ODESolve, Solver
-from models.graphs.products import send
 from models.graphs.stages import Group, Stage, effective_in_cycles, find_liveness
+from wirings.blocks import Piece
+from wirings.exchange import Exchange
+from wirings.layout import conv1x1, to_fast_layout
 
 
 class TinyClassifier(nn.Module, ABC):
@@ -112,7 +111,7 @@ class TinyClassifier(nn.Module, ABC):
         """Images to the first states of all nodes, (images, dim, s, s)."""
         stem = self.downsample(images)
         states = torch.cat([stem, self.zeros.expand(len(stem), -1, -1, -1)], dim=1)
-        return with_fast_layout(states)
+        return to_fast_layout(states)
 
     def classify(self, states: Tensor) -> Tensor:
         """The centre of the output nodes' maps, averaged, to logits, (images, output_size)."""
@@ -159,7 +158,7 @@ class StaticNeuralGraph(TinyClassifier):
     def forward(self, images: Tensor) -> Tensor:
         *hidden, last = self.graph.blocks(self._pieces())
         exchange = Exchange(self.dim, last.edges is not None)
-        states = with_fast_layout(self.downsample(images))
+        states = to_fast_layout(self.downsample(images))
         for norm, (start, end), weights in zip(self.norm, self.blocks, [*hidden, None], strict=True):
             sources = F.relu_(norm(states))
             sources = F.conv2d(sources, self.conv.weight[start:end], padding=1, groups=end - start)
@@ -208,12 +207,12 @@ class DiscreteTimeNeuralGraph(TinyClassifier):
         weight = self.graph()
         every, outputs = slice(0, self.dim), slice(self.dim - self.feature_dim, self.dim)
         # Nodes that still are at zero send nothing, and of the last step only the outputs are read.
-        states, sending = with_fast_layout(self.downsample(images)), slice(0, self.downsample_dim)
+        states, sending = to_fast_layout(self.downsample(images)), slice(0, self.downsample_dim)
         for step in range(1, self.layers + 1):
             receiving = outputs if step == self.layers else every
             filters = self.conv.weight[sending]
             sources = F.conv2d(F.relu(states), filters, padding=1, groups=len(filters))
-            states = self.norm.of(send(sources, weight[receiving, sending]), receiving)
+            states = self.norm.of(conv1x1(sources, weight[receiving, sending]), receiving)
             sending = every
         return self.classify(states)
 

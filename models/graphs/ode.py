@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from models.graphs.dopri5 import solve
 from models.graphs.edges import EdgeRule
 from models.graphs.nodenorm import NodeNorm
-from models.graphs.products import send
+from wirings.layout import conv1x1
 
 ADAPTIVE = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
 """Solvers that choose their steps, within a tolerance."""
@@ -116,7 +116,7 @@ class Dynamics(nn.Module):
 
     def forward(self, states: Tensor, weight: Tensor) -> Tensor:
         # Not in place: the solver still needs the states it hands over.
-        change: Tensor = self.norm(send(self.conv(F.relu(states)), weight))
+        change: Tensor = self.norm(conv1x1(self.conv(F.relu(states)), weight))
         return change
 
 

@@ -12,13 +12,13 @@ from genutil.config import load_config
 from models import build_model
 from models.compiling import compile_network
 from models.fast_eval import compact
-from models.graphs.radix import RadixSelect, is_supported
 from models.graphs.topk import Selector, choose_top_edges, top_mask, top_mask_by_row
 from tests.conftest import ROOT, SMALL_GRAPH
 from tests.goldens.synth import synth_images, synth_labels, synth_state
 from trainers.captured import CapturedStep
 from trainers.optimizers import sgd
 from trainers.precision import Precision
+from wirings.radix import RadixSelect, is_supported
 
 pytestmark = pytest.mark.gpu
 GOLDENS = ["small_scale_static_dnw", "medium_scale_mobilenetv1_dnw_x225"]
@@ -79,7 +79,7 @@ def test_selection_is_that_of_the_cpu(dtype, values, device):
     for count in (0, 1, 333, 20_999, 21_000):
         selector = Selector(count)
         for _ in range(3):  # later ones begin at the last threshold
-            assert torch.equal(selector.mask(weight.to(device)).cpu(), top_mask(weight, count))
+            assert torch.equal(selector.select(weight.to(device)).mask().cpu(), top_mask(weight, count))
     assert torch.equal(top_mask_by_row(weight.to(device), 5).cpu(), top_mask_by_row(weight, 5))
 
 

@@ -46,13 +46,13 @@ def _maps(kind: str) -> dict[str, str]:
 
 
 KERNELS: tuple[tuple[str, dict[str, str], dict[str, Any]], ...] = (
-    ("models.graphs.radix_kernels:count_keys", _INTEGERS, {**_SEARCH, "FIRST": True}),
-    ("models.graphs.radix_kernels:count_keys", _INTEGERS, {**_SEARCH, "FIRST": False}),
-    ("models.graphs.radix_kernels:count_keys", {**_INTEGERS, "weights": "*i16"}, {**_SEARCH, "FIRST": False}),
-    ("models.graphs.radix_kernels:count_ties", _INTEGERS, {**_TIES, "FIRST": True}),
-    ("models.graphs.radix_kernels:count_ties", _INTEGERS, {**_TIES, "FIRST": False}),
+    ("wirings.radix_kernels:count_keys", _INTEGERS, {**_SEARCH, "FIRST": True}),
+    ("wirings.radix_kernels:count_keys", _INTEGERS, {**_SEARCH, "FIRST": False}),
+    ("wirings.radix_kernels:count_keys", {**_INTEGERS, "weights": "*i16"}, {**_SEARCH, "FIRST": False}),
+    ("wirings.radix_kernels:count_ties", _INTEGERS, {**_TIES, "FIRST": True}),
+    ("wirings.radix_kernels:count_ties", _INTEGERS, {**_TIES, "FIRST": False}),
     (
-        "models.graphs.radix_kernels:write_mask",
+        "wirings.radix_kernels:write_mask",
         {**_INTEGERS, "mask": "*i8"},
         {**_MASK, "PASSES": 4, "TIE_PASSES": 2},
     ),

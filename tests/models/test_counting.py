@@ -296,7 +296,7 @@ class Wired(nn.Module):
 
     def __init__(self, listed):
         super().__init__()
-        self.graph = RandomEdges(EdgeSpace(6, 3, 3, 6), prune_rate=0.5)
+        self.graph = RandomEdges(EdgeSpace(6, 3, 3, 6), num_edges=9)
         self.fc = nn.Linear(6, 2)
         self.listed = listed
 

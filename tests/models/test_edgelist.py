@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.graphs.edgelist import EdgeList
+from wirings.blocks import EdgeList
 
 
 def part(data, size):

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from genutil.schema import KNOWN_GRAPHS
-from models.graphs import selection
 from models.graphs.edges import (
     EDGE_RULES,
     AllEdges,
@@ -21,7 +20,8 @@ from models.graphs.edges import (
     TopEdgesWithoutUpdate,
     find_rule,
 )
-from models.graphs.topk import Selector, top_mask
+from wirings import selection_cache
+from wirings.topk import Selector, top_mask
 
 
 def space(readable=None, acyclic=True):
@@ -34,14 +34,14 @@ def test_registry_holds_known_names_only():
         assert find_rule(name) is rule
     with pytest.raises(ValueError, match="graph must be one of dnw, random, complete"):
         find_rule("nothing")
-    with pytest.raises(ValueError, match="is no subclass of models"):
+    with pytest.raises(ValueError, match=r"is no subclass of wirings\.rules\.base\.EdgeRule"):
         find_rule("torch.nn:Linear")
-    with pytest.raises(ValueError, match=r"edges:EdgeRule must define forward\(\)"):
+    with pytest.raises(ValueError, match=r"edges:EdgeRule must define select\(\)"):
         find_rule("models.graphs.edges:EdgeRule")
 
 
 def test_dnw_counts_and_gradients():
-    rule = TopEdges(space(), prune_rate=0.75)
+    rule = TopEdges(space(), num_edges=30)
     used = rule()
     assert used.shape == (12, 10, 1, 1)
     assert int((used != 0).sum()) == 30 == int(rule.in_use().sum())
@@ -50,25 +50,25 @@ def test_dnw_counts_and_gradients():
 
 
 def test_complete_uses_every_edge():
-    rule = AllEdges(space())
+    rule = AllEdges(space(), num_edges=120)
     assert rule() is rule.weight
     assert rule.in_use().all()
 
 
 def test_random_pattern_of_acyclic_graphs():
     """(in, out) = (2, 4): rows [: 4 i] of columns [2 + 4 (i − 1) : …] stay empty for i = 1, 2."""
-    rule = RandomEdges(space(), prune_rate=0.6)
+    rule = RandomEdges(space(), num_edges=48)
     mask = rule.mask.flatten(1)
     assert set(mask.unique().tolist()) == {0.0, 1.0}
     assert int(mask.sum()) == 120 - 72
     assert not mask[:4, 2:6].any()
     assert not mask[:8, 6:10].any()
-    free = RandomEdges(space(acyclic=False), prune_rate=0.0)
+    free = RandomEdges(space(acyclic=False), num_edges=120)
     assert free.mask.all()
 
 
 def test_random_edges_are_fixed_and_alone_get_gradients():
-    rule = RandomEdges(space(), prune_rate=0.6)
+    rule = RandomEdges(space(), num_edges=48)
     rule().sum().backward()
     assert torch.equal(rule.weight.grad, rule.mask)
     assert torch.equal(rule.in_use(), rule.mask != 0)
@@ -78,19 +78,19 @@ def test_random_edges_are_fixed_and_alone_get_gradients():
 def test_readable_scope_never_wastes_an_edge():
     readable = torch.zeros(12, 10, dtype=torch.bool)
     readable[6:, :5] = True
-    rule = TopEdges(space(readable), prune_rate=0.75, edge_scope="readable")
+    rule = TopEdges(space(readable), num_edges=30, edge_scope="readable")
     assert int(rule.in_use().sum()) == 30
     assert (rule.in_use().flatten(1) <= readable).all()
-    fewer = TopEdges(space(readable), prune_rate=0.5, edge_scope="readable")
+    fewer = TopEdges(space(readable), num_edges=60, edge_scope="readable")
     assert torch.equal(fewer.in_use().flatten(1), readable)
     assert set(rule.state_dict()) == {"weight"}
-    published = TopEdges(space(readable), prune_rate=0.75)
+    published = TopEdges(space(readable), num_edges=30)
     assert not (published.in_use().flatten(1) <= readable).all()
 
 
 @pytest.mark.parametrize("options", [{}, {"foreach": True}, {"fused": True}])
 def test_selected_anew_after_an_optimizer_step(options):
-    rule = TopEdges(space(), prune_rate=0.75)
+    rule = TopEdges(space(), num_edges=30)
     optimizer = torch.optim.SGD(rule.parameters(), lr=1.0, momentum=0.9, **options)
     for _ in range(3):
         used = rule()
@@ -118,8 +118,8 @@ def test_selected_once_for_a_whole_evaluation(rule, monkeypatch):
     calls = []
     real = Selector.select
     monkeypatch.setattr(Selector, "select", lambda *a: calls.append(1) or real(*a))
-    keys = {"rho": 0.5} if rule is TargetedDropout else {}
-    rule = rule(space(), prune_rate=0.75, **keys)
+    keys = {"rho": 0.5, "prune_rate": 0.75} if rule is TargetedDropout else {}
+    rule = rule(space(), num_edges=30, **keys)
     for _ in range(3):
         rule()
     assert len(calls) == 3  # in training the weights change all the time
@@ -132,19 +132,19 @@ def test_selected_once_for_a_whole_evaluation(rule, monkeypatch):
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_selected_anew_after_any_other_change(change, training):
-    rule = TopEdges(space(), prune_rate=0.75).train(training)
+    rule = TopEdges(space(), num_edges=30).train(training)
     rule()
     change(rule, torch.randn(12, 10, 1, 1))
     assert torch.equal(rule() != 0, selected_anew(rule))
 
 
 def test_the_selection_is_not_saved():
-    rule = TopEdges(space(), prune_rate=0.75)
+    rule = TopEdges(space(), num_edges=30)
     rule()
     assert set(rule.state_dict()) == {"weight"}
     rule.eval()()
     twin = copy.deepcopy(rule)
-    assert twin._evaluated._selection is None
+    assert twin._cache._selection is None
     twin.weight.data.neg_().add_(0.1)
     assert torch.equal(twin() != 0, selected_anew(twin))
     buffer = io.BytesIO()
@@ -157,16 +157,16 @@ def test_the_selection_is_not_saved():
 @pytest.mark.parametrize("sources", [1, 2, 3, 8])
 def test_sums_see_every_type_and_width(dtype, sources):
     weight = torch.randn(4, sources, 1, 1).to(dtype)
-    before = selection._sums(weight)
+    before = selection_cache._sums(weight)
     weight[2, 0] += 1
-    assert not any(map(torch.equal, before, selection._sums(weight)))
+    assert not any(map(torch.equal, before, selection_cache._sums(weight)))
 
 
 @pytest.mark.parametrize("rule", [TopEdges, TopEdgesWithoutUpdate])
 @pytest.mark.parametrize("dimension", [0, 1])
 def test_selected_anew_after_a_permutation(rule, dimension):
     """Sums over one dimension alone would not see it."""
-    rule = rule(space(), prune_rate=0.75).eval()
+    rule = rule(space(), num_edges=30).eval()
     rule()
     rule.weight.data.copy_(rule.weight.data.flip(dimension))
     assert torch.equal(rule() != 0, selected_anew(rule))
@@ -174,15 +174,15 @@ def test_selected_anew_after_a_permutation(rule, dimension):
 
 def test_selection_in_inference_mode():
     with torch.inference_mode():
-        rule = TopEdges(space(), prune_rate=0.75).eval()
+        rule = TopEdges(space(), num_edges=30).eval()
         assert int((rule() != 0).sum()) == 30
         rule.weight.mul_(-1).add_(0.05)
         assert torch.equal(rule() != 0, selected_anew(rule))
 
 
-def test_a_rule_without_forward_says_so():
-    with pytest.raises(TypeError, match=r"abstract.*forward"):
-        EdgeRule(space())
+def test_a_rule_without_select_says_so():
+    with pytest.raises(TypeError, match=r"abstract.*select"):
+        EdgeRule(space(), 30)
 
 
 WEIGHT = torch.tensor([[4.0, -1.0], [0.5, -3.0]]).view(2, 2, 1, 1)
@@ -199,7 +199,7 @@ def values(tensor):
 
 
 def test_without_update_rule_the_gradient_reaches_used_edges_alone():
-    rule = with_weight(TopEdgesWithoutUpdate(SQUARE, prune_rate=0.5))
+    rule = with_weight(TopEdgesWithoutUpdate(SQUARE, num_edges=2))
     used = rule()
     assert values(used) == [4, 0, 0, -3]
     used.sum().backward()
@@ -213,7 +213,7 @@ def test_without_update_rule_the_gradient_reaches_used_edges_alone():
 
 
 def test_fine_tuning_fixes_the_strongest_edges_once():
-    rule = with_weight(FixedTopEdges(SQUARE, prune_rate=0.5))
+    rule = with_weight(FixedTopEdges(SQUARE, num_edges=2))
     assert rule.in_use().all()
     rule.fix_wiring()
     with torch.no_grad():
@@ -229,7 +229,7 @@ def test_fine_tuning_fixes_the_strongest_edges_once():
 @pytest.mark.parametrize("magnitude", [False, True])
 def test_targeted_dropout_drops_weak_edges_only(magnitude):
     torch.manual_seed(0)
-    rule = with_weight(TargetedDropout(SQUARE, prune_rate=0.5, rho=0.75, td_magnitude=magnitude))
+    rule = with_weight(TargetedDropout(SQUARE, num_edges=2, prune_rate=0.5, rho=0.75, td_magnitude=magnitude))
     expected = WEIGHT.abs() if magnitude else WEIGHT
     seen = torch.stack([rule().detach() for _ in range(2000)])
     assert (seen[:, 0, 0] == 4).all()
@@ -245,15 +245,15 @@ def test_targeted_dropout_drops_weak_edges_only(magnitude):
 
 def test_targeted_dropout_by_row():
     """Over the whole matrix both weak edges would be in the first row."""
-    rule = TargetedDropoutByRow(SQUARE, prune_rate=0.5, rho=1.0)
+    rule = TargetedDropoutByRow(SQUARE, num_edges=2, prune_rate=0.5, rho=1.0)
     rule.weight.data.copy_(torch.tensor([[0.2, -0.1], [3.0, -4.0]]).view(2, 2, 1, 1))
     assert values(rule()) == [pytest.approx(0.2), 0, 0, -4]
-    whole = TargetedDropout(SQUARE, prune_rate=0.5, rho=1.0)
+    whole = TargetedDropout(SQUARE, num_edges=2, prune_rate=0.5, rho=1.0)
     whole.weight.data.copy_(rule.weight.data)
     assert values(whole.eval()()) == [0, 0, 3, -4]
 
 
 def test_rho_may_be_the_prune_rate_and_must_be_given():
-    assert TargetedDropout(SQUARE, prune_rate=0.3, rho="gamma").rho == 0.3
+    assert TargetedDropout(SQUARE, num_edges=3, prune_rate=0.3, rho="gamma").rho == 0.3
     with pytest.raises(ValueError, match="needs rho, the probability of dropping a weak edge"):
-        TargetedDropout(SQUARE, prune_rate=0.3, rho=None)
+        TargetedDropout(SQUARE, num_edges=3, prune_rate=0.3, rho=None)

@@ -4,8 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.graphs.blocks import Block, read_blocks
-from models.graphs.exchange import Exchange
+from wirings.blocks import Block, read_blocks
+from wirings.exchange import Exchange
+from wirings.selection import EdgeSelection
 
 WIDTHS = (3, 2, 4)
 
@@ -38,7 +39,9 @@ class ByEdges(Exchange):
 
     def receive(self, weight, first=0):
         whole = tuple(slice(0, length) for length in weight.shape[:2])
-        (block,) = read_blocks(weight, [whole], torch.arange(weight.numel()))
+        (block,) = read_blocks(
+            weight, [whole], EdgeSelection.from_indices(torch.arange(weight.numel()), weight.shape)
+        )
         assert block.edges is not None
         return super().receive(block, first)
 
@@ -50,8 +53,8 @@ class ByPixel(Exchange):
 
 @pytest.fixture(params=[ByPixel, ByEdges])
 def exchange(request, monkeypatch):
-    monkeypatch.setattr("models.graphs.blocks._SPARSE_BELOW", 2)
-    monkeypatch.setattr("models.graphs.blocks._SPARSE_FROM", 0)
+    monkeypatch.setattr("wirings.blocks._SPARSE_BELOW", 2)
+    monkeypatch.setattr("wirings.blocks._SPARSE_FROM", 0)
     return request.param
 
 

@@ -28,7 +28,7 @@ class Wired(nn.Module):
     def __init__(self, rule="dnw", **keys):
         super().__init__()
         self.stem, self.norm = nn.Conv2d(3, 16, 3, stride=2, padding=1), nn.BatchNorm2d(16)
-        self.graph = EDGE_RULES[rule](EdgeSpace(16, 16, 16, 16), prune_rate=0.75, **keys)
+        self.graph = EDGE_RULES[rule](EdgeSpace(16, 16, 16, 16), num_edges=64, **keys)
         self.fc = nn.Linear(16, 10)
 
     def forward(self, images):
@@ -56,7 +56,7 @@ def assert_exported(tmp_path, model, shape=SHAPE):
         assert_close(run_onnx(path, images), copy.deepcopy(model).eval()(images))
 
 
-@pytest.mark.parametrize("keys", [{}, {"rule": "td", "rho": 0.9}, {"rule": "fine_tune"}])
+@pytest.mark.parametrize("keys", [{}, {"rule": "td", "rho": 0.9, "prune_rate": 0.75}, {"rule": "fine_tune"}])
 def test_a_network_with_wired_layers(tmp_path, keys):
     torch.manual_seed(0)
     model = Wired(**keys).train()

@@ -10,10 +10,11 @@ from torch import nn
 from benchmarks.baseline import Baseline
 from genutil.config import load_config
 from models import build_model
-from models.graphs.blocks import read_blocks
 from models.graphs.nodenorm import NodeNorm
-from models.graphs.products import send
 from tests.conftest import ROOT, SMALL_GRAPH
+from wirings.blocks import read_blocks
+from wirings.layout import conv1x1
+from wirings.selection import EdgeSelection
 
 PIECES = ((slice(1, 6), slice(0, 2)), (slice(3, 6), slice(2, 5)), (slice(5, 6), slice(5, 7)))
 
@@ -22,40 +23,45 @@ def channels_last(*shape):
     return torch.randn(*shape, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("gradient", ["all", "used"])
 @pytest.mark.parametrize("masked", [True, False])
-def test_blocks_are_slices(masked):
+def test_blocks_are_slices(masked, gradient):
     weight = torch.randn(6, 7, 1, 1, dtype=torch.float64, requires_grad=True)
-    mask = torch.rand_like(weight) < 0.5 if masked else None
-    used = weight * mask if masked else weight
-    selections = [mask, mask.flatten().nonzero().flatten()] if masked else [None]
+    mask = torch.rand_like(weight) < 0.5 if masked else torch.ones_like(weight, dtype=torch.bool)
+    selections = [EdgeSelection.from_mask(mask)]
+    if masked:
+        selections.append(EdgeSelection.from_indices(mask.flatten().nonzero().flatten(), weight.shape))
+    else:
+        selections += [None, EdgeSelection.full(weight.shape)]
     for selection in selections:
-        weights = [block.weight for block in read_blocks(weight, PIECES, selection)]
+        weights = [block.weight for block in read_blocks(weight, PIECES, selection, gradient)]
         for block, piece in zip(weights, PIECES, strict=True):
-            assert torch.equal(block, used[piece])
+            assert torch.equal(block, (weight * mask)[piece])
             assert block.is_contiguous()
-        assert_full_gradient(weight, weights)
+        assert_gradient(weight, weights, mask if gradient == "used" else torch.ones_like(mask))
 
 
-def assert_full_gradient(weight, blocks):
-    """Also where no edge is in use: straight-through."""
+def assert_gradient(weight, blocks, reached):
+    """Straight-through, it reaches also weights that are not in use."""
     gradients = [torch.randn_like(block).contiguous() for block in blocks]
     (found,) = torch.autograd.grad(blocks, weight, gradients)
     expected = torch.zeros_like(weight)
     for gradient, piece in zip(gradients, PIECES, strict=True):
         expected[piece] = gradient
-    assert torch.equal(found, expected)
+    assert torch.equal(found, expected * reached)
 
 
-def test_few_edges_come_as_edges(monkeypatch):
-    monkeypatch.setattr("models.graphs.blocks._SPARSE_FROM", 0)
+@pytest.mark.parametrize("gradient", ["all", "used"])
+def test_few_edges_come_as_edges(monkeypatch, gradient):
+    monkeypatch.setattr("wirings.blocks._SPARSE_FROM", 0)
     weight = torch.randn(6, 7, 1, 1, dtype=torch.float64, requires_grad=True)
-    place = torch.tensor([2 * 7 + 1])  # row 2, column 1: in the first piece
-    blocks = read_blocks(weight, PIECES, place)
-    assert_full_gradient(weight, [block.weight for block in blocks])
+    selection = EdgeSelection.from_indices(torch.tensor([2 * 7 + 1]), weight.shape)  # in the first piece
+    blocks = read_blocks(weight, PIECES, selection, gradient)
+    reached = selection.mask() if gradient == "used" else torch.ones_like(selection.mask())
+    assert_gradient(weight, [block.weight for block in blocks], reached)
     for block, piece in zip(blocks, PIECES, strict=True):
         sources = torch.randn(block.weight.shape[1], 3, dtype=torch.float64)
-        used = torch.zeros_like(weight).flatten().index_put((place,), weight.flatten()[place])
-        matrix = used.view_as(weight)[piece].flatten(1)
+        matrix = selection.apply(weight)[piece].flatten(1)
         assert torch.allclose(
             block.edges.product(sources, sources.new_empty(len(matrix), 3)), matrix @ sources
         )
@@ -74,11 +80,11 @@ def test_sending_is_a_convolution():
         channels_last(2, 5, 3, 4).requires_grad_(),
         torch.randn(6, 5, 1, 1).double().requires_grad_(),
     )
-    sent = send(sources, weight)
+    sent = conv1x1(sources, weight)
     assert sent.is_contiguous(memory_format=torch.channels_last)
     assert torch.allclose(sent, F.conv2d(sources, weight))
-    assert torch.allclose(send(sources.contiguous(), weight), sent)
-    assert torch.autograd.gradcheck(send, (sources, weight))
+    assert torch.allclose(conv1x1(sources.contiguous(), weight), sent)
+    assert torch.autograd.gradcheck(conv1x1, (sources, weight))
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 5, 6), (1, 4, 2, 2)])
@@ -129,8 +135,8 @@ def train(network, steps, images, labels):
 @pytest.mark.parametrize("by_edges", [False, True])
 def test_thirty_steps_give_the_weights_of_the_plain_definition(app, keys, by_edges, monkeypatch):
     torch.manual_seed(0)
-    monkeypatch.setattr("models.graphs.blocks._SPARSE_FROM", 0 if by_edges else 10_000)
-    monkeypatch.setattr("models.graphs.blocks._SPARSE_BELOW", 0.2)
+    monkeypatch.setattr("wirings.blocks._SPARSE_FROM", 0 if by_edges else 10_000)
+    monkeypatch.setattr("wirings.blocks._SPARSE_BELOW", 0.2)
     fast = build_model(load_config(ROOT / "apps" / app, keys)).double().train()
     plain = Baseline(copy.deepcopy(fast))
     size = keys["image_size"]

@@ -8,17 +8,15 @@ import torch.nn.functional as F
 
 from genutil.config import load_config
 from models import build_model
-from models.graphs.edges import find_rule
 from models.graphs.mobilenetv1like import WiredStage
 from models.profiling import profile
 from tests.conftest import ROOT
+from wirings.rules import make_rule
+from wirings.topk import num_kept
 
 
 def edges(graph="dnw", **options):
-    rule = find_rule(graph)
-    return lambda space, prune_rate: rule(
-        space, **({} if graph == "complete" else {"prune_rate": prune_rate}), **options
-    )
+    return lambda space, prune_rate: make_rule(graph, space, num_kept(space.numel, prune_rate), **options)
 
 
 def stage(**changes):

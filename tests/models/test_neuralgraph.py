@@ -1,19 +1,17 @@
 """The tiny classifiers against golden numbers, against plain definitions, and at sizes of all kinds."""
 
-import functools
-
 import pytest
 import torch
 import torch.nn.functional as F
 
-from models.graphs.edges import find_rule
 from models.graphs.neuralgraph import (
     ContinuousTimeNeuralGraph,
     DiscreteTimeNeuralGraph,
     StaticNeuralGraph,
 )
 from models.graphs.stages import effective_in_cycles
-from models.graphs.topk import Selector
+from wirings.rules import make_rule
+from wirings.topk import Selector, num_kept
 
 MODELS = [StaticNeuralGraph, DiscreteTimeNeuralGraph, ContinuousTimeNeuralGraph]
 SMALL = {
@@ -22,13 +20,12 @@ SMALL = {
 }  # fmt: skip
 
 
-def edges(graph="dnw", **options):
-    return functools.partial(find_rule(graph), **options)
+def edges(graph="dnw", prune_rate=0.9, **options):
+    return lambda space: make_rule(graph, space, num_kept(space.numel, prune_rate), **options)
 
 
 def small(model, graph="dnw", **changes):
-    options = {} if graph == "complete" else {"prune_rate": 0.9}
-    return model(**{**SMALL, **changes}, edges=edges(graph, **options))
+    return model(**{**SMALL, **changes}, edges=edges(graph))
 
 
 @pytest.mark.parametrize("model", MODELS)

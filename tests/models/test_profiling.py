@@ -10,7 +10,7 @@ from models.profiling import Profile, as_table, profile
 
 
 def test_edges_and_filters_of_live_sources():
-    rule = RandomEdges(EdgeSpace(4, 3, 1, 1), prune_rate=0.5)
+    rule = RandomEdges(EdgeSpace(4, 3, 1, 1), num_edges=6)
     rule.mask.zero_()
     rule.mask[1, 0] = rule.mask[2, 0] = rule.mask[3, 2] = 1
     layer = WiredLayer("graph", rule, map_size=5, passes=2)

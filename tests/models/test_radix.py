@@ -8,11 +8,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.baseline import by_sorting
-from models.graphs.radix import RadixSelect, is_supported
 from models.graphs.topk import straight_through, top_mask
+from wirings.radix import RadixSelect, is_supported
 
 pytest.importorskip("triton")
-KERNELS = "models.graphs.radix_kernels"
+KERNELS = "wirings.radix_kernels"
 
 
 @pytest.fixture

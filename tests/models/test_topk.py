@@ -8,13 +8,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from genutil.errors import NotFiniteError
-from models.graphs import largest, topk
-from models.graphs.topk import (
+from wirings import topk, topk_cpu
+from wirings.selection import EdgeSelection, straight_through
+from wirings.topk import (
     Selector,
     choose_top_edges,
-    chosen,
     num_kept,
-    straight_through,
     top_mask,
     top_mask_by_row,
 )
@@ -56,8 +55,9 @@ def test_selection_is_the_definition(dtype, data, values):
     on_device = topk._select_on_device(weight.flatten(), count)  # what runs on a GPU gives the same
     assert torch.equal(mask, on_device.view(weight.shape))
     used = weight.where(mask, torch.zeros_like(weight))
-    for selection in (mask, Selector(count).select(weight), Selector(count).cut(weight)):
-        assert torch.equal(chosen(weight, selection), used)
+    for selection in (EdgeSelection.from_mask(mask), Selector(count).select(weight)):
+        assert selection.count == count
+        assert torch.equal(selection.apply(weight), used)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -84,28 +84,32 @@ def test_a_selector_that_has_seen_other_weights_finds_the_same(values, seed, par
     for scale in (0.0, 1e-3, 10.0, 0.0, torch.inf):
         weight = weight + scale * torch.randn(weight.shape, dtype=weight.dtype, generator=generator)
         weight = weight.nan_to_num(1.0, 2.0, 3.0)
-        assert torch.equal(selector.mask(weight), by_definition(weight, count))
-        for choose in (selector.select, selector.cut):
-            assert torch.equal(chosen(weight, choose(weight)), weight * by_definition(weight, count))
+        selection = selector.select(weight)
+        assert torch.equal(selection.apply(weight), weight * by_definition(weight, count))
+        assert torch.equal(selection.mask(), by_definition(weight, count))
 
 
 def test_in_steady_training_little_more_is_ranked_than_chosen(monkeypatch):
     scanned = []
-    real = largest._scan
-    monkeypatch.setattr(largest, "_scan", lambda *a: scanned.append(real(*a)) or scanned[-1])
+    real = topk_cpu._scan
+    monkeypatch.setattr(topk_cpu, "_scan", lambda *a: scanned.append(real(*a)) or scanned[-1])
     selector, weight = Selector(5_000), torch.randn(400, 500)
     for _ in range(20):
         selector.select(weight)
         weight += 1e-4 * torch.randn_like(weight)
     assert len(scanned) == 20
     assert all(places.size < 1.02 * 5_000 for places, _, _ in scanned[3:])
+    selector = Selector(50_000)  # from a tenth on, the threshold alone is searched for
+    for _ in range(3):
+        selector.select(weight)
+        weight += 1e-4 * torch.randn_like(weight)
     scanned.clear()
     for _ in range(20):
-        kept = chosen(weight, selector.cut(weight))
-        assert int((kept != 0).sum()) == 5_000
+        kept = selector.select(weight).apply(weight)
+        assert int((kept != 0).sum()) == 50_000
         weight += 1e-4 * torch.randn_like(weight)
     assert len(scanned) == 20
-    assert all(places.size < 0.04 * 5_000 for places, _, _ in scanned)  # on both sides of the border
+    assert all(places.size < 0.04 * 50_000 for places, _, _ in scanned)  # on both sides of the border
 
 
 def test_ties_go_to_the_lowest_index():
@@ -150,9 +154,9 @@ def test_rates():
     for rate in (-0.1, 1.1, float("nan")):
         with pytest.raises(ValueError, match=r"prune_rate must be within 0\.\.1"):
             choose_top_edges(weight, rate)
-    with pytest.raises(ValueError, match="cannot choose 81 of 80"):
+    with pytest.raises(ValueError, match="cannot select 81 of 80"):
         top_mask(weight, 81)
-    with pytest.raises(ValueError, match="cannot choose 11 of 10"):
+    with pytest.raises(ValueError, match="cannot select 11 of 10"):
         top_mask_by_row(weight, 11)
 
 
@@ -194,7 +198,7 @@ def test_straight_through_gradient_on_four_by_four():
 
 def test_unused_infinite_weights_leave_plain_zeros():
     weight = torch.tensor([-torch.inf, -1.0, 2.0])
-    for selection in (torch.tensor([False, False, False]), Selector(0).select(weight)):
+    for selection in (EdgeSelection.from_mask(torch.zeros(3, dtype=torch.bool)), Selector(0).select(weight)):
         used = straight_through(weight, selection)
         assert used.tolist() == [0.0, 0.0, 0.0]
         assert not torch.signbit(used).any()
@@ -238,14 +242,15 @@ def test_swaps_happen():
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("size", [1, 60, largest._SMALL + 40])
+@pytest.mark.parametrize("size", [1, 60, topk_cpu._SMALL + 40])
 def test_nothing_is_selected_where_no_edge_is_kept(size, dtype):
     weight = torch.randn(20, max(size // 20, 1), generator=torch.Generator().manual_seed(0)).to(dtype)
     selector = Selector(0)
     for _ in range(3):  # the selector's last threshold must not mislead the next search
-        for choose in (selector.select, selector.cut):
-            assert not chosen(weight, choose(weight)).any()
-        assert not selector.mask(weight).any()
+        selection = selector.select(weight)
+        assert selection.count == 0
+        assert not selection.apply(weight).any()
+        assert not selection.mask().any()
     assert not top_mask_by_row(weight, 0).any()
     assert not topk._select_on_device(weight, 0).any()
     weight.requires_grad_()

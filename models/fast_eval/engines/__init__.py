@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 from genutil.components import locate
-from genutil.problems import did_you_mean
+from wirings.names import did_you_mean
 
 Product = Callable[[Tensor], Tensor]
 """(sources, pixels) to (targets, pixels)."""

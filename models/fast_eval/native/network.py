@@ -14,7 +14,7 @@ from models.fast_eval.derived import Deriving
 from models.fast_eval.native.build import load_kernels
 from models.fast_eval.native.program import NODES, POOL, Program, Step, Writer
 from models.fast_eval.network import CompactNetwork, CompactStage, ConvStem, EvaluationOnly
-from models.graphs.layout import halved
+from wirings.layout import conv_out_size
 
 _Kept = TypeVar("_Kept")
 
@@ -155,7 +155,7 @@ class NativeNetwork(EvaluationOnly, Deriving):
         """The program for images of a size and kernels whose vectors hold so many floats."""
         writer, stem = Writer(height, width, lanes, self.bf16), self.stem
         stages = [stage for stage in self.network.stages if isinstance(stage, CompactStage)]
-        size = [halved(length, stem.stride) for length in (height, width)]
+        size = [conv_out_size(length, stem.stride) for length in (height, width)]
         biases, logits = self.network.constants_for(stem.weight.new_empty(0, 1, *size))
         writer.stem(stem.weight, stem.bias, stem.stride, stages[0])
         followings = [*stages[1:], None]

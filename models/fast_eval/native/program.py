@@ -12,7 +12,7 @@ from torch import Tensor
 from models.fast_eval.engines.csr import compressed_rows
 from models.fast_eval.network import CompactHead, CompactStage, Onto
 from models.fast_eval.portable import dense_weight
-from models.graphs.layout import halved
+from wirings.layout import conv_out_size
 
 STEM, NODES, POOL, HEAD = range(4)
 UNIT = 4
@@ -207,7 +207,7 @@ class Writer:
         return F.pad(unit, (0, _rounded_up(unit.shape[1], self.lanes) - unit.shape[1]))
 
     def _halved(self, stride: int) -> tuple[int, int]:
-        return halved(self.size[0], stride), halved(self.size[1], stride)
+        return conv_out_size(self.size[0], stride), conv_out_size(self.size[1], stride)
 
 
 def _joint(size: tuple[int, int]) -> int:

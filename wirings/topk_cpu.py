@@ -1,8 +1,8 @@
-"""The largest of many numbers by magnitude, found in one pass over the memory.
+"""The largest of many numbers by magnitude on the CPU, in one pass over the memory.
 
-A lower bound leaves little more than the numbers wanted, most likely, and only what reaches it is ranked. The
-bound comes from the last threshold, which moves little between two training steps, or else from a sample. It
-decides how long the search takes, never what is found.
+A lower bound filters the candidates, so that few more than `count` numbers are ranked. The bound comes from
+the last threshold, which moves little between two training steps, or else from a sample. It decides how long
+the search takes, never its result.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 Values = NDArray[Any]
 """Numbers of type float32 or float64, one-dimensional."""
-Places = NDArray[np.int64]
+Indices = NDArray[np.int64]
 
 _CHUNK = 1 << 16
 """Numbers looked at together: what is made of them on the way stays in the processor's cache."""
@@ -29,26 +29,26 @@ _DEVIATIONS = 6
 
 
 class Largest(NamedTuple):
-    """Places of the largest, rising, and the smallest magnitude among them (infinite if there are none)."""
+    """Indices of the largest, rising, and the smallest magnitude among them (infinite if there are none)."""
 
-    places: Places
+    indices: Indices
     threshold: float
 
 
-class Cut(NamedTuple):
-    """The border between the largest numbers and the rest.
+class Threshold(NamedTuple):
+    """What separates the largest numbers from the rest.
 
     Attributes:
-        threshold: the smallest magnitude among the largest; infinite if there are none.
-        excluded: places of other numbers of this magnitude, rising.
+        magnitude: the smallest magnitude among the largest; infinite if there are none.
+        excluded: indices of numbers of this magnitude that are not among the largest, rising.
     """
 
-    threshold: float
-    excluded: Places
+    magnitude: float
+    excluded: Indices
 
 
-def find_cut(values: Values, count: int, band: tuple[float, float] | None = None) -> Cut | None:
-    """The border of what `find_largest` finds, without listing it: faster where a tenth or more is wanted.
+def find_threshold(values: Values, count: int, band: tuple[float, float] | None = None) -> Threshold | None:
+    """The threshold of what `find_largest` finds, without the indices: faster from a tenth of all numbers on.
 
     Args:
         values: the numbers.
@@ -63,19 +63,19 @@ def find_cut(values: Values, count: int, band: tuple[float, float] | None = None
         if np.isnan(magnitudes).any():
             return None
         if 0 < count - above <= near.size:
-            return _border(near, magnitudes, count - above)
+            return _kth_magnitude(near, magnitudes, count - above)
     found = find_largest(values, count)
     if found is None:
         return None
-    ties = np.flatnonzero(np.abs(values) == found.threshold) if count else found.places
-    return Cut(found.threshold, np.setdiff1d(ties, found.places, assume_unique=True))
+    ties = np.flatnonzero(np.abs(values) == found.threshold) if count else found.indices
+    return Threshold(found.threshold, np.setdiff1d(ties, found.indices, assume_unique=True))
 
 
-def _border(places: Places, magnitudes: Values, count: int) -> Cut:
+def _kth_magnitude(indices: Indices, magnitudes: Values, count: int) -> Threshold:
     rank = magnitudes.size - count
     threshold = np.partition(magnitudes, rank)[rank]
-    ties = places[magnitudes == threshold]
-    return Cut(float(threshold), ties[count - np.count_nonzero(magnitudes > threshold) :])
+    ties = indices[magnitudes == threshold]
+    return Threshold(float(threshold), ties[count - np.count_nonzero(magnitudes > threshold) :])
 
 
 def find_largest(values: Values, count: int, guess: float | None = None) -> Largest | None:
@@ -90,12 +90,12 @@ def find_largest(values: Values, count: int, guess: float | None = None) -> Larg
         None if there is a NaN: it has no rank.
     """
     for bound in _bounds(values, count, guess):
-        places, magnitudes, _ = _scan(values, bound)
+        indices, magnitudes, _ = _scan(values, bound)
         if np.isnan(magnitudes).any():
             return None
-        if count <= places.size:
+        if count <= indices.size:
             chosen, threshold = _by_ranking(magnitudes, count)
-            return Largest(places[chosen], threshold)
+            return Largest(indices[chosen], threshold)
     magnitudes = np.abs(values)
     if np.isnan(magnitudes).any():
         return None
@@ -114,12 +114,12 @@ def _by_ranking(magnitudes: Values, count: int) -> Largest:
         return Largest(np.empty(0, np.int64), float("inf"))
     place = magnitudes.size - count
     threshold = np.partition(magnitudes, place)[place]
-    places = np.flatnonzero(magnitudes >= threshold)
-    surplus = places.size - count
+    indices = np.flatnonzero(magnitudes >= threshold)
+    surplus = indices.size - count
     if surplus:
-        ties = np.flatnonzero(magnitudes[places] == threshold)
-        places = np.delete(places, ties[ties.size - surplus :])
-    return Largest(places, float(threshold))
+        ties = np.flatnonzero(magnitudes[indices] == threshold)
+        indices = np.delete(indices, ties[ties.size - surplus :])
+    return Largest(indices, float(threshold))
 
 
 def _sampled_bound(values: Values, count: int) -> float:
@@ -131,38 +131,38 @@ def _sampled_bound(values: Values, count: int) -> float:
     return float(np.partition(sample, place)[place])
 
 
-def _scan(values: Values, low: float, high: float | None = None) -> tuple[Places, Values, int]:
-    """Places and magnitudes of the numbers that reach `low` but not `high`, and of every NaN; how many reach
+def _scan(values: Values, low: float, high: float | None = None) -> tuple[Indices, Values, int]:
+    """Indices and magnitudes of the numbers that reach `low` but not `high`, and of every NaN; how many reach
     `high`.
     """
     lowest, highest = values.dtype.type(low), None if high is None else values.dtype.type(high)
     above = 0
     magnitudes = np.empty(min(_CHUNK, values.size), values.dtype)
-    marks = np.zeros(-(-min(_CHUNKS * _CHUNK, values.size) // 8) * 8, bool)
+    flags = np.zeros(-(-min(_CHUNKS * _CHUNK, values.size) // 8) * 8, bool)
     reached = np.empty(magnitudes.size, bool)
-    places = []
-    for start in range(0, values.size, marks.size):
-        part = values[start : start + marks.size]
-        marks[part.size :] = False
+    indices = []
+    for start in range(0, values.size, flags.size):
+        part = values[start : start + flags.size]
+        flags[part.size :] = False
         for begin in range(0, part.size, magnitudes.size):
             end = min(begin + magnitudes.size, part.size)
-            magnitude, mark = magnitudes[: end - begin], marks[begin:end]
+            magnitude, flag = magnitudes[: end - begin], flags[begin:end]
             np.abs(part[begin:end], out=magnitude)
-            np.less(magnitude, lowest, out=mark)
+            np.less(magnitude, lowest, out=flag)
             if highest is not None:
                 over = np.greater_equal(magnitude, highest, out=reached[: magnitude.size])
                 above += int(np.count_nonzero(over))
-                np.logical_or(mark, over, out=mark)
-            np.logical_not(mark, out=mark)
-        places.append(_true_places(marks) + start)
-    found = np.concatenate(places)
+                np.logical_or(flag, over, out=flag)
+            np.logical_not(flag, out=flag)
+        indices.append(_true_indices(flags) + start)
+    found = np.concatenate(indices)
     return found, np.abs(values[found]), above
 
 
-def _true_places(marks: NDArray[np.bool_]) -> Places:
+def _true_indices(flags: NDArray[np.bool_]) -> Indices:
     """np.flatnonzero for few true entries: looks for groups of eight with one in it first."""
-    groups = marks.view(np.int64)
+    groups = flags.view(np.int64)
     hit = np.flatnonzero(groups != 0)
     within = np.flatnonzero(groups[hit].view(bool))
-    places: Places = (hit << 3)[within >> 3] + (within & 7)
-    return places
+    indices: Indices = (hit << 3)[within >> 3] + (within & 7)
+    return indices

@@ -118,7 +118,7 @@ class RadixSelect:
         workspace = torch.zeros(sum(lengths), dtype=torch.int32, device=flat.device)
         counts, tie_counts, plan, ties = torch.split(workspace, lengths)
         mask = torch.empty(size, dtype=torch.int8, device=flat.device)
-        kernels: Any = importlib.import_module("models.graphs.radix_kernels")
+        kernels: Any = importlib.import_module("wirings.radix_kernels")
         grid = (_num_programs(flat),)
         keys: dict[str, Any] = {"MAGNITUDE": (1 << bits) - 1, "DIGIT": _DIGIT, "BINS": _BINS, "BLOCK": _BLOCK}
         search = {**keys, "FULL_SHIFT": max(bits - _DIGIT, 0), "COPIES": _COPIES, "num_warps": 8}

@@ -15,9 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.graphs.backward import BackwardPass
-from models.graphs.blocks import Block
-from models.graphs.edgelist import EdgeMatrix
+from wirings.blocks import Block, EdgeMatrix
 
 
 class Exchange:
@@ -62,6 +60,19 @@ class Exchange:
         place = slice(first, self.num_sent)
         flat: Tensor = _Receive.apply(self._order, block.weight.flatten(1), block.edges, self._store, place)
         return flat.view(*self._store.pixels, flat.shape[1]).permute(0, 3, 1, 2)
+
+
+class BackwardPass:
+    """Detects that a new backward pass has begun, so that sums of gradients start from zero."""
+
+    def __init__(self) -> None:
+        self._number = -1
+
+    def has_begun(self) -> bool:
+        """Whether this is the first call within the current pass. Only to be called by a `backward`."""
+        # autograd has no public name for it
+        before, self._number = self._number, torch._C._current_graph_task_id()
+        return self._number != before
 
 
 class _Store(ABC):

@@ -1,0 +1,175 @@
+"""The parts of a weight matrix that a static graph reads, one for each group of nodes that receive together.
+
+Autograd's own slices would each return a gradient as large as the whole matrix, to be filled with zeros and
+added to the others; here all of them are written into one. Where few edges are in use, a part is a list of
+edges, and its products take as long as there are edges.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wirings.selection import EdgeSelection, Gradient, apply_selection
+
+_SPARSE_BELOW = 0.045
+"""Density below which products edge by edge pay for bringing the maps into the order they need,"""
+_SPARSE_FROM = 512
+"""given at least so many sources: the order costs the same for few sources as for many."""
+
+
+Piece = tuple[slice, slice]
+"""(rows, columns) of a weight matrix; both have a start and a stop."""
+Integers = NDArray[Any]
+
+
+class EdgeMatrix:
+    """A sparse matrix, in compressed rows.
+
+    Args:
+        rows, columns: of its entries, row by row.
+        values: the entries.
+        shape: (targets, sources).
+    """
+
+    def __init__(self, rows: Integers, columns: Integers, values: Tensor, shape: tuple[int, int]) -> None:
+        self.shape = shape
+        self._rows, self._columns, self._values = rows, columns, values
+
+    def transposed(self) -> EdgeMatrix:
+        # Radix sort, which NumPy has for 16 bits, keeps the order within a column.
+        narrow = self._columns.astype(np.uint16) if self.shape[1] <= 1 << 16 else self._columns
+        order = np.argsort(narrow, kind="stable")
+        values = self._values[torch.from_numpy(order)]
+        return EdgeMatrix(self._columns[order], self._rows[order], values, self.shape[::-1])
+
+    def product(self, sources: Tensor, result: Tensor, add: bool = False) -> Tensor:
+        """The product with (sources, pixels), written to `result`, (targets, pixels), or added to it."""
+        return torch.addmm(result, self._compressed(), sources, beta=int(add), out=result)
+
+    def _compressed(self) -> Tensor:
+        first = np.searchsorted(self._rows, np.arange(self.shape[0] + 1)).astype(np.int32)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Sparse (CSR tensor|invariant checks)")
+            return torch.sparse_csr_tensor(
+                crow_indices=torch.from_numpy(first),
+                col_indices=torch.from_numpy(self._columns.astype(np.int32)),
+                values=self._values,
+                size=self.shape,
+                check_invariants=False,
+            )
+
+
+class EdgeList:
+    """Rows, columns and weights of the edges in use, row by row.
+
+    Args:
+        weight: (targets, sources, 1, 1), on the CPU.
+        indices: of the edges in use in the flattened weight, rising.
+    """
+
+    def __init__(self, weight: Tensor, indices: Tensor) -> None:
+        num_rows, num_columns = weight.shape[:2]
+        where = indices.numpy()
+        self._rows = where // num_columns
+        self._columns = where - self._rows * num_columns
+        self._values = weight.detach().flatten()[indices]
+        self._first = np.searchsorted(self._rows, np.arange(num_rows + 1))
+
+    def piece(self, piece: Piece) -> EdgeMatrix:
+        """The edges of a rectangle; rows and columns count from its corner."""
+        rows, columns = piece
+        part = slice(self._first[rows.start], self._first[rows.stop])
+        column = self._columns[part] - columns.start
+        inside = np.flatnonzero((column >= 0) & (column < columns.stop - columns.start))
+        return EdgeMatrix(
+            self._rows[part][inside] - rows.start,
+            column[inside],
+            self._values[part][torch.from_numpy(inside)],
+            (rows.stop - rows.start, columns.stop - columns.start),
+        )
+
+
+class Block(NamedTuple):
+    """The weights with which some nodes receive from others.
+
+    Attributes:
+        weight: (targets, sources, 1, 1), zero where no edge is in use. Where `edges` are given it holds no
+            values (and no memory): it stands for the block in autograd.
+        edges: the edges in use, where there are few.
+    """
+
+    weight: Tensor
+    edges: EdgeMatrix | None = None
+
+
+class _Blocks(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        weight: Tensor,
+        pieces: Sequence[Piece],
+        selection: EdgeSelection | None,
+        gradient: Gradient,
+        has_values: bool,
+    ) -> tuple[Tensor, ...]:
+        ctx.pieces, ctx.shape = pieces, weight.shape
+        ctx.selection = selection if gradient == "used" else None
+        if not has_values:
+            nothing = weight.new_zeros(())
+            return tuple(nothing.expand(weight[piece].shape) for piece in pieces)
+        if selection is None:
+            return tuple(weight[piece].contiguous() for piece in pieces)
+        mask, zero = selection.mask(), weight.new_zeros(())
+        return tuple(torch.where(mask[piece], weight[piece], zero) for piece in pieces)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        whole = gradients[0].new_zeros(ctx.shape)
+        for piece, gradient in zip(ctx.pieces, gradients, strict=True):
+            whole[piece] = gradient
+        if ctx.selection is not None:
+            whole = ctx.selection.apply(whole)
+        return whole, None, None, None, None
+
+
+def read_blocks(
+    weight: Tensor,
+    pieces: Sequence[Piece],
+    selection: EdgeSelection | None = None,
+    gradient: Gradient = "all",
+) -> tuple[Block, ...]:
+    """`weight[rows, columns]` of each piece, zero where it is not selected.
+
+    Args:
+        weight: (targets, sources, 1, 1).
+        pieces: rectangles that do not overlap.
+        selection: the edges in use; None: all of them.
+        gradient: whether it reaches all entries of a piece or those in use.
+    """
+    if selection is not None and selection.is_full:
+        selection = None
+    if torch.compiler.is_compiling():
+        used = weight if selection is None else apply_selection(weight, selection, gradient)
+        return tuple(Block(used[piece]) for piece in pieces)
+    if selection is None or not _multiplies_edges(weight, selection):
+        return tuple(map(Block, _Blocks.apply(weight, pieces, selection, gradient, True)))
+    edges = EdgeList(weight, selection.indices())
+    stand_ins = _Blocks.apply(weight, pieces, selection, gradient, False)
+    return tuple(map(Block, stand_ins, map(edges.piece, pieces)))
+
+
+def _multiplies_edges(weight: Tensor, selection: EdgeSelection) -> bool:
+    """Whether the products of single edges are available and faster than those of whole matrices."""
+    if weight.device.type != "cpu" or weight.dtype not in (torch.float32, torch.float64):
+        return False
+    few = selection.count < _SPARSE_BELOW * weight.numel() and weight.shape[1] >= _SPARSE_FROM
+    has_mkl: bool = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
+    return few and has_mkl and not torch.is_autocast_enabled("cpu")

@@ -1,0 +1,16 @@
+"""`complete`: every potential edge is in use."""
+
+from __future__ import annotations
+
+from wirings.rules.base import EdgeRule, EdgeSpace
+from wirings.selection import EdgeSelection
+
+
+class AllEdges(EdgeRule):
+    """`graph: complete`: every potential edge is in use, whatever the budget."""
+
+    def __init__(self, space: EdgeSpace, num_edges: int) -> None:
+        super().__init__(space, space.numel)
+
+    def select(self) -> EdgeSelection:
+        return EdgeSelection.full(self.weight.shape, self.weight.device)

@@ -1,0 +1,74 @@
+"""`td`, `reg_td`: targeted dropout, over the whole layer or for each target by itself.
+
+Source: Gomez et al., "Learning Sparse Networks Using Targeted Dropout", arXiv 1905.13678.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from wirings.errors import WiringError
+from wirings.rules.base import EdgeRule, EdgeSpace
+from wirings.selection import EdgeSelection
+from wirings.topk import Selector, num_kept, top_mask_by_row
+
+
+class TargetedDropout(EdgeRule):
+    """`graph: td`: weak edges are each dropped with probability `rho` in training, all of them in evaluation.
+
+    The edges in use, as reported, are those that are never dropped.
+
+    Args:
+        space: the potential edges.
+        num_edges: how many are never dropped, those of largest magnitude.
+        prune_rate: fraction of the edges that is weak; the value of rho where rho is `gamma`.
+        rho: probability of dropping a weak edge in training.
+        td_magnitude: use |w| in place of w, as the published code did, which loses all signs.
+
+    Raises:
+        WiringError: `rho` is missing or no probability.
+    """
+
+    def __init__(
+        self,
+        space: EdgeSpace,
+        num_edges: int,
+        prune_rate: float,
+        rho: float | Literal["gamma"] | None,
+        td_magnitude: bool = False,
+    ) -> None:
+        super().__init__(space, num_edges)
+        if rho is None:
+            raise WiringError("needs rho, the probability of dropping a weak edge, such as rho: 0.95")
+        self.prune_rate = prune_rate
+        self.rho = prune_rate if rho == "gamma" else float(rho)
+        if not 0 <= self.rho <= 1:
+            raise WiringError(f"rho must be within 0..1, got {rho}")
+        self.td_magnitude = td_magnitude
+        self._selector = Selector(num_edges)
+
+    def select(self) -> EdgeSelection:
+        """The edges that are never dropped."""
+        self._selector.count = self.num_edges
+        return self._selector.select(self.weight)
+
+    def forward(self) -> Tensor:
+        weight = self.weight.abs() if self.td_magnitude else self.weight
+        return drop_weak(weight, self.in_use(), self.rho if self.training else 1.0)
+
+
+class TargetedDropoutByRow(TargetedDropout):
+    """`graph: reg_td`: targeted dropout with the weak edges counted for each target by itself."""
+
+    def select(self) -> EdgeSelection:
+        count = num_kept(self.weight[0].numel(), self.prune_rate)
+        mask = top_mask_by_row(self.weight, count)
+        return EdgeSelection.from_mask(mask, count * len(self.weight))
+
+
+def drop_weak(weight: Tensor, strong: Tensor, rho: float) -> Tensor:
+    """`weight` with each entry that is not `strong` (boolean, of its shape) zeroed with probability `rho`."""
+    return weight * (strong if rho == 1 else strong | (torch.rand_like(weight) >= rho))

@@ -1,0 +1,242 @@
+"""Selections: which entries of a weight are in use, and the weight with the others set to zero."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wirings.errors import WiringError
+from wirings.topk_cpu import Threshold
+
+Gradient = Literal["all", "used"]
+"""Which weights a gradient reaches: all of them (straight-through), or those in use."""
+
+
+class EdgeSelection:
+    """The edges in use of one weight.
+
+    It keeps whichever form was cheapest to find (indices, a mask, or the smallest magnitude in use) and makes
+    the others when they are asked for. A selected weight is in use also where its value is zero. A selection
+    does not follow later changes of the weight.
+
+    Make one with `from_mask`, `from_indices`, `from_threshold` or `full`.
+
+    Attributes:
+        shape: of the weight.
+        is_full: it was made by `full`.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        *,
+        mask: Tensor | None = None,
+        indices: Tensor | None = None,
+        threshold: tuple[Tensor, Threshold] | None = None,
+        count: int | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        self.shape = torch.Size(shape)
+        self._mask, self._indices, self._count = mask, indices, count
+        self._threshold = threshold
+        self._version = None if threshold is None else _version(threshold[0])
+        self._device = device
+        self.is_full = mask is None and indices is None and threshold is None
+
+    @classmethod
+    def from_mask(cls, mask: Tensor, count: int | None = None) -> EdgeSelection:
+        """The true entries of a mask.
+
+        Args:
+            mask: boolean, of the weight's shape, on any device.
+            count: how many entries are true, where it is known: a GPU's mask would have to be waited for.
+
+        Raises:
+            WiringError: the mask is not boolean.
+        """
+        if mask.dtype != torch.bool:
+            raise WiringError(f"a mask must be boolean, got {mask.dtype}; compare it with zero first")
+        return cls(mask.shape, mask=mask, count=count, device=mask.device)
+
+    @classmethod
+    def from_indices(cls, indices: Tensor, shape: Sequence[int]) -> EdgeSelection:
+        """The entries with these indices.
+
+        Args:
+            indices: integers, rising, of entries of the flattened weight.
+            shape: of the weight.
+
+        Raises:
+            WiringError: the indices are not int64.
+        """
+        if indices.dtype != torch.int64 or indices.dim() != 1:
+            raise WiringError(f"indices must be int64, (edges), got {indices.dtype}, {tuple(indices.shape)}")
+        return cls(shape, indices=indices, count=len(indices), device=indices.device)
+
+    @classmethod
+    def from_threshold(cls, weight: Tensor, threshold: Threshold, count: int) -> EdgeSelection:
+        """The entries of `weight` (on the CPU, float32 or float64) that reach a magnitude; see Threshold."""
+        return cls(weight.shape, threshold=(weight.detach(), threshold), count=count, device=weight.device)
+
+    @classmethod
+    def full(cls, shape: Sequence[int], device: torch.device | None = None) -> EdgeSelection:
+        """All entries."""
+        return cls(shape, count=math.prod(shape), device=device or torch.device("cpu"))
+
+    @property
+    def count(self) -> int:
+        """How many edges are in use."""
+        if self._count is None:
+            self._count = int(self.mask().sum())
+        return self._count
+
+    @property
+    def device(self) -> torch.device:
+        """Where the selection was made."""
+        assert self._device is not None
+        return self._device
+
+    def mask(self) -> Tensor:
+        """Boolean, of the weight's shape: true where an edge is in use. Not to be written to.
+
+        Raises:
+            WiringError: the weight was changed since the selection was made.
+        """
+        if self._mask is None:
+            self._mask = self._make_mask()
+        return self._mask
+
+    def indices(self) -> Tensor:
+        """int64, (count), rising: which entries of the flattened weight are in use. Not to be written to.
+
+        Raises:
+            WiringError: as of `mask`.
+        """
+        if self._indices is None:
+            self._indices = self.mask().flatten().nonzero().flatten()
+        return self._indices
+
+    def apply(self, values: Tensor) -> Tensor:
+        """`values` where an edge is in use and 0 elsewhere, in new memory, without a gradient.
+
+        Args:
+            values: of the weight's shape, on the selection's device: the weight itself, or its gradient.
+
+        Raises:
+            WiringError: as of `mask`.
+        """
+        if self._threshold is not None and self._is_selected_from(values):
+            return _shrink(values.contiguous(), self._threshold[1])
+        if self.is_full:
+            return values.detach().clone()
+        if self._mask is not None or self._threshold is not None:
+            # Not values * mask: that leaves -0.0 behind and turns an infinity that is not in use into NaN.
+            return torch.where(self.mask(), values, values.new_zeros(()))
+        assert self._indices is not None
+        result = torch.zeros(values.shape, dtype=values.dtype, device=values.device)
+        result.view(-1)[self._indices] = values.flatten()[self._indices]
+        return result
+
+    def _make_mask(self) -> Tensor:
+        if self._threshold is not None:
+            weight, threshold = self._threshold
+            if _version(weight) != self._version:
+                raise WiringError(
+                    "the weight was changed after this selection was made; "
+                    "take its mask() or indices() before, or select again"
+                )
+            mask = weight.contiguous().abs() >= threshold.magnitude
+            mask.view(-1)[torch.from_numpy(threshold.excluded)] = False
+            return mask
+        if self._indices is None:
+            return torch.ones(self.shape, dtype=torch.bool, device=self.device)
+        mask = torch.zeros(self.shape.numel(), dtype=torch.bool, device=self._indices.device)
+        mask[self._indices] = True
+        return mask.view(self.shape)
+
+    def _is_selected_from(self, values: Tensor) -> bool:
+        assert self._threshold is not None
+        weight = self._threshold[0]
+        same = values.data_ptr() == weight.data_ptr() and values.stride() == weight.stride()
+        return same and _version(values) == self._version
+
+    def __repr__(self) -> str:
+        count = "?" if self._count is None else f"{self._count:,}"
+        return f"EdgeSelection({count} of {self.shape.numel():,}, shape {tuple(self.shape)})"
+
+
+def _version(weight: Tensor) -> int | None:
+    """torch's count of changes in place; tensors of the inference mode have none."""
+    return None if weight.is_inference() else weight._version
+
+
+def _shrink(weight: Tensor, threshold: Threshold) -> Tensor:
+    """hardshrink keeps what is strictly larger than its limit: the next smaller number is that limit."""
+    magnitude = np.asarray(threshold.magnitude, weight.detach().numpy().dtype)
+    limit = float(np.nextafter(magnitude, np.zeros_like(magnitude))) if threshold.magnitude else -1.0
+    kept = F.hardshrink(weight.detach(), limit)
+    kept.view(-1)[torch.from_numpy(threshold.excluded)] = 0
+    return kept
+
+
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, selection: EdgeSelection | Tensor) -> Tensor:
+        if isinstance(selection, Tensor):
+            return torch.where(selection, weight, weight.new_zeros(()))
+        return selection.apply(weight)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return gradients[0], None
+
+
+class _Masked(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, selection: EdgeSelection) -> Tensor:
+        ctx.selection = selection
+        return selection.apply(weight)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return ctx.selection.apply(gradients[0]), None
+
+
+def straight_through(weight: Tensor, selection: EdgeSelection | Tensor) -> Tensor:
+    """`weight` where it is selected and 0 elsewhere; the gradient reaches every weight as if it were in use.
+
+    Since the values downstream are computed with the zeros, no gradient flows *through* unused edges: the
+    gradient of their own weights alone shows how useful they would be.
+
+    Args:
+        weight: any shape.
+        selection: of the weight's entries; a boolean mask is taken, too.
+    """
+    if isinstance(selection, Tensor):
+        selection = EdgeSelection.from_mask(selection)
+    # A compiler can read tensors in the place of a selection.
+    choice = selection.mask() if torch.compiler.is_compiling() else selection
+    result: Tensor = _StraightThrough.apply(weight, choice)
+    return result
+
+
+def masked(weight: Tensor, selection: EdgeSelection) -> Tensor:
+    """`weight` where it is selected and 0 elsewhere; the gradient reaches the selected weights alone."""
+    if torch.compiler.is_compiling():
+        return torch.where(selection.mask(), weight, weight.new_zeros(()))
+    result: Tensor = _Masked.apply(weight, selection)
+    return result
+
+
+def apply_selection(weight: Tensor, selection: EdgeSelection, gradient: Gradient) -> Tensor:
+    """`straight_through` where the gradient reaches all weights, `masked` where it reaches the used ones."""
+    if selection.is_full:
+        return weight
+    return straight_through(weight, selection) if gradient == "all" else masked(weight, selection)

@@ -1,0 +1,65 @@
+"""Cache of a selection: in evaluation it is made once for as long as the weights stay the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wirings.selection import EdgeSelection
+
+
+class SelectionCache:
+    """Keeps a selection until the weights change. Never needed for correctness, never saved or copied.
+
+    A change shows in torch's version counter. Some changes do not (`weight.data`, fused optimizers), so where
+    the counter is unchanged, the sums of the weights' bits by row and by column are compared, which takes two
+    reads at memory speed. In training the weights change every step, so nothing is cached.
+    """
+
+    def __init__(self) -> None:
+        self._key: list[tuple[Any, ...]] = []
+        self._sums: list[Tensor] = []
+        self._selection: EdgeSelection | None = None
+
+    def get(self, training: bool, select: Callable[[], EdgeSelection], *weights: Tensor) -> EdgeSelection:
+        """`select()`; in evaluation the last result, if the weights that decide it are the same."""
+        if training or torch.compiler.is_compiling():
+            return select()
+        return self.cached(select, *weights)
+
+    def cached(self, select: Callable[[], EdgeSelection], *weights: Tensor) -> EdgeSelection:
+        """`select()`, or the last result where `weights`, which decide it, are unchanged."""
+        detached = [weight.detach() for weight in weights]
+        key = [_identity(weight) for weight in detached]
+        sums = [part for weight in detached for part in _sums(weight)]
+        same = key == self._key and all(map(torch.equal, sums, self._sums))
+        if not same or self._selection is None:
+            with torch.no_grad():
+                self._selection = select()
+            self._key, self._sums = key, sums
+        return self._selection
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SelectionCache:
+        return SelectionCache()
+
+    def __reduce__(self) -> tuple[type[SelectionCache], tuple[()]]:
+        return SelectionCache, ()
+
+
+def _identity(weight: Tensor) -> tuple[Any, ...]:
+    version = None if weight.is_inference() else weight._version
+    return version, weight.data_ptr(), weight.device, weight.dtype, weight.shape
+
+
+def _sums(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums of the bits as integers, by row and by column; the widest integer that fits is fastest."""
+    rows = weight.flatten(1) if weight.dim() > 1 else weight.reshape(1, -1)
+    num_bytes = rows.shape[1] * rows.element_size()
+    for integer in (torch.int64, torch.int32, torch.int16, torch.int8):
+        if num_bytes % integer.itemsize == 0 and rows.element_size() <= integer.itemsize:
+            bits = rows.contiguous().view(integer)
+            return bits.sum(dim=1), bits.sum(dim=0)
+    raise TypeError(f"edge weights of type {weight.dtype} are not supported")

@@ -1,0 +1,226 @@
+"""Exact selection of the entries of largest magnitude.
+
+Source: Wortsman, Farhadi, Rastegari, "Discovering Neural Wirings", NeurIPS 2019, section 2.2.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, library
+
+from wirings import radix
+from wirings.errors import NotFiniteError, WiringError
+from wirings.selection import EdgeSelection, straight_through
+from wirings.topk_cpu import find_largest, find_threshold
+
+
+def num_kept(num_edges: int, prune_rate: float) -> int:
+    """Edges in use: all of them minus the whole number of pruned ones.
+
+    Raises:
+        WiringError: `prune_rate` is not within 0..1.
+    """
+    if not 0 <= prune_rate <= 1:
+        raise WiringError(f"prune_rate must be within 0..1, got {prune_rate}")
+    return num_edges - int(prune_rate * num_edges)
+
+
+def top_mask(weight: Tensor, count: int) -> Tensor:
+    """Mark the `count` entries of largest magnitude; of equal ones at the threshold, those of lowest index.
+
+    Args:
+        weight: any shape, any floating type, any device.
+        count: 0..numel.
+
+    Returns:
+        Boolean mask of the same shape with exactly `count` true entries; it shares no memory with `weight`.
+        On a GPU nothing waits for the device; there, a NaN ranks highest, so that it is in use and spreads.
+
+    Raises:
+        WiringError: `count` is out of range.
+        NotFiniteError: an entry is NaN; it has no rank (not raised on a GPU).
+    """
+    return Selector(count).select(weight).mask()
+
+
+def top_mask_by_row(weight: Tensor, count: int) -> Tensor:
+    """`top_mask` of each row by itself.
+
+    Args:
+        weight: (rows, …), any floating type, any device.
+        count: of each row.
+
+    Raises:
+        WiringError, NotFiniteError: as of `top_mask`.
+    """
+    rows = weight.detach().flatten(1)
+    _check_count(count, rows[:1])
+    if torch.compiler.is_compiling():
+        mask: Tensor = _opaque_mask(rows, count)
+    elif rows.device.type == "cpu":
+        mask = _select_by_row(rows, count)
+    else:
+        mask = _select_on_device(rows, count)
+    return mask.view(weight.shape)
+
+
+class Selector:
+    """Selects the entries of largest magnitude of a weight again and again, as `top_mask` does.
+
+    It remembers the last threshold, since the next one lies near it. This saves time alone: a new selector, a
+    copy or one that has seen another weight selects the same.
+
+    Args:
+        count: how many entries are selected; it may be changed between two selections.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._last: float | None = None
+        self._margin = _WIDEST
+        self._on_device = DeviceSelect()
+
+    def select(self, weight: Tensor) -> EdgeSelection:
+        """The selection: indices on the CPU, or a threshold where a tenth or more of the entries is in use;
+        on a GPU a mask, whose count is known without waiting for the device.
+
+        Raises:
+            WiringError, NotFiniteError: as of `top_mask`.
+        """
+        _check_count(self.count, weight)
+        weight = weight.detach()
+        if torch.compiler.is_compiling():
+            mask: Tensor = _opaque_mask(weight.reshape(1, -1), self.count)
+            return EdgeSelection.from_mask(mask.view(weight.shape), self.count)
+        if weight.device.type != "cpu":
+            mask = self._on_device.mask(weight.flatten(), self.count)
+            return EdgeSelection.from_mask(mask.view(weight.shape), self.count)
+        if self.count and self.count >= _DENSE_FROM * weight.numel() and weight.element_size() >= 4:
+            return self._by_threshold(weight)
+        guess = self._last and self._last * (1 - self._margin)
+        found = find_largest(_as_numpy(weight.flatten()), self.count, guess)
+        if found is None:
+            raise NotFiniteError(_NAN_MESSAGE)
+        self._note(found.threshold)
+        return EdgeSelection.from_indices(torch.from_numpy(found.indices), weight.shape)
+
+    def _by_threshold(self, weight: Tensor) -> EdgeSelection:
+        last, margin = self._last, self._margin
+        band = None if last is None else (last * (1 - margin), last * (1 + margin))
+        found = find_threshold(weight.flatten().numpy(), self.count, band)
+        if found is None:
+            raise NotFiniteError(_NAN_MESSAGE)
+        self._note(found.magnitude)
+        return EdgeSelection.from_threshold(weight, found, self.count)
+
+    def _note(self, threshold: float) -> None:
+        if self._last is not None:
+            moved = abs(threshold - self._last) / self._last
+            self._margin = min(max(4 * moved, _NARROWEST), _WIDEST)
+        self._last = threshold if 0 < threshold < float("inf") else None
+
+
+_NARROWEST, _WIDEST = 2.0**-10, 2.0**-5
+"""How far below the last threshold the search begins, as fractions of it."""
+_DENSE_FROM = 0.1
+"""Density from which on finding the threshold alone is faster than listing indices (benchmarks.topk)."""
+
+
+_NAN_MESSAGE = "an edge weight is NaN, so the strongest edges are not defined"
+
+
+def _check_count(count: int, weight: Tensor) -> None:
+    if not 0 <= count <= weight.numel():
+        raise WiringError(f"cannot select {count} of {weight.numel()} edges")
+
+
+def _as_numpy(weight: Tensor) -> Any:
+    """16-bit numbers become float32, which has the exact like of each."""
+    return (weight.float() if weight.element_size() < 4 else weight).numpy()
+
+
+def _select_by_row(rows: Tensor, count: int) -> Tensor:
+    """On the CPU; rows with equal magnitudes at the threshold are rare, and looked at one by one."""
+    magnitude = np.abs(_as_numpy(rows))
+    if np.isnan(magnitude).any():
+        raise NotFiniteError(_NAN_MESSAGE)
+    if not count:
+        return torch.zeros(rows.shape, dtype=torch.bool)
+    place = magnitude.shape[1] - count
+    threshold = np.partition(magnitude, place, axis=1)[:, place]
+    mask = magnitude >= threshold[:, None]
+    surplus = mask.sum(axis=1) - count
+    for row in np.flatnonzero(surplus):
+        ties = np.flatnonzero(magnitude[row] == threshold[row])
+        mask[row, ties[ties.size - surplus[row] :]] = False
+    return torch.from_numpy(mask)
+
+
+class DeviceSelect:
+    """`top_mask` on a GPU by radix search or by `torch.topk`, whichever is faster for its first weight.
+
+    Both mark the same entries. Choosing waits for the device once; it is not done within a CUDA graph or a
+    compiled network, which take the radix search. Not measured on a GPU yet.
+    """
+
+    def __init__(self) -> None:
+        self._radix = radix.RadixSelect()
+        self._uses_radix: bool | None = None
+
+    def mask(self, flat: Tensor, count: int) -> Tensor:
+        """Boolean mask of a weight, (edges)."""
+        if not count or not radix.is_supported(flat):
+            return _select_on_device(flat, count)
+        if self._uses_radix is None:
+            if torch.cuda.is_current_stream_capturing():
+                return self._radix.mask(flat, count)
+            self._uses_radix = radix.is_faster(
+                self._radix, lambda: _select_on_device(flat, count), flat, count
+            )
+        return self._radix.mask(flat, count) if self._uses_radix else _select_on_device(flat, count)
+
+
+def _select_on_device(weight: Tensor, count: int) -> Tensor:
+    """The same selection along the last dimension in torch operations, without ever waiting for the device.
+    Not measured on a GPU yet.
+
+    `topk` ranks a single long row with all of a GPU; its own choice among equals is not used.
+    """
+    if count == 0:
+        return weight.isnan()
+    magnitude = weight.abs()
+    threshold = magnitude.topk(count, dim=-1, sorted=False).values.amin(-1, keepdim=True)
+    is_tie = magnitude == threshold
+    above = ~(magnitude <= threshold)
+    return above | (is_tie & (is_tie.cumsum(-1) <= count - above.sum(-1, keepdim=True)))
+
+
+@library.custom_op("wirings::top_mask", mutates_args=())
+def _opaque_mask(rows: Tensor, count: int) -> Tensor:
+    """The selection in each row as one operation that torch.compile does not look into."""
+    if len(rows) == 1 and count and radix.is_supported(rows):
+        return radix.RadixSelect().mask(rows, count)
+    return top_mask(rows, count) if len(rows) == 1 else top_mask_by_row(rows, count)
+
+
+@_opaque_mask.register_fake
+def _(rows: Tensor, count: int) -> Tensor:
+    return torch.empty_like(rows, dtype=torch.bool)
+
+
+def choose_top_edges(weight: Tensor, prune_rate: float) -> Tensor:
+    """`weight` with all but its strongest edges set to zero, straight-through.
+
+    Args:
+        weight: any shape; one entry is one potential edge.
+        prune_rate: fraction left out, 0..1; numel − int(prune_rate · numel) entries stay.
+
+    Raises:
+        WiringError: `prune_rate` is not within 0..1.
+        NotFiniteError: a weight is NaN (not raised on a GPU, where it spreads to the output).
+    """
+    selector = Selector(num_kept(weight.numel(), prune_rate))
+    return straight_through(weight, selector.select(weight))
