@@ -1,1 +1,66 @@
-"""Wirings of neural networks, without configuration: so far, how many edges each layer may use."""
+"""Wirings of neural networks: which weights are in use, chosen by a rule while the network trains.
+
+    import wirings
+
+    wiring = wirings.wire(model, rule="dnw", density=0.1)     # any network of torch
+    ...                                                       # train it; before each optimizer.step():
+    wiring.after_backward(optimizer, step, total_steps)
+    print(wiring.summary())
+    plain = wirings.unwire(model)                             # zeros in place of the unused weights
+
+Names are imported when they are first used, so that `import wirings` alone loads neither torch nor numpy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from wirings.errors import MissingPackageError, NotFiniteError, WiringError
+
+if TYPE_CHECKING:
+    from wirings.rules.base import EdgeRule, EdgeSpace, Step
+    from wirings.selection import EdgeSelection, straight_through
+    from wirings.topk import choose_top_edges, top_mask
+    from wirings.wiring import Wiring, WiringSummary, unwire, wire
+
+__all__ = [
+    "EdgeRule",
+    "EdgeSelection",
+    "EdgeSpace",
+    "MissingPackageError",
+    "NotFiniteError",
+    "Step",
+    "Wiring",
+    "WiringError",
+    "WiringSummary",
+    "choose_top_edges",
+    "straight_through",
+    "top_mask",
+    "unwire",
+    "wire",
+]
+
+_PLACES = {
+    "EdgeRule": "wirings.rules.base",
+    "EdgeSpace": "wirings.rules.base",
+    "Step": "wirings.rules.base",
+    "EdgeSelection": "wirings.selection",
+    "straight_through": "wirings.selection",
+    "choose_top_edges": "wirings.topk",
+    "top_mask": "wirings.topk",
+    "Wiring": "wirings.wiring",
+    "WiringSummary": "wirings.wiring",
+    "unwire": "wirings.wiring",
+    "wire": "wirings.wiring",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    return getattr(importlib.import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -10,14 +10,19 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from wirings.blocks import Block, Piece, read_blocks
+from wirings.errors import NotFiniteError
 from wirings.selection import EdgeSelection, Gradient, apply_selection
 from wirings.selection_cache import SelectionCache
+from wirings.topk import Selector
+
+if TYPE_CHECKING:
+    from wirings.ranking import GlobalRanking
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class EdgeSpace:
         readable: (targets, sources), true where the forward pass reads the edge; None: it reads all.
         kernel: the weight's other dimensions; (1, 1) for a 1×1 convolution, () for a linear layer.
         layer: the module that has the parameter `weight`; None: the rule makes a parameter of its own.
+        name: of the weight in the network's state dict, for messages; may be empty.
     """
 
     num_targets: int
@@ -43,6 +49,7 @@ class EdgeSpace:
     readable: Tensor | None = None
     kernel: tuple[int, ...] = (1, 1)
     layer: nn.Module | None = None
+    name: str = ""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -117,8 +124,17 @@ class EdgeRule(nn.Module, ABC):
         return (self.weight, *self.buffers())
 
     def selection(self) -> EdgeSelection:
-        """`select()`; in evaluation the last result while the weights are the same."""
-        return self._cache.get(self.training, self.select, *self.deciding())
+        """`select()`; in evaluation the last result while the weights are the same.
+
+        Raises:
+            NotFiniteError: a weight is NaN (not raised on a GPU).
+        """
+        try:
+            return self._cache.get(self.training, self.select, *self.deciding())
+        except NotFiniteError as error:
+            if not self.space.name:
+                raise
+            raise NotFiniteError(f"{self.space.name}: {error}") from None
 
     def forward(self) -> Tensor:
         """The weights in use and zero elsewhere, of the weight's shape."""
@@ -146,6 +162,13 @@ class EdgeRule(nn.Module, ABC):
         A rule that keeps its wiring in buffers lists them in `optional_buffers`.
         """
 
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: Any, strict: bool, *lists: list[str]
+    ) -> None:
+        """A checkpoint of the unwired network has no entry of a layer's rule; the rule keeps its buffers."""
+        if self.space.layer is None or any(name.startswith(prefix) for name in state_dict):
+            super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *lists)
+
     def __getattr__(self, name: str) -> Any:
         if name == "weight" and "space" in self.__dict__ and self.space.layer is not None:
             return self.space.layer._parameters["weight"]
@@ -153,6 +176,36 @@ class EdgeRule(nn.Module, ABC):
 
     def extra_repr(self) -> str:
         return f"{self.num_edges:,} of {self.space.numel:,} edges"
+
+
+class RankedEdges(EdgeRule):
+    """A rule that uses the edges with the largest scores by magnitude, in its layer or, with the `global`
+    budget, among all layers.
+    """
+
+    ranking: GlobalRanking | None
+
+    def __init__(self, space: EdgeSpace, num_edges: int) -> None:
+        super().__init__(space, num_edges)
+        self.ranking = None
+        self._selector = Selector(num_edges)
+
+    def scores(self) -> Tensor:
+        """What is ranked by magnitude, of the weight's shape; by default the weights."""
+        return self.weight
+
+    def select(self) -> EdgeSelection:
+        """The `num_edges` entries of largest score, or this layer's share of all layers' largest."""
+        if self.ranking is not None:
+            return self.ranking.selection(self)
+        self._selector.count = self.num_edges
+        return self._selector.select(self.scores())
+
+    def deciding(self) -> tuple[Tensor, ...]:
+        if self.ranking is None:
+            return super().deciding()
+        rules = self.ranking.rules
+        return tuple(tensor for rule in rules for tensor in (rule.weight, *rule.buffers()))
 
 
 class MaskedEdges(EdgeRule):
@@ -169,10 +222,19 @@ class MaskedEdges(EdgeRule):
 
     def select(self) -> EdgeSelection:
         """The edges that the mask allows."""
-        if self.mask.device.type != "cpu" or torch.compiler.is_compiling():
-            # Comparing it with the last mask would wait for a GPU.
-            return EdgeSelection.from_mask(self.mask != 0)
-        return self._mask_cache.cached(lambda: EdgeSelection.from_mask(self.mask != 0), self.mask)
+        return selection_of_mask(self.mask, self._mask_cache)
 
     def deciding(self) -> tuple[Tensor, ...]:
         return (self.mask,)
+
+
+def selection_of_mask(mask: Tensor, cache: SelectionCache) -> EdgeSelection:
+    """The entries of a 0/1 mask, found again only when the mask has changed.
+
+    Args:
+        mask: of any type.
+        cache: used with this mask alone.
+    """
+    if mask.device.type != "cpu" or torch.compiler.is_compiling():
+        return EdgeSelection.from_mask(mask != 0)  # comparing it with the last one would wait for a GPU
+    return cache.cached(lambda: EdgeSelection.from_mask(mask != 0), mask)

@@ -10,12 +10,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from wirings.rules.base import EdgeRule, EdgeSpace
+from wirings.rules.base import EdgeSpace, RankedEdges
 from wirings.selection import EdgeSelection
-from wirings.topk import Selector
 
 
-class TopEdges(EdgeRule):
+class TopEdges(RankedEdges):
     """`graph: dnw`: the edges of largest magnitude are in use, but the gradient reaches all weights, so that
     the wiring is learned.
 
@@ -31,17 +30,21 @@ class TopEdges(EdgeRule):
     def __init__(
         self, space: EdgeSpace, num_edges: int, edge_scope: Literal["all", "readable"] = "all"
     ) -> None:
-        super().__init__(space, num_edges)
         readable = space.readable if edge_scope == "readable" else None
-        self.register_buffer("readable", None if readable is None else readable.flatten(), persistent=False)
         if readable is not None:
-            self.num_edges = min(num_edges, int(readable.sum()))
-        self._selector = Selector(self.num_edges)
+            num_edges = min(num_edges, int(readable.sum()))
+        super().__init__(space, num_edges)
+        self.register_buffer("readable", None if readable is None else readable.flatten(), persistent=False)
+
+    def scores(self) -> Tensor:
+        if self.readable is None:
+            return self.weight
+        return self.weight.masked_fill(~self.readable.view(self.weight.shape), 0)
 
     def select(self) -> EdgeSelection:
+        if self.readable is None or self.ranking is not None:
+            return super().select()
         self._selector.count = self.num_edges
-        if self.readable is None:
-            return self._selector.select(self.weight)
         mask = torch.zeros_like(self.readable)
         ranked = self.weight.detach().flatten()[self.readable]
         mask[self.readable] = self._selector.select(ranked).mask()

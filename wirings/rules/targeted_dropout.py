@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from wirings.errors import WiringError
-from wirings.rules.base import EdgeRule, EdgeSpace
+from wirings.rules.base import EdgeSpace, RankedEdges
 from wirings.selection import EdgeSelection
-from wirings.topk import Selector, num_kept, top_mask_by_row
+from wirings.topk import num_kept, top_mask_by_row
 
 
-class TargetedDropout(EdgeRule):
+class TargetedDropout(RankedEdges):
     """`graph: td`: weak edges are each dropped with probability `rho` in training, all of them in evaluation.
 
     The edges in use, as reported, are those that are never dropped.
@@ -48,12 +48,6 @@ class TargetedDropout(EdgeRule):
         if not 0 <= self.rho <= 1:
             raise WiringError(f"rho must be within 0..1, got {rho}")
         self.td_magnitude = td_magnitude
-        self._selector = Selector(num_edges)
-
-    def select(self) -> EdgeSelection:
-        """The edges that are never dropped."""
-        self._selector.count = self.num_edges
-        return self._selector.select(self.weight)
 
     def forward(self) -> Tensor:
         weight = self.weight.abs() if self.td_magnitude else self.weight

@@ -1,0 +1,81 @@
+"""The `global` budget: one ranking of the weights of all layers in each selection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from wirings.selection import EdgeSelection
+from wirings.topk import Selector
+
+if TYPE_CHECKING:
+    from wirings.rules.base import RankedEdges
+
+
+class GlobalRanking:
+    """Selects the strongest edges of several layers together: a layer's share follows its weights.
+
+    Of equal magnitudes at the threshold, those of the first layer are taken, and within it those of lowest
+    index. The ranking is made once for all layers of a forward pass: anew when a weight has changed, or when
+    a layer asks for the second time.
+
+    Args:
+        rules: of all layers, in the order of the network.
+        num_edges: of all layers together.
+    """
+
+    def __init__(self, rules: Sequence[RankedEdges], num_edges: int) -> None:
+        self.rules, self.num_edges = list(rules), num_edges
+        self._selector = Selector(num_edges)
+        self._versions: list[Any] = []
+        self._selections: list[EdgeSelection] = []
+        self._served: set[int] = set()
+
+    def selection(self, rule: RankedEdges) -> EdgeSelection:
+        """The edges of one of the layers.
+
+        Raises:
+            NotFiniteError: a weight of any layer is NaN (not raised on a GPU).
+        """
+        index = next(number for number, other in enumerate(self.rules) if other is rule)
+        if torch.compiler.is_compiling():
+            return self._rank()[index]
+        versions = [_version(other.weight) for other in self.rules]
+        if versions != self._versions or index in self._served:
+            self._selections, self._versions = self._rank(), versions
+            self._served.clear()
+        self._served.add(index)
+        return self._selections[index]
+
+    def _rank(self) -> list[EdgeSelection]:
+        scores = [rule.scores().detach() for rule in self.rules]
+        selection = self._selector.select(torch.cat([score.flatten() for score in scores]))
+        if selection.device.type == "cpu" and not torch.compiler.is_compiling():
+            return _split_indices(selection.indices(), scores)
+        sizes = [score.numel() for score in scores]
+        parts = torch.split(selection.mask(), sizes)
+        return [
+            EdgeSelection.from_mask(part.view(score.shape)) for part, score in zip(parts, scores, strict=True)
+        ]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles rank again."""
+        return {**self.__dict__, "_versions": [], "_selections": [], "_served": set()}
+
+
+def _version(weight: Tensor) -> tuple[int | None, int]:
+    return None if weight.is_inference() else weight._version, weight.data_ptr()
+
+
+def _split_indices(indices: Tensor, scores: Sequence[Tensor]) -> list[EdgeSelection]:
+    ends = torch.tensor([score.numel() for score in scores]).cumsum(0)
+    borders = [0, *torch.searchsorted(indices, ends).tolist()]
+    selections, start = [], 0
+    for number, score in enumerate(scores):
+        part = indices[borders[number] : borders[number + 1]] - start
+        selections.append(EdgeSelection.from_indices(part, score.shape))
+        start += score.numel()
+    return selections

@@ -1,0 +1,349 @@
+"""Wiring of any network: `wire`, `unwire`, and the wiring of a network as one object.
+
+wiring = wirings.wire(model, rule="dnw", density=0.1)
+...                                            # training as usual; before each optimizer.step():
+wiring.after_backward(optimizer, step, total_steps)
+print(wiring.summary())
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from wirings.budgets import BUDGETS, Budget, by_pattern, check_counts, total_edges
+from wirings.errors import WiringError
+from wirings.layers import (
+    LAYER_TYPES,
+    WiredLayer,
+    check_layer,
+    edge_space,
+    unwire_layer,
+    weight_of,
+    weights_in_evaluation,
+    wire_layer,
+)
+from wirings.names import did_you_mean
+from wirings.ranking import GlobalRanking
+from wirings.rules import make_rule
+from wirings.rules.base import EdgeRule, RankedEdges, Step
+from wirings.selection import EdgeSelection
+
+_Network = TypeVar("_Network", bound=nn.Module)
+GLOBAL = "global"
+"""Name of the budget that ranks the weights of all layers together in each selection."""
+
+
+@dataclass(frozen=True)
+class LayerSummary:
+    """Edges of one layer.
+
+    Attributes:
+        name: of its weight in the state dict.
+        rule: name of the rule's class.
+        potential: entries of the weight.
+        in_use: edges in use.
+    """
+
+    name: str
+    rule: str
+    potential: int
+    in_use: int
+
+    @property
+    def density(self) -> float:
+        """Fraction of the potential edges that is in use."""
+        return self.in_use / self.potential if self.potential else 0.0
+
+
+@dataclass(frozen=True)
+class WiringSummary:
+    """Edges of a network, layer by layer; as text, a Markdown table.
+
+    Attributes:
+        layers: the wired ones.
+        dense: names of weights of convolutions and linear layers that are not wired.
+    """
+
+    layers: tuple[LayerSummary, ...]
+    dense: tuple[str, ...]
+
+    @property
+    def total(self) -> LayerSummary:
+        """All layers together."""
+        potential, in_use = (
+            sum(getattr(layer, kind) for layer in self.layers) for kind in ("potential", "in_use")
+        )
+        return LayerSummary("total", "", potential, in_use)
+
+    def __str__(self) -> str:
+        rows = [("layer", "rule", "potential", "in use", "density")]
+        rows += [
+            (layer.name, layer.rule, f"{layer.potential:,}", f"{layer.in_use:,}", f"{layer.density:.2%}")
+            for layer in (*self.layers, self.total)
+        ]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [_line(row, widths) for row in rows]
+        lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+        if self.dense:
+            lines += ["", f"dense: {', '.join(self.dense)}"]
+        return "\n".join(lines)
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    sides = [cell.ljust if number < 2 else cell.rjust for number, cell in enumerate(cells)]
+    return "| " + " | ".join(side(width) for side, width in zip(sides, widths, strict=True)) + " |"
+
+
+class Wiring:
+    """The edge rules of a network, by the names of their weights in its state dict.
+
+    Args:
+        model: a network that `wire` has wired, or one whose own modules are edge rules.
+
+    Attributes:
+        rules: by name, in the order of the network's modules.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.rules: dict[str, EdgeRule] = {}
+        for name, module in model.named_modules():
+            if isinstance(module, WiredLayer):
+                self.rules[_join(name, "weight")] = module.wiring
+            elif isinstance(module, EdgeRule) and module.space.layer is None:
+                self.rules[_join(name, "weight")] = module
+        wired = {id(rule.weight) for rule in self.rules.values()}
+        self._dense = tuple(
+            _join(name, "weight")
+            for name, module in model.named_modules()
+            if isinstance(module, LAYER_TYPES) and id(module._parameters.get("weight")) not in wired
+        )
+
+    def select(self) -> dict[str, EdgeSelection]:
+        """The edges in use of each layer."""
+        with torch.no_grad():
+            return {name: rule.selection() for name, rule in self.rules.items()}
+
+    def adjacency(self) -> dict[str, Tensor]:
+        """Boolean tensors of the weights' shapes, by name: true where an edge is in use."""
+        return {name: selection.mask().clone() for name, selection in self.select().items()}
+
+    def state(self) -> dict[str, Tensor]:
+        """int64 indices of the edges in use within each flattened weight, rising, on the CPU: a small record
+        of the wiring that can be saved and compared.
+        """
+        return {name: selection.indices().cpu().clone() for name, selection in self.select().items()}
+
+    def churn(self, before: Mapping[str, Tensor]) -> dict[str, float]:
+        """Fraction of each layer's edges in use that were not in use before, and of all under `total`.
+
+        Args:
+            before: what `state()` returned then.
+
+        Raises:
+            WiringError: it is a record of other layers.
+        """
+        now = self.state()
+        if set(before) != set(now):
+            strange = sorted(set(before) ^ set(now))
+            raise WiringError(f"the record is of another network: {', '.join(strange)} in one of them alone")
+        new = {name: int((~torch.isin(now[name], before[name])).sum()) for name in now}
+        fractions = {name: new[name] / max(len(now[name]), 1) for name in now}
+        return {**fractions, "total": sum(new.values()) / max(sum(map(len, now.values())), 1)}
+
+    def after_backward(self, optimizer: torch.optim.Optimizer, step: int, total_steps: int) -> None:
+        """Let the rules act on the gradients. To be called in training after the backward pass (with several
+        processes: after the gradients are reduced) and before `optimizer.step()`.
+
+        Args:
+            optimizer: about to make the step.
+            step: number of the step, from 0 on.
+            total_steps: how many steps the training has.
+        """
+        current = Step(step, total_steps, optimizer)
+        for rule in self.rules.values():
+            rule.after_backward(current)
+
+    def summary(self) -> WiringSummary:
+        """Potential edges, edges in use and density of each layer, and which layers are dense."""
+        selections = self.select()
+        layers = tuple(
+            LayerSummary(name, type(rule).__name__, rule.weight.numel(), selections[name].count)
+            for name, rule in self.rules.items()
+        )
+        return WiringSummary(layers, self._dense)
+
+
+def wire(
+    model: nn.Module,
+    rule: str | type[EdgeRule] = "dnw",
+    density: float = 0.1,
+    budget: str | Mapping[str, float] | Budget = "uniform",
+    include: str | Iterable[str] | None = None,
+    exclude: str | Iterable[str] | None = None,
+    **options: Any,
+) -> Wiring:
+    """Let layers of a network use a fraction of their weights, chosen by a rule. The network is changed in
+    place: convolutions, transposed convolutions and linear layers multiply with the weights in use, and its
+    parameters keep their names, so that checkpoints of the unwired network load.
+
+    Args:
+        model: any network. Wire it before `torch.compile` and DistributedDataParallel.
+        rule: a name of `wirings.rules.RULES`, or a subclass of EdgeRule.
+        density: fraction of all weights of the wired layers that is in use, 0..1.
+        budget: how many edges each layer gets: `uniform`, `erk`, `global` (one ranking of all layers in each
+            selection), a mapping of patterns to densities, or a function of shapes and density; see
+            `wirings.budgets`.
+        include: patterns of names of layers, such as "layer3.*"; None: all that can be wired.
+        exclude: patterns of names of layers that stay dense.
+        options: further arguments of the rule.
+
+    Returns:
+        The wiring.
+
+    Raises:
+        WiringError: a name, pattern, option or number is wrong, a layer cannot be wired, or weights are tied.
+            The network is unchanged then.
+    """
+    layers = _chosen_layers(model, include, exclude)
+    _refuse_tied_weights(model, layers)
+    shapes = {_join(name, "weight"): tuple(weight_of(layer).shape) for name, layer in layers.items()}
+    counts = _counts(shapes, density, budget)
+    rules = {
+        name: make_rule(
+            rule, edge_space(_join(name, "weight"), layer), counts[_join(name, "weight")], **options
+        )
+        for name, layer in layers.items()
+    }
+    if budget == GLOBAL:
+        _rank_together(rules, total_edges(shapes, density))
+    for name, layer in layers.items():
+        wire_layer(layer, rules[name], model.get_submodule(name.rpartition(".")[0]))
+    return Wiring(model)
+
+
+def unwire(model: _Network) -> _Network:
+    """Make wired layers plain layers again, with zeros for the weights that are not in use in evaluation.
+
+    Args:
+        model: changed in place.
+
+    Returns:
+        The same network.
+
+    Raises:
+        WiringError: no layer is wired.
+    """
+    layers = [module for module in model.modules() if isinstance(module, WiredLayer)]
+    if not layers:
+        raise WiringError(f"{type(model).__name__} has no wired layers; there is nothing to unwire")
+    values = []
+    for layer in layers:  # all are selected before the first weight changes: layers may be ranked together
+        assert isinstance(layer, nn.Module)
+        values.append(weights_in_evaluation(layer))
+    for layer, value in zip(layers, values, strict=True):
+        unwire_layer(layer, value)
+    return model
+
+
+def _chosen_layers(
+    model: nn.Module, include: str | Iterable[str] | None, exclude: str | Iterable[str] | None
+) -> dict[str, nn.Module]:
+    """The layers to wire, by name.
+
+    Raises:
+        WiringError: a pattern fits no layer, or a layer that it names cannot be wired; or no layer is left.
+    """
+    modules = {name: module for name, module in model.named_modules() if name}
+    if isinstance(model, LAYER_TYPES):
+        raise WiringError(f"the network is a single {type(model).__name__}; put it into an nn.Sequential")
+    included = _patterns(include)
+    if included is None:
+        chosen = {name: module for name, module in modules.items() if _can_be_wired(module)}
+    else:
+        chosen = {}
+        for pattern in included:
+            fitting = _fitting(pattern, modules, "include")
+            # A pattern may also fit blocks and norms; a plain name must name a layer.
+            layers = {name: modules[name] for name in fitting if isinstance(modules[name], LAYER_TYPES)}
+            chosen |= layers or {name: modules[name] for name in fitting[:1]}
+        chosen = {name: module for name, module in modules.items() if name in chosen}
+    for pattern in _patterns(exclude) or ():
+        fitting = _fitting(pattern, modules, "exclude")
+        if not any(name in chosen for name in fitting):
+            raise WiringError(f"exclude: {pattern} fits no layer that would be wired")
+        chosen = {name: module for name, module in chosen.items() if name not in fitting}
+    if not chosen:
+        raise WiringError(f"no layer of {type(model).__name__} is to be wired; it has none that can be")
+    for name, module in chosen.items():
+        check_layer(name, module)
+    return chosen
+
+
+def _can_be_wired(module: nn.Module) -> bool:
+    return isinstance(module, LAYER_TYPES) and module._parameters.get("weight") is not None
+
+
+def _patterns(patterns: str | Iterable[str] | None) -> list[str] | None:
+    return [patterns] if isinstance(patterns, str) else None if patterns is None else list(patterns)
+
+
+def _fitting(pattern: str, modules: Mapping[str, nn.Module], argument: str) -> list[str]:
+    fitting = [name for name in modules if fnmatchcase(name, pattern)]
+    if not fitting:
+        hint = did_you_mean(pattern, modules)
+        raise WiringError(f"{argument}: {pattern} fits no module of the network{hint}")
+    return fitting
+
+
+def _refuse_tied_weights(model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
+    """One parameter of two modules would be selected for the one and used whole by the other."""
+    names: dict[int, list[str]] = {}
+    for name, module in model.named_modules():
+        for key, parameter in module._parameters.items():
+            if parameter is not None:
+                names.setdefault(id(parameter), []).append(_join(name, key))
+    for name, layer in layers.items():
+        same = names[id(weight_of(layer))]
+        if len(same) > 1:
+            raise WiringError(
+                f"{' and '.join(same)} are the same parameter; exclude {name}, or give each a copy of its own"
+            )
+
+
+def _counts(
+    shapes: Mapping[str, Sequence[int]], density: float, budget: str | Mapping[str, float] | Budget
+) -> dict[str, int]:
+    total_edges(shapes, density)  # refuses a density out of range
+    if isinstance(budget, str):
+        names = [*BUDGETS, GLOBAL]
+        if budget not in names:
+            hint = did_you_mean(budget, names)
+            raise WiringError(
+                f"budget must be one of {', '.join(names)}, a mapping or a function, got {budget}{hint}"
+            )
+        budget = BUDGETS["uniform" if budget == GLOBAL else budget]
+    elif isinstance(budget, Mapping):
+        budget = by_pattern(budget)
+    return check_counts(shapes, budget(shapes, density))
+
+
+def _rank_together(rules: Mapping[str, EdgeRule], num_edges: int) -> None:
+    ranked = [rule for rule in rules.values() if isinstance(rule, RankedEdges)]
+    if len(ranked) < len(rules):
+        kind = next(type(rule).__name__ for rule in rules.values() if not isinstance(rule, RankedEdges))
+        raise WiringError(
+            f"budget global ranks weights, and {kind} does not select by rank; choose uniform or erk"
+        )
+    ranking = GlobalRanking(ranked, num_edges)
+    for rule in ranked:
+        rule.ranking = ranking
+
+
+def _join(name: str, key: str) -> str:
+    return f"{name}.{key}" if name else key
