@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,17 @@ from models.profiling import Profile, as_table, profile
 from models.transfer import take_over
 from models.wiring_state import wiring_layout, wiring_state
 from trainers.batches import Batches, as_batches, corrupt_images
-from trainers.callbacks import Callback, MetricsFile, Progress, TensorBoard
+from trainers.callbacks import Callback, MetricsFile, Progress, TensorBoard, WiringUpdate, reads_gradients
 from trainers.captured import CapturedStep, obstacle_to_capture
 from trainers.checks import CheckedBatches, Expected, expected_by, label_errors_explained
 from trainers.evaluation import evaluate_and_time
-from trainers.foreign_parts import check_data, check_parameters, checked_optimizer, checked_schedule
+from trainers.foreign_parts import (
+    check_data,
+    check_parameters,
+    checked_callback,
+    checked_optimizer,
+    checked_schedule,
+)
 from trainers.optimizers import find_optimizer
 from trainers.precision import Precision
 from trainers.recording import WiringRecorder
@@ -52,6 +58,7 @@ from trainers.saving import CheckpointSaver
 from trainers.schedules import find_schedule
 from trainers.sync_bn import synchronise_batch_norms
 from trainers.trainer import Trainer
+from wirings.wiring import Wiring
 
 _log = logging.getLogger(__name__)
 
@@ -200,6 +207,7 @@ def _train(
     expected = _expected(parts, model)
     data = _data(parts, world, "train", "val")
     trainer = _trainer(parts, model, data, expected, world, stop)
+    own = _callback_classes(config)
     parts.warn_of_unused()
     if start.content is not None:
         resume(trainer, start.content, str(start.path), config.model_dump())
@@ -207,7 +215,10 @@ def _train(
     files = world.on_main(
         lambda: RunFiles(checkpoints_of(config), run_settings(config), world.place, start, trainer.step)
     )
-    trainer.callbacks = _callbacks(parts, model, world, files, start, trainer.step)
+    trainer.callbacks = (
+        *_callbacks(parts, model, world, files, start, trainer.step),
+        *_own_callbacks(parts, own, files),
+    )
     training = allocations_explained(lambda: f"batch_size: training by {_batch_of(config)}")
     with label_errors_explained(expected), training:
         metrics: dict[str, Any] = trainer.fit()
@@ -266,7 +277,10 @@ def _callbacks(
     def layers() -> list[tuple[Tensor, Tensor]]:
         return [(layer.adjacency(), layer.rule.weight.flatten(1)) for layer in wired_layers(model)]
 
-    recorders = _recorders(parts, model, files, step) if config.record_wiring else ()
+    wiring = Wiring(model)
+    recorders: tuple[Callback, ...] = (WiringUpdate(wiring),) if wiring.reads_gradients else ()
+    if config.record_wiring:
+        recorders += _recorders(parts, model, files, step)
     if files is None:
         return (*recorders, parts.make(CheckpointSaver, folder=None, wirings=wirings, content={}))
     content = {
@@ -282,6 +296,23 @@ def _callbacks(
         *recorders,
         parts.make(CheckpointSaver, folder=files.checkpoints, wirings=wirings, content=content),
     )
+
+
+def _callback_classes(config: Config) -> dict[str, type[Callback]]:
+    """What the experiment's `callbacks` names, by its path."""
+    return {path: checked_callback(locate(path, "callbacks"), path) for path in config.callbacks}
+
+
+def _own_callbacks(
+    parts: Parts, kinds: Mapping[str, type[Callback]], files: RunFiles | None
+) -> list[Callback]:
+    """Those that the experiment names. Of several processes, most are wanted in the first alone."""
+    folder, settings = (None if files is None else files.run.path), parts.config.model_dump()
+    return [
+        parts.make_named("callbacks", kind, path=path, folder=folder, settings=settings)
+        for path, kind in kinds.items()
+        if files is not None or kind.on_all_processes
+    ]
 
 
 def _recorders(parts: Parts, model: nn.Module, files: RunFiles | None, step: int) -> tuple[Callback, ...]:
@@ -332,6 +363,9 @@ def _capture(
     obstacle = obstacle_to_capture(optimizer, world.device, config.amp, world.size)
     if isinstance(model, ContinuousTimeNeuralGraph) and model.odesolve.solver.waits_for_device:
         obstacle = obstacle or f"ode_solver {config.ode_solver} chooses its steps by the states; take rk4"
+    classes = _callback_classes(config).values()
+    if Wiring(model).reads_gradients or any(map(reads_gradients, classes)):
+        obstacle = obstacle or "an edge rule or a callback acts between the backward pass and the update"
     if obstacle is not None:
         _log.warning("cuda_graph has no effect: %s", obstacle)
         return None

@@ -87,6 +87,10 @@ def _is_list(annotation: Any) -> bool:
     return get_origin(annotation) is list or any(_is_list(part) for part in get_args(annotation))
 
 
+def _takes_mapping(annotation: Any) -> bool:
+    return get_origin(annotation) is dict or any(map(_takes_mapping, get_args(annotation)))
+
+
 def _python_value(key: str, texts: list[str], problems: list[Problem]) -> Any:
     """The typed text as the schema expects it: a list, a mapping, a flag, or one text."""
     field = schema()[key]
@@ -95,7 +99,8 @@ def _python_value(key: str, texts: list[str], problems: list[Problem]) -> Any:
         return None
     if _is_list(field.annotation):
         return texts
-    if get_origin(field.annotation) is dict:
+    is_mapping = get_origin(field.annotation) is dict
+    if is_mapping or (_takes_mapping(field.annotation) and any("=" in text for text in texts)):
         pairs = [text.partition("=") for text in texts]
         problems += [
             Problem(key, f"takes name=value pairs, got {name!r}", origin)

@@ -19,7 +19,7 @@ from wirings.names import did_you_mean
 
 _READ_BY_THE_COMMAND = frozenset(
     {
-        "graph", "optimizer", "lr_scheduler", "use_graph", "use_init",
+        "graph", "budget", "callbacks", "optimizer", "lr_scheduler", "use_graph", "use_init",
         "evaluate", "topk", "skip_profiling", "fast_eval", "use_dgl", "engine", "export", "bf16", "amp",
     }
 )  # fmt: skip
@@ -64,6 +64,9 @@ def named_parts(config: Config) -> dict[str, str]:
     values = {
         key: str(getattr(config, key)) for key in ("model", "data", "graph", "optimizer", "lr_scheduler")
     }
+    if isinstance(config.budget, str):
+        values["budget"] = config.budget
+    values |= {f"callbacks: {number}": path for number, path in enumerate(config.callbacks)}
     return {key: value for key, value in values.items() if ":" in value}
 
 
@@ -74,13 +77,15 @@ class Parts:
         self.config = config
         self.used: set[str] = set()
 
-    def make_named(self, key: str, target: Any, further: str | None = None, **given: Any) -> Any:
-        """`make` what the experiment's `key` names.
+    def make_named(
+        self, key: str, target: Any, further: str | None = None, path: str | None = None, **given: Any
+    ) -> Any:
+        """`make` what the experiment's `key` names, or `path` where that key is a list.
 
         Raises:
             ConfigError: as of `make`; or `target` is of the user's own and raises an error.
         """
-        path = str(getattr(self.config, key))
+        path = path or str(getattr(self.config, key))
         if not callable(target):
             raise ConfigError(f"{key}: {path} is no class or function")
         if ":" not in path or not is_foreign(path):
@@ -109,7 +114,7 @@ class Parts:
         if strange:
             hint = did_you_mean(strange[0], parameters)
             raise ConfigError(f"{further}: {name} takes no argument {strange[0]}{hint}")
-        arguments = dict(_converted(target, extra, f"{further} of {name}"))
+        arguments = dict(converted(target, extra, f"{further} of {name}"))
         for key, parameter in parameters.items():
             if key in arguments or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
                 continue
@@ -146,8 +151,17 @@ class Parts:
             _log.warning("no effect in this experiment: %s", ", ".join(unused))
 
 
-def _converted(target: Callable[..., Any], values: Mapping[str, Any], where: str) -> Mapping[str, Any]:
-    """Values in the types that the target's annotations ask for, since text from a command line has none."""
+def converted(target: Callable[..., Any], values: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """Values in the types that the target's annotations ask for, since text from a command line has none.
+
+    Args:
+        target: a class or function.
+        values: by argument.
+        where: begins the message of an error.
+
+    Raises:
+        ConfigError: a value does not have the type.
+    """
     if not values:
         return {}
     function = target.__init__ if inspect.isclass(target) else target

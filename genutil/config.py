@@ -111,12 +111,17 @@ def _value_problems(error: ValidationError, layers: Layers) -> list[Problem]:
         messages.setdefault(str(found["loc"][0]), []).append(_message(dict(found)))
     problems = []
     for key, texts in messages.items():
-        message = " or ".join(dict.fromkeys(texts))
+        said = [text for text in texts if text not in _OTHER_KINDS] or texts
+        message = " or ".join(dict.fromkeys(said))
         if message != _MISSING:
             value = layers.values[key]
             message += f", got {shortened(value)}" + did_you_mean(value, _choices(key))
         problems.append(Problem(key, message, layers.origins.get(key, "")))
     return problems
+
+
+_OTHER_KINDS = ("must be a valid string", "must be a valid dictionary")
+"""Of keys that take a text or a mapping: what is said of the kind that the value is not."""
 
 
 def _choices(key: str) -> list[str]:

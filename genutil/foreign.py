@@ -13,7 +13,9 @@ from genutil.errors import USER_ERRORS, ConfigError, RunError, ToldByAnother
 from genutil.signals import Interrupted
 
 _PROJECT = Path(__file__).resolve().parent.parent
-_ROOMS = frozenset({"genutil", "data", "models", "trainers", "fig", "imagenet_sparsity_experiments"})
+_ROOMS = frozenset(
+    {"genutil", "data", "models", "trainers", "fig", "imagenet_sparsity_experiments", "wirings"}
+)
 _INSTALLED = (
     "<frozen",
     *{sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")},

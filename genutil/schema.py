@@ -12,8 +12,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
 from genutil.names import checked_name
+from wirings.rules import RULES
 
-KNOWN_GRAPHS = ("dnw", "random", "complete", "dnw_no_update", "fine_tune", "reg_td", "td")
+KNOWN_BUDGETS = ("uniform", "erk", "global")
 KNOWN_SCHEDULERS = ("multistep", "cosine", "linear_decaying", "exp_decaying")
 KNOWN_OPTIMIZERS = ("sgd",)
 FIXED_STEP_SOLVERS = ("euler", "midpoint", "rk4")
@@ -60,6 +61,7 @@ Float = Annotated[float, BeforeValidator(_refuse_bool), Field(allow_inf_nan=Fals
 ClassPath = Annotated[str, Field(pattern=_CLASS_PATH, json_schema_extra={"choices": ["module:Class"]})]
 PathText = Annotated[str, AfterValidator(_is_path)]
 Count = Annotated[Int, Field(ge=1)]
+Fraction = Annotated[Float, Field(ge=0, le=1)]
 
 
 class ExperimentKeys(BaseModel):
@@ -83,12 +85,18 @@ class ExperimentKeys(BaseModel):
 class WiringKeys(BaseModel):
     """wiring"""
 
-    graph: Annotated[str, _known_or_path(KNOWN_GRAPHS)] = Field(
+    graph: Annotated[str, _known_or_path(tuple(RULES))] = Field(
         "dnw", description="edge rule: how the edges in use are chosen, or module:Class"
     )
     graph_args: dict[str, Any] = Field({}, description="further arguments of an edge rule of your own")
     prune_rate: Float = Field(
         0.0, ge=0, le=1, description="part of a layer's edges that is left out of the forward pass"
+    )
+    budget: Annotated[str, _known_or_path(KNOWN_BUDGETS)] | dict[str, Fraction] | None = Field(
+        None,
+        description="how many edges each layer gets: uniform, erk, global (one ranking of all layers), a "
+        "mapping of patterns of layer names to densities, or module:function; default: as published",
+        json_schema_extra={"choices": [*KNOWN_BUDGETS, "PATTERN=DENSITY ...", "module:function"]},
     )
     setting: Literal["static", "discrete_time", "continuous"] = Field(
         "static", description="how the graph is run; static graphs are acyclic"
@@ -171,6 +179,9 @@ class TrainingKeys(BaseModel):
         [80, 120], description="multistep: epochs before which the rate is lowered"
     )
     multistep_lr_gamma: Float = Field(0.1, gt=0, le=1, description="multistep: factor of each milestone")
+    callbacks: Annotated[list[ClassPath], BeforeValidator(_as_list)] = Field(
+        [], description="classes of your own, as module:Class, that are called at the events of a training"
+    )
     exp_decaying_lr_gamma: Float = Field(0.97, gt=0, le=1, description="exp_decaying: factor of each epoch")
 
 

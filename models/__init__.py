@@ -2,41 +2,136 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 from genutil.allocation import sizes_checked
-from genutil.components import Parts, locate
+from genutil.components import Parts, converted, locate
 from genutil.config import Config
 from genutil.errors import ConfigError
+from genutil.seeding import restore_rng_state, rng_state
 from models.graphs.edges import EdgeRule, EdgeSpace, find_rule
+from wirings.budgets import Budget, total_edges
+from wirings.errors import WiringError
 from wirings.topk import num_kept
+from wirings.wiring import GLOBAL, Wiring, count_edges, rank_together, wire
 
 
 def build_model(config: Config, parts: Parts | None = None) -> nn.Module:
     """The network that `config.model` names, with the published state-dict names.
 
     Args:
-        config: the experiment; keys that the class names as arguments are handed to it.
+        config: the experiment. The class gets the keys that it names as arguments; it may also name `edges`,
+            which makes the edge rule of an EdgeSpace, and `wire`, which wires the layers of a module.
         parts: notes which keys were used; a fresh one by default.
 
     Raises:
         ConfigError: there is no such class, it is no network, or it refuses its arguments.
     """
     parts = parts or Parts(config)
+    rules = _Rules(config, parts)
+    random_numbers = rng_state() if config.budget is not None else None
+    model = _build(config, parts, rules)
+    if random_numbers is not None and rules.made:
+        # A budget shares out edges by the shapes of all layers, which are known only now.
+        with _as_config_error("budget"):
+            rules.counts = _counts(config, rules.made, model)
+        del model
+        restore_rng_state(random_numbers)
+        model = _build(config, parts, rules)
+        if config.budget == GLOBAL:
+            with _as_config_error("budget"):
+                by_name = Wiring(model).rules
+                rank_together(by_name, total_edges(_shapes(by_name), 1 - config.prune_rate))
+    return model
 
-    def edges(space: EdgeSpace, **given: Any) -> EdgeRule:
-        if "num_edges" not in given:
-            given["num_edges"] = num_kept(space.numel, given.get("prune_rate", config.prune_rate))
-            parts.used.add("prune_rate")
-        kind = find_rule(config.graph)
-        rule: EdgeRule = parts.make_named("graph", kind, "graph_args", space=space, **given)
-        return rule
 
+def _build(config: Config, parts: Parts, rules: _Rules) -> nn.Module:
     kind = locate(config.model, "model")
+    rules.made.clear()
     with sizes_checked(f"model: {config.model}", parts.sizes_used):
-        model = parts.make_named("model", kind, "model_args", edges=edges)
+        model = parts.make_named("model", kind, "model_args", edges=rules.edges, wire=rules.wire)
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model: {config.model} is no torch.nn.Module")
     return model
+
+
+class _Rules:
+    """Makes the edge rules of an experiment's network.
+
+    Attributes:
+        made: what `edges` made for the network at hand, in order.
+        counts: how many edges each of them gets; None: as published, by the prune rate of each space.
+    """
+
+    def __init__(self, config: Config, parts: Parts) -> None:
+        self._config, self._parts = config, parts
+        self.made: list[EdgeRule] = []
+        self.counts: list[int] | None = None
+
+    def edges(self, space: EdgeSpace, **given: Any) -> EdgeRule:
+        """The rule of one space; with a number of edges of its own `num_edges=…` or `prune_rate=…`."""
+        config = self._config
+        if self.counts is not None:
+            given["num_edges"] = self.counts[len(self.made)]
+            given["prune_rate"] = 1 - given["num_edges"] / max(space.numel, 1)
+        elif "num_edges" not in given:
+            given["num_edges"] = num_kept(space.numel, given.get("prune_rate", config.prune_rate))
+        self._parts.used.add("prune_rate")
+        kind = find_rule(config.graph)
+        rule: EdgeRule = self._parts.make_named("graph", kind, "graph_args", space=space, **given)
+        self.made.append(rule)
+        return rule
+
+    def wire(
+        self,
+        module: nn.Module,
+        include: str | Iterable[str] | None = None,
+        exclude: str | Iterable[str] | None = None,
+    ) -> Wiring:
+        """`wirings.wire` with the experiment's rule, budget and prune rate."""
+        config, kind = self._config, find_rule(self._config.graph)
+        keys = set(inspect.signature(kind).parameters) & set(Config.model_fields) - {"prune_rate"}
+        self._parts.used |= keys | {"prune_rate", "graph_args"}
+        options = {key: getattr(config, key) for key in sorted(keys)}
+        options |= converted(kind, config.graph_args, f"graph_args of {config.graph}")
+        budget = "uniform" if config.budget is None else find_budget(config)
+        with _as_config_error("wire"):
+            return wire(module, kind, 1 - config.prune_rate, budget, include, exclude, **options)
+
+
+def find_budget(config: Config) -> str | Mapping[str, float] | Budget:
+    """The experiment's `budget` as `wirings.wire` takes it.
+
+    Raises:
+        ConfigError: there is no such function.
+    """
+    assert config.budget is not None
+    if isinstance(config.budget, str) and ":" in config.budget:
+        function: Budget = locate(config.budget, "budget")
+        return function
+    return config.budget
+
+
+def _counts(config: Config, made: Sequence[EdgeRule], model: nn.Module) -> list[int]:
+    """How many edges each rule gets, in the order in which the rules were made."""
+    rules = Wiring(model).rules
+    counts = count_edges(_shapes(rules), 1 - config.prune_rate, find_budget(config))
+    by_rule = {id(rule): counts[name] for name, rule in rules.items()}
+    return [by_rule.get(id(rule), rule.num_edges) for rule in made]
+
+
+def _shapes(rules: Mapping[str, EdgeRule]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(rule.weight.shape) for name, rule in rules.items()}
+
+
+@contextlib.contextmanager
+def _as_config_error(key: str) -> Iterator[None]:
+    try:
+        yield
+    except WiringError as error:
+        raise ConfigError(f"{key}: {error}") from error

@@ -159,7 +159,7 @@ def test_every_path_in_the_pages_exists():
         for path in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / path).exists(), (page, path)
         for name in re.findall(
-            r"`((?:tests|genutil|models|data|trainers|fig|apps|imagenet_sparsity_experiments)/[\w./]+\.\w+)`",
+            r"`((?:tests|genutil|models|data|trainers|fig|apps|wirings|imagenet_sparsity_experiments)/[\w./]+\.\w+)`",
             page.read_text(),
         ):
             assert Path(ROOT / name).exists(), (page, name)

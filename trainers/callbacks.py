@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
@@ -13,6 +13,7 @@ from genutil.reporting import RunFolder
 from genutil.seeding import kept_rng
 from trainers.metrics import Meter
 from trainers.progress import BatchProgress, Clock
+from wirings.wiring import Wiring
 
 if TYPE_CHECKING:
     from trainers.trainer import Trainer
@@ -21,16 +22,26 @@ _log = logging.getLogger(__name__)
 
 
 class Callback:
-    """Told of a training's events; each method does nothing unless a subclass defines it.
+    """Called at a training's events; each method does nothing unless a subclass defines it.
 
-    Of several processes, only the first has callbacks that write or show something.
+    Of several processes, only the first has callbacks that write or show something. A class of your own is
+    named in an experiment under `callbacks`; see docs/adding.md.
     """
+
+    on_all_processes: ClassVar[bool] = False
+    """Whether a class that an experiment names is used in all processes of a run, or in the first alone."""
 
     def on_start(self, trainer: Trainer) -> None:
         """Before the first step of this process."""
 
     def on_epoch_start(self, trainer: Trainer) -> None:
         """Before the first step of an epoch, or of what a checkpoint has left of it."""
+
+    def before_optimizer_step(self, trainer: Trainer) -> None:
+        """After the backward pass of a whole batch and before the optimizer's step: the gradients are those
+        of all processes, without the loss scale of fp16 (where they may be infinite: such a step is left
+        out). Not called in steps that are CUDA graphs. Must not wait for the device.
+        """
 
     def on_step(self, trainer: Trainer) -> None:
         """After each optimizer step. Must not wait for the device."""
@@ -59,6 +70,27 @@ class Callback:
         """At the end, however it came."""
 
 
+def reads_gradients(kind: type[Callback]) -> bool:
+    """Whether callbacks of this class act between the backward pass and the optimizer's step."""
+    return kind.before_optimizer_step is not Callback.before_optimizer_step
+
+
+class WiringUpdate(Callback):
+    """Lets edge rules act on the gradients of each step.
+
+    Args:
+        wiring: of the network.
+    """
+
+    on_all_processes = True
+
+    def __init__(self, wiring: Wiring) -> None:
+        self._wiring = wiring
+
+    def before_optimizer_step(self, trainer: Trainer) -> None:
+        self._wiring.after_backward(trainer.optimizer, trainer.step, trainer.total_steps)
+
+
 class Progress(Callback):
     """A bar on a terminal. Elsewhere a plain line each logging interval, each 30 seconds and each epoch.
 
@@ -77,6 +109,12 @@ class Progress(Callback):
         more = batches * (trainer.num_epochs - trainer.epoch - 1)
         self._begin(trainer, "", batches, done=trainer.batch, more=more)
         self._images = trainer.meter.num_images
+
+    def before_optimizer_step(self, trainer: Trainer) -> None:
+        """After the backward pass of a whole batch and before the optimizer's step: the gradients are those
+        of all processes, without the loss scale of fp16 (where they may be infinite: such a step is left
+        out). Not called in steps that are CUDA graphs. Must not wait for the device.
+        """
 
     def on_step(self, trainer: Trainer) -> None:
         if self._now is not None:

@@ -1,10 +1,11 @@
-"""Checks of what an experiment names: data sets, optimizers and schedules of the user's own.
+"""Checks of what an experiment names: data sets, optimizers, schedules and callbacks of the user's own.
 
 Each mistake is a ConfigError that names the key, before training starts.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -14,6 +15,7 @@ from torch import nn
 
 from genutil.errors import ConfigError
 from genutil.foreign import foreign_errors_named, is_foreign
+from trainers.callbacks import Callback
 from trainers.schedules import Schedule
 
 
@@ -43,6 +45,17 @@ def check_data(data: Any, path: str, names: Iterable[str]) -> None:
             count = len(source)
         if not count:
             raise ConfigError(f"data: {path}: {name} has no batches")
+
+
+def checked_callback(kind: Any, path: str) -> type[Callback]:
+    """A class of callbacks.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if not (inspect.isclass(kind) and issubclass(kind, Callback)):
+        raise ConfigError(f"callbacks: {path} must be a subclass of trainers.callbacks.Callback")
+    return kind
 
 
 def check_parameters(model: nn.Module, path: str) -> None:

@@ -42,6 +42,11 @@ class Precision:
             loss = self._scaler.scale(loss)
         loss.backward()  # type: ignore[no-untyped-call]
 
+    def unscale(self, optimizer: torch.optim.Optimizer) -> None:
+        """Make the gradients those of the loss, before something else than `step` reads them."""
+        if self._scaler is not None:
+            self._scaler.unscale_(optimizer)
+
     def step(self, optimizer: torch.optim.Optimizer) -> None:
         """Optimizer step by the gradients that `backward` left."""
         if self._scaler is None:

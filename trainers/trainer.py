@@ -14,7 +14,7 @@ from genutil.distributed import ALONE, Agreement, World
 from genutil.errors import NotFiniteError
 from genutil.signals import Interrupted, StopRequest
 from trainers.batches import Batches
-from trainers.callbacks import Callback
+from trainers.callbacks import Callback, reads_gradients
 from trainers.captured import StepFunction
 from trainers.evaluation import evaluate
 from trainers.metrics import Meter
@@ -38,7 +38,7 @@ class Trainer:
         topk: which accuracies to count.
         device: where the batches are used.
         log_interval: steps between two readings of the metrics; in between the device is never waited for.
-        callbacks: told of every event, in this order.
+        callbacks: called at every event, in this order.
         amp, loss_scale: see trainers.precision.Precision.
         accumulate: parts in which a share of a batch is taken.
         world: the processes that train together.
@@ -95,6 +95,11 @@ class Trainer:
         if capture is not None:  # a number would become a constant of the captured step
             for group in optimizer.param_groups:
                 group["lr"] = torch.tensor(self.lr, device=device)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        return self.num_epochs * len(self.train)
 
     def fit(self) -> dict[str, float]:
         """Train to the end; returns the last validation's metrics, or those of training if there is none.
@@ -169,8 +174,16 @@ class Trainer:
             if len(theirs):
                 self.meter.update(loss, logits, theirs)
         if agreement().images:  # none where no image of a batch can be read
+            self._before_optimizer_step()
             self.precision.step(self.optimizer)
         self._end_step()
+
+    def _before_optimizer_step(self) -> None:
+        waiting = [callback for callback in self.callbacks if reads_gradients(type(callback))]
+        if waiting:
+            self.precision.unscale(self.optimizer)
+        for callback in waiting:
+            callback.before_optimizer_step(self)
 
     def _update(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The update by a whole batch; gives its loss and logits."""

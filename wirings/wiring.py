@@ -156,6 +156,11 @@ class Wiring:
         fractions = {name: new[name] / max(len(now[name]), 1) for name in now}
         return {**fractions, "total": sum(new.values()) / max(sum(map(len, now.values())), 1)}
 
+    @property
+    def reads_gradients(self) -> bool:
+        """Whether a rule acts on the gradients, so that `after_backward` must be called in each step."""
+        return any(type(rule).after_backward is not EdgeRule.after_backward for rule in self.rules.values())
+
     def after_backward(self, optimizer: torch.optim.Optimizer, step: int, total_steps: int) -> None:
         """Let the rules act on the gradients. To be called in training after the backward pass (with several
         processes: after the gradients are reduced) and before `optimizer.step()`.
@@ -213,7 +218,7 @@ def wire(
     layers = _chosen_layers(model, include, exclude)
     _refuse_tied_weights(model, layers)
     shapes = {_join(name, "weight"): tuple(weight_of(layer).shape) for name, layer in layers.items()}
-    counts = _counts(shapes, density, budget)
+    counts = count_edges(shapes, density, budget)
     rules = {
         name: make_rule(
             rule, edge_space(_join(name, "weight"), layer), counts[_join(name, "weight")], **options
@@ -221,7 +226,7 @@ def wire(
         for name, layer in layers.items()
     }
     if budget == GLOBAL:
-        _rank_together(rules, total_edges(shapes, density))
+        rank_together(rules, total_edges(shapes, density))
     for name, layer in layers.items():
         wire_layer(layer, rules[name], model.get_submodule(name.rpartition(".")[0]))
     return Wiring(model)
@@ -316,9 +321,19 @@ def _refuse_tied_weights(model: nn.Module, layers: Mapping[str, nn.Module]) -> N
             )
 
 
-def _counts(
+def count_edges(
     shapes: Mapping[str, Sequence[int]], density: float, budget: str | Mapping[str, float] | Budget
 ) -> dict[str, int]:
+    """How many edges each layer gets from a budget, as `wire` takes it; of a `global` one at the start.
+
+    Args:
+        shapes: of the weights, by name.
+        density: fraction of all entries that is in use, 0..1.
+
+    Raises:
+        WiringError: there is no such budget, it does not give each layer a number that it has room for, or
+            the density is out of range.
+    """
     total_edges(shapes, density)  # refuses a density out of range
     if isinstance(budget, str):
         names = [*BUDGETS, GLOBAL]
@@ -333,7 +348,16 @@ def _counts(
     return check_counts(shapes, budget(shapes, density))
 
 
-def _rank_together(rules: Mapping[str, EdgeRule], num_edges: int) -> None:
+def rank_together(rules: Mapping[str, EdgeRule], num_edges: int) -> None:
+    """Let rules select the strongest edges of all layers together: see GlobalRanking.
+
+    Args:
+        rules: by name.
+        num_edges: of all of them.
+
+    Raises:
+        WiringError: a rule does not select by rank.
+    """
     ranked = [rule for rule in rules.values() if isinstance(rule, RankedEdges)]
     if len(ranked) < len(rules):
         kind = next(type(rule).__name__ for rule in rules.values() if not isinstance(rule, RankedEdges))

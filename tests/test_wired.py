@@ -1,0 +1,198 @@
+"""Experiments with rules, budgets, callbacks and networks of other libraries, at the level of the command."""
+
+import json
+import sys
+import types
+
+import pytest
+import torch
+from torch import nn
+
+import runner
+from genutil.checkpoint import read_checkpoint
+from genutil.config import load_config
+from models import build_model
+from tests.conftest import ROOT
+from wirings.topk import num_kept
+from wirings.wiring import Wiring
+
+RESNET = {
+    "model": "models.wired:torchvision_model", "model_args": {"name": "resnet18"}, "topk": [1],
+    "image_size": 32, "dim": None, "downsample_dim": None, "feature_dim": None, "layers": None,
+}  # fmt: skip
+OWN_RULE = {"graph": "tests.own_parts:DropAndGrow", "graph_args": {"fraction": 0.5}}
+
+
+def run(path, *argv):
+    return runner.main([f"app:{path}", "--gpus", *argv])
+
+
+def states(folder, name="last.pt"):
+    return read_checkpoint(folder / name)["model"]
+
+
+def same(one, other):
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+
+@pytest.mark.parametrize("network", [{}, RESNET], ids=["graph", "resnet18"])
+def test_a_rule_with_state_is_resumed_exactly(write_app, tmp_path, network):
+    whole = write_app(**OWN_RULE, **network)
+    assert run(whole) == 0
+    folder = tmp_path / "checkpoints" / "tiny"
+    expected = states(folder)
+    exchanged = [value for name, value in expected.items() if name.endswith("exchanged")]
+    assert exchanged
+    assert all(value > 0 for value in exchanged)
+    masks = [value for name, value in expected.items() if name.endswith(".mask")]
+    total = sum(mask.numel() for mask in masks)
+    assert sum(int(mask.sum()) for mask in masks) == num_kept(total, 0.9)
+    assert run(whole, "--name", "parts", "--num_epochs", "2", "--checkpoint_interval_steps", "2") == 0
+    same(states(tmp_path / "checkpoints" / "parts"), expected)
+    half = tmp_path / "checkpoints" / "tiny" / "epoch_0.pt"
+    assert run(whole, "--name", "again", "--resume", str(half)) == 0
+    same(states(tmp_path / "checkpoints" / "again"), expected)
+
+
+def test_a_rule_sees_the_gradients_of_all_parts_of_a_batch(write_app, tmp_path):
+    for name, options in {"whole": (), "parts": ("--accumulate", "2")}.items():
+        path = write_app(f"{name}.yml", callbacks=["tests.own_parts:Notes"], batch_size=22, num_epochs=1,
+                         data_args={"num_images": 22}, image_size=16)  # fmt: skip
+        assert run(path, *options) == 0
+    norms = [
+        json.loads((folder / "notes.jsonl").read_text().splitlines()[0])["norm"]
+        for folder in sorted((tmp_path / "runs").iterdir())
+    ]
+    assert len(norms) == 2
+    # Batch norms take the statistics of each part, so that the gradients agree but for them.
+    assert norms[0] == pytest.approx(norms[1], rel=0.5)
+
+
+def test_callbacks_of_a_users_own(write_app, tmp_path, capsys):
+    assert run(write_app(callbacks=["tests.own_parts:Notes"])) == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    notes = [json.loads(line) for line in (folder / "notes.jsonl").read_text().splitlines()]
+    steps = [note for note in notes if note["event"] == "step"]
+    assert [(note["step"], note["total"]) for note in steps] == [(step, 6) for step in range(6)]
+    assert all(note["norm"] > 0 for note in steps)
+    assert [note["event"] for note in notes if note["event"] != "step"] == ["train", "val"] * 2
+    assert {note.get("name") for note in notes} == {None, "tiny"}
+    assert run(write_app(), "--callbacks", "tests.tiny_data:TinyData") == 2
+    message = "callbacks: tests.tiny_data:TinyData must be a subclass of trainers.callbacks.Callback"
+    assert message in capsys.readouterr().err
+    assert run(write_app(), "--callbacks", "tests.own_parts:Nothing") == 2
+    assert "callbacks: module tests.own_parts has no Nothing" in capsys.readouterr().err
+    assert run(write_app(), "--callbacks", "tests.own_parts:Failing") == 2
+    error = capsys.readouterr().err
+    assert "callbacks: 0: tests.own_parts:Failing raised LookupError: no table" in error
+
+
+def wiring(app, **keys):
+    return Wiring(build_model(load_config(app, keys)))
+
+
+def test_budgets_of_the_published_networks(write_app):
+    app = ROOT / "apps" / "medium_scale" / "mobilenetv1_dnw_x225.yml"
+    published = wiring(app).summary().layers
+    for budget in ("uniform", "erk", "global"):
+        summary = wiring(app, budget=budget, prune_rate=0.97).summary()
+        assert summary.total.in_use == num_kept(summary.total.potential, 0.97)
+        assert [layer.potential for layer in summary.layers] == [layer.potential for layer in published]
+    densities = wiring(app, budget={"layers.0.*": 0.5, "*": 0.01}).summary().layers
+    assert [round(layer.density, 3) for layer in densities] == [0.5, *[0.01] * (len(densities) - 1)]
+    by_function = wiring(app, budget="tests.own_parts:halves").summary().layers
+    assert [layer.density for layer in by_function] == [1.0, *[0.0] * (len(by_function) - 1)]
+
+
+@pytest.mark.parametrize("graph", ["dnw", "random", "td"])
+def test_a_budget_changes_no_other_random_number(write_app, graph):
+    keys = {"graph": graph, **({"rho": 0.5} if graph == "td" else {})}
+    torch.manual_seed(3)
+    plain = build_model(load_config(write_app(), keys)).state_dict()
+    torch.manual_seed(3)
+    budgeted = build_model(load_config(write_app(), {**keys, "budget": "uniform"})).state_dict()
+    same({name: value for name, value in plain.items()}, budgeted)  # one layer: the same number of edges
+
+
+WRONG = [
+    (["--budget", "urk"], "must be uniform | erk | global | PATTERN=DENSITY ... | module:function"),
+    (["--budget", "nowhere:budget"], "budget: there is no module nowhere"),
+    (["--budget", "tests.own_parts:too_many"], "budget: the budget gives graph.weight 1000000000 edges"),
+    (["--budget", "layers.*=0.5"], "budget: no density for graph.weight: none of layers.* fits"),
+    (["--budget", "graph*=1.5"], "budget: must be less than or equal to 1, got"),
+    (["--budget", "global", "--graph", "random"], "RandomEdges does not select by rank"),
+    (["--graph", "dnv"], "did you mean dnw"),
+]
+
+
+@pytest.mark.parametrize(("argv", "message"), WRONG)
+def test_wrong_budgets(write_app, capsys, argv, message):
+    assert run(write_app(), *argv) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_densities_on_the_command_line(write_app):
+    path = write_app()
+    assert run(path, "--num_epochs", "1", "--budget", "graph.weight=0.25") == 0
+
+
+@pytest.mark.parametrize(
+    ("keys", "options"),
+    [({}, ()), ({"graph": "random", "budget": "erk"}, ()), ({"budget": "global"}, ("--compile",))],
+    ids=["dnw", "random erk", "global compiled"],
+)
+def test_torchvision_networks(write_app, tmp_path, keys, options):
+    path = write_app(**{**RESNET, **keys}, num_epochs=1, data_args={"num_images": 8})
+    assert run(path, *options) == 0
+    weights = states(tmp_path / "checkpoints" / "tiny")
+    assert "layer1.0.conv1.weight" in weights
+    (results,) = (tmp_path / "runs").glob("*/results.json")
+    total = sum(
+        weight.numel()
+        for name, weight in weights.items()
+        if name.endswith("weight") and weight.dim() > 1 and ".wiring." not in name
+    )
+    counted = json.loads(results.read_text())
+    assert counted["params"] < 0.15 * total
+
+
+def test_first_convolution_of_other_channels():
+    config = load_config(
+        ROOT / "apps" / "quickstart" / "digits_dnw.yml",
+        {"model": "models.wired:torchvision_model", "model_args": {"name": "mobilenet_v3_small"}},
+    )
+    model = build_model(config)
+    shape = (2, config.in_channels, config.image_size, config.image_size)
+    assert model.eval()(torch.zeros(shape)).shape == (2, config.output_size)
+
+
+def test_mistakes_of_torchvision_networks(write_app, capsys):
+    for arguments, message in (
+        ({"name": "resnet19"}, "torchvision has no classifier resnet19; did you mean resnet1"),
+        ({"name": "resnet18", "exclude": ["fcc"]}, "wire: exclude: fcc fits no module of the network"),
+        ({"name": "resnet18", "depth": 3}, "takes no argument depth"),
+    ):
+        assert run(write_app(**{**RESNET, "model_args": arguments})) == 2
+        assert message in capsys.readouterr().err
+    assert run(write_app(**{**RESNET, "graph": "td"})) == 2
+    assert "rho" in capsys.readouterr().err
+
+
+def test_timm_networks(write_app, capsys, monkeypatch):
+    keys = {**RESNET, "model": "models.wired:timm_model", "model_args": {"name": "tiny"}}
+    monkeypatch.setitem(sys.modules, "timm", None)
+    assert run(write_app(**keys)) == 2
+    assert "models.wired:timm_model needs timm; run pip install timm" in capsys.readouterr().err
+
+    def create(name, num_classes, in_chans):
+        return nn.Sequential(
+            nn.Conv2d(in_chans, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes)
+        )
+
+    fake = types.SimpleNamespace(is_model="tiny".__eq__, list_models=lambda: ["tiny"], create_model=create)
+    monkeypatch.setitem(sys.modules, "timm", fake)
+    assert run(write_app(**keys), "--num_epochs", "1") == 0
+    assert run(write_app(**{**keys, "model_args": {"name": "tini"}})) == 2
+    assert "timm has no network tini; did you mean tiny?" in capsys.readouterr().err
