@@ -99,6 +99,7 @@ class ChannelFlow:
             layer = operation.shrink(kept[node], [kept[source] for source in operation.sources])
             if layer is not None:
                 set_layer(self.traced, str(node.target), layer)
+        self.traced.module.graph.eliminate_dead_code()  # what only a former name of a size was read for
         self.traced.module.graph.lint()
         self.traced.module.recompile()
 

@@ -108,11 +108,11 @@ class Operation(ABC):
 class Layer(Operation):
     """A convolution or linear layer that may read every channel of its input."""
 
-    def __init__(self, node: fx.Node, source: fx.Node, module: nn.Module, in_use: Tensor | None) -> None:
+    def __init__(self, node: fx.Node, source: fx.Node, module: Any, in_use: Tensor | None) -> None:
         super().__init__(node, [source])
         self.module = module
         self._turned = is_plain(module, TRANSPOSED)
-        used = torch.ones_like(module.weight, dtype=torch.bool) if in_use is None else in_use  # type: ignore[arg-type]
+        used = torch.ones_like(module.weight, dtype=torch.bool) if in_use is None else in_use
         self._edges = self._matrix(used).any(2).cpu()
 
     def _matrix(self, weight: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ class Layer(Operation):
     def _contribution(self, channels: Tensor) -> Tensor:
         """What these constant channels of the input add to each channel of the result."""
         columns = (channels & (self._input.value != 0)).nonzero().flatten()
-        weight = self._matrix(self.module.weight.detach())  # type: ignore[operator, union-attr]
+        weight = self._matrix(self.module.weight.detach())
         sums = weight[:, columns.to(weight.device)].sum(2, dtype=torch.double).cpu()
         return sums @ self._input.value[columns]
 
@@ -142,30 +142,26 @@ class Layer(Operation):
         if kept.all() and inputs[0].all():
             return None
         layer = _without_weights(self.module)
-        weight, bias = self.module.weight.detach(), self.module.bias  # type: ignore[operator, union-attr]
+        weight, bias = self.module.weight.detach(), self.module.bias
         rows, columns = (where.nonzero().flatten().to(weight.device) for where in (kept, inputs[0]))
         for dim, places in ((1, rows), (0, columns)) if self._turned else ((0, rows), (1, columns)):
             weight = weight.index_select(dim, places)
         layer.weight = _parameter(weight)
         if bias is not None or shift[kept].any():
-            layer.bias = _parameter((_bias(self.module) + shift)[kept].to(weight))  # type: ignore[arg-type]
-        names = ("in_features", "out_features")
-        for name, count in zip(
-            names if isinstance(layer, nn.Linear) else ("in_channels", "out_channels"),
-            (len(columns), len(rows)),
-            strict=True,
-        ):
-            setattr(layer, name, count)
+            layer.bias = _parameter((_bias(self.module) + shift)[kept].to(weight))
+        kind = "features" if isinstance(layer, nn.Linear) else "channels"
+        setattr(layer, f"in_{kind}", len(columns))
+        setattr(layer, f"out_{kind}", len(rows))
         return layer
 
 
 class Depthwise(Operation):
     """A convolution with one filter for each channel."""
 
-    def __init__(self, node: fx.Node, source: fx.Node, module: nn.Module, in_use: Tensor | None) -> None:
+    def __init__(self, node: fx.Node, source: fx.Node, module: Any, in_use: Tensor | None) -> None:
         super().__init__(node, [source])
         self.module = module
-        weight = module.weight.detach().cpu().double().flatten(1)  # type: ignore[operator, union-attr]
+        weight = module.weight.detach().cpu().double().flatten(1)
         self._sums = weight.sum(1)
         self._edges = torch.ones_like(weight, dtype=torch.bool) if in_use is None else in_use.cpu().flatten(1)
 
@@ -182,13 +178,11 @@ class Depthwise(Operation):
     def shrink(self, kept: Tensor, inputs: Sequence[Tensor]) -> nn.Module | None:
         if kept.all():
             return None
-        layer = _with_rows(self.module, kept)
-        layer.in_channels = layer.out_channels = layer.groups = int(kept.sum())  # type: ignore[assignment]
-        return layer
+        return _with_rows(self.module, kept, "in_channels", "out_channels", "groups")
 
 
 class Pointwise(Operation):
-    """A function of one tensor or two of as many channels, of each element alone: activations, sums, norms."""
+    """A function of each element alone, of one tensor or of two: activations, sums, products, norms."""
 
     def __init__(
         self, node: fx.Node, sources: Sequence[fx.Node], traced: TracedNetwork, product: bool
@@ -218,14 +212,15 @@ class Pointwise(Operation):
             source: value.to(self._traced.types[source]).reshape(shape).to(device)
             for source, value, shape in zip(self.sources, values, shapes, strict=True)
         }
-        args, kwargs = fx.map_arg((self.node.args, self.node.kwargs), lambda node: tensors[node].clone())  # type: ignore[misc]
+        args, kwargs = fx.map_arg((self.node.args, self.node.kwargs), lambda node: tensors[node].clone())
         if self.module is not None:
             result = self.module(*args, **kwargs)
         elif self.node.op == "call_method":
             result = getattr(args[0], str(self.node.target))(*args[1:], **kwargs)
         else:
-            result = self.node.target(*args, **kwargs)  # type: ignore[operator]
-        return result.flatten().cpu().double()  # type: ignore[no-any-return]
+            function: Any = self.node.target
+            result = function(*args, **kwargs)
+        return torch.as_tensor(result).flatten().cpu().double()
 
     def read(self, needed: Tensor) -> list[Tensor]:
         if self._product:
@@ -236,13 +231,9 @@ class Pointwise(Operation):
         if self.module is None or kept.all():
             return None
         if is_plain(self.module, NORMS):
-            layer = _with_rows(self.module, kept)
-            layer.num_features = int(kept.sum())  # type: ignore[assignment]
-            return layer
+            return _with_rows(self.module, kept, "num_features")
         if is_plain(self.module, (nn.PReLU,)) and self.module.num_parameters != 1:
-            layer = _with_rows(self.module, kept)
-            layer.num_parameters = int(kept.sum())  # type: ignore[assignment]
-            return layer
+            return _with_rows(self.module, kept, "num_parameters")
         return None
 
 
@@ -310,15 +301,15 @@ class Concatenation(Operation):
         return Channels(numbers, constant, torch.cat([source.value for source in inputs]))
 
     def read(self, needed: Tensor) -> list[Tensor]:
-        return list(needed.split(self._counts))
+        return list(torch.split(needed, self._counts))
 
 
-def _absorbed(source: Channels, module: nn.Module) -> Tensor:
+def _absorbed(source: Channels, module: Any) -> Tensor:
     """Constant channels that add one number to each channel of the result, the same at all positions."""
     return source.constant & ((source.value == 0) | _is_uniform(module))
 
 
-def _is_uniform(module: nn.Module) -> bool:
+def _is_uniform(module: Any) -> bool:
     """Whether equal inputs give equal outputs: no zeros around the input."""
     if isinstance(module, nn.Linear):
         return True
@@ -335,9 +326,9 @@ def all_equal(setting: Any, number: int) -> bool:
     return all(part == number for part in (setting if isinstance(setting, (tuple, list)) else (setting,)))
 
 
-def _bias(module: nn.Module) -> Tensor:
+def _bias(module: Any) -> Tensor:
     bias = module.bias
-    return torch.zeros(1, dtype=torch.double) if bias is None else bias.detach().cpu().double()  # type: ignore[operator, union-attr]
+    return torch.zeros(1, dtype=torch.double) if bias is None else bias.detach().cpu().double()
 
 
 def _without_weights(module: nn.Module) -> nn.Module:
@@ -350,12 +341,14 @@ def _parameter(value: Tensor) -> nn.Parameter:
     return nn.Parameter(value.clone(), requires_grad=False)
 
 
-def _with_rows(module: nn.Module, kept: Tensor) -> nn.Module:
-    """A copy whose parameters and buffers have the kept rows alone."""
+def _with_rows(module: nn.Module, kept: Tensor, *sizes: str) -> nn.Module:
+    """A copy whose parameters and buffers have the kept rows alone, and whose `sizes` are their number."""
     layer = copy.deepcopy(module)
-    for name, value in layer.named_parameters(recurse=False):
-        setattr(layer, name, _parameter(value.detach()[kept.to(value.device)]))
-    for name, value in layer.named_buffers(recurse=False):
-        if value.dim():
-            setattr(layer, name, value[kept.to(value.device)])
+    for name, parameter in layer.named_parameters(recurse=False):
+        setattr(layer, name, _parameter(parameter.detach()[kept.to(parameter.device)]))
+    for name, buffer in layer.named_buffers(recurse=False):
+        if buffer.dim():
+            setattr(layer, name, buffer[kept.to(buffer.device)])
+    for name in sizes:
+        setattr(layer, name, int(kept.sum()))
     return layer

@@ -43,9 +43,9 @@ def recognise(node: fx.Node, traced: TracedNetwork, in_use: Tensor | None) -> Op
         return None
     module = traced.layer(node)
     if module is not None and len(sources) == 1:
-        found = _recognise_layer(node, sources[0], module, shapes[0], in_use)
-        if found is not None:
-            return found
+        layer = _recognise_layer(node, sources[0], module, shapes[0], in_use)
+        if layer is not None:
+            return layer
     name = _name(node, traced)
     if name in ("cat", "concat", "concatenate"):
         return _recognise_concatenation(node, sources, shapes)
@@ -145,13 +145,13 @@ def _name(node: fx.Node, traced: TracedNetwork) -> str | None:
 
 
 def _recognise_layer(
-    node: fx.Node, source: fx.Node, module: nn.Module, shape: torch.Size, in_use: Tensor | None
+    node: fx.Node, source: fx.Node, module: Any, shape: torch.Size, in_use: Tensor | None
 ) -> Operation | None:
     if is_plain(module, (nn.Linear,)):
         return Layer(node, source, module, in_use) if len(shape) == 2 else None
     if not is_plain(module, (*CONVOLUTIONS, *TRANSPOSED)):
         return None
-    if len(node.args) != 1 or len(shape) != module.weight.dim():  # type: ignore[operator, union-attr]
+    if len(node.args) != 1 or len(shape) != module.weight.dim():
         return None
     if module.groups == 1:
         return Layer(node, source, module, in_use)
@@ -167,11 +167,11 @@ def _recognise_concatenation(
     dim = position(argument(node, "dim", 1, 0), len(shapes[0]))
     if dim != 1 or not isinstance(parts, (list, tuple)) or not all(part in sources for part in parts):
         return None
-    return Concatenation(node, parts)  # type: ignore[arg-type]
+    return Concatenation(node, parts)
 
 
 def _keeps_order(node: fx.Node, before: torch.Size, after: torch.Size) -> bool:
-    """Whether the result has the same elements in the same order, with channels or features in dimension 1."""
+    """Whether the result has the same elements in the same order, channels or features in dimension 1."""
     if before[0] != after[0] or before.numel() != after.numel():
         return False
     if node.target is operator.getitem:
@@ -195,7 +195,7 @@ def _is_total(node: fx.Node, name: str, sources: Sequence[fx.Node]) -> bool:
 
 
 def _constants_that_stay(node: fx.Node, name: str | None, module: nn.Module | None, dims: int) -> str | None:
-    """Which constants an operation on each channel alone leaves as they are; None: it is no such operation."""
+    """Which constants an operation on each channel alone leaves as they are; None: it is none of these."""
 
     def setting(key: str, place: int, default: Any) -> Any:
         return argument(node, key, place, default) if module is None else getattr(module, key, default)

@@ -55,8 +55,8 @@ class TracedNetwork:
     types: dict[fx.Node, torch.dtype]
     shared: frozenset[str]
 
-    def layer(self, node: fx.Node) -> nn.Module | None:
-        """The module that the node calls, if it calls one."""
+    def layer(self, node: fx.Node) -> Any:
+        """The module that the node calls, or None."""
         return self.module.get_submodule(str(node.target)) if node.op == "call_module" else None
 
 
@@ -78,8 +78,8 @@ def trace(model: nn.Module, example: Tensor) -> TracedNetwork:
     root = _OneInput(model)
     try:
         with kept_random_state():
-            # Other numbers than in the run above: a number that is drawn while tracing, and stays in the graph,
-            # is a difference.
+            # Other numbers than in the run above, so that a number that is drawn while tracing, and is a
+            # constant of the graph, makes a difference.
             torch.manual_seed(torch.initial_seed() ^ 1)
             graph = _Tracer().trace(root)
         module, shared = _with_names_of_network(root, graph)
@@ -199,7 +199,7 @@ def _run_model(model: nn.Module, example: Tensor) -> Any:
 
 def kept_random_state() -> AbstractContextManager[None]:
     """After it, the generators are as before."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
     return torch.random.fork_rng(devices=devices)
 
 
@@ -276,8 +276,9 @@ def _label(node: fx.Node) -> str:
 
 def _overwritten(node: fx.Node, traced: TracedNetwork) -> fx.Node | None:
     """The tensor that the operation writes its result into, if it does."""
-    if isinstance(node.kwargs.get("out"), fx.Node):
-        return node.kwargs["out"]  # type: ignore[return-value]
+    out = node.kwargs.get("out")
+    if isinstance(out, fx.Node):
+        return out
     if node.op == "call_module":
         writes = getattr(traced.layer(node), "inplace", False) is True
     elif node.op in ("call_function", "call_method"):
@@ -335,7 +336,7 @@ def _sized(node: fx.Node) -> fx.Node | None:
 
 
 def reads_no_channels(node: fx.Node, traced: TracedNetwork) -> bool:
-    """Whether the node reads what does not change when channels are removed, such as the size of the batch."""
+    """Whether the node reads what channels have no part in, such as the size of the batch."""
     source = node.args[0] if node.args else None
     if not isinstance(source, fx.Node) or source not in traced.shapes or node in traced.shapes:
         return False
@@ -364,8 +365,8 @@ def _replace_by_number(node: fx.Node, number: int) -> None:
         return number if value is node else value
 
     for user in list(node.users):
-        user.args = fx.map_arg(user.args, replaced)  # type: ignore[assignment]
-        user.kwargs = fx.map_arg(user.kwargs, replaced)  # type: ignore[assignment]
+        user.args = fx.map_arg(user.args, replaced)
+        user.kwargs = fx.map_arg(user.kwargs, replaced)
 
 
 def _fold_norms(traced: TracedNetwork) -> None:
@@ -375,17 +376,17 @@ def _fold_norms(traced: TracedNetwork) -> None:
         if source is None or not is_plain(norm, NORMS) or len(source.users) > 1:
             continue
         layer = traced.layer(source)
-        if {node.target, source.target} & traced.shared or norm.running_mean is None:  # type: ignore[union-attr]
+        if {node.target, source.target} & traced.shared or norm.running_mean is None:
             continue
         if is_plain(layer, CONVOLUTIONS):
-            folded = fuse_conv_bn_eval(layer, norm)  # type: ignore[type-var, arg-type]
-        elif is_plain(layer, TRANSPOSED) and layer.groups == 1:  # type: ignore[union-attr]
-            folded = fuse_conv_bn_eval(layer, norm, transpose=True)  # type: ignore[type-var, arg-type]
+            folded = fuse_conv_bn_eval(layer, norm)
+        elif is_plain(layer, TRANSPOSED) and layer.groups == 1:
+            folded = fuse_conv_bn_eval(layer, norm, transpose=True)
         elif is_plain(layer, (nn.Linear,)) and len(traced.shapes[source]) == 2 and norm.affine:
-            folded = fuse_linear_bn_eval(layer, norm)  # type: ignore[type-var, arg-type]
+            folded = fuse_linear_bn_eval(layer, norm)
         else:
             continue
-        set_layer(traced, str(source.target), folded)  # type: ignore[arg-type]
+        set_layer(traced, str(source.target), folded)
         node.replace_all_uses_with(source)
         traced.module.graph.erase_node(node)
     traced.module.delete_all_unused_submodules()

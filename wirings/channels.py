@@ -110,7 +110,7 @@ class EvaluationNetwork(nn.Module):
         """
         if mode:
             raise WiringError(
-                "a network without its dead channels is for evaluation only; train the network it was made from"
+                "a network without dead channels is for evaluation only; train the network it was made from"
             )
         super().train(False)
         return self
@@ -121,22 +121,22 @@ def remove_dead_channels(
 ) -> tuple[EvaluationNetwork, ChannelReport]:
     """A new, smaller network for evaluation, with the output of `model` up to rounding.
 
-    A channel is removed if the output does not depend on it by edges in use; or if it is constant, and all that
-    read it by an edge in use can have its contribution in the bias: the constant is 0, or they are linear layers
+    A channel is removed if the output does not depend on it by edges in use; or if it is constant, and its
+    contribution to what reads it can be part of the bias: the constant is 0, or the readers are linear layers
     and convolutions without zero padding. Channels that are added or multiplied with each other are removed
-    together or not at all. All channels stay that an operation reads which is not known. Batch norms are folded
-    into the layers before them.
+    together or not at all. All channels stay that an unknown operation reads. Batch norms are folded into the
+    layers before them. The network may be called with inputs of other sizes, as far as `model` may.
 
     Args:
         model: a network that torch.fx can trace, called with one tensor. It is not changed. Any other network
             is copied, with all channels, and the report says why.
-        example: one batch of inputs, for the shapes of all tensors.
-        in_use: boolean, of a weight's shape, by the weight's name in the state dict: which entries are edges in
-            use. All others must be zero. In a layer that is not named all entries are in use.
+        example: one batch of inputs, for the shapes of all tensors; one input is enough.
+        in_use: boolean, of a weight's shape, by the weight's name in the state dict: which entries are edges
+            in use. All others must be zero. In a layer that is not named all entries are in use.
 
     Raises:
-        WiringError: a name of `in_use` is no weight; a tensor is not boolean or has another shape; a weight that
-            is not in use is not zero; the network cannot be copied, or does not run on the example.
+        WiringError: a name of `in_use` is no weight; a tensor is not boolean or has another shape; a weight
+            that is not in use is not zero; the network cannot be copied, or does not run on the example.
     """
     if not isinstance(example, Tensor):
         raise WiringError(f"example must be one batch of inputs, a tensor; it is a {type(example).__name__}")
@@ -152,7 +152,8 @@ def remove_dead_channels(
         try:
             flow = ChannelFlow(trace(copied, example), masks)
         except NotTraceable as error:
-            return EvaluationNetwork(copied), ChannelReport((), params, params, str(error))
+            # Another copy: that one has run, and a network may change its buffers when it runs.
+            return EvaluationNetwork(_copy(model)), ChannelReport((), params, params, str(error))
         kept, layers = flow.find_kept(), _layers(flow)
         flow.shrink(kept)
     rows = tuple(_row(flow, kept, node, layer) for node, layer in layers.items())
@@ -183,7 +184,7 @@ def _check_in_use(model: nn.Module, in_use: Mapping[str, Tensor]) -> dict[int, T
         wrong = int(((weight != 0) & ~used.to(weight.device)).sum())
         if wrong:
             raise WiringError(
-                f"{wrong} weights of {name} are not in use and not zero; set them to zero, or their edges in use"
+                f"{wrong} weights of {name} are not in use and not zero; set them to zero, or in_use to True"
             )
     return {id(weights[name]): used for name, used in in_use.items()}
 
@@ -202,9 +203,7 @@ def _layers(flow: ChannelFlow) -> dict[fx.Node, nn.Module]:
     return {node: layer for node, layer in layers.items() if isinstance(layer, kinds)}
 
 
-def _row(
-    flow: ChannelFlow, kept: Mapping[fx.Node, Tensor], node: fx.Node, before: nn.Module
-) -> LayerChannels:
+def _row(flow: ChannelFlow, kept: Mapping[fx.Node, Tensor], node: fx.Node, before: Any) -> LayerChannels:
     """The row of a layer after its channels were removed; `before` is the layer as it was."""
     traced, name = flow.traced, str(node.target)
     shape = traced.shapes[node]
@@ -213,12 +212,13 @@ def _row(
         positions = shape[1:-1].numel()
     else:
         positions = (traced.shapes[source] if isinstance(before, TRANSPOSED) else shape)[2:].numel()
-    after = traced.layer(node)
-    macs = [int(layer.weight.numel()) * positions for layer in (before, after)]  # type: ignore[operator, union-attr]
+    macs = [int(layer.weight.numel()) * positions for layer in (before, traced.layer(node))]
     if node not in flow.operations:
-        count = int(getattr(before, "out_channels", getattr(before, "out_features", 0)))
-        return LayerChannels(name, count, count, 0, *macs, reason_of_layer(before, name, traced))
-    stays = kept[node]
-    constant = stays & flow.channels[node].constant
-    counts = (len(stays), int(stays.sum()), int(constant.sum()))
-    return LayerChannels(name, *counts, *macs, flow.reason_to_stay(node))
+        left = count = int(getattr(before, "out_channels", getattr(before, "out_features", 0)))
+        constant, reason = 0, reason_of_layer(before, name, traced)
+    else:
+        stays = kept[node]
+        count, left = len(stays), int(stays.sum())
+        constant = int((stays & flow.channels[node].constant).sum())
+        reason = flow.reason_to_stay(node)
+    return LayerChannels(name, count, left, constant, macs[0], macs[1], reason)
