@@ -9,7 +9,14 @@ from torch import Tensor, fx, nn
 
 from wirings.channel_operations import Channels, Groups, Operation
 from wirings.channel_recognition import recognise
-from wirings.channel_trace import CONVOLUTIONS, TRANSPOSED, TracedNetwork, reads_no_channels, set_layer
+from wirings.channel_trace import (
+    CONVOLUTIONS,
+    TRANSPOSED,
+    TracedNetwork,
+    fix_number_of_channels,
+    reads_no_channels,
+    set_layer,
+)
 
 
 class ChannelFlow:
@@ -23,32 +30,33 @@ class ChannelFlow:
 
     Attributes:
         traced: the network.
-        groups: channels that are removed together.
+        groups: for each number of a channel, that of its group: channels that are removed together.
         channels: of each node whose value has some.
         operations: of each node that is known to keep channels apart.
     """
 
     def __init__(self, traced: TracedNetwork, in_use: Mapping[str, Tensor]) -> None:
         self.traced = traced
-        self.groups = Groups()
+        numbers = Groups()
         self.channels: dict[fx.Node, Channels] = {}
         self.operations: dict[fx.Node, Operation] = {}
         self._staying: list[tuple[Tensor, str]] = []
         for node in traced.module.graph.nodes:
             operation = recognise(node, traced, in_use.get(str(node.target)))
             if operation is None:
-                self._keep_all(node)
+                self._keep_all(node, numbers)
                 continue
             self.operations[node] = operation
             inputs = [self.channels[source] for source in operation.sources]
-            self.channels[node] = operation.compute(inputs, self.groups)
+            self.channels[node] = operation.compute(inputs, numbers)
+        self.groups = numbers.table()
         for node in reversed(self.operations):
             operation = self.operations[node]
             reads = operation.read(self.channels[node].needed)
             for source, read in zip(operation.sources, reads, strict=True):
                 self.channels[source].needed |= read
 
-    def _keep_all(self, node: fx.Node) -> None:
+    def _keep_all(self, node: fx.Node, groups: Groups) -> None:
         """Keep the channels of what the node reads, and of its result."""
         name = _describe(node, self.traced)
         if not reads_no_channels(node, self.traced):
@@ -63,7 +71,7 @@ class ChannelFlow:
                     self._staying.append((self.channels[source].numbers, reason))
         shape = self.traced.shapes.get(node, torch.Size())
         if len(shape) > 1:
-            numbers, zeros = self.groups.new(shape[1]), torch.zeros(shape[1], dtype=torch.double)
+            numbers, zeros = groups.new(shape[1]), torch.zeros(shape[1], dtype=torch.double)
             self.channels[node] = Channels(numbers, torch.zeros_like(zeros, dtype=torch.bool), zeros)
             self._staying.append((numbers, f"its channels belong together with those of {name}"))
 
@@ -71,15 +79,15 @@ class ChannelFlow:
         """Boolean, by group: those that the output depends on, and those of operations that are not known."""
         needed = torch.zeros(len(self.groups), dtype=torch.bool)
         for channels in self.channels.values():
-            needed[self.groups.of(channels.numbers[channels.needed])] = True
+            needed[self.groups[channels.numbers[channels.needed]]] = True
         for numbers, _ in self._staying:
-            needed[self.groups.of(numbers)] = True
+            needed[self.groups[numbers]] = True
         return needed
 
     def find_kept(self) -> dict[fx.Node, Tensor]:
         """Boolean, for each node: the channels that are needed, or one, since torch needs one."""
         kept = self.find_needed()
-        groups = {node: self.groups.of(channels.numbers) for node, channels in self.channels.items()}
+        groups = {node: self.groups[channels.numbers] for node, channels in self.channels.items()}
         for members in groups.values():
             if not kept[members].any():
                 kept[members[:1]] = True
@@ -87,19 +95,21 @@ class ChannelFlow:
 
     def reason_to_stay(self, node: fx.Node) -> str:
         """Why channels of the node stay even if they do not matter; "" if there is no such reason."""
-        groups = self.groups.of(self.channels[node].numbers)
+        groups = self.groups[self.channels[node].numbers]
         for numbers, reason in self._staying:
-            if torch.isin(self.groups.of(numbers), groups).any():
+            if torch.isin(self.groups[numbers], groups).any():
                 return reason
         return ""
 
     def shrink(self, kept: Mapping[fx.Node, Tensor]) -> None:
         """Remove all other channels from the traced network."""
         for node, operation in self.operations.items():
+            if not kept[node].all():
+                fix_number_of_channels(node, self.traced)
             layer = operation.shrink(kept[node], [kept[source] for source in operation.sources])
             if layer is not None:
                 set_layer(self.traced, str(node.target), layer)
-        self.traced.module.graph.eliminate_dead_code()  # what only a former name of a size was read for
+        self.traced.module.graph.eliminate_dead_code()  # sizes that nothing reads any more
         self.traced.module.graph.lint()
         self.traced.module.recompile()
 
@@ -129,4 +139,4 @@ def _describe(node: fx.Node, traced: TracedNetwork) -> str:
     kind = type(layer).__name__
     if isinstance(layer, (*CONVOLUTIONS, *TRANSPOSED)) and layer.groups > 1:
         kind += f" of {layer.groups} groups"
-    return f"{node.target} ({kind}{', called more than once' if node.target in traced.shared else ''})"
+    return f"{node.target} ({kind}{', shared' if node.target in traced.shared else ''})"

@@ -39,9 +39,9 @@ class Groups:
         for one, other in zip(first.tolist(), second.tolist(), strict=True):
             self._parent[self._find(other)] = self._find(one)
 
-    def of(self, numbers: Tensor) -> Tensor:
-        """One number for each group."""
-        return torch.tensor([self._find(number) for number in numbers.tolist()], dtype=torch.long)
+    def table(self) -> Tensor:
+        """For each number one number of its group, the same for all of the group."""
+        return torch.tensor([self._find(number) for number in range(len(self))], dtype=torch.long)
 
     def _find(self, number: int) -> int:
         while self._parent[number] != number:
@@ -279,6 +279,8 @@ class Reshape(Operation):
 
     def shrink(self, kept: Tensor, inputs: Sequence[Tensor]) -> nn.Module | None:
         """The network may name the number of channels; the same operation without it takes the place."""
+        if kept.all():
+            return None
         source, every = self.sources[0], slice(None)
         self.node.op = "call_function"
         if self._adds:

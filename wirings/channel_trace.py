@@ -95,7 +95,6 @@ def trace(model: nn.Module, example: Tensor) -> TracedNetwork:
     traced = TracedNetwork(module, shapes, types, shared)
     _read_results_of_writers(traced, run)
     _remove_identities(traced)
-    _fix_numbers_of_channels(traced)
     module.graph.eliminate_dead_code()
     _fold_norms(traced)
     module.graph.lint()
@@ -310,45 +309,29 @@ def _remove_identities(traced: TracedNetwork) -> None:
             traced.module.graph.erase_node(node)
 
 
-def _fix_numbers_of_channels(traced: TracedNetwork) -> None:
-    """Replace `x.size(1)` and `x.shape[1]` by the number, which the network has without removed channels."""
-    for node in list(traced.module.graph.nodes):
-        source = node.args[0] if node.args else None
-        if not isinstance(source, fx.Node):
-            continue
-        dims = len(traced.shapes.get(source, ()))
-        if node.op == "call_method" and node.target == "size" and dims > 1:
-            if position(argument(node, "dim", 1, None), dims) == 1:
-                _replace_by_number(node, traced.shapes[source][1])
-        elif node.target is operator.getitem and (sized := _sized(source)) is not None:
-            shape = traced.shapes.get(sized, torch.Size())
-            if len(shape) > 1 and position(node.args[1], len(shape)) == 1:
-                _replace_by_number(node, shape[1])
-
-
 def _sized(node: fx.Node) -> fx.Node | None:
     """The tensor whose whole shape the node reads, if it reads one."""
-    reads = (node.op == "call_method" and node.target == "size" and len(node.args) == 1) or (
-        node.target is getattr and node.args[1] == "shape"
-    )
+    sizes = node.op == "call_method" and node.target == "size" and len(node.args) + len(node.kwargs) == 1
+    reads = sizes or (node.target is getattr and node.args[1] == "shape")
     source = node.args[0] if reads else None
     return source if isinstance(source, fx.Node) else None
 
 
 def reads_no_channels(node: fx.Node, traced: TracedNetwork) -> bool:
-    """Whether the node reads what channels have no part in, such as the size of the batch."""
+    """Whether the node reads no values but sizes, a type or a device, which stay or can be numbers."""
     source = node.args[0] if node.args else None
     if not isinstance(source, fx.Node) or source not in traced.shapes or node in traced.shapes:
         return False
     dims = len(traced.shapes[source])
     if _sized(node) is not None:
-        return all(_leaves_out_channels(user, dims) for user in node.users)
+        return all(_reads_one_size(user, dims) for user in node.users)
     if node.op == "call_method":
         return node.target in ("size", "dim", "ndimension", "is_floating_point", "get_device")
     return node.target is getattr and node.args[1] in ("ndim", "device", "dtype", "is_cuda")
 
 
-def _leaves_out_channels(node: fx.Node, dims: int) -> bool:
+def _reads_one_size(node: fx.Node, dims: int) -> bool:
+    """Whether the node reads one size of a shape, or several without that of the channels."""
     if node.target is not operator.getitem:
         return False
     index = node.args[1]
@@ -357,7 +340,20 @@ def _leaves_out_channels(node: fx.Node, dims: int) -> bool:
             return 1 not in range(dims)[index]
         except TypeError:  # a bound that is computed
             return False
-    return position(index, dims) not in (None, 1)
+    return isinstance(index, int)
+
+
+def fix_number_of_channels(source: fx.Node, traced: TracedNetwork) -> None:
+    """Replace `x.size(1)` and `x.shape[1]` of a tensor by the number that the network has there."""
+    shape = traced.shapes[source]
+    for node in list(source.users):
+        if node.op == "call_method" and node.target == "size" and _sized(node) is None:
+            if position(argument(node, "dim", 1, None), len(shape)) == 1:
+                _replace_by_number(node, shape[1])
+        elif _sized(node) is source:
+            for user in list(node.users):
+                if user.target is operator.getitem and position(user.args[1], len(shape)) == 1:
+                    _replace_by_number(user, shape[1])
 
 
 def _replace_by_number(node: fx.Node, number: int) -> None:

@@ -200,7 +200,7 @@ MIDDLES = {
         *(lambda x: F.interpolate(x[:, :, ::2], size=x.shape[2:]), lambda x: x.contiguous().clone()),
         *(lambda x: x * x.sigmoid().mean((2, 3), keepdim=True), lambda x: x - x.mean(dim=-1, keepdim=True)),
         *(lambda x: x + torch.mean(x, [2, 3], True), lambda x: x * torch.amax(x, (2, 3), keepdim=True)),
-        *(lambda x: x * x.size(1), lambda x: F.pad(x, (1, 1)), lambda x: F.pad(x, (0, 1), value=2.0)),
+        *(lambda x: F.pad(x, (1, 1)), lambda x: F.pad(x, (0, 1), value=2.0)),
         lambda x: x.mean((2, 3))[:, :, None, None].expand_as(x),
     ],
     "unknown functions": [
@@ -208,6 +208,7 @@ MIDDLES = {
         *(lambda x: torch.cat([x, x], 1)[:, :4], lambda x: x.softmax(1), lambda x: x.permute(0, 1, 3, 2)),
         *(lambda x: x.sort(dim=1)[0], lambda x: x / (1 + x * x), lambda x: x[:, [1, 0, 3, 2]]),
         *(lambda x: x.view(x.size(0), 2, 2, 6, 6).transpose(1, 2).flatten(1, 2), lambda x: x * x.numel()),
+        *(lambda x: x * x.size(1), lambda x: x * x.shape[1]),
         *(
             lambda x: x.mean(1, keepdim=True) * x,
             lambda x: x + x.sum(),
@@ -454,7 +455,7 @@ def test_layers_called_twice_or_with_shared_weights_stay():
     report = check(model, image(), only(model, same=[(0, 0)], last=[(0, 0)]))[1]
     assert [layer.after for layer in report.layers] == [3, 3, 3, 1]
     assert report.layers[1].reason == "it is called more than once, or shares a parameter with another layer"
-    assert "same (Conv2d, called more than once)" in report.layers[0].reason
+    assert "same (Conv2d, shared)" in report.layers[0].reason
     tied = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Conv2d(3, 3, 1), nn.ReLU(), nn.Conv2d(3, 3, 1)).double()
     tied[3].weight = tied[1].weight
     report = check(tied, image(), only(tied, **{"1": [(0, 0)]}))[1]
@@ -517,6 +518,23 @@ def test_networks_that_change_when_they_run():
     assert report.reason == "the network, once traced, computes something else than before"
     assert model.calls == 0
     assert torch.equal(network(image()), model(image()))
+
+
+def test_sizes_that_are_read():
+    """Numbers of channels are those of the network; other sizes are those of the input."""
+
+    def forward(net, x):
+        x = net.first(x).relu()
+        share = x.shape[1] / 2 + x.size(1) - x.size(dim=-3)
+        x = net.second(x)
+        tokens = x.flatten(2).transpose(1, 2)
+        return net.last(tokens.sum(1) / tokens.size(1)) * share
+
+    model = Calls(forward, first=nn.Conv2d(1, 4, 3), second=nn.Conv2d(4, 2, 1), last=nn.Linear(2, 1)).double()
+    network, report = check(model, image(), only(model, second=[(0, 1)]))
+    assert left(report) == {"first": 1, "second": 2, "last": 1}
+    with torch.no_grad():
+        torch.testing.assert_close(network(image(size=9)), model(image(size=9)))
 
 
 def test_networks_that_cannot_be_traced():
@@ -748,7 +766,7 @@ def matters(flow: ChannelFlow, example: Tensor) -> Tensor:
     for node, channels in flow.channels.items():
         values = plain.values[node].transpose(0, 1).flatten(1)
         varies = (values.amax(1) - values.amin(1)) > 1e-9
-        groups = flow.groups.of(channels.numbers)
+        groups = flow.groups[channels.numbers]
         for group in groups.unique():
             which = (groups == group) & varies
             if which.any() and not important[group]:
@@ -776,7 +794,7 @@ def test_what_is_removed_does_not_matter_and_what_stays_does(blocks, head, densi
     with torch.no_grad():
         flow = ChannelFlow(trace(copy.deepcopy(model), example), masks)
         assert torch.equal(
-            flow.groups.of(flow.find_needed().nonzero().flatten()).unique(),
+            flow.groups[flow.find_needed().nonzero().flatten()].unique(),
             matters(flow, example).nonzero().flatten(),
         )
 
