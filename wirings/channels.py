@@ -1,0 +1,224 @@
+"""Dead channels: a network with sparse weights without the channels that do not matter, for evaluation."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from wirings.channel_flow import ChannelFlow, reason_of_layer
+from wirings.channel_trace import (
+    CONVOLUTIONS,
+    TRANSPOSED,
+    NotTraceable,
+    count_parameters,
+    kept_random_state,
+    name_in_graph,
+    trace,
+)
+from wirings.errors import WiringError
+
+
+@dataclass(frozen=True)
+class LayerChannels:
+    """What became of the channels of one convolution or linear layer.
+
+    Attributes:
+        name: of the layer in the network.
+        before, after: channels of its output.
+        constant: channels among those left that are the same number for all inputs.
+        macs_before, macs_after: multiply-accumulates for one input, zero weights among them.
+        reason: one sentence, why channels stay that do not matter; "" if there is no such reason.
+    """
+
+    name: str
+    before: int
+    after: int
+    constant: int
+    macs_before: int
+    macs_after: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class ChannelReport:
+    """What became of the channels of a network. Prints as a Markdown table.
+
+    Attributes:
+        layers: convolutions and linear layers, in the order in which they run.
+        params_before, params_after: parameters of the whole network, batch norms among them.
+        reason: why the network was left as it is, one sentence; "" if it was not.
+    """
+
+    layers: tuple[LayerChannels, ...]
+    params_before: int
+    params_after: int
+    reason: str = ""
+
+    @property
+    def macs_before(self) -> int:
+        """Multiply-accumulates of all layers for one input; 0 if the network was left as it is."""
+        return sum(layer.macs_before for layer in self.layers)
+
+    @property
+    def macs_after(self) -> int:
+        """The same, of the smaller network."""
+        return sum(layer.macs_after for layer in self.layers)
+
+    def __str__(self) -> str:
+        if self.reason:
+            return f"No channels were removed: {self.reason}."
+        rows: list[tuple[object, ...]] = [
+            ("layer", "channels", "left", "of these constant", "MACs", "left", "why channels stay"),
+            ("---", *("---:",) * 5, "---"),
+        ]
+        counts = []
+        for layer in self.layers:
+            counts.append((layer.before, layer.after, layer.constant, layer.macs_before, layer.macs_after))
+            rows.append((layer.name, *(f"{count:,}" for count in counts[-1]), layer.reason))
+        rows.append(("total", *(f"{sum(column):,}" for column in zip(*counts, strict=True)), ""))
+        table = "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
+        return f"{table}\n\nParameters: {self.params_before:,} before, {self.params_after:,} after."
+
+
+class EvaluationNetwork(nn.Module):
+    """A network that cannot be trained.
+
+    Attributes:
+        network: computes the output.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network.requires_grad_(False)
+        self.eval()
+
+    def forward(self, inputs: Tensor) -> Any:
+        """The output of the network."""
+        return self.network(inputs)
+
+    def train(self, mode: bool = True) -> EvaluationNetwork:
+        """Only evaluation is possible: batch norms are folded, and removed channels cannot come back.
+
+        Raises:
+            WiringError: `mode` is true.
+        """
+        if mode:
+            raise WiringError(
+                "a network without dead channels is for evaluation only; train the network it was made from"
+            )
+        super().train(False)
+        return self
+
+
+def remove_dead_channels(
+    model: nn.Module, example: Tensor, in_use: Mapping[str, Tensor] | None = None
+) -> tuple[EvaluationNetwork, ChannelReport]:
+    """A new, smaller network for evaluation, with the output of `model` up to rounding.
+
+    A channel is removed if the output does not depend on it by edges in use; or if it is constant, and its
+    contribution to what reads it can be part of the bias: the constant is 0, or the readers are linear layers
+    and convolutions without zero padding. Channels that are added or multiplied with each other are removed
+    together or not at all. All channels stay that an unknown operation reads. Batch norms are folded into the
+    layers before them. The network may be called with inputs of other sizes, as far as `model` may.
+
+    Args:
+        model: a network that torch.fx can trace, called with one tensor. It is not changed. Any other network
+            is copied, with all channels, and the report says why.
+        example: one batch of inputs, for the shapes of all tensors; one input is enough.
+        in_use: boolean, of a weight's shape, by the weight's name in the state dict: which entries are edges
+            in use. All others must be zero. In a layer that is not named all entries are in use.
+
+    Raises:
+        WiringError: a name of `in_use` is no weight; a tensor is not boolean or has another shape; a weight
+            that is not in use is not zero; the network cannot be copied, or does not run on the example.
+    """
+    if not isinstance(example, Tensor):
+        raise WiringError(f"example must be one batch of inputs, a tensor; it is a {type(example).__name__}")
+    weights = _check_in_use(model, in_use or {})
+    copied = _copy(model).eval()
+    masks = {
+        name_in_graph(name): weights[id(original.weight)]
+        for name, original in model.named_modules()
+        if id(getattr(original, "weight", None)) in weights
+    }
+    params = count_parameters(copied)
+    with torch.no_grad(), kept_random_state():
+        try:
+            flow = ChannelFlow(trace(copied, example), masks)
+        except NotTraceable as error:
+            # Another copy: that one has run, and a network may change its buffers when it runs.
+            return EvaluationNetwork(_copy(model)), ChannelReport((), params, params, str(error))
+        kept, layers = flow.find_kept(), _layers(flow)
+        flow.shrink(kept)
+    rows = tuple(_row(flow, kept, node, layer) for node, layer in layers.items())
+    network = EvaluationNetwork(flow.traced.module)
+    return network, ChannelReport(rows, params, count_parameters(network))
+
+
+def _check_in_use(model: nn.Module, in_use: Mapping[str, Tensor]) -> dict[int, Tensor]:
+    """Edges in use by the identity of the weight.
+
+    Raises:
+        WiringError: a name, type or shape is wrong, or a weight that is not in use is not zero.
+    """
+    state = model.state_dict(keep_vars=True)
+    weights = {name: value for name, value in state.items() if isinstance(value, Tensor) and value.dim() > 1}
+    for name, used in in_use.items():
+        if name not in weights:
+            near = get_close_matches(name, weights, 3) or list(weights)[:3]
+            raise WiringError(
+                f"in_use names {name}, which is no weight of the network; near: {', '.join(near)}"
+            )
+        weight = weights[name].detach()
+        if used.dtype != torch.bool or used.shape != weight.shape:
+            raise WiringError(
+                f"in_use of {name} must be boolean, of shape {tuple(weight.shape)}; "
+                f"it is {used.dtype}, of shape {tuple(used.shape)}"
+            )
+        wrong = int(((weight != 0) & ~used.to(weight.device)).sum())
+        if wrong:
+            raise WiringError(
+                f"{wrong} weights of {name} are not in use and not zero; set them to zero, or in_use to True"
+            )
+    return {id(weights[name]): used for name, used in in_use.items()}
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:  # a network of the user's may raise anything
+        raise WiringError(f"the network cannot be copied (copy.deepcopy): {error}") from error
+
+
+def _layers(flow: ChannelFlow) -> dict[fx.Node, nn.Module]:
+    """Convolutions and linear layers, as they are now."""
+    kinds = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)
+    layers = {node: flow.traced.layer(node) for node in flow.traced.shapes}
+    return {node: layer for node, layer in layers.items() if isinstance(layer, kinds)}
+
+
+def _row(flow: ChannelFlow, kept: Mapping[fx.Node, Tensor], node: fx.Node, before: Any) -> LayerChannels:
+    """The row of a layer after its channels were removed; `before` is the layer as it was."""
+    traced, name = flow.traced, str(node.target)
+    shape = traced.shapes[node]
+    source = node.all_input_nodes[0]
+    if isinstance(before, nn.Linear):
+        positions = shape[1:-1].numel()
+    else:
+        positions = (traced.shapes[source] if isinstance(before, TRANSPOSED) else shape)[2:].numel()
+    macs = [int(layer.weight.numel()) * positions for layer in (before, traced.layer(node))]
+    if node not in flow.operations:
+        left = count = int(getattr(before, "out_channels", getattr(before, "out_features", 0)))
+        constant, reason = 0, reason_of_layer(before, name, traced)
+    else:
+        stays = kept[node]
+        count, left = len(stays), int(stays.sum())
+        constant = int((stays & flow.channels[node].constant).sum())
+        reason = flow.reason_to_stay(node)
+    return LayerChannels(name, count, left, constant, macs[0], macs[1], reason)
