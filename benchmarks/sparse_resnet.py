@@ -19,12 +19,13 @@ from benchmarks.report import Report, run
 from benchmarks.steps import CPU, Step, step_on
 from imagenet_sparsity_experiments.configurations import find_configuration
 from imagenet_sparsity_experiments.density import measure_density, total
-from imagenet_sparsity_experiments.layers import SparseConv2d
 from imagenet_sparsity_experiments.resnet import SparseResNet
 from trainers.optimizers import sgd, without_decay_of_norms
 from trainers.precision import Precision
+from wirings.rules.base import RankedEdges
 from wirings.selection import EdgeSelection
 from wirings.topk import Selector
+from wirings.wiring import Wiring
 
 
 class SortingSelector(Selector):
@@ -51,9 +52,9 @@ def make_resnet_step(
     torch.manual_seed(0)
     on_gpu = device.type == "cuda"
     network = SparseResNet(arch, find_configuration(config), channels_last=on_gpu).to(device).train()
-    for layer in network.modules():
-        if plain and isinstance(layer, SparseConv2d):
-            layer._selector = SortingSelector(layer._selector.count)
+    for rule in Wiring(network).rules.values() if plain else ():
+        assert isinstance(rule, RankedEdges)
+        rule._selector = SortingSelector(rule.num_edges)
     optimizer = sgd(without_decay_of_norms(network), 1e-4, 0.875, 2**-15, nestorov=False)
     images = torch.randn(batch_size, 3, image_size, image_size).to(device)
     labels = torch.randint(0, 1000, (batch_size,)).to(device)

@@ -6,12 +6,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from genutil.tables import markdown_table
-from imagenet_sparsity_experiments.layers import SparseConv2d
 from models.profiling import profile
+from wirings.wiring import Wiring
 
 
 @dataclass(frozen=True)
@@ -33,19 +32,16 @@ class LayerDensity:
     fresh: int | None = None
 
 
-def kept_weights(network: nn.Module) -> dict[str, Tensor]:
-    """The mask of every layer that selects its weights, by name."""
-    with torch.no_grad():
-        return {
-            name: layer.in_use() for name, layer in network.named_modules() if isinstance(layer, SparseConv2d)
-        }
+def masks_in_use(network: nn.Module) -> dict[str, Tensor]:
+    """The mask of every layer that selects its weights, by the layer's name."""
+    return {name.removesuffix(".weight"): mask for name, mask in Wiring(network).adjacency().items()}
 
 
 def selecting_layers(network: nn.Module) -> list[tuple[Tensor, Tensor]]:
     """(mask, weights) of every layer that selects its weights, as matrices with a row for each output."""
+    wiring = Wiring(network)
     return [
-        (mask.flatten(1), network.get_submodule(name).weight.flatten(1))  # type: ignore[operator]
-        for name, mask in kept_weights(network).items()
+        (mask.flatten(1), wiring.rules[name].weight.flatten(1)) for name, mask in wiring.adjacency().items()
     ]
 
 
@@ -56,7 +52,7 @@ def measure_density(network: nn.Module, image_size: int) -> list[LayerDensity]:
         network: before it is compiled; one black image runs through it.
         image_size: of that image, in pixels.
     """
-    masks = kept_weights(network)
+    masks = masks_in_use(network)
     macs = {layer.name: layer.macs for layer in profile(network, image_size).per_layer}
     found = []
     for name, layer in network.named_modules():
@@ -74,7 +70,7 @@ def compare(
 
     Args:
         layers: as measured before.
-        before, now: what kept_weights gave then and gives now.
+        before, now: what masks_in_use gave then and gives now.
     """
     compared = []
     for layer in layers:

@@ -24,7 +24,7 @@ from imagenet_sparsity_experiments.density import (
     LayerDensity,
     compare,
     density_table,
-    kept_weights,
+    masks_in_use,
     measure_density,
     total,
 )
@@ -35,13 +35,14 @@ from imagenet_sparsity_experiments.files import (
 )
 from imagenet_sparsity_experiments.inference import measure_inference
 from imagenet_sparsity_experiments.options import Options
-from imagenet_sparsity_experiments.resnet import SparseResNet, load_pretrained, settle
+from imagenet_sparsity_experiments.resnet import SparseResNet, load_pretrained
 from imagenet_sparsity_experiments.starts import find_checked_start
 from imagenet_sparsity_experiments.training import Training, step_of
 from models.compiling import compile_network, failures_explained
 from trainers.batches import corrupt_images
 from trainers.evaluation import evaluate_and_time
 from trainers.precision import Precision
+from wirings.wiring import Wiring, unwire
 
 _log = logging.getLogger(__name__)
 
@@ -79,12 +80,13 @@ def _run(options: Options, world: World, stop: StopRequest) -> dict[str, Any] | 
     layers = measure_density(network, options.image_size)
     _log.info("%s, %s:\n%s", options.arch, options.model_config, density_table(layers))
     if options.benchmark_inference or options.evaluate:
-        settle(network)
+        if Wiring(network).rules:
+            unwire(network)  # every layer's weights are selected once
         if options.compile:
             compile_network(network, world.device)
         work = _benchmark if options.benchmark_inference else _evaluate
         return work(network, options, world, stop, _cost(layers))
-    before = kept_weights(network)
+    before = masks_in_use(network)
     images = load_images(options, world, step_of(options, world.size)[0])
     if options.compile:
         compile_network(network, world.device)
@@ -96,7 +98,7 @@ def _run(options: Options, world: World, stop: StopRequest) -> dict[str, Any] | 
         return None
     if not options.no_checkpoints:
         write_final_weights(options, network)
-    layers = compare(layers, before, kept_weights(network))
+    layers = compare(layers, before, masks_in_use(network))
     _log.info("%s", density_table(layers))
     return _written(options, {**results, **_cost(layers)}, folder, world)
 

@@ -6,17 +6,20 @@ The network is torchvision's; its convolutions are replaced, and its classifier 
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
+import wirings
 from genutil.checkpoint import apply_weights, read_checkpoint, report_changes
 from genutil.errors import CheckpointError
 from genutil.weight_names import match_names
 from imagenet_sparsity_experiments.configurations import ARCHITECTURES, Configuration
-from imagenet_sparsity_experiments.layers import DropoutConv2d, SparseConv2d
+from wirings.topk import num_kept
 
 _log = logging.getLogger(__name__)
 
@@ -45,12 +48,14 @@ class SparseResNet(ResNet):  # type: ignore[misc]
         self.channels_last = channels_last
         num_features = cast(nn.Linear, self.fc).in_features
         self.fc: nn.Module = nn.Conv2d(num_features, num_classes, 1, bias=False)
-        for name, conv in list(self.named_modules()):
+        rates = {}
+        for name, conv in self.named_modules():
             if isinstance(conv, nn.Conv2d):
-                rate = configuration.first_prune_rate if name == "conv1" else configuration.prune_rate
-                layer = _selecting(conv, rate, configuration.dropout)
-                nn.init.kaiming_normal_(layer.weight, mode=configuration.initialisation, nonlinearity="relu")
-                _replace(self, name, layer)
+                rates[name] = configuration.first_prune_rate if name == "conv1" else configuration.prune_rate
+                if rates[name]:
+                    conv.reset_parameters()  # so that a seed gives the weights that it always gave
+                nn.init.kaiming_normal_(conv.weight, mode=configuration.initialisation, nonlinearity="relu")
+        _wire(self, {name: rate for name, rate in rates.items() if rate}, configuration)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, (images, classes)."""
@@ -62,12 +67,28 @@ class SparseResNet(ResNet):  # type: ignore[misc]
         return logits
 
 
-def settle(network: nn.Module) -> nn.Module:
-    """For evaluation: every layer's weights chosen once, as plain convolutions, in place."""
-    for name, layer in list(network.named_modules()):
-        if isinstance(layer, SparseConv2d):
-            _replace(network, name, layer.settled())
-    return network
+def _wire(network: nn.Module, rates: Mapping[str, float], configuration: Configuration) -> None:
+    """Let layers select their weights, each by the published number: all but the whole part of rate · size.
+
+    Args:
+        network: changed in place.
+        rates: fraction of the weights that is left out, by the layer's name.
+        configuration: which rule selects.
+    """
+    if not rates:
+        return
+    rate = configuration.prune_rate
+    options: dict[str, Any] = {"prune_rate": rate, "rho": rate} if configuration.dropout else {}
+    wirings.wire(
+        network,
+        "td" if configuration.dropout else "dnw",
+        budget=lambda shapes, _: {
+            name: num_kept(math.prod(shape), rates[name.removesuffix(".weight")])
+            for name, shape in shapes.items()
+        },
+        include=rates,
+        **options,
+    )
 
 
 def load_pretrained(network: SparseResNet, path: str, new_classifier: bool) -> dict[str, Any]:
@@ -107,14 +128,3 @@ def load_pretrained(network: SparseResNet, path: str, new_classifier: bool) -> d
     report_changes(content, matched, path)
     _log.info("took the weights of %s", path)
     return content
-
-
-def _selecting(conv: nn.Conv2d, prune_rate: float, dropout: bool) -> nn.Conv2d:
-    if not prune_rate:
-        return conv
-    return (DropoutConv2d if dropout else SparseConv2d)(conv, prune_rate)
-
-
-def _replace(network: nn.Module, name: str, layer: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(network.get_submodule(parent), child, layer)

@@ -10,7 +10,7 @@ from genutil.reporting import RunFolder
 from genutil.run_files import RunFiles, Start
 from genutil.signals import StopRequest
 from imagenet_sparsity_experiments.backends import Images
-from imagenet_sparsity_experiments.density import kept_weights, selecting_layers
+from imagenet_sparsity_experiments.density import masks_in_use, selecting_layers
 from imagenet_sparsity_experiments.files import settings_of, workspace
 from imagenet_sparsity_experiments.names import layout_of
 from imagenet_sparsity_experiments.options import Options
@@ -146,7 +146,7 @@ class Training:
             callbacks.append(
                 CheckpointSaver(
                     made.checkpoints if made else None,
-                    lambda: kept_weights(network).values(),
+                    lambda: masks_in_use(network).values(),
                     content,
                     checkpoint_interval=1 if options.gather_checkpoints else None,
                 )

@@ -8,12 +8,14 @@ from imagenet_sparsity_experiments.configurations import ARCHITECTURES, FAMILIES
 from imagenet_sparsity_experiments.density import (
     compare,
     density_table,
-    kept_weights,
+    masks_in_use,
     measure_density,
     total,
 )
-from imagenet_sparsity_experiments.layers import DropoutConv2d, SparseConv2d
 from imagenet_sparsity_experiments.resnet import SparseResNet
+from wirings.layers import WiredLayer
+from wirings.rules.targeted_dropout import TargetedDropout
+from wirings.topk import num_kept
 
 NAMES = [
     "classic",
@@ -42,15 +44,18 @@ def test_all_configurations_build(arch, name):
     layers = {
         key: module for key, module in network(arch, name).named_modules() if isinstance(module, nn.Conv2d)
     }
-    selecting = {key for key, layer in layers.items() if isinstance(layer, SparseConv2d)}
+    selecting = {key for key, layer in layers.items() if isinstance(layer, WiredLayer)}
     if name in ("classic", "fanin", "dense"):
         assert not selecting
     else:
         assert selecting == set(layers) - ({"conv1"} if name.startswith("ignorefirst") else set())
         kept = int(name.lstrip("abcdefghijklmnopqrstuvwxyz"))
         for key in selecting:
-            assert layers[key].prune_rate == (100 - kept) / 100
-            assert isinstance(layers[key], DropoutConv2d) == name.startswith("tdsparse")
+            rule = layers[key].wiring
+            assert rule.num_edges == num_kept(rule.weight.numel(), (100 - kept) / 100)
+            assert isinstance(rule, TargetedDropout) == name.startswith("tdsparse")
+            if name.startswith("tdsparse"):
+                assert rule.rho == rule.prune_rate == (100 - kept) / 100
     assert layers["fc"].weight.shape == (1000, 512 if arch in ("resnet18", "resnet34") else 2048, 1, 1)
 
 
@@ -78,7 +83,7 @@ def test_others_are_refused(name, near):
 def test_kept_weights_of_resnet50(name, kept):
     torch.manual_seed(0)
     model = SparseResNet("resnet50", find_configuration(name))
-    masks = kept_weights(model)
+    masks = masks_in_use(model)
     for key, layer in model.named_modules():
         if isinstance(layer, nn.Conv2d):
             numel = layer.weight.numel()
@@ -113,13 +118,13 @@ def test_first_weights(name, mode):
 def test_the_table_tells_what_is_new():
     torch.manual_seed(0)
     model = SparseResNet("resnet18", find_configuration("ignorefirst50"), num_classes=4)
-    before = kept_weights(model)
+    before = masks_in_use(model)
     with torch.no_grad():
         weight = model.fc.weight.view(-1)
         place = int((~before["fc"].view(-1)).nonzero()[0])
         weight[place] = 100.0
     measured = measure_density(model, 32)
-    layers = {layer.name: layer for layer in compare(measured, before, kept_weights(model))}
+    layers = {layer.name: layer for layer in compare(measured, before, masks_in_use(model))}
     assert [layer.macs for layer in layers.values()] == [layer.macs for layer in measured]
     assert layers["fc"].fresh == total(list(layers.values())).fresh == 1
     table = density_table(list(layers.values()))

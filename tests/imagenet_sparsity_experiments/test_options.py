@@ -81,7 +81,7 @@ EFFECTS = {
     "image_size": (["--image-size", 16], lambda b: b.batch.shape[-1], 16),
     "num_classes": (["--num-classes", 9], lambda b: len(b.network.fc.weight), 9),
     "arch": (["--arch", "resnet34"], lambda b: len(b.network.layer1), 3),
-    "model_config": (["-c", "allsparse10"], lambda b: type(b.network.conv1).__name__, "SparseConv2d"),
+    "model_config": (["-c", "allsparse10"], lambda b: type(b.network.conv1).__name__, "WiredConv2d"),
     "channels_last": (["--channels-last"], lambda b: b.network.channels_last, True),
     "seed": (["--seed", 3], lambda b: (b.trainer.objective.seed, b.labels.tolist()), (3, [2, 2, 2, 5])),
     "epochs": (["--epochs", 40], lambda b: b.trainer.num_epochs, 40),

@@ -6,7 +6,9 @@ from torchvision import models
 
 from genutil.errors import CheckpointError
 from imagenet_sparsity_experiments.configurations import ARCHITECTURES, find_configuration
-from imagenet_sparsity_experiments.resnet import SparseResNet, load_pretrained, settle
+from imagenet_sparsity_experiments.resnet import SparseResNet, load_pretrained
+from wirings.layers import WiredLayer
+from wirings.wiring import unwire
 
 IMAGES = torch.randn(2, 3, 40, 40, generator=torch.Generator().manual_seed(0))
 
@@ -101,8 +103,8 @@ def test_channels_last_changes_rounding_alone(name):
 
 
 @pytest.mark.parametrize("name", ["allsparse10", "tdsparse20"])
-def test_settled_networks_give_the_same_logits(name):
+def test_unwired_networks_give_the_same_logits(name):
     network = build(name)
     plain = evaluated(network)
-    assert torch.equal(evaluated(settle(network)), plain)
-    assert not any("Sparse" in type(module).__name__ for module in network.modules() if module is not network)
+    assert torch.equal(evaluated(unwire(network)), plain)
+    assert not any(isinstance(module, WiredLayer) for module in network.modules())

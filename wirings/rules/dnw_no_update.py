@@ -37,11 +37,16 @@ class TopEdgesWithoutUpdate(RankedEdges):
         self._allowed = SelectionCache()
 
     def scores(self) -> Tensor:
-        return self.weight * self.mask
+        return self.weight if self._allows_all() else self.weight * self.mask
 
     def select(self) -> EdgeSelection:
-        selection, allowed = super().select(), selection_of_mask(self.mask, self._allowed)
-        on_cpu = self.mask.device.type == "cpu" and not torch.compiler.is_compiling()
-        if on_cpu and allowed.count == self.space.numel:
+        selection = super().select()
+        if self._allows_all():
             return selection
-        return EdgeSelection.from_mask(selection.mask() & allowed.mask())
+        return EdgeSelection.from_mask(selection.mask() & (self.mask != 0))
+
+    def _allows_all(self) -> bool:
+        """Whether the mask is known to limit nothing; a GPU is not waited for to find out."""
+        if self.mask.device.type != "cpu" or torch.compiler.is_compiling():
+            return False
+        return selection_of_mask(self.mask, self._allowed).count == self.space.numel

@@ -1,4 +1,4 @@
-"""Convolutions that select their weights: exact small cases, and the straight-through gradient."""
+"""Wired convolutions: exact small cases, and the straight-through gradient."""
 
 import copy
 
@@ -7,19 +7,24 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import wirings
 from benchmarks.baseline import by_sorting
-from imagenet_sparsity_experiments.layers import DropoutConv2d, SparseConv2d
+from wirings.topk import num_kept
 
 
-def sparse(prune_rate, kind=SparseConv2d, **sizes):
+def wired(prune_rate, rule="dnw", **sizes):
     torch.manual_seed(0)
     settings = {"in_channels": 3, "out_channels": 4, "kernel_size": 3, "padding": 1, "stride": 2, **sizes}
-    return kind(nn.Conv2d(**settings, bias=False), prune_rate)
+    model = nn.Sequential(nn.Conv2d(**settings, bias=False))
+    count = num_kept(model[0].weight.numel(), prune_rate)
+    options = {"prune_rate": prune_rate, "rho": prune_rate} if rule == "td" else {}
+    wirings.wire(model, rule, budget=lambda shapes, _: {"0.weight": count}, **options)
+    return model[0]
 
 
 def test_a_filter_by_hand():
     """The two strongest of four weights; the gradient of all four is that of a convolution with them."""
-    layer = sparse(0.5, in_channels=4, out_channels=1, kernel_size=1, padding=0, stride=1)
+    layer = wired(0.5, in_channels=4, out_channels=1, kernel_size=1, padding=0, stride=1)
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([1.0, -3.0, 2.0, 0.5]).view(1, 4, 1, 1))
     maps = torch.tensor([1.0, 10.0, 100.0, 1000.0]).view(1, 4, 1, 1).requires_grad_()
@@ -33,14 +38,14 @@ def test_a_filter_by_hand():
 @pytest.mark.parametrize("prune_rate", [0.1, 0.5, 0.9, 0.99])
 @pytest.mark.parametrize("groups", [1, 3])
 def test_it_is_the_convolution_by_the_strongest_weights(prune_rate, groups):
-    layer = sparse(prune_rate, in_channels=6, out_channels=9, groups=groups).double()
+    layer = wired(prune_rate, in_channels=6, out_channels=9, groups=groups).double()
     count = layer.weight.numel() - int(prune_rate * layer.weight.numel())
     weight = (layer.weight * by_sorting(layer.weight, count)).detach().requires_grad_()
     maps = torch.randn(2, 6, 7, 7, dtype=torch.float64, requires_grad=True)
     expected = F.conv2d(maps, weight, stride=2, padding=1, groups=groups)
     found = layer(maps)
     torch.testing.assert_close(found, expected)
-    assert int(layer.in_use().sum()) == count
+    assert int(layer.wiring.in_use().sum()) == count
     slope = torch.randn_like(expected)
     of_maps, of_weight = torch.autograd.grad(expected, (maps, weight), slope)
     found.backward(slope)
@@ -49,48 +54,47 @@ def test_it_is_the_convolution_by_the_strongest_weights(prune_rate, groups):
 
 
 def test_an_unused_weight_comes_back():
-    layer = sparse(0.5)
-    weak = ~layer.in_use()
+    layer = wired(0.5)
+    weak = ~layer.wiring.in_use()
     with torch.no_grad():
         layer.weight[weak] += 100
-    assert layer.in_use()[weak].all()
+    assert layer.wiring.in_use()[weak].all()
     layer.eval()
-    assert torch.equal(layer.in_use(), weak)
+    assert torch.equal(layer.wiring.in_use(), weak)
     with torch.no_grad():
         layer.weight[weak] = 0
-    assert torch.equal(layer.in_use(), ~weak)
+    assert torch.equal(layer.wiring.in_use(), ~weak)
 
 
-def test_names_and_first_weights_are_those_of_a_convolution():
-    layer, plain = sparse(0.9), nn.Conv2d(3, 4, 3, bias=False)
-    assert {name: value.shape for name, value in layer.state_dict().items()} == {
-        name: value.shape for name, value in plain.state_dict().items()
-    }
-    assert "prune_rate=0.9" in repr(layer)
-    twin = copy.deepcopy(layer)
-    assert torch.equal(twin.in_use(), layer.in_use())
+def test_a_layer_shows_its_edges():
+    layer = wired(0.9)
+    assert repr(layer).startswith("WiredConv2d(\n  3, 4, kernel_size=(3, 3)")
+    assert "(wiring): TopEdges(11 of 108 edges)" in repr(layer)
+    assert repr(copy.deepcopy(layer)) == repr(layer)
 
 
 def test_targeted_dropout_drops_weak_weights_in_training_and_all_of_them_in_evaluation():
-    layer = sparse(0.8, DropoutConv2d, in_channels=50, out_channels=40)
-    strong = layer.in_use()
-    drawn = torch.stack([layer.weight_in_use() != 0 for _ in range(20)])
+    layer = wired(0.8, "td", in_channels=50, out_channels=40)
+    strong = layer.wiring.in_use()
+    drawn = torch.stack([layer.wiring() != 0 for _ in range(20)])
     assert drawn[:, strong].all()
     assert drawn[:, ~strong].float().mean() == pytest.approx(0.2, abs=0.01)
     assert not torch.equal(drawn[0], drawn[1])
-    used = layer.weight_in_use()
+    used = layer.wiring()
     used.sum().backward()
     assert torch.equal(layer.weight.grad, (used != 0).float())  # dropped ones get none
     layer.eval()
-    assert torch.equal(layer.weight_in_use(), layer.weight * strong)
+    assert torch.equal(layer.wiring(), layer.weight * strong)
 
 
-@pytest.mark.parametrize("kind", [SparseConv2d, DropoutConv2d])
+@pytest.mark.parametrize("rule", ["dnw", "td"])
 @pytest.mark.parametrize("padding", [1, "same"])
-def test_settled_is_what_evaluation_gives(kind, padding):
-    layer = sparse(0.7, kind, padding=padding, stride=1)
+def test_unwired_is_what_evaluation_gives(rule, padding):
+    layer = wired(0.7, rule, padding=padding, stride=1)
     maps = torch.randn(2, 3, 9, 9)
-    plain = layer.settled()
+    model = nn.Sequential(layer)
+    expected = copy.deepcopy(model).eval()(maps)
+    plain = wirings.unwire(model)[0]
     assert type(plain) is nn.Conv2d
     assert plain.training
-    assert torch.equal(plain(maps), layer.eval()(maps))
+    assert torch.equal(plain(maps), expected)
