@@ -15,6 +15,7 @@ from benchmarks.machine import measure
 from benchmarks.report import Report, run
 from benchmarks.steps import make_candidates, make_step
 from genutil.config import load_config
+from wirings.wiring import Wiring
 
 
 def measure_steps(options: argparse.Namespace) -> Report:
@@ -23,7 +24,9 @@ def measure_steps(options: argparse.Namespace) -> Report:
     for change in options.also:
         key, _, value = change.partition("=")
         config = load_config(options.app, {"batch_size": options.batch_size, key: value})
-        steps[f"{selected}, {change}"] = make_step(config)
+        steps[f"{selected}, {change}"] = step = make_step(config)
+        for rule in Wiring(step.network).rules.values():
+            rule.fix_wiring()  # fine_tune uses every edge before
     times = measure({name: step.run for name, step in steps.items()}, options.rounds, warm_up=2)
     report = Report(
         f"Training step of {options.app}, batch {options.batch_size}",
