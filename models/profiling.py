@@ -13,7 +13,8 @@ from torch.nn.parameter import is_lazy
 
 from genutil.tables import markdown_table
 from models.counting import count_macs
-from models.graphs.complexity import LayerComplexity, wired_layers
+from wirings.structure import LayerComplexity, complexity_method, wired_layers
+from wirings.structure import image_size as own_image_size
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,12 @@ def profile(model: nn.Module, image_size: int | None = None, in_channels: int | 
         ValueError: the size is not known, the model runs at its own size alone, or it does not run on a black
             image of this size.
     """
-    own_size = getattr(model, "image_size", None)
-    own_count: Callable[..., list[LayerComplexity]] | None = getattr(model, "complexity", None)
-    if own_count is not None:
-        any_size = "image_size" in inspect.signature(own_count).parameters
+    own_size, own_count = own_image_size(model), complexity_method(model)
+    any_size = "image_size" in inspect.signature(own_count).parameters
+    layers = own_count(image_size) if any_size else own_count()
+    if layers is not None:
         if not any_size and image_size not in (None, own_size):
             raise ValueError(f"{type(model).__name__} runs at {own_size} pixels only, not at {image_size}")
-        layers = own_count(image_size) if any_size else own_count()
     else:
         size = image_size or own_size
         if size is None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.fast_eval.network import MakeProduct, RunnableStage, depthwise, fixed
-from models.fast_eval.plan import ByNode, some_nodes
-from models.graphs.edges import EdgeRule
-
-Update = Callable[[Tensor], Tensor]
+from models.fast_eval.network import (
+    CompactHead,
+    CompactNetwork,
+    MakeProduct,
+    ModuleStem,
+    RunnableStage,
+    fixed,
+)
+from models.fast_eval.plan import ByNode, as_affine, check_cycle
+from wirings.layout import depthwise
+from wirings.structure import CyclicStructure
 
 
 class CycleStage(RunnableStage):
@@ -21,29 +24,20 @@ class CycleStage(RunnableStage):
     time, so every node that the logits depend on stays.
 
     Args:
-        rule, conv, norm: edges, filters and norm of all nodes.
+        structure: of the network.
         nodes: numbers of the nodes that are left, rising; the outputs are among them.
-        num_outputs: nodes that leave.
         make: makes the product of an engine.
-        run: from the update of all nodes and their first states to the last ones.
     """
 
-    def __init__(
-        self,
-        rule: EdgeRule,
-        conv: nn.Conv2d,
-        norm: nn.InstanceNorm2d,
-        nodes: Tensor,
-        num_outputs: int,
-        make: MakeProduct,
-        run: Callable[[Update, Tensor], Tensor],
-    ) -> None:
+    def __init__(self, structure: CyclicStructure, nodes: Tensor, make: MakeProduct) -> None:
         super().__init__()
-        weight: Tensor = rule().detach().flatten(1)
-        self.product = make(weight[nodes][:, nodes])
-        self.filters = fixed(conv.weight[nodes])
-        self.norm = ByNode(some_nodes(norm, nodes))
-        self.num_outputs, self.run = num_outputs, run
+        weight = structure.rule().detach().flatten(1)
+        affine = as_affine(structure.norm, weight, len(weight)).of(nodes)
+        self.product = make(weight[nodes][:, nodes] * affine.scale.unsqueeze(1))
+        self.filters = fixed(structure.filters[nodes])
+        self.shift = fixed(affine.shift.view(-1, 1, 1, 1)) if affine.function is None else None
+        self.norm = nn.Identity() if affine.function is None else ByNode(affine.function)
+        self.num_outputs, self.run = structure.num_outputs, structure.run
 
     def constants(self, entering: Tensor) -> tuple[list[Tensor], Tensor]:
         return [], entering.new_empty(0, *entering.shape[1:])
@@ -57,19 +51,28 @@ class CycleStage(RunnableStage):
     def _update(self, states: Tensor) -> Tensor:
         sources = depthwise(F.relu(states), self.filters, stride=1)
         maps: Tensor = self.norm(self.product(sources.flatten(1)).view(states.shape))
-        return maps
+        return maps if self.shift is None else maps + self.shift
 
 
-@dataclass(frozen=True)
-class Repeat:
-    """Runs a graph in discrete time, so many times."""
+def compact_cycle(structure: CyclicStructure, make: MakeProduct) -> CompactNetwork:
+    """The network with the nodes alone that some update reads; in continuous time with all nodes.
 
-    times: int
-
-    def __call__(self, update: Update, states: Tensor) -> Tensor:
-        for _ in range(self.times):
-            states = update(states)
-        return states
+    Args:
+        structure: of a network in evaluation mode.
+        make: makes the product of an engine.
+    """
+    check_cycle(structure)
+    rule, steps = structure.rule, structure.replacements
+    device = rule.weight.device
+    if steps is None:
+        nodes = torch.arange(len(rule.weight), device=device)
+    else:
+        nodes = nodes_read(rule.in_use().flatten(1), structure.num_outputs, steps)
+    stage = CycleStage(structure, nodes, make)
+    stem = ModuleStem(structure.stem, None, nodes[nodes < structure.num_inputs])
+    features = torch.arange(structure.num_outputs, device=device)
+    head = CompactHead(structure.classifier, features, features[:0], structure.pool)
+    return CompactNetwork(stem, [stage], head)
 
 
 def nodes_read(in_use: Tensor, num_outputs: int, steps: int) -> Tensor:

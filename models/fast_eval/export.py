@@ -90,7 +90,7 @@ def _as_it_is(model: nn.Module, shape: Sequence[int]) -> _Written:
 
 def _as_safetensors(small: nn.Module | None, shape: Sequence[int]) -> _Written:
     save: Any = needed("safetensors.torch").save
-    if not isinstance(small, CompactNetwork) or not isinstance(small.stem, ConvStem):
+    if not isinstance(small, CompactNetwork) or not small.is_mobilenet_graph:
         raise ValueError(
             "export: .safetensors is for MobileNet graphs; this network can be exported as .onnx"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
@@ -11,8 +12,9 @@ from torch import Tensor, nn
 
 from models.fast_eval.derived import Deriving
 from models.fast_eval.engines import FusedProduct, Product, SendingProduct
-from models.fast_eval.plan import StagePlan, Targets
-from wirings.layout import conv_out_size
+from models.fast_eval.plan import StagePlan, Targets, as_affine
+from wirings.layout import conv_out_size, depthwise, mean_of_relu
+from wirings.structure import Classifier, Pool
 
 MakeProduct = Callable[[Tensor], Product]
 
@@ -81,6 +83,19 @@ class CompactNetwork(EvaluationOnly, Deriving):
     def forget(self) -> None:
         self._constants = {}
 
+    @property
+    def is_mobilenet_graph(self) -> bool:
+        """Whether the native kernels can run it and `.safetensors` files can hold it: a 3×3 convolution,
+        stages whose norms are all folded, strides of 1 and 2, and the mean of each rectified map.
+        """
+        parts = [self.stem, *self.stages]
+        fits = isinstance(self.stem, ConvStem) and self.head.pool is mean_of_relu
+        return (
+            fits
+            and all(isinstance(part, (ConvStem, CompactStage)) and part.stride in (1, 2) for part in parts)
+            and all(isinstance(onto.after, nn.Identity) for onto in self.modules() if isinstance(onto, Onto))
+        )
+
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """(images, channels, height, width) to logits (images, classes)."""
@@ -125,6 +140,45 @@ class ConvStem(nn.Module):
             height, width = (conv_out_size(length, self.stride) for length in images.shape[2:])
             return images.new_empty(0, len(images), height, width)
         return F.conv2d(images, self.weight, self.bias, self.stride, padding=1).transpose(0, 1)
+
+
+class ModuleStem(nn.Module):
+    """Any stem and the norm that follows, for the live nodes.
+
+    Args:
+        stem: images to maps (images, nodes, S, S); it is copied.
+        norm: of these maps, or None.
+        live: numbers of the nodes that are left.
+    """
+
+    def __init__(self, stem: nn.Module, norm: nn.Module | None, live: Tensor) -> None:
+        super().__init__()
+        self.stem, self.norm = copy.deepcopy(stem), nn.Identity() if norm is None else copy.deepcopy(norm)
+        self.live = nn.Parameter(live, requires_grad=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps: Tensor = self.norm(self.stem(images))
+        return maps.index_select(1, self.live).transpose(0, 1).contiguous()
+
+
+def compact_stem(stem: nn.Module, norm: nn.Module | None, live: Tensor) -> ConvStem | ModuleStem:
+    """A ConvStem, if the stem is a 3×3 convolution and the norm can be folded into it; else a ModuleStem."""
+    if not _is_plain_conv(stem):
+        return ModuleStem(stem, norm, live)
+    assert isinstance(stem, nn.Conv2d)
+    affine = as_affine(norm, stem.weight, stem.out_channels).of(live)
+    if affine.function is not None:
+        return ModuleStem(stem, norm, live)
+    bias = affine.shift if stem.bias is None else affine.shift + stem.bias[live] * affine.scale
+    return ConvStem(stem.weight[live] * affine.scale.view(-1, 1, 1, 1), bias, stem.stride[0])
+
+
+def _is_plain_conv(stem: nn.Module) -> bool:
+    """Whether this is a 3×3 convolution with padding 1 and nothing else: no subclass, no hook."""
+    if type(stem) is not nn.Conv2d or stem._forward_hooks or stem._forward_pre_hooks:
+        return False
+    settings = (stem.kernel_size, stem.padding, stem.dilation, stem.groups, stem.padding_mode)
+    return settings == ((3, 3), (1, 1), (1, 1), 1, "zeros") and stem.stride[0] == stem.stride[1]
 
 
 class CompactStage(RunnableStage):
@@ -202,23 +256,16 @@ class CompactHead(nn.Module):
     """The classifier on features of live nodes; those of constant nodes are a part of the bias.
 
     Args:
-        weight: (classes, features).
-        bias: (classes), or None.
-        live, constant: which features are live and which constant.
+        classifier: of all features.
+        live, constant: numbers of the live and of the constant features.
         pool: maps (nodes, images, S, S) to features (nodes, images).
     """
 
-    def __init__(
-        self,
-        weight: Tensor,
-        bias: Tensor | None,
-        live: Tensor,
-        constant: Tensor,
-        pool: Callable[[Tensor], Tensor],
-    ) -> None:
+    def __init__(self, classifier: Classifier, live: Tensor, constant: Tensor, pool: Pool) -> None:
         super().__init__()
+        weight = classifier_weight(classifier)
         self.weight, self.constant_weight = fixed(weight[:, live]), fixed(weight[:, constant])
-        self.bias = fixed(weight.new_zeros(len(weight)) if bias is None else bias)
+        self.bias = fixed(weight.new_zeros(len(weight)) if classifier.bias is None else classifier.bias)
         self.pool = pool
 
     def constant_logits(self, maps: Tensor) -> Tensor:
@@ -271,19 +318,10 @@ class Onto(nn.Module):
             result.copy_(depthwise(self(sources, bias, rectified=True), filters, stride))
 
 
-def depthwise(maps: Tensor, filters: Tensor, stride: int) -> Tensor:
-    """Each node's own 3×3 filter over all of its images, (nodes, images, S, S)."""
-    nodes, images, height, width = maps.shape
-    size = conv_out_size(height, stride), conv_out_size(width, stride)
-    if not nodes or not images:
-        return maps.new_empty(nodes, images, *size)
-    # As one image of nodes · images channels: no transposition.
-    channels = maps.reshape(1, nodes * images, height, width)
-    filters = filters.to(maps.dtype)
-    repeated = filters.repeat_interleave(images, 0) if images > 1 else filters
-    return F.conv2d(channels, repeated, stride=stride, padding=1, groups=nodes * images).view(
-        nodes, images, *size
-    )
+def classifier_weight(classifier: Classifier) -> Tensor:
+    """(classes, features), without a gradient."""
+    weight = classifier.weight if isinstance(classifier.weight, Tensor) else classifier.weight()
+    return weight.detach().flatten(1)
 
 
 def fixed(value: Tensor) -> nn.Parameter:

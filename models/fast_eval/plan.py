@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.graphs.stages import Group, Liveness, Stage
+from wirings.errors import WiringError
+from wirings.stages import Group, Liveness, Stage
+from wirings.structure import AcyclicStructure, Classifier, CyclicStructure
 
 
 @dataclass(frozen=True)
@@ -69,22 +71,36 @@ class Affine:
 
     def of(self, nodes: Tensor) -> Affine:
         """The norm of some of the nodes."""
-        function = None if self.function is None else some_nodes(self.function, nodes)
+        function = None if self.function is None else _some_nodes(self.function, nodes, self.scale)
         return Affine(self.scale[nodes], self.shift[nodes], function)
 
 
 def as_affine(norm: nn.Module | None, like: Tensor, count: int) -> Affine:
     """Batch norm in evaluation is affine; instance norm is not, and no norm is the identity.
 
+    Args:
+        norm: in evaluation mode.
+        like: a tensor of the result's type and device.
+        count: nodes.
+
     Raises:
-        ValueError: a norm of another kind.
+        WiringError: a norm of another kind, or of another number of nodes.
     """
-    if norm is None or isinstance(norm, nn.InstanceNorm2d):
+    if norm is None or isinstance(norm, nn.Identity):
+        return Affine(like.new_ones(count), like.new_zeros(count))
+    if not isinstance(norm, (nn.BatchNorm2d, nn.SyncBatchNorm, nn.InstanceNorm2d)):
+        raise WiringError(
+            f"cannot make a network with {type(norm).__name__} compact; a batch norm or an instance norm can"
+        )
+    if norm.num_features != count:
+        raise WiringError(f"a norm of {norm.num_features} nodes follows {count} nodes")
+    if norm.running_mean is None or norm.running_var is None:
+        if not isinstance(norm, nn.InstanceNorm2d):
+            raise WiringError("cannot make a network compact whose batch norms keep no running statistics")
         return Affine(like.new_ones(count), like.new_zeros(count), norm)
-    if not isinstance(norm, nn.BatchNorm2d) or norm.running_var is None or norm.running_mean is None:
-        raise ValueError(f"cannot make a network with {type(norm).__name__} compact")
-    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-    shift = norm.bias.double() - norm.running_mean.double() * scale
+    deviation = (norm.running_var.double() + norm.eps).sqrt()
+    scale = (1.0 if norm.weight is None else norm.weight.double()) / deviation
+    shift = (0.0 if norm.bias is None else norm.bias.double()) - norm.running_mean.double() * scale
     return Affine(scale.detach().to(like), shift.detach().to(like))
 
 
@@ -141,10 +157,11 @@ def _within(kind: Tensor, part: slice) -> Tensor:
     return kind[part].nonzero().flatten()
 
 
-def some_nodes(norm: nn.InstanceNorm2d, nodes: Tensor) -> nn.InstanceNorm2d:
-    smaller = nn.InstanceNorm2d(max(len(nodes), 1), eps=norm.eps, affine=True).to(norm.weight)
-    smaller.weight = nn.Parameter(norm.weight.detach()[nodes])
-    smaller.bias = nn.Parameter(norm.bias.detach()[nodes])
+def _some_nodes(norm: nn.InstanceNorm2d, nodes: Tensor, like: Tensor) -> nn.InstanceNorm2d:
+    smaller = nn.InstanceNorm2d(max(len(nodes), 1), eps=norm.eps, affine=True).to(like)
+    if norm.weight is not None:
+        smaller.weight = nn.Parameter(norm.weight.detach()[nodes])
+        smaller.bias = nn.Parameter(norm.bias.detach()[nodes])
     smaller.num_features = len(nodes)
     return smaller
 
@@ -158,3 +175,80 @@ class ByNode(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         return self.norm(maps.transpose(0, 1)).transpose(0, 1) if maps.numel() else maps
+
+
+def check_stages(structure: AcyclicStructure) -> None:
+    """Refuse a description that contradicts itself.
+
+    Raises:
+        WiringError: sizes do not fit together, or there is something that stages cannot have.
+    """
+    if not structure.stages:
+        raise WiringError("a structure needs at least one stage")
+    entering = None
+    for stage in structure.stages:
+        _check_groups(stage)
+        first, leaving = stage.groups[0], stage.outputs.stop - stage.outputs.start
+        width = first.columns.stop
+        if entering is not None and width != entering:
+            raise WiringError(f"{stage.name}: {width} nodes enter, but {entering} leave the stage before")
+        entering = leaving
+    _check_classifier(structure.classifier, entering or 0)
+
+
+def _check_groups(stage: Stage) -> None:
+    targets, sources = _matrix_shape(stage.name, stage.rule.weight)
+    if not stage.groups or stage.groups[0].rows is not None or None in [g.rows for g in stage.groups[1:]]:
+        raise WiringError(
+            f"{stage.name}: the first group has no rows, since it enters from outside; others do"
+        )
+    end = 0
+    for number, group in enumerate(stage.groups):
+        where, width = f"{stage.name}: group {number}", group.columns.stop - group.columns.start
+        if group.columns.start != end:
+            raise WiringError(f"{where} begins at column {group.columns.start}, the one before ends at {end}")
+        end = group.columns.stop
+        if tuple(group.filters.shape) != (width, 1, 3, 3):
+            raise WiringError(f"{where} needs filters ({width}, 1, 3, 3), got {tuple(group.filters.shape)}")
+        if number and group.stride != 1:
+            raise WiringError(f"{where} has a stride of {group.stride}; only the first group may have one")
+        if group.rows is not None and group.rows.stop - group.rows.start != width:
+            raise WiringError(f"{where} has {width} columns, but other rows: {group.rows}")
+        if group.rows is not None and group.rows.stop > targets:
+            raise WiringError(f"{where} has the rows {group.rows}, the weight has {targets}")
+    if end != sources or stage.outputs.stop > targets:
+        raise WiringError(
+            f"{stage.name}: groups have {end} columns and outputs end at row {stage.outputs.stop}, "
+            f"the weight is {targets} × {sources}"
+        )
+
+
+def check_cycle(structure: CyclicStructure) -> None:
+    """Refuse a description that contradicts itself.
+
+    Raises:
+        WiringError: sizes do not fit together.
+    """
+    targets, sources = _matrix_shape("the graph", structure.rule.weight)
+    sizes = (structure.num_inputs, structure.num_outputs)
+    if targets != sources or max(sizes) > targets or min(sizes) < 1:
+        raise WiringError(
+            f"a graph of {targets} × {sources} edges cannot have {sizes[0]} inputs and {sizes[1]} outputs"
+        )
+    if tuple(structure.filters.shape) != (sources, 1, 3, 3):
+        raise WiringError(f"filters must be ({sources}, 1, 3, 3), got {tuple(structure.filters.shape)}")
+    _check_classifier(structure.classifier, structure.num_outputs)
+
+
+def _check_classifier(classifier: Classifier, features: int) -> None:
+    weight = classifier.weight if isinstance(classifier.weight, Tensor) else classifier.weight.weight
+    _, sources = _matrix_shape("the classifier", weight)
+    if sources != features:
+        raise WiringError(f"the classifier reads {sources} features, but {features} nodes leave the network")
+
+
+def _matrix_shape(name: str, weight: Tensor) -> tuple[int, int]:
+    """(targets, sources) of a weight (targets, sources, 1, …)."""
+    if weight.dim() < 2 or weight.numel() != weight.shape[0] * weight.shape[1]:
+        raise WiringError(f"{name}: edges are weights of 1×1 convolutions, got {tuple(weight.shape)}")
+    return weight.shape[0], weight.shape[1]

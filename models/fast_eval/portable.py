@@ -8,11 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.fast_eval.cycles import CycleStage, Repeat
+from models.fast_eval.cycles import CycleStage
 from models.fast_eval.engines.dense import DenseProduct
 from models.fast_eval.network import CompactNetwork, CompactStage, ConvStem, EvaluationOnly, Onto, fixed
-from models.graphs.ode import FIXED, Solver
+from models.fast_eval.plan import ByNode
+from wirings.errors import WiringError
 from wirings.layout import conv_out_size
+from wirings.structure import FixedSteps, Repeat
 
 
 class PortableNetwork(EvaluationOnly):
@@ -53,13 +55,11 @@ class PortableNetwork(EvaluationOnly):
 def _portable(stage: nn.Module, biases: Sequence[Tensor]) -> nn.Module:
     if isinstance(stage, CompactStage):
         return _Stage(stage, biases)
-    if isinstance(stage, CycleStage) and isinstance(stage.run, Repeat):
-        return _Cycle(stage, stage.run.times)
-    if isinstance(stage, CycleStage) and isinstance(stage.run, Solver) and stage.run.name in FIXED:
-        return _FixedSteps(stage, stage.run)
-    raise ValueError(
+    if isinstance(stage, CycleStage) and isinstance(stage.run, (Repeat, FixedSteps)):
+        return _Cycle(stage)
+    raise WiringError(
         "a graph in continuous time cannot be exported: its solver chooses steps by the states, as ONNX "
-        f"cannot; one with steps of equal size can (--ode_solver {', '.join(FIXED)})"
+        "cannot; one with steps of equal size can, such as euler, midpoint or rk4"
     )
 
 
@@ -102,49 +102,24 @@ class _Product(nn.Module):
 
 
 class _Cycle(nn.Module):
-    """A graph in discrete time."""
+    """A graph with cycles, whose updates are unrolled."""
 
-    def __init__(self, stage: CycleStage, steps: int) -> None:
+    def __init__(self, stage: CycleStage) -> None:
         super().__init__()
-        self.filters, self.norm, self.steps = stage.filters, stage.norm.norm, steps
+        self.filters, self.run, self.num_outputs = stage.filters, stage.run, stage.num_outputs
+        self.norm = stage.norm.norm if isinstance(stage.norm, ByNode) else None
         assert isinstance(stage.product, DenseProduct)
-        self.weight, self.num_outputs = fixed(stage.product.weight[:, :, None, None]), stage.num_outputs
+        self.weight = fixed(stage.product.weight[:, :, None, None])
+        self.shift = None if stage.shift is None else fixed(stage.shift.flatten())
 
     def forward(self, entering: Tensor) -> Tensor:
         states = F.pad(entering, (0, 0, 0, 0, 0, len(self.filters) - entering.shape[1]))
-        for _ in range(self.steps):
-            states = self.step(states)
-        return states[:, -self.num_outputs :]
+        return self.run(self._update, states)[:, -self.num_outputs :]
 
-    def step(self, states: Tensor) -> Tensor:
-        """The states after one step."""
-        return self.update(states)
-
-    def update(self, states: Tensor) -> Tensor:
-        """What the nodes make of these states."""
+    def _update(self, states: Tensor) -> Tensor:
         sources = _depthwise(F.relu(states), self.filters, stride=1)
-        maps: Tensor = self.norm(F.conv2d(sources, self.weight))
-        return maps
-
-
-class _FixedSteps(_Cycle):
-    """A graph in continuous time by a solver with steps of equal size; the formulas are torchdiffeq's."""
-
-    def __init__(self, stage: CycleStage, solver: Solver) -> None:
-        super().__init__(stage, solver.steps)
-        self.solver, self.size = solver.name, 1 / solver.steps
-
-    def step(self, states: Tensor) -> Tensor:
-        first = self.update(states)
-        if self.solver == "euler":
-            return states + self.size * first
-        if self.solver == "midpoint":
-            return states + self.size * self.update(states + self.size / 2 * first)
-        # rk4 is the 3/8 rule there: Kutta, 1901.
-        second = self.update(states + self.size / 3 * first)
-        third = self.update(states + self.size * (second - first / 3))
-        fourth = self.update(states + self.size * (first - second + third))
-        return states + self.size / 8 * (first + 3 * (second + third) + fourth)
+        maps = F.conv2d(sources, self.weight, self.shift)
+        return maps if self.norm is None else self.norm(maps)
 
 
 def _depthwise(maps: Tensor, filters: Tensor, stride: int) -> Tensor:

@@ -1,6 +1,5 @@
 """The Triton engine by Triton's interpreter: the logits of other engines, on the CPU."""
 
-import importlib
 import sys
 
 import pytest
@@ -10,16 +9,16 @@ from hypothesis import strategies as st
 
 from benchmarks.fast_eval import with_dead_nodes
 from genutil.errors import UserError
-from models.fast_eval import compact
+from models.fast_eval.compact import compact, plan_network
 from models.fast_eval.engines import triton as engine
 from models.fast_eval.engines import tuning
 from models.fast_eval.engines.dense import DenseProduct
 from models.fast_eval.engines.slices import SLICE, slice_edges
 from models.fast_eval.engines.triton import PRODUCTS, SENDING, FastestProduct, TritonProduct
-from models.fast_eval.network import depthwise
 from tests.conftest import ROOT
 from tests.models.test_fast_eval import WIRINGS, build, randomise
 from tests.models.test_native import assert_close, small_mobilenet
+from wirings.layout import depthwise
 
 pytest.importorskip("triton")
 KERNEL = "models.fast_eval.engines.gather"
@@ -216,9 +215,7 @@ def test_maps_in_16_bits(interpreted):
     assert halves.dtype == torch.float32
     assert 0 < (halves - exact).abs().max() <= 2e-2 * exact.abs().max()
     # Where engine auto finds no Triton on a GPU.
-    dense = importlib.import_module("models.fast_eval.compact")._compact_mobilenet(
-        model, DenseProduct, torch.bfloat16
-    )
+    dense = plan_network(model.structure()).network(DenseProduct, torch.bfloat16)
     assert 0 < (dense(images) - exact).abs().max() <= 3e-2 * exact.abs().max()
 
 

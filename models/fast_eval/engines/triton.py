@@ -18,7 +18,7 @@ from models.fast_eval.derived import Deriving
 from models.fast_eval.engines import SendingProduct
 from models.fast_eval.engines.slices import SLICE, UNROLL, slice_edges
 from models.fast_eval.engines.tuning import can_measure, fastest, milliseconds
-from models.fast_eval.network import depthwise
+from wirings.layout import depthwise
 
 log = logging.getLogger(__name__)
 
