@@ -30,11 +30,8 @@ from genutil.signals import StopRequest
 from genutil.threads import choose_threads, threads_in_use, work_of_step
 from models import build_model
 from models.compiling import compile_network, failures_explained
-from models.fast_eval import compact, engines_of
-from models.fast_eval.export import export
 from models.graphs.neuralgraph import ContinuousTimeNeuralGraph
 from models.logits import check_logits
-from models.profiling import Profile, as_table, profile
 from models.transfer import take_over
 from models.wiring_state import wiring_layout, wiring_state
 from trainers.batches import Batches, as_batches, corrupt_images
@@ -57,6 +54,10 @@ from trainers.saving import CheckpointSaver
 from trainers.schedules import find_schedule
 from trainers.sync_bn import synchronise_batch_norms
 from trainers.trainer import Trainer
+from wirings.compacting import compact, engines_of
+from wirings.errors import MissingPackageError
+from wirings.exporting import export
+from wirings.profiling import Profile, as_table, profile
 from wirings.structure import image_size, observations, wired_layers
 from wirings.wiring import Wiring
 
@@ -157,8 +158,10 @@ def _export(parts: Parts, model: nn.Module, path: str) -> None:
     shape = (config.in_channels, config.image_size, config.image_size)
     try:
         _log.info("written: %s", export(model, Path(path), shape))
+    except MissingPackageError:
+        raise
     except ValueError as error:
-        raise ConfigError(str(error)) from error
+        raise ConfigError(f"export: {error}") from error
     except OSError as error:
         raise UserError(f"export: {path} cannot be written: {error.strerror or error}") from error
 
@@ -174,6 +177,8 @@ def _evaluate(
         try:
             model = compact(model, engine, bf16=config.bf16)
             engine = engines_of(model)
+        except MissingPackageError:
+            raise
         except ValueError as error:
             raise ConfigError(f"fast_eval: {error}") from error
     data = _data(parts, world, "val")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from genutil.tables import markdown_table
 from imagenet_sparsity_experiments.layers import SparseConv2d
-from models.profiling import profile
+from wirings.profiling import profile
 
 
 @dataclass(frozen=True)

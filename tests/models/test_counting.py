@@ -10,9 +10,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import parametrizations, parametrize
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.graphs.complexity import WiredLayer
 from models.graphs.edges import EdgeSpace, RandomEdges
-from models.profiling import profile
+from wirings.profiling import profile
+from wirings.structure import WiredLayer
 
 
 class Net(nn.Module):

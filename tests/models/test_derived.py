@@ -8,9 +8,9 @@ import threading
 import pytest
 import torch
 
-from models.fast_eval import compact
-from models.fast_eval.native import build as native_build
 from tests.models.test_native import assert_close, small_mobilenet
+from wirings.compacting import compact
+from wirings.native import build as native_build
 
 ENGINES = ["dense", "csr", "dgl", "native"]
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from models.graphs.complexity import LayerComplexity, WiredLayer, wired_layers
 from models.graphs.edges import EdgeSpace, RandomEdges
-from models.profiling import Profile, as_table, profile
+from wirings.profiling import Profile, as_table, profile
+from wirings.structure import LayerComplexity, WiredLayer, wired_layers
 
 
 def test_edges_and_filters_of_live_sources():

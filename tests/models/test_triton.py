@@ -8,20 +8,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.fast_eval import with_dead_nodes
-from genutil.errors import UserError
-from models.fast_eval.compact import compact, plan_network
-from models.fast_eval.engines import triton as engine
-from models.fast_eval.engines import tuning
-from models.fast_eval.engines.dense import DenseProduct
-from models.fast_eval.engines.slices import SLICE, slice_edges
-from models.fast_eval.engines.triton import PRODUCTS, SENDING, FastestProduct, TritonProduct
 from tests.conftest import ROOT
 from tests.models.test_fast_eval import WIRINGS, build, randomise
 from tests.models.test_native import assert_close, small_mobilenet
+from wirings.compacting import compact, plan_network
+from wirings.engines import triton as engine
+from wirings.engines import tuning
+from wirings.engines.dense import DenseProduct
+from wirings.engines.slices import SLICE, slice_edges
+from wirings.engines.triton import PRODUCTS, SENDING, FastestProduct, TritonProduct
+from wirings.errors import WiringError
 from wirings.layout import depthwise
 
 pytest.importorskip("triton")
-KERNEL = "models.fast_eval.engines.gather"
+KERNEL = "wirings.engines.gather"
 
 
 @pytest.fixture
@@ -324,7 +324,7 @@ def test_the_fastest_product_is_measured_once_for_each_size(interpreted, monkeyp
         measured.append(pixels)
         return 1.0 if isinstance(product, TritonProduct) == (pixels > 20) else 2.0
 
-    monkeypatch.setattr("models.fast_eval.engines.triton._milliseconds", milliseconds)
+    monkeypatch.setattr("wirings.engines.triton._milliseconds", milliseconds)
     fastest = FastestProduct(torch.nn.Linear(6, 4, bias=False), TritonProduct(weight))
     monkeypatch.setattr(fastest.candidates[0], "forward", lambda sources: weight @ sources)
     for pixels in (12, 24, 12, 24):
@@ -341,7 +341,7 @@ def test_the_fastest_product_is_measured_once_for_each_size(interpreted, monkeyp
 def test_without_a_gpu_it_says_so(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(
-        UserError, match=r"engine triton runs on a GPU, and the network is on cpu. Run with --gpus 0"
+        WiringError, match=r"engine triton runs on a GPU, and the network is on cpu. Run with --gpus 0"
     ):
         compact(small_mobilenet(), "triton")
 

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from models.fast_eval import compact, engines_of
-from models.fast_eval.engines import ENGINES
-from models.fast_eval.export import export
-from models.fast_eval.native import NativeNetwork, build
-from models.fast_eval.network import CompactNetwork
+from wirings.compact_network import CompactNetwork
+from wirings.compacting import compact, engines_of
+from wirings.engines import ENGINES
 from wirings.errors import WiringError
+from wirings.exporting import export
 from wirings.layout import mean_of_relu
+from wirings.native import NativeNetwork, build
 from wirings.stages import Group, Stage
 from wirings.structure import (
     AcyclicStructure,

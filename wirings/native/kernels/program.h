@@ -1,4 +1,4 @@
-// A compact network as a list of steps over arrays; models/fast_eval/native/program.py writes it.
+// A compact network as a list of steps over arrays; wirings/native/program.py writes it.
 #pragma once
 
 #include "head.h"

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genutil.errors import UserError
-from models.graphs.edges import EdgeRule
 from wirings.blocks import read_blocks
+from wirings.errors import MissingPackageError, WiringError
+from wirings.rules.base import EdgeRule
 
 TOLERANCE = 1e-4
 """Of logits, as a part of the largest."""
@@ -69,8 +69,8 @@ def onnx_content(network: nn.Module, example: Tensor) -> bytes:
         example: two images.
 
     Raises:
-        ValueError: torch.onnx cannot export the network, for a reason that is given.
-        UserError: a package is missing.
+        WiringError: torch.onnx cannot export the network, for a reason that is given.
+        MissingPackageError: a package is missing.
     """
     needed("onnx", "onnxscript")
     try:
@@ -85,9 +85,7 @@ def onnx_content(network: nn.Module, example: Tensor) -> bytes:
                 verbose=False,
             )
     except Exception as error:  # the exporter promises no exception types
-        raise ValueError(
-            f"export: {type(network).__name__} cannot be exported as ONNX: {_reason(error)}"
-        ) from error
+        raise WiringError(f"{type(network).__name__} cannot be exported as ONNX: {_reason(error)}") from error
     assert program is not None
     content: bytes = program.model_proto.SerializeToString()
     return content
@@ -126,7 +124,7 @@ def compared(content: bytes, network: nn.Module, shape: Sequence[int], device: t
     """Run a file's content for one image and for three; one line about the difference of the logits.
 
     Raises:
-        UserError: an ONNX runtime calculates other logits.
+        WiringError: an ONNX runtime calculates other logits.
     """
     try:
         runtime: Any = importlib.import_module("onnxruntime")
@@ -137,14 +135,11 @@ def compared(content: bytes, network: nn.Module, shape: Sequence[int], device: t
         errors = [_difference(session, network, count, shape, device) for count in (1, 3)]
     except Exception as error:  # the runtime has exception types of its own
         reason = (str(error).strip() or type(error).__name__).partition("\n")[0]
-        raise UserError(
-            f"export: onnxruntime {runtime.__version__} cannot run the network: {reason}"
-        ) from error
+        raise WiringError(f"onnxruntime {runtime.__version__} cannot run the network: {reason}") from error
     largest = max(errors)
     if not all(error <= TOLERANCE for error in errors):  # nor any that is no number
-        raise UserError(
-            f"export: onnxruntime {runtime.__version__} gives logits that differ by {largest:.1e} of the "
-            "largest"
+        raise WiringError(
+            f"onnxruntime {runtime.__version__} gives logits that differ by {largest:.1e} of the largest"
         )
     return f"logits in onnxruntime {runtime.__version__} differ by {largest:.0e} of the largest"
 
@@ -166,4 +161,4 @@ def needed(*names: str) -> Any:
         return first
     except ModuleNotFoundError as error:
         packages = " ".join(name.partition(".")[0] for name in names)
-        raise UserError(f"export needs {error.name}: pip install {packages}") from error
+        raise MissingPackageError(f"export needs {error.name}: pip install {packages}") from error

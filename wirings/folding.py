@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from models.fast_eval.network import EvaluationOnly
+from wirings.compact_network import EvaluationOnly
 from wirings.errors import WiringError
 
 

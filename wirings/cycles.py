@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.fast_eval.network import (
+from wirings.compact_network import (
     CompactHead,
     CompactNetwork,
     MakeProduct,
@@ -14,8 +14,8 @@ from models.fast_eval.network import (
     RunnableStage,
     fixed,
 )
-from models.fast_eval.plan import ByNode, as_affine, check_cycle
 from wirings.layout import depthwise
+from wirings.plan import ByNode, as_affine, check_cycle
 from wirings.structure import CyclicStructure
 
 

@@ -10,11 +10,12 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from models.fast_eval.derived import Deriving
-from models.fast_eval.native.build import load_kernels
-from models.fast_eval.native.program import NODES, POOL, Program, Step, Writer
-from models.fast_eval.network import CompactNetwork, CompactStage, ConvStem, EvaluationOnly
+from wirings.compact_network import CompactNetwork, CompactStage, ConvStem, EvaluationOnly
+from wirings.derived import Deriving
+from wirings.errors import WiringError
 from wirings.layout import conv_out_size
+from wirings.native.build import load_kernels
+from wirings.native.program import NODES, POOL, Program, Step, Writer
 
 _Kept = TypeVar("_Kept")
 
@@ -46,7 +47,7 @@ class NativeNetwork(EvaluationOnly, Deriving):
             differ by about 1e-3 of the largest.
 
     Raises:
-        UserError: the kernels could not be compiled.
+        WiringError: the kernels could not be compiled.
     """
 
     derived = ("_programs", "_spaces", "_busy", "_process")
@@ -74,11 +75,11 @@ class NativeNetwork(EvaluationOnly, Deriving):
         """Take images of bytes, too: (value / 255 − mean) / std by channel.
 
         Raises:
-            ValueError: mean or std has not one number for each channel, or a std is not above 0.
+            WiringError: mean or std has not one number for each channel, or a std is not above 0.
         """
         channels = self.stem.weight.shape[1]
         if not len(mean) == len(std) == channels or min(std) <= 0:
-            raise ValueError(
+            raise WiringError(
                 f"normalise_bytes takes {channels} means and as many std above 0, got {mean}, {std}"
             )
         spread = torch.tensor(std) * 255
@@ -89,7 +90,7 @@ class NativeNetwork(EvaluationOnly, Deriving):
         """float32 (images, channels, height, width), or uint8 (images, height, width, channels), to logits.
 
         Raises:
-            ValueError: images of another type, device or number of channels.
+            WiringError: images of another type, device or number of channels.
         """
         return self._run(images, None)
 
@@ -135,14 +136,14 @@ class NativeNetwork(EvaluationOnly, Deriving):
         """(height, width) of images that the kernels can take."""
         bytes_given, channels = images.dtype == torch.uint8, self.stem.weight.shape[1]
         if images.device.type != "cpu":
-            raise ValueError(f"engine native runs on the CPU; images are on {images.device}")
+            raise WiringError(f"engine native runs on the CPU; images are on {images.device}")
         if images.dtype != torch.float32 and not bytes_given:
-            raise ValueError(f"engine native takes images of float32 or uint8, got {images.dtype}")
+            raise WiringError(f"engine native takes images of float32 or uint8, got {images.dtype}")
         if images.dim() != 4 or images.shape[3 if bytes_given else 1] != channels:
             shape = "(images, height, width, {})" if bytes_given else "(images, {}, height, width)"
-            raise ValueError(f"images must be {shape.format(channels)}, got {tuple(images.shape)}")
+            raise WiringError(f"images must be {shape.format(channels)}, got {tuple(images.shape)}")
         if bytes_given and not self.normalisation.numel():
-            raise ValueError("images of bytes need their mean and std: call normalise_bytes first")
+            raise WiringError("images of bytes need their mean and std: call normalise_bytes first")
         height, width = images.shape[1:3] if bytes_given else images.shape[2:]
         return height, width
 

@@ -1,0 +1,148 @@
+"""Parameters and multiply-accumulates of a network, counted from the edges that are in use."""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from wirings.counting import count_macs
+from wirings.errors import WiringError
+from wirings.structure import LayerComplexity, complexity_method, wired_layers
+from wirings.structure import image_size as own_image_size
+from wirings.tables import markdown_table
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a network costs.
+
+    Attributes:
+        params: weights in use.
+        macs: multiply-accumulates for one image.
+        per_layer: the same, layer by layer.
+    """
+
+    params: int
+    macs: int
+    per_layer: tuple[LayerComplexity, ...]
+
+    @property
+    def edges(self) -> int:
+        """Edges in use, over all wired layers."""
+        return sum(layer.edges for layer in self.per_layer)
+
+    @property
+    def effective_edges(self) -> int:
+        """Edges in use on a path from image to logits, over all wired layers."""
+        return sum(layer.effective for layer in self.per_layer)
+
+    @property
+    def live_nodes(self) -> int:
+        """Source nodes with an effective edge, over all wired layers."""
+        return sum(layer.live_nodes for layer in self.per_layer)
+
+
+def profile(model: nn.Module, image_size: int | None = None, in_channels: int | None = None) -> Profile:
+    """Count a network's weights in use and its MACs for one image.
+
+    A network that knows its own cost (`complexity()`) is asked. Of any other one the convolutions and matrix
+    products are counted that run for one black image (see count_macs), each in the row of the layer that
+    computes it, and its `wired_layers()` are added. A parameter that several layers share counts once.
+
+    Args:
+        model: the network.
+        image_size: height and width of the image, in pixels; by default the model's own `image_size`.
+        in_channels: channels of the image; by default those of the first 2-D convolution, or 3.
+
+    Raises:
+        WiringError: the size is not known, the model runs at its own size alone, or it does not run on a
+            black image of this size.
+    """
+    own_size, own_count = own_image_size(model), complexity_method(model)
+    any_size = "image_size" in inspect.signature(own_count).parameters
+    layers = own_count(image_size) if any_size else own_count()
+    if layers is not None:
+        if not any_size and image_size not in (None, own_size):
+            raise WiringError(f"{type(model).__name__} runs at {own_size} pixels only, not at {image_size}")
+    else:
+        size = image_size or own_size
+        if size is None:
+            raise WiringError(f"{type(model).__name__} has no image_size; give one to profile()")
+        layers = _count_any(model, size, in_channels)
+    return Profile(sum(layer.params for layer in layers), sum(layer.macs for layer in layers), tuple(layers))
+
+
+def as_table(cost: Profile) -> str:
+    """What each layer costs, and what became of its edges, as Markdown."""
+    header = ("layer", "params", "MACs", "potential edges", "in use", "effective", "live nodes")
+    rows = []
+    for layer in cost.per_layer:
+        wiring = (layer.potential, layer.edges, layer.effective, layer.live_nodes)
+        shown = [f"{count:,}" for count in wiring] if layer.potential else [""] * len(wiring)
+        rows.append((layer.name, f"{layer.params:,}", f"{layer.macs:,}", *shown))
+    potential = sum(layer.potential for layer in cost.per_layer)
+    totals = (cost.params, cost.macs, potential, cost.edges, cost.effective_edges, cost.live_nodes)
+    return markdown_table(header, [*rows, ("total", *(f"{count:,}" for count in totals))])
+
+
+def _count_any(model: nn.Module, image_size: int, in_channels: int | None) -> list[LayerComplexity]:
+    """A row for each module that has weights of its own or computes something, and for each wired layer."""
+    wired = wired_layers(model)
+    apart = {id(layer.rule) for layer in wired}
+    macs = _run_and_count(model, image_size, in_channels)
+    params: Counter[str] = Counter()
+    rows: dict[str, str] = {}
+    seen: set[int] = set()
+    for name, module in model.named_modules():
+        rows[name] = row = _row(model, name)
+        new = [parameter for parameter in module.parameters(recurse=False) if id(parameter) not in seen]
+        seen.update(map(id, new))
+        if id(module) not in apart:
+            params[row] += sum(_num_in_use(module, parameter) for parameter in new)
+    per_row: Counter[str] = Counter()
+    for name, module in model.named_modules():
+        per_row[rows[name]] += 0 if id(module) in apart else macs[name]
+    layers = [
+        LayerComplexity(row, params[row], per_row[row])
+        for row in dict.fromkeys(rows.values())
+        if params[row] or per_row[row]
+    ]
+    return layers + [layer.complexity() for layer in wired]
+
+
+def _row(model: nn.Module, name: str) -> str:
+    """The layer in whose row a module is counted: a parametrization belongs to the layer that it is of."""
+    parts = name.split(".")
+    if "parametrizations" in parts:
+        parts = parts[: parts.index("parametrizations")]
+    return ".".join(part for part in parts if part != "_orig_mod") or type(model).__name__
+
+
+def _run_and_count(model: nn.Module, image_size: int, in_channels: int | None) -> dict[str, int]:
+    convolutions = (layer for layer in model.modules() if isinstance(layer, nn.Conv2d))
+    first = next((layer.in_channels for layer in convolutions if layer.in_channels), 3)  # 0: lazy
+    shape = (in_channels or first, image_size, image_size)
+    numbers = (value for value in model.parameters() if value.is_floating_point() and not is_lazy(value))
+    try:
+        return count_macs(model, torch.zeros(1, *shape).to(next(numbers, torch.empty(0))))
+    except Exception as error:  # a network of the user's may raise anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WiringError(
+            f"the cost of {type(model).__name__} is not counted: "
+            f"it does not run on an image of {'×'.join(map(str, shape))} ({reason}); "
+            "give it an attribute image_size, or a method complexity()"
+        ) from error
+
+
+def _num_in_use(module: nn.Module, parameter: nn.Parameter) -> int:
+    """How many of a module's weights count: of a layer that selects them, those selected (`in_use()`)."""
+    in_use: Callable[[], Tensor] | None = getattr(module, "in_use", None)
+    if in_use is not None and parameter is getattr(module, "weight", None):
+        return int(in_use().sum())
+    return parameter.numel()
