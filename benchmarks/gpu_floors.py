@@ -20,10 +20,9 @@ from benchmarks.fast_eval import with_dead_nodes
 from benchmarks.report import Report, run
 from genutil.config import load_config
 from genutil.errors import UserError
-from wirings.compact_network import CompactNetwork, CompactStage, ConvStem
+from wirings.compact_network import CompactNetwork, CompactStage, ConvStem, dense_weight
 from wirings.compacting import compact
 from wirings.layout import conv_out_size
-from wirings.portable import dense_weight
 
 MEMORY = {"H100": 3.35e12, "H200": 4.8e12}
 """Bytes a second, as the vendor states them."""

@@ -1,4 +1,4 @@
-"""Runs plans: compact stages, and the network around them."""
+"""Compact networks: a stem, the stages that plans describe, and a head."""
 
 from __future__ import annotations
 
@@ -10,29 +10,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wirings.derived import Deriving
+from wirings.cached_module import CachedModule
 from wirings.engines import FusedProduct, Product, SendingProduct
+from wirings.engines.dense import DenseProduct
 from wirings.errors import WiringError
 from wirings.layout import conv_out_size, depthwise, mean_of_relu
-from wirings.plan import StagePlan, Targets, as_affine
+from wirings.plan import StagePlan, TargetPlan, as_affine
 from wirings.structure import Classifier, Pool
 
 MakeProduct = Callable[[Tensor], Product]
 
 
 class RunnableStage(nn.Module, ABC):
-    """What a compact network asks of its stages."""
+    """The interface of a compact network's stages."""
 
     @abstractmethod
     def constants(self, entering: Tensor) -> tuple[list[Tensor], Tensor]:
-        """What constant nodes add to live ones, and the constant maps that leave, (nodes, 1, S, S).
+        """Biases that constant nodes send to live ones, and the constant maps that leave, (nodes, 1, S, S).
 
         Args:
             entering: maps of the constant nodes that enter, (nodes, 1, S, S).
         """
 
     def enter(self, maps: Tensor) -> Tensor:
-        """What the stage begins with, of the maps of the live nodes that enter, (nodes, images, S, S)."""
+        """Prepare the maps of the live nodes that enter, (nodes, images, S, S), for `forward`."""
         return maps
 
     @abstractmethod
@@ -40,12 +41,12 @@ class RunnableStage(nn.Module, ABC):
         """Run the stage.
 
         Args:
-            entered: what `enter` made, or the stage before it.
+            entered: made by `enter`, or by the stage before.
             biases: of `constants`.
             following: the next stage.
 
         Returns:
-            Maps of the live nodes that leave; with a following stage what that one begins with.
+            Maps of the live nodes that leave; with a following stage, prepared for its `forward`.
         """
 
 
@@ -64,7 +65,7 @@ class EvaluationOnly(nn.Module):
         return self
 
 
-class CompactNetwork(EvaluationOnly, Deriving):
+class CompactNetwork(EvaluationOnly, CachedModule):
     """Stem, compact stages and head. Maps in between are (nodes, images, S, S): a node's pixels lie together.
 
     Args:
@@ -73,7 +74,7 @@ class CompactNetwork(EvaluationOnly, Deriving):
         head: the last stage's live and constant outputs to logits.
     """
 
-    derived = ("_constants",)
+    cached_attributes = ("_constants",)
     _constants: dict[tuple[object, ...], tuple[list[list[Tensor]], Tensor]]
 
     def __init__(self, stem: nn.Module, stages: Sequence[RunnableStage], head: CompactHead) -> None:
@@ -81,7 +82,7 @@ class CompactNetwork(EvaluationOnly, Deriving):
         self.stem, self.stages, self.head = stem, nn.ModuleList(stages), head
         self.eval()
 
-    def forget(self) -> None:
+    def reset_cache(self) -> None:
         self._constants = {}
 
     @property
@@ -90,11 +91,12 @@ class CompactNetwork(EvaluationOnly, Deriving):
         stages whose norms are all folded, strides of 1 and 2, and the mean of each rectified map.
         """
         parts = [self.stem, *self.stages]
-        fits = isinstance(self.stem, ConvStem) and self.head.pool is mean_of_relu
+        products = [part for part in self.modules() if isinstance(part, TargetProduct)]
         return (
-            fits
+            isinstance(self.stem, ConvStem)
+            and self.head.pool is mean_of_relu
             and all(isinstance(part, (ConvStem, CompactStage)) and part.stride in (1, 2) for part in parts)
-            and all(isinstance(onto.after, nn.Identity) for onto in self.modules() if isinstance(onto, Onto))
+            and all(isinstance(product.after, nn.Identity) for product in products)
         )
 
     @torch.no_grad()
@@ -186,7 +188,7 @@ class CompactStage(RunnableStage):
     """The live and the constant nodes of a stage.
 
     Args:
-        plan: what is left of the stage.
+        plan: of the stage.
         make: makes the product of an engine.
         maps_type: in which maps are kept between products; None: in that of the maps that enter.
     """
@@ -199,10 +201,10 @@ class CompactStage(RunnableStage):
         self.filters = nn.ParameterList(fixed(nodes.filters) for nodes in live)
         self.constant_filters = nn.ParameterList(fixed(nodes.filters) for nodes in constant)
         targets = [nodes.targets for nodes in live if nodes.targets is not None]
-        self.products = nn.ModuleList(Onto(target, make) for target in [*targets, plan.live_outputs])
+        self.products = nn.ModuleList(TargetProduct(target, make) for target in [*targets, plan.live_outputs])
         targets = [nodes.targets for nodes in constant if nodes.targets is not None]
         self.constant_products = nn.ModuleList(
-            Onto(target, None) for target in [*targets, plan.constant_outputs]
+            TargetProduct(target, None) for target in [*targets, plan.constant_outputs]
         )
 
     def constants(self, entering: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -212,8 +214,8 @@ class CompactStage(RunnableStage):
         for number, (filters, onto_live, onto_constant) in enumerate(steps):
             sent = depthwise(F.relu(maps), filters, self.stride if number == 0 else 1)
             sources = torch.cat([sources, sent]) if number else sent
-            assert isinstance(onto_live, Onto)
-            assert isinstance(onto_constant, Onto)
+            assert isinstance(onto_live, TargetProduct)
+            assert isinstance(onto_constant, TargetProduct)
             biases.append(onto_live.bias(sources))
             maps = onto_constant.after(onto_constant.bias(sources))
         return biases, maps
@@ -229,7 +231,7 @@ class CompactStage(RunnableStage):
         return sources
 
     def room(self, maps: Tensor) -> Tensor:
-        """Memory for what all live nodes send, if maps as large as these enter."""
+        """Memory for the maps that all live nodes send, if maps as large as these enter."""
         images, *size = maps.shape[1:]
         height, width = (conv_out_size(length, self.stride) for length in size)
         total = sum(len(filters) for filters in self.filters)
@@ -237,7 +239,7 @@ class CompactStage(RunnableStage):
 
     def forward(self, entered: Tensor, biases: list[Tensor], following: RunnableStage | None) -> Tensor:
         sources, end = entered, 0
-        products = [product for product in self.products if isinstance(product, Onto)]
+        products = [product for product in self.products if isinstance(product, TargetProduct)]
         for filters, onto, bias, sending in zip(
             self.filters, products, biases, [*self.filters[1:], None], strict=True
         ):
@@ -277,7 +279,7 @@ class CompactHead(nn.Module):
         return (self.weight @ self.pool(maps)).t()
 
 
-class Onto(nn.Module):
+class TargetProduct(nn.Module):
     """The product onto some nodes, its bias, and the norm where it is not folded.
 
     Args:
@@ -285,7 +287,7 @@ class Onto(nn.Module):
         make: makes the product of an engine; None where no live source sends, as onto constant nodes.
     """
 
-    def __init__(self, targets: Targets, make: MakeProduct | None) -> None:
+    def __init__(self, targets: TargetPlan, make: MakeProduct | None) -> None:
         super().__init__()
         self.num_targets = len(targets.shift)
         empty = targets.live.numel() == 0
@@ -317,6 +319,14 @@ class Onto(nn.Module):
             self.product.send(sources, bias, filters, stride, result)
         else:
             result.copy_(depthwise(self(sources, bias, rectified=True), filters, stride))
+
+
+def dense_weight(product: TargetProduct) -> Tensor:
+    """(targets, sources) of a product that a dense engine runs; without live sources (targets, 0)."""
+    if product.product is None:
+        return product.shift.new_zeros(product.num_targets, 0)
+    assert isinstance(product.product, DenseProduct)
+    return product.product.weight
 
 
 def classifier_weight(classifier: Classifier) -> Tensor:

@@ -10,13 +10,13 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
-from wirings.compact_network import CompactNetwork, CompactStage, ConvStem, Onto
+from wirings.compact_network import CompactNetwork, CompactStage, ConvStem, TargetProduct, dense_weight
 from wirings.compacting import NoCompactForm, compact
 from wirings.engines.csr import compressed_rows
 from wirings.errors import WiringError
 from wirings.files import write_atomically
 from wirings.onnx_file import compared, needed, onnx_content, ready_for_export
-from wirings.portable import PortableNetwork, dense_weight
+from wirings.portable import PortableNetwork
 
 ENDINGS = (".onnx", ".safetensors")
 
@@ -80,8 +80,8 @@ def _as_it_is(model: nn.Module, shape: Sequence[int]) -> _Written:
                 f"{name} does not run on images of {'×'.join(map(str, shape))} ({reason})"
             ) from error
         if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != 2:
-            given = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise WiringError(f"{name} must return logits (images, classes); for 2 images it gave {given}")
+            result = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise WiringError(f"{name} must return logits (images, classes); for 2 images it gave {result}")
         content = onnx_content(model, example)
         checked = compared(content, model, shape, device)
     return lambda file: file.write(content), f"the whole network, {checked}"
@@ -114,7 +114,7 @@ def edge_arrays(network: CompactNetwork, shape: Sequence[int]) -> tuple[dict[str
         strides.append(stage.stride)
         for step, parts in enumerate(zip(stage.filters, stage.products, added, strict=True)):
             filters, product, bias = parts
-            assert isinstance(product, Onto)
+            assert isinstance(product, TargetProduct)
             name = f"stages.{number}.{step}"
             starts, sources, weights = compressed_rows(dense_weight(product))
             arrays[f"{name}.filters"] = filters.data.squeeze(1)

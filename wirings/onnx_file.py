@@ -116,8 +116,8 @@ def _reason(error: BaseException) -> str:
     reason = text.partition("\n")[0] or type(error).__name__
     if "data-dependent" in reason:
         reason = "what its forward method does depends on the values of tensors, which ONNX cannot express"
-    found = _WHERE.search(text)
-    return f"{reason} ({Path(found[1]).name}, line {found[2]}: {found[3].strip()})" if found else reason
+    place = _WHERE.search(text)
+    return f"{reason} ({Path(place[1]).name}, line {place[2]}: {place[3].strip()})" if place else reason
 
 
 def compared(content: bytes, network: nn.Module, shape: Sequence[int], device: torch.device) -> str:
@@ -150,8 +150,8 @@ def _difference(
     images = torch.randn(count, *shape, generator=torch.Generator().manual_seed(count))
     (logits,) = session.run(None, {"images": images.numpy()})
     with torch.no_grad():
-        wanted = network(images.to(device)).cpu()
-    return float((torch.from_numpy(logits) - wanted).abs().max() / wanted.abs().max().clamp(min=1e-6))
+        expected = network(images.to(device)).cpu()
+    return float((torch.from_numpy(logits) - expected).abs().max() / expected.abs().max().clamp(min=1e-6))
 
 
 def needed(*names: str) -> Any:

@@ -1,4 +1,4 @@
-"""What is left of a stage when dead neurons are gone: made once, run by any engine.
+"""Plans of stages without dead nodes, independent of the engine, and checks of descriptions.
 
 A node is **live** if it depends on the image and the logits depend on it. It is a **constant** if only the
 latter holds: norm and ReLU of what reaches it, a map that differs at the border through the 3×3 filter.
@@ -19,7 +19,7 @@ from wirings.structure import AcyclicStructure, Classifier, CyclicStructure
 
 
 @dataclass(frozen=True)
-class Targets:
+class TargetPlan:
     """A product onto some nodes: from the live sources before them, and from the constant ones.
 
     Attributes:
@@ -36,10 +36,10 @@ class Targets:
 
 
 @dataclass(frozen=True)
-class Senders:
+class SourcePlan:
     """A group's nodes of one kind: how their inputs are computed and their own filters, (nodes, 1, 3, 3)."""
 
-    targets: Targets | None
+    targets: TargetPlan | None
     filters: Tensor
 
 
@@ -47,8 +47,8 @@ class Senders:
 class GroupPlan:
     """The live and the constant nodes of a group."""
 
-    live: Senders
-    constant: Senders
+    live: SourcePlan
+    constant: SourcePlan
     stride: int
 
 
@@ -57,8 +57,8 @@ class StagePlan:
     """Groups in their order, then the nodes that leave."""
 
     groups: tuple[GroupPlan, ...]
-    live_outputs: Targets
-    constant_outputs: Targets
+    live_outputs: TargetPlan
+    constant_outputs: TargetPlan
 
 
 @dataclass(frozen=True)
@@ -120,22 +120,22 @@ def plan_stage(stage: Stage, live: Liveness, leaving: nn.Module | None) -> Stage
     for group in stage.groups:
         nodes = [_within(kind, group.columns) for kind in kinds]
         live_senders, constant_senders = (
-            Senders(_targets(weight, group, chosen, sources), group.filters.detach()[chosen])
+            SourcePlan(_targets(weight, group, chosen, sources), group.filters.detach()[chosen])
             for chosen in nodes
         )
         groups.append(GroupPlan(live_senders, constant_senders, group.stride))
         for listed, chosen in zip(sources, nodes, strict=True):
             listed.append(chosen + group.columns.start)
     affine = as_affine(leaving, weight, stage.outputs.stop - stage.outputs.start)
-    wanted = live.outputs_needed.to(device)
-    ends = [wanted & live.outputs_reached.to(device), wanted & ~live.outputs_reached.to(device)]
+    needed, reached = live.outputs_needed.to(device), live.outputs_reached.to(device)
     outputs = [
-        _product(weight, stage.outputs.start, end.nonzero().flatten(), sources, affine) for end in ends
+        _product(weight, stage.outputs.start, end.nonzero().flatten(), sources, affine)
+        for end in (needed & reached, needed & ~reached)
     ]
     return StagePlan(tuple(groups), *outputs)
 
 
-def _targets(weight: Tensor, group: Group, nodes: Tensor, sources: list[list[Tensor]]) -> Targets | None:
+def _targets(weight: Tensor, group: Group, nodes: Tensor, sources: list[list[Tensor]]) -> TargetPlan | None:
     if group.rows is None:
         return None
     affine = as_affine(group.norm, weight, group.rows.stop - group.rows.start)
@@ -144,13 +144,13 @@ def _targets(weight: Tensor, group: Group, nodes: Tensor, sources: list[list[Ten
 
 def _product(
     weight: Tensor, first_row: int, nodes: Tensor, sources: list[list[Tensor]], affine: Affine
-) -> Targets:
+) -> TargetPlan:
     norm = affine.of(nodes)
     rows = weight[first_row + nodes] * norm.scale.unsqueeze(1)
     empty = nodes.new_empty(0)
     live, constant = (torch.cat([empty, *listed]) for listed in sources)
     function = None if norm.function is None else ByNode(norm.function)
-    return Targets(rows[:, live], rows[:, constant], norm.shift, function)
+    return TargetPlan(rows[:, live], rows[:, constant], norm.shift, function)
 
 
 def _within(kind: Tensor, part: slice) -> Tensor:

@@ -8,7 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wirings.compact_network import CompactNetwork, CompactStage, ConvStem, EvaluationOnly, Onto, fixed
+from wirings.compact_network import (
+    CompactNetwork,
+    CompactStage,
+    ConvStem,
+    EvaluationOnly,
+    TargetProduct,
+    dense_weight,
+    fixed,
+)
 from wirings.cycles import CycleStage
 from wirings.engines.dense import DenseProduct
 from wirings.errors import WiringError
@@ -86,7 +94,7 @@ class _Product(nn.Module):
 
     def __init__(self, product: nn.Module, bias: Tensor) -> None:
         super().__init__()
-        assert isinstance(product, Onto)
+        assert isinstance(product, TargetProduct)
         self.weight = None if product.product is None else fixed(dense_weight(product)[:, :, None, None])
         self.bias, self.after = fixed(bias.squeeze(1)), product.after
         self.plain = isinstance(product.after, nn.Identity)
@@ -128,11 +136,3 @@ def _depthwise(maps: Tensor, filters: Tensor, stride: int) -> Tensor:
             len(maps), 0, conv_out_size(maps.shape[2], stride), conv_out_size(maps.shape[3], stride)
         )
     return F.conv2d(maps, filters, stride=stride, padding=1, groups=len(filters))
-
-
-def dense_weight(product: Onto) -> Tensor:
-    """(targets, sources) of a product that a dense engine runs; without live sources (targets, 0)."""
-    if product.product is None:
-        return product.shift.new_zeros(product.num_targets, 0)
-    assert isinstance(product.product, DenseProduct)
-    return product.product.weight

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import is_lazy
 
 from wirings.counting import count_macs
 from wirings.errors import WiringError
+from wirings.layers import WiredLayer
 from wirings.structure import LayerComplexity, complexity_method, wired_layers
 from wirings.structure import image_size as own_image_size
 from wirings.tables import markdown_table
@@ -51,9 +54,10 @@ class Profile:
 def profile(model: nn.Module, image_size: int | None = None, in_channels: int | None = None) -> Profile:
     """Count a network's weights in use and its MACs for one image.
 
-    A network that knows its own cost (`complexity()`) is asked. Of any other one the convolutions and matrix
-    products are counted that run for one black image (see count_macs), each in the row of the layer that
-    computes it, and its `wired_layers()` are added. A parameter that several layers share counts once.
+    A network that defines `complexity()` is asked. Of any other one the convolutions and matrix products are
+    counted that run for one black image (see count_macs), each in the row of the layer that computes it, and
+    its `wired_layers()` are added. Where a rule selects weights, those in use are counted. A parameter that
+    several layers share counts once.
 
     Args:
         model: the network.
@@ -92,33 +96,57 @@ def as_table(cost: Profile) -> str:
 
 
 def _count_any(model: nn.Module, image_size: int, in_channels: int | None) -> list[LayerComplexity]:
-    """A row for each module that has weights of its own or computes something, and for each wired layer."""
-    wired = wired_layers(model)
-    apart = {id(layer.rule) for layer in wired}
+    """A row for each module that has weights of its own or computes something, and for each graph."""
+    graphs = wired_layers(model)
+    apart = {id(graph.rule) for graph in graphs}
     macs = _run_and_count(model, image_size, in_channels)
     params: Counter[str] = Counter()
     rows: dict[str, str] = {}
+    wired: dict[str, WiredLayer] = {}
     seen: set[int] = set()
     for name, module in model.named_modules():
         rows[name] = row = _row(model, name)
-        new = [parameter for parameter in module.parameters(recurse=False) if id(parameter) not in seen]
-        seen.update(map(id, new))
-        if id(module) not in apart:
-            params[row] += sum(_num_in_use(module, parameter) for parameter in new)
+        rule: nn.Module = module
+        if isinstance(module, WiredLayer):
+            rule = module.wiring
+            if id(rule) not in apart:
+                wired[row] = module
+        for parameter in module.parameters(recurse=False):
+            is_apart = id(rule) in apart and parameter is getattr(rule, "weight", None)
+            if id(parameter) not in seen and not is_apart:
+                params[row] += _num_in_use(module, parameter)
+            seen.add(id(parameter))
     per_row: Counter[str] = Counter()
     for name, module in model.named_modules():
         per_row[rows[name]] += 0 if id(module) in apart else macs[name]
     layers = [
-        LayerComplexity(row, params[row], per_row[row])
+        LayerComplexity(row, params[row], per_row[row], **_edges_of(wired.get(row)))
         for row in dict.fromkeys(rows.values())
         if params[row] or per_row[row]
     ]
-    return layers + [layer.complexity() for layer in wired]
+    return layers + [graph.complexity() for graph in graphs]
+
+
+def _edges_of(layer: WiredLayer | None) -> dict[str, int]:
+    """Edges of a layer that `wire` has wired; all count as effective, since its network is not known."""
+    if layer is None:
+        return {}
+    in_use = layer.wiring.in_use()
+    edges = int(in_use.sum())
+    if isinstance(layer, _ConvTransposeNd):  # its rows are the sources
+        live = in_use.flatten(1).any(1)
+    else:
+        targets, sources, *kernel = in_use.shape
+        groups = layer.groups if isinstance(layer, _ConvNd) else 1
+        live = in_use.reshape(groups, targets // groups, sources, math.prod(kernel)).any(3).any(1)
+    return {"potential": in_use.numel(), "edges": edges, "effective": edges, "live_nodes": int(live.sum())}
 
 
 def _row(model: nn.Module, name: str) -> str:
-    """The layer in whose row a module is counted: a parametrization belongs to the layer that it is of."""
+    """The layer in whose row a module is counted: a parametrization or a rule belongs to its layer."""
     parts = name.split(".")
+    if isinstance(model.get_submodule(name.rpartition(".")[0]), WiredLayer):
+        parts.pop()
     if "parametrizations" in parts:
         parts = parts[: parts.index("parametrizations")]
     return ".".join(part for part in parts if part != "_orig_mod") or type(model).__name__
@@ -142,7 +170,8 @@ def _run_and_count(model: nn.Module, image_size: int, in_channels: int | None) -
 
 def _num_in_use(module: nn.Module, parameter: nn.Parameter) -> int:
     """How many of a module's weights count: of a layer that selects them, those selected (`in_use()`)."""
-    in_use: Callable[[], Tensor] | None = getattr(module, "in_use", None)
-    if in_use is not None and parameter is getattr(module, "weight", None):
+    rule = module.wiring if isinstance(module, WiredLayer) else module
+    in_use: Callable[[], Tensor] | None = getattr(rule, "in_use", None)
+    if in_use is not None and parameter is getattr(rule, "weight", None):
         return int(in_use().sum())
     return parameter.numel()

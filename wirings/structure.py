@@ -54,7 +54,7 @@ class LayerComplexity:
 
 
 @dataclass(frozen=True)
-class WiredLayer:
+class GraphLayer:
     """One graph of a network, as profiles and pictures see it.
 
     Attributes:
@@ -229,7 +229,7 @@ class WiredNetwork(nn.Module):
 
     image_size: int | None = None
 
-    def wired_layers(self) -> list[WiredLayer]:
+    def wired_layers(self) -> list[GraphLayer]:
         """The graphs, in the order of the forward pass: for profiles, pictures and records of the wiring."""
         return []
 
@@ -287,7 +287,7 @@ def image_size(model: nn.Module) -> int | None:
     return size
 
 
-def wired_layers(model: nn.Module) -> list[WiredLayer]:
+def wired_layers(model: nn.Module) -> list[GraphLayer]:
     """See WiredNetwork; of any network, none for a dense one."""
     return list(_method(model, "wired_layers")())
 
@@ -343,7 +343,7 @@ def num_parameters(module: nn.Module) -> int:
 
 def _method(model: nn.Module, name: str) -> Callable[..., Any]:
     """A network's own method, or the default of WiredNetwork."""
-    own = getattr(model, name, None)
-    if callable(own) and not isinstance(own, nn.Module):  # `stages` is a common name of submodules
-        return own  # type: ignore[no-any-return]
+    method = getattr(model, name, None)
+    if callable(method) and not isinstance(method, nn.Module):  # `stages` is a common name of submodules
+        return method  # type: ignore[no-any-return]
     return partial(getattr(WiredNetwork, name), model)

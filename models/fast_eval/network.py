@@ -1,5 +1,5 @@
 """The same names as in wirings.compact_network, for programs that import them from here."""
 
-from wirings.compact_network import CompactHead, CompactNetwork, CompactStage, ConvStem, EvaluationOnly, Onto
+from wirings.compact_network import CompactHead, CompactNetwork, CompactStage, ConvStem, EvaluationOnly
 
-__all__ = ["CompactHead", "CompactNetwork", "CompactStage", "ConvStem", "EvaluationOnly", "Onto"]
+__all__ = ["CompactHead", "CompactNetwork", "CompactStage", "ConvStem", "EvaluationOnly"]

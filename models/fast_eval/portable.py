@@ -1,5 +1,6 @@
 """The same names as in wirings.portable, for programs that import them from here."""
 
-from wirings.portable import PortableNetwork, dense_weight
+from wirings.compact_network import dense_weight
+from wirings.portable import PortableNetwork
 
 __all__ = ["PortableNetwork", "dense_weight"]

@@ -13,7 +13,7 @@ from models.graphs.edges import EdgeMaker, EdgeRule, EdgeSpace
 from wirings.exchange import Exchange
 from wirings.layout import conv_out_size, mean_of_relu, to_fast_layout
 from wirings.stages import Group, Stage
-from wirings.structure import AcyclicStructure, Classifier, LayerComplexity, WiredLayer, WiredNetwork
+from wirings.structure import AcyclicStructure, Classifier, GraphLayer, LayerComplexity, WiredNetwork
 
 STAGES = ((32, 64, 1, 1), (64, 128, 2, 2), (128, 256, 2, 2), (256, 512, 2, 6), (512, 1024, 2, 2))
 """(nodes that enter, nodes that leave, stride, blocks) of each stage."""
@@ -174,11 +174,11 @@ class MobileNetV1Like(WiredNetwork):
             classifier = Classifier(self.linear.weight, self.linear.bias)
         return AcyclicStructure(self.conv1, self.stages(), self.bn, mean_of_relu, classifier)
 
-    def wired_layers(self, image_size: int | None = None) -> list[WiredLayer]:
+    def wired_layers(self, image_size: int | None = None) -> list[GraphLayer]:
         """The graphs of this network, for images of its own or another size."""
         layers = self._wired_stages(image_size or self.image_size)
         if isinstance(self.linear, WiredLinear):
-            layers.append(WiredLayer("linear.graph", self.linear.graph, map_size=1, filter_weights=0))
+            layers.append(GraphLayer("linear.graph", self.linear.graph, map_size=1, filter_weights=0))
         return layers
 
     def complexity(self, image_size: int | None = None) -> list[LayerComplexity]:
@@ -202,12 +202,12 @@ class MobileNetV1Like(WiredNetwork):
         weights = features * self.linear.out_features
         return [*counted, LayerComplexity("linear", weights, weights)]
 
-    def _wired_stages(self, image_size: int) -> list[WiredLayer]:
+    def _wired_stages(self, image_size: int) -> list[GraphLayer]:
         size = conv_out_size(image_size, _stem_stride(image_size))
         layers = []
         for number, layer in enumerate(self._stages()):
             size = conv_out_size(size, layer.stride)
-            layers.append(WiredLayer(f"layers.{number}.graph", layer.graph, size))
+            layers.append(GraphLayer(f"layers.{number}.graph", layer.graph, size))
         return layers
 
     def _stages(self) -> list[WiredStage]:

@@ -22,10 +22,10 @@ from wirings.structure import (
     AcyclicStructure,
     Classifier,
     CyclicStructure,
+    GraphLayer,
     LayerComplexity,
     Repeat,
     Run,
-    WiredLayer,
     WiredNetwork,
     num_parameters,
 )
@@ -93,7 +93,7 @@ class TinyClassifier(WiredNetwork, ABC):
         """Make the graph and what belongs to it."""
 
     @abstractmethod
-    def wired_layers(self) -> list[WiredLayer]:
+    def wired_layers(self) -> list[GraphLayer]:
         """The graphs of this network."""
 
     def complexity(self) -> list[LayerComplexity]:
@@ -186,8 +186,8 @@ class StaticNeuralGraph(TinyClassifier):
         outputs = slice(self.dim - self.feature_dim, self.dim)
         return [*pieces, (outputs, slice(*self.blocks[-1]))]
 
-    def wired_layers(self) -> list[WiredLayer]:
-        return [WiredLayer("graph", self.graph, self.map_size)]
+    def wired_layers(self) -> list[GraphLayer]:
+        return [GraphLayer("graph", self.graph, self.map_size)]
 
     def structure(self) -> AcyclicStructure:
         """The graph as one stage between stem and classifier."""
@@ -229,8 +229,8 @@ class DiscreteTimeNeuralGraph(TinyClassifier):
             sending = every
         return self.classify(states)
 
-    def wired_layers(self) -> list[WiredLayer]:
-        return [WiredLayer("graph", self.graph, self.map_size, passes=self.layers)]
+    def wired_layers(self) -> list[GraphLayer]:
+        return [GraphLayer("graph", self.graph, self.map_size, passes=self.layers)]
 
     def structure(self) -> CyclicStructure:
         """The graph, whose states are replaced `layers` times."""
@@ -274,8 +274,8 @@ class ContinuousTimeNeuralGraph(TinyClassifier):
     def forward(self, images: Tensor) -> Tensor:
         return self.classify(self.odesolve(self.start(images)))
 
-    def wired_layers(self) -> list[WiredLayer]:
-        return [WiredLayer("odesolve.odefunc.graph", self.odesolve.odefunc.graph, self.map_size)]
+    def wired_layers(self) -> list[GraphLayer]:
+        return [GraphLayer("odesolve.odefunc.graph", self.odesolve.odefunc.graph, self.map_size)]
 
     def structure(self) -> CyclicStructure:
         """The graph with its solver."""

@@ -70,7 +70,7 @@ def test_a_fork_while_another_thread_calls():
     holding, done = threading.Event(), threading.Event()
 
     def hold():
-        with native._alone():
+        with native._lock():
             holding.set()
             done.wait()
 

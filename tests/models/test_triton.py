@@ -389,7 +389,7 @@ def test_all_tilings_on_a_gpu(monkeypatch, size, stride, dtype):
     results = []
     for tiling in SENDING:
         monkeypatch.setattr(engine, "SENDING", (tiling,))
-        product.forget()
+        product.reset_cache()
         result = torch.full(wanted.shape, torch.nan, dtype=dtype, device="cuda")
         product.send(sources, bias, filters, stride, result)
         results.append(result)

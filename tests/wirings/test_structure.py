@@ -24,8 +24,8 @@ from wirings.structure import (
     CyclicStructure,
     FixedSteps,
     FoldableNorms,
+    GraphLayer,
     Repeat,
-    WiredLayer,
     WiredNetwork,
     describes_forward,
     effective_edges,
@@ -111,8 +111,8 @@ class Own(nn.Module):
 
     def wired_layers(self):
         return [
-            WiredLayer("first.edges", self.first.edges, 8),
-            WiredLayer("second.edges", self.second.edges, 4),
+            GraphLayer("first.edges", self.first.edges, 8),
+            GraphLayer("second.edges", self.second.edges, 4),
         ]
 
     def structure(self):
@@ -251,7 +251,7 @@ class Cyclic(WiredNetwork):
         )  # fmt: skip
 
     def wired_layers(self):
-        return [WiredLayer("edges", self.edges, 9)]
+        return [GraphLayer("edges", self.edges, 9)]
 
 
 def heun(change, states, size):

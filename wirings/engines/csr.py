@@ -7,7 +7,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from wirings.derived import Deriving
+from wirings.cached_module import CachedModule
 
 
 def compressed_rows(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -18,10 +18,10 @@ def compressed_rows(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return starts.int(), columns.int(), weight[rows, columns]
 
 
-class CSRProduct(Deriving):
+class CSRProduct(CachedModule):
     """A product of a CSR matrix with dense maps."""
 
-    derived = ("_matrix",)
+    cached_attributes = ("_matrix",)
     starts: Tensor
     columns: Tensor
     values: Tensor
@@ -36,7 +36,7 @@ class CSRProduct(Deriving):
         self.register_buffer("columns", columns)
         self.register_buffer("values", values)
 
-    def forget(self) -> None:
+    def reset_cache(self) -> None:
         self._matrix = None
 
     def forward(self, sources: Tensor) -> Tensor:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wirings.derived import Deriving
+from wirings.cached_module import CachedModule
 
 
-class DenseProduct(Deriving):
+class DenseProduct(CachedModule):
     """A matrix product with all entries, zeros included; in the type of the maps."""
 
-    derived = ("_cast",)
+    cached_attributes = ("_cast",)
     weight: Tensor
     _cast: Tensor | None
 
@@ -19,7 +19,7 @@ class DenseProduct(Deriving):
         super().__init__()
         self.register_buffer("weight", weight.contiguous())
 
-    def forget(self) -> None:
+    def reset_cache(self) -> None:
         self._cast = None
 
     def forward(self, sources: Tensor) -> Tensor:

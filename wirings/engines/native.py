@@ -1,4 +1,4 @@
-"""Products by kernels of our own, compiled on this machine; see wirings/native."""
+"""Products by C++ kernels that are compiled on this machine; see wirings/native."""
 
 from __future__ import annotations
 

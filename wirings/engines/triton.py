@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wirings.derived import Deriving
+from wirings.cached_module import CachedModule
 from wirings.engines import SendingProduct
 from wirings.engines.slices import SLICE, UNROLL, slice_edges
 from wirings.engines.tuning import can_measure, fastest, milliseconds
@@ -65,7 +65,7 @@ BLOCKS = (256, 1024)
 """Pixels of a program that filters."""
 
 
-class TritonProduct(Deriving):
+class TritonProduct(CachedModule):
     """Each target adds up the maps of its sources, edge by edge, in float32 for maps of 16 bits.
 
     At the first call for maps of a size, some tilings are measured (wirings.engines.tuning). All of
@@ -78,7 +78,7 @@ class TritonProduct(Deriving):
         WiringError: the weights are not on a GPU (nor is TRITON_INTERPRET=1 set).
     """
 
-    derived = ("_tilings",)
+    cached_attributes = ("_tilings",)
     order: Tensor
     counts: Tensor
     offsets: Tensor
@@ -97,7 +97,7 @@ class TritonProduct(Deriving):
             self.register_buffer(name, value)
         self.register_buffer("zeros", slices.weights.new_zeros(len(weight)))
 
-    def forget(self) -> None:
+    def reset_cache(self) -> None:
         self._tilings = {}
 
     def forward(self, sources: Tensor) -> Tensor:
@@ -197,7 +197,7 @@ class TritonProduct(Deriving):
         )  # fmt: skip
 
 
-class FastestProduct(Deriving):
+class FastestProduct(CachedModule):
     """Of some products the one that was fastest for the first maps of a size; for GPUs.
 
     Products differ in how they round, so the choice changes the logits as much as rounding does. It is made
@@ -207,7 +207,7 @@ class FastestProduct(Deriving):
         candidates: products of the same weights; the first one runs everywhere.
     """
 
-    derived = ("_chosen", "_ways")
+    cached_attributes = ("_chosen", "_ways")
     _chosen: dict[int, nn.Module]
     _ways: dict[tuple[object, ...], int]
 
@@ -215,7 +215,7 @@ class FastestProduct(Deriving):
         super().__init__()
         self.candidates = nn.ModuleList(candidates)
 
-    def forget(self) -> None:
+    def reset_cache(self) -> None:
         self._chosen, self._ways = {}, {}
 
     def forward(self, sources: Tensor) -> Tensor:
@@ -355,5 +355,5 @@ def _check_device(tensor: Tensor) -> None:
     if not triton.knobs.runtime.interpret:
         raise WiringError(
             f"engine triton runs on a GPU, and the network is on {tensor.device}. Run with --gpus 0, or take "
-            "--engine native"
+            "engine native"
         )

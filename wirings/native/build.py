@@ -49,9 +49,9 @@ def compiler() -> str | None:
 
 
 def flags() -> list[str]:
-    """For this machine's own processor; everything that IEEE 754 says of values stays."""
-    own = "-march=native" if platform.machine() in ("x86_64", "AMD64") else "-mcpu=native"
-    return ["-O3", own, "-fno-math-errno", "-fno-trapping-math"]
+    """Compiler flags for this machine's processor; arithmetic stays that of IEEE 754."""
+    target = "-march=native" if platform.machine() in ("x86_64", "AMD64") else "-mcpu=native"
+    return ["-O3", target, "-fno-math-errno", "-fno-trapping-math"]
 
 
 @lru_cache(maxsize=1)
@@ -67,12 +67,11 @@ def load_kernels() -> None:
     """
     if _loaded():  # a second time the operators would be defined twice, which ends the process
         return
-    found = compiler()
-    if found is None:
-        given = os.environ.get("CXX", "").strip()
+    if compiler() is None:
+        name = os.environ.get("CXX", "").strip()
         raise MissingPackageError(
             "engine native needs a C++ compiler. Install one (Debian: apt-get install g++), name one in "
-            f"$CXX, or take another engine{f'; $CXX is {given}, which is not found' if given else ''}"
+            f"$CXX, or take another engine{f'; $CXX is {name}, which is not found' if name else ''}"
         )
     folder = _cache() / _key()
     try:
@@ -136,7 +135,7 @@ def _checksum(library: Path) -> str:
 
 
 def _compile(folder: Path) -> None:
-    """Compiles and loads the kernels, in a private folder; what is kept comes to its place at once."""
+    """Compiles and loads the kernels, in a private folder; the result is renamed to `folder`."""
     log.info("compiling the native engine, once on this machine, into %s", folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     # A file that is still open may stay on a network file system.
@@ -196,7 +195,7 @@ def _cxx(value: str) -> Iterator[None]:
 def _put_in_place(done: Path, folder: Path) -> None:
     """Rename `done` to `folder`, unless another process has put whole kernels there.
 
-    Kernels that are not whole are moved aside, not deleted: a process that has loaded them goes on.
+    Kernels that are not whole are moved aside, not deleted: a process that has loaded them still uses them.
     """
     while True:
         try:
@@ -212,9 +211,9 @@ def _put_in_place(done: Path, folder: Path) -> None:
 
 
 def _cache() -> Path:
-    given = os.environ.get("TORCH_EXTENSIONS_DIR")
+    folder = os.environ.get("TORCH_EXTENSIONS_DIR")
     try:
-        return Path(given).expanduser() if given else Path.home() / ".cache" / "wirings"
+        return Path(folder).expanduser() if folder else Path.home() / ".cache" / "wirings"
     except RuntimeError as error:
         raise WiringError(
             f"the native engine has no place to be kept: {error} Name one in $TORCH_EXTENSIONS_DIR"

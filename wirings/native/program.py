@@ -1,4 +1,4 @@
-"""A compact network as the steps and arrays that the kernels run; kernels/program.h tells their meaning."""
+"""A compact network as the steps and arrays that the kernels run; see kernels/program.h."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wirings.compact_network import CompactHead, CompactStage, Onto
+from wirings.compact_network import CompactHead, CompactStage, TargetProduct, dense_weight
 from wirings.engines.csr import compressed_rows
 from wirings.layout import conv_out_size
-from wirings.portable import dense_weight
 
 STEM, NODES, POOL, HEAD = range(4)
 UNIT = 4
@@ -133,7 +132,7 @@ class Writer:
         counts = [len(filters) for filters in stage.filters]
         mask = self._mask()
         for block, (product, bias) in enumerate(zip(stage.products, biases, strict=True)):
-            assert isinstance(product, Onto)
+            assert isinstance(product, TargetProduct)
             sources, last = sum(counts[: block + 1]), block == len(counts) - 1
             common = dict(self._edges(product, bias), height=self.size[0], width=self.size[1], mask=mask)
             common |= dict(
@@ -174,11 +173,11 @@ class Writer:
             )
         )
 
-    def _edges(self, product: Onto, bias: Tensor) -> dict[str, int]:
+    def _edges(self, product: TargetProduct, bias: Tensor) -> dict[str, int]:
         """A product's edges in compressed rows, and its bias."""
         targets = product.num_targets
         starts, sources, weights = compressed_rows(dense_weight(product))
-        found = dict(
+        edges = dict(
             nodes=targets,
             starts=self.arrays.add_integers(starts),
             sources=self.arrays.add_integers(sources),
@@ -186,9 +185,9 @@ class Writer:
         )
         whole = bias.expand(targets, 1, *self.size).squeeze(1)
         if bool((whole == whole[:, :1, :1]).all()):
-            return found | dict(biases=self.arrays.add_values(whole[:, 0, 0]))
+            return edges | dict(biases=self.arrays.add_values(whole[:, 0, 0]))
         maps = self.arrays.add_values(self._in_memory(whole))
-        return found | dict(biases=self.arrays.add_values(torch.zeros(targets)), bias_maps=maps)
+        return edges | dict(biases=self.arrays.add_values(torch.zeros(targets)), bias_maps=maps)
 
     def _halves(self, weights: Tensor) -> int:
         return self.arrays.add_integers(weights.bfloat16().contiguous().view(torch.int32))
