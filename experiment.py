@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,8 @@ from genutil.signals import StopRequest
 from genutil.threads import choose_threads, threads_in_use, work_of_step
 from models import build_model
 from models.compiling import compile_network, failures_explained
-from models.fast_eval import compact, engines_of
-from models.fast_eval.export import export
-from models.graphs.complexity import wired_layers
 from models.graphs.neuralgraph import ContinuousTimeNeuralGraph
 from models.logits import check_logits
-from models.profiling import Profile, as_table, profile
 from models.transfer import take_over
 from models.wiring_state import wiring_layout, wiring_state
 from trainers.batches import Batches, as_batches, corrupt_images
@@ -58,6 +54,11 @@ from trainers.saving import CheckpointSaver
 from trainers.schedules import find_schedule
 from trainers.sync_bn import synchronise_batch_norms
 from trainers.trainer import Trainer
+from wirings.compacting import compact, engines_of
+from wirings.errors import MissingPackageError
+from wirings.exporting import export
+from wirings.profiling import Profile, as_table, profile
+from wirings.structure import image_size, observations, wired_layers
 from wirings.wiring import Wiring
 
 _log = logging.getLogger(__name__)
@@ -157,8 +158,10 @@ def _export(parts: Parts, model: nn.Module, path: str) -> None:
     shape = (config.in_channels, config.image_size, config.image_size)
     try:
         _log.info("written: %s", export(model, Path(path), shape))
+    except MissingPackageError:
+        raise
     except ValueError as error:
-        raise ConfigError(str(error)) from error
+        raise ConfigError(f"export: {error}") from error
     except OSError as error:
         raise UserError(f"export: {path} cannot be written: {error.strerror or error}") from error
 
@@ -174,6 +177,8 @@ def _evaluate(
         try:
             model = compact(model, engine, bf16=config.bf16)
             engine = engines_of(model)
+        except MissingPackageError:
+            raise
         except ValueError as error:
             raise ConfigError(f"fast_eval: {error}") from error
     data = _data(parts, world, "val")
@@ -185,7 +190,7 @@ def _evaluate(
     evaluating = allocations_explained(lambda: f"test_batch_size: evaluating {_batch_of(config, size)}")
     with label_errors_explained(expected), evaluating:
         metrics = evaluate_and_time(model, batches, config.topk, precision, world, stop)
-    results = {**metrics, **_observer(model)(), **_counts(cost), "engine": engine}
+    results = {**metrics, **observations(model), **_counts(cost), "engine": engine}
     results["threads"] = torch.get_num_threads()
     results |= {**corrupt_images(data, world), "started_from": start.record}
     return folder.write_results(results, world.place, str(world.device)) if folder is not None else None
@@ -224,7 +229,7 @@ def _train(
         metrics: dict[str, Any] = trainer.fit()
     metrics |= {"best_val": trainer.best_val, "epochs": trainer.epoch, "steps": trainer.step}
     metrics["threads"] = torch.get_num_threads()
-    metrics |= {**_observer(model)(), "started_from": start.record}
+    metrics |= {**observations(model), "started_from": start.record}
     results = {**metrics, **_counts(_profiled(config, model)), **corrupt_images(data, world)}
     return files.run.write_results(results, world.place, str(world.device)) if files is not None else None
 
@@ -346,7 +351,7 @@ def _trainer(
         train=train,
         val=_batches(data.val, "val", world, expected, before=True),
         device=world.device,
-        observe=_observer(model),
+        observe=functools.partial(observations, model),
         world=world,
         stop=stop,
         capture=_capture(config, model, optimizer, world),
@@ -372,16 +377,10 @@ def _capture(
     return CapturedStep
 
 
-def _observer(model: nn.Module) -> Callable[[], dict[str, float]]:
-    """What a network tells of its last forward pass."""
-    observe: Callable[[], dict[str, float]] = getattr(model, "observations", dict)
-    return observe
-
-
 def _profiled(config: Config, model: nn.Module) -> Profile | None:
     """The cost of the network as it is now, shown in every evaluation. None if it cannot be counted."""
     try:
-        cost = profile(model, getattr(model, "image_size", config.image_size), config.in_channels)
+        cost = profile(model, image_size(model) or config.image_size, config.in_channels)
     except ValueError as error:
         _log.warning("%s", error)
         return None

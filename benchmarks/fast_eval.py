@@ -19,12 +19,12 @@ from torch import nn
 from benchmarks.machine import Spread, measure
 from benchmarks.report import Report, run
 from genutil.config import load_config
-from genutil.errors import UserError
 from models import build_model
-from models.fast_eval import compact
-from models.fast_eval.engines import ENGINES
-from models.graphs.complexity import wired_layers
-from models.profiling import profile
+from wirings.compacting import compact
+from wirings.engines import ENGINES
+from wirings.errors import WiringError
+from wirings.profiling import profile
+from wirings.structure import wired_layers
 
 
 def with_dead_nodes(app: str, sigma: float, seed: int = 0) -> nn.Module:
@@ -51,7 +51,7 @@ def networks(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, str]]:
     for engine in ENGINES:
         try:
             found[engine] = compact(model, engine)
-        except UserError as error:
+        except WiringError as error:
             missing[engine] = str(error)
     return found, missing
 

@@ -20,9 +20,8 @@ from benchmarks.fast_eval import with_dead_nodes
 from benchmarks.report import Report, run
 from genutil.config import load_config
 from genutil.errors import UserError
-from models.fast_eval import compact
-from models.fast_eval.network import CompactNetwork, CompactStage, ConvStem
-from models.fast_eval.portable import dense_weight
+from wirings.compact_network import CompactNetwork, CompactStage, ConvStem, dense_weight
+from wirings.compacting import compact
 from wirings.layout import conv_out_size
 
 MEMORY = {"H100": 3.35e12, "H200": 4.8e12}

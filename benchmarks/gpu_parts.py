@@ -24,11 +24,11 @@ from benchmarks.fast_eval import with_dead_nodes
 from benchmarks.sparse_resnet import make_resnet_step
 from benchmarks.steps import Step, make_step
 from genutil.config import load_config
-from genutil.errors import UserError
+from genutil.errors import USER_ERRORS
 from genutil.reporting import commit, environment, processor
-from models.fast_eval import compact
-from models.profiling import profile
 from wirings import topk
+from wirings.compacting import compact
+from wirings.profiling import profile
 from wirings.radix import RadixSelect
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -299,7 +299,7 @@ def _networks(model: nn.Module, device: torch.device) -> Iterator[tuple[str, nn.
     for engine in engines:
         try:
             yield f"compact, {engine}", compact(model, engine)
-        except UserError as error:
+        except USER_ERRORS as error:
             note(f"engine {engine}: {error}")
 
 

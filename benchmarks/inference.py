@@ -27,12 +27,12 @@ from benchmarks.machine import measure
 from benchmarks.peak import peak_memory
 from benchmarks.report import Report, run
 from genutil.config import load_config
-from genutil.errors import UserError
 from models.basic.mobilenetv1cifar import MobileNetV1CIFAR
-from models.fast_eval import compact
-from models.fast_eval.export import export
-from models.fast_eval.native import NativeNetwork
-from models.profiling import profile
+from wirings.compacting import compact
+from wirings.errors import WiringError
+from wirings.exporting import export
+from wirings.native import NativeNetwork
+from wirings.profiling import profile
 
 Network = Callable[[Tensor], object]
 ENGINES = ("plain", "dense", "csr", "dgl", "native", "native, bf16")
@@ -58,7 +58,7 @@ def make(name: str, model: nn.Module, threads: int) -> tuple[Network, int]:
     """(a contestant, its bytes).
 
     Raises:
-        UserError, ImportError: something is not installed.
+        WiringError, ImportError: something is not installed.
     """
     if name in RUNTIMES:
         package, width = RUNTIMES[name]
@@ -95,7 +95,7 @@ def contestants(model: nn.Module, threads: int) -> tuple[dict[str, tuple[Network
     for name in (*ENGINES, *RUNTIMES):
         try:
             found[name] = make(name, model, threads)
-        except (UserError, ImportError) as error:
+        except (WiringError, ImportError) as error:
             missing.append(f"{name}: not measured: {error}")
     return found, missing
 

@@ -21,10 +21,10 @@ from benchmarks.fast_eval import with_dead_nodes
 from benchmarks.report import Report, run
 from genutil.config import load_config
 from genutil.errors import UserError
-from models.fast_eval import compact
-from models.fast_eval.native import NativeNetwork
-from models.fast_eval.native.program import HEAD, NODES, STEM, Step
+from wirings.compacting import compact
 from wirings.layout import conv_out_size
+from wirings.native import NativeNetwork
+from wirings.native.program import HEAD, NODES, STEM, Step
 
 
 def work_of(step: Step, edges: int) -> tuple[int, int]:

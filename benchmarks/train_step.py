@@ -15,6 +15,7 @@ from benchmarks.machine import measure
 from benchmarks.report import Report, run
 from benchmarks.steps import make_candidates, make_step
 from genutil.config import load_config
+from wirings.structure import observations
 from wirings.wiring import Wiring
 
 
@@ -39,7 +40,7 @@ def measure_steps(options: argparse.Namespace) -> Report:
     ratio = times[selected].median / times[everything].median
     report.notes.append(f"with selection / with all edges: {ratio:.3f}")
     for name, step in steps.items():
-        for what, number in getattr(step.network, "observations", dict)().items():
+        for what, number in observations(step.network).items():
             report.notes.append(f"{name}: {what} {number}")
     return report
 

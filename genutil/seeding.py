@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
+
+from wirings.rng import preserve_rng_state as kept_rng
+
+__all__ = ["kept_rng", "restore_rng_state", "rng_state", "seed_everything"]
 
 
 def seed_everything(seed: int) -> None:
@@ -39,13 +41,3 @@ def restore_rng_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if torch.cuda.is_available() and state["cuda"]:
         torch.cuda.set_rng_state(state["cuda"][0])
-
-
-@contextlib.contextmanager
-def kept_rng() -> Iterator[None]:
-    """Afterwards all global generators are as they were before."""
-    state = rng_state()
-    try:
-        yield
-    finally:
-        restore_rng_state(state)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from genutil.tables import markdown_table
-from models.profiling import profile
+from wirings.profiling import profile
 from wirings.wiring import Wiring
 
 

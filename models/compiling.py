@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import nn
 
 from genutil.errors import ConfigError
+from wirings.structure import parts_to_compile
 
 _ORIGINS = ("torch._dynamo", "torch._inductor", "torch._functorch")
 _COMPILERS = ("g++", "clang++", "gcc", "clang", "cl")
@@ -40,8 +41,7 @@ def compile_network(network: nn.Module, device: torch.device, backend: str = "in
             "compile: needs a C++ compiler on the CPU, and none is found; install g++ or name one in $CXX, "
             "or leave --compile out"
         )
-    parts: Callable[[], list[nn.Module]] = getattr(network, "parts_to_compile", lambda: [network])
-    for part in parts():
+    for part in parts_to_compile(network):
         part.compile(fullgraph=True, backend=backend)
 
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from genutil.wiring_file import LayerState
-from models.graphs.complexity import WiredLayer, wired_layers
-from models.graphs.stages import Stage, find_liveness
+from wirings.structure import (
+    CyclicStructure,
+    effective_edges,
+    liveness,
+    stages,
+    structure_of,
+    wired_layers,
+)
 
 
 def wiring_layout(model: nn.Module) -> list[dict[str, Any]]:
@@ -23,18 +28,17 @@ def wiring_layout(model: nn.Module) -> list[dict[str, Any]]:
     (null: none). Parts are [first, end]. Where `acyclic` is true, edges lead to later groups and the outputs
     alone.
     """
-    stages = _stages(model)
+    structure, listed = structure_of(model), stages(model)
     layout = []
     for layer in wired_layers(model):
         targets, sources = layer.rule.weight.shape[:2]
-        stage = next((stage for stage in stages if stage.rule is layer.rule), None)
-        cyclic = stage is None and hasattr(model, "downsample_dim")
+        stage = next((stage for stage in listed if stage.rule is layer.rule), None)
+        cyclic = isinstance(structure, CyclicStructure) and structure.rule is layer.rule
         if stage is not None:
             columns = [_part(group.columns, group.rows) for group in stage.groups]
             outputs: list[int] | None = [stage.outputs.start, stage.outputs.stop]
-        elif cyclic:
-            first, last = _sizes(model)
-            borders = [0, first, sources - last, sources]
+        elif isinstance(structure, CyclicStructure) and cyclic:
+            borders = [0, structure.num_inputs, sources - structure.num_outputs, sources]
             columns = [
                 {"sources": [start, end], "targets": [start, end]}
                 for start, end in itertools.pairwise(borders)
@@ -57,7 +61,7 @@ def wiring_state(model: nn.Module) -> dict[str, LayerState]:
     """The edges in use of each wired layer, their weights, and which sources are live."""
     layers = wired_layers(model)
     states = {}
-    for layer, live in zip(layers, _live(model, layers), strict=True):
+    for layer, live in zip(layers, _live_sources(model, len(layers)), strict=True):
         in_use = layer.adjacency().cpu()
         places = in_use.flatten().nonzero().flatten()
         weights = layer.rule.weight.detach().cpu().flatten()[places]
@@ -66,29 +70,15 @@ def wiring_state(model: nn.Module) -> dict[str, LayerState]:
     return states
 
 
-def _live(model: Any, layers: list[WiredLayer]) -> list[Tensor | None]:
+def _live_sources(model: nn.Module, num_layers: int) -> list[Tensor | None]:
     """Boolean (sources) of each layer: those with an edge on a path from image to logits; None: not known."""
-    if hasattr(model, "liveness"):
-        found: list[Tensor | None] = [live.edges.any(0) for live in model.liveness()]
-        return found + [None] * (len(layers) - len(found))
-    if hasattr(model, "stage"):
-        return [find_liveness(_stages(model))[0].edges.any(0)]
-    effective: Callable[[], Tensor] | None = getattr(model, "effective_edges", None)
-    return [None] * len(layers) if effective is None else [effective().any(0)]
-
-
-def _stages(model: Any) -> list[Stage]:
-    """The acyclic layers of a network that tells them."""
-    if hasattr(model, "stages"):
-        return list(model.stages())
-    return [model.stage()] if hasattr(model, "stage") else []
+    live: list[Tensor | None] = [stage.edges.any(0) for stage in liveness(model)]
+    if not live and num_layers == 1:
+        effective = effective_edges(model)
+        live = [None if effective is None else effective.any(0)]
+    return live + [None] * (num_layers - len(live))
 
 
 def _part(columns: slice, rows: slice | None) -> dict[str, list[int] | None]:
     targets = None if rows is None else [rows.start, rows.stop]
     return {"sources": [columns.start, columns.stop], "targets": targets}
-
-
-def _sizes(model: Any) -> tuple[int, int]:
-    """Nodes that the stem writes to, nodes that the classifier reads."""
-    return model.downsample_dim, model.feature_dim

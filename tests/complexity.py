@@ -8,8 +8,8 @@ import torch
 
 from genutil.config import load_config
 from models import build_model
-from models.profiling import profile
 from tests.conftest import ROOT
+from wirings.profiling import profile
 
 GOLDEN = ROOT / "tests" / "goldens" / "complexity.json"
 APPS = sorted(

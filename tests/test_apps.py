@@ -12,10 +12,10 @@ import runner
 from genutil.checkpoint import save_checkpoint
 from genutil.config import load_config
 from models import build_model
-from models.profiling import profile
 from tests.complexity import APPS, GOLDEN, complexity
 from tests.conftest import ROOT
 from tests.published_values import PUBLISHED
+from wirings.profiling import profile
 
 
 @pytest.mark.parametrize("app", PUBLISHED)

@@ -10,8 +10,8 @@ import runner
 from genutil.checkpoint import load_weights
 from genutil.config import load_config
 from models import build_model
-from models.fast_eval import compact
 from tests.conftest import SMALL_STAGES
+from wirings.compacting import compact
 
 NETWORKS = {
     "static": {"model": "models.graphs.neuralgraph:StaticNeuralGraph"},

@@ -19,8 +19,12 @@ from typing import TYPE_CHECKING, Any
 from wirings.errors import MissingPackageError, NotFiniteError, WiringError
 
 if TYPE_CHECKING:
+    from wirings.compacting import compact, engines_of
+    from wirings.exporting import export
+    from wirings.profiling import profile
     from wirings.rules.base import EdgeRule, EdgeSpace, Step
     from wirings.selection import EdgeSelection, straight_through
+    from wirings.structure import WiredNetwork
     from wirings.topk import choose_top_edges, top_mask
     from wirings.wiring import Wiring, WiringSummary, unwire, wire
 
@@ -31,10 +35,15 @@ __all__ = [
     "MissingPackageError",
     "NotFiniteError",
     "Step",
+    "WiredNetwork",
     "Wiring",
     "WiringError",
     "WiringSummary",
     "choose_top_edges",
+    "compact",
+    "engines_of",
+    "export",
+    "profile",
     "straight_through",
     "top_mask",
     "unwire",
@@ -47,6 +56,11 @@ _PLACES = {
     "Step": "wirings.rules.base",
     "EdgeSelection": "wirings.selection",
     "straight_through": "wirings.selection",
+    "WiredNetwork": "wirings.structure",
+    "compact": "wirings.compacting",
+    "engines_of": "wirings.compacting",
+    "export": "wirings.exporting",
+    "profile": "wirings.profiling",
     "choose_top_edges": "wirings.topk",
     "top_mask": "wirings.topk",
     "Wiring": "wirings.wiring",

@@ -1,4 +1,4 @@
-"""Maps in memory: their layout and size, and 1×1 convolutions of them."""
+"""Functions of maps: their layout in memory, their size, convolutions and pooling."""
 
 from __future__ import annotations
 
@@ -32,3 +32,32 @@ def conv1x1(sources: Tensor, weight: Tensor) -> Tensor:
         pixels = sources.permute(0, 2, 3, 1)
         return F.linear(pixels, weight.flatten(1)).permute(0, 3, 1, 2)
     return F.conv2d(sources, weight)
+
+
+def depthwise(maps: Tensor, filters: Tensor, stride: int) -> Tensor:
+    """Each node's 3×3 filter over all of its images, with padding 1.
+
+    Args:
+        maps: (nodes, images, S, S).
+        filters: (nodes, 1, 3, 3).
+        stride: of the filters.
+
+    Returns:
+        (nodes, images, S', S') in the type of `maps`.
+    """
+    nodes, images, height, width = maps.shape
+    size = conv_out_size(height, stride), conv_out_size(width, stride)
+    if not nodes or not images:
+        return maps.new_empty(nodes, images, *size)
+    # As one image of nodes · images channels: no transposition.
+    channels = maps.reshape(1, nodes * images, height, width)
+    filters = filters.to(maps.dtype)
+    repeated = filters.repeat_interleave(images, 0) if images > 1 else filters
+    return F.conv2d(channels, repeated, stride=stride, padding=1, groups=nodes * images).view(
+        nodes, images, *size
+    )
+
+
+def mean_of_relu(maps: Tensor) -> Tensor:
+    """ReLU, then the mean over all pixels, (…, S, S) to (…); in float32 for maps of 16 bits."""
+    return F.relu(maps).mean((-2, -1), dtype=torch.promote_types(maps.dtype, torch.float32))

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""The kernels of `models.graphs.radix`. At import, Triton decides by TRITON_INTERPRET what it makes of them.
+"""The kernels of `wirings.radix`. At import, Triton decides by TRITON_INTERPRET what it makes of them.
 
 A key is a weight's bits without the sign, as an integer: keys have the order of magnitudes, with NaN above
 infinity. Every pass counts the keys of one interval in BINS bins of equal width, and the keys above it. The

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wirings.structure import FoldableNorms, WiredNetwork
+
 WIDTHS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1))
 """(channels at width 1, stride) of each layer."""
 
@@ -27,7 +29,7 @@ class _Separable(nn.Module):
         return F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(maps))))))
 
 
-class MobileNetV1CIFAR(nn.Module):
+class MobileNetV1CIFAR(WiredNetwork):
     """Dense MobileNetV1 with a stem of stride 1.
 
     Args:
@@ -55,3 +57,9 @@ class MobileNetV1CIFAR(nn.Module):
         maps = self.layers(F.relu(self.bn1(self.conv1(images))))
         logits: Tensor = self.linear(maps.mean((2, 3)))
         return logits
+
+    def structure(self) -> FoldableNorms:
+        """Every convolution is followed by its batch norm."""
+        layers = [f"layers.{number}" for number in range(len(self.layers))]
+        pairs = [(f"{layer}.conv{place}", f"{layer}.bn{place}") for layer in layers for place in (1, 2)]
+        return FoldableNorms([("conv1", "bn1"), *pairs])

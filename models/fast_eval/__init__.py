@@ -1,4 +1,4 @@
-"""A trained wiring made small and fast: dead neurons removed, the rest run by an engine of choice."""
+"""Fast evaluation, now in wirings.compacting: the names that programs import from here."""
 
 from models.fast_eval.compact import compact, engines_of
 

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.graphs.complexity import LayerComplexity, WiredLayer
 from models.graphs.edges import EdgeMaker, EdgeRule, EdgeSpace
-from models.graphs.stages import Group, Liveness, Stage, find_liveness
 from wirings.exchange import Exchange
-from wirings.layout import conv_out_size, to_fast_layout
+from wirings.layout import conv_out_size, mean_of_relu, to_fast_layout
+from wirings.stages import Group, Stage
+from wirings.structure import AcyclicStructure, Classifier, GraphLayer, LayerComplexity, WiredNetwork
 
 STAGES = ((32, 64, 1, 1), (64, 128, 2, 2), (128, 256, 2, 2), (256, 512, 2, 6), (512, 1024, 2, 2))
 """(nodes that enter, nodes that leave, stride, blocks) of each stage."""
@@ -117,7 +117,7 @@ class WiredLinear(nn.Module):
         return F.linear(features, self.graph().flatten(1))
 
 
-class MobileNetV1Like(nn.Module):
+class MobileNetV1Like(WiredNetwork):
     """A stem, five wired stages and a classifier.
 
     Args:
@@ -130,6 +130,7 @@ class MobileNetV1Like(nn.Module):
         edges: makes the edge rule of a space of potential edges.
     """
 
+    image_size: int
     linear: nn.Linear | WiredLinear
 
     def __init__(
@@ -165,18 +166,19 @@ class MobileNetV1Like(nn.Module):
         """The wired layers between stem and classifier."""
         return [layer.stage(f"layers.{number}") for number, layer in enumerate(self._stages())]
 
-    def liveness(self) -> list[Liveness]:
-        """Which nodes and edges of each stage matter to the logits."""
-        read = None
+    def structure(self) -> AcyclicStructure:
+        """The stem's convolution, five stages, and the mean of each rectified map for the classifier."""
         if isinstance(self.linear, WiredLinear):
-            read = self.linear.graph.in_use().flatten(1).any(0).cpu()
-        return find_liveness(self.stages(), read)
+            classifier = Classifier(self.linear.graph)
+        else:
+            classifier = Classifier(self.linear.weight, self.linear.bias)
+        return AcyclicStructure(self.conv1, self.stages(), self.bn, mean_of_relu, classifier)
 
-    def wired_layers(self, image_size: int | None = None) -> list[WiredLayer]:
+    def wired_layers(self, image_size: int | None = None) -> list[GraphLayer]:
         """The graphs of this network, for images of its own or another size."""
         layers = self._wired_stages(image_size or self.image_size)
         if isinstance(self.linear, WiredLinear):
-            layers.append(WiredLayer("linear.graph", self.linear.graph, map_size=1, filter_weights=0))
+            layers.append(GraphLayer("linear.graph", self.linear.graph, map_size=1, filter_weights=0))
         return layers
 
     def complexity(self, image_size: int | None = None) -> list[LayerComplexity]:
@@ -200,12 +202,12 @@ class MobileNetV1Like(nn.Module):
         weights = features * self.linear.out_features
         return [*counted, LayerComplexity("linear", weights, weights)]
 
-    def _wired_stages(self, image_size: int) -> list[WiredLayer]:
+    def _wired_stages(self, image_size: int) -> list[GraphLayer]:
         size = conv_out_size(image_size, _stem_stride(image_size))
         layers = []
         for number, layer in enumerate(self._stages()):
             size = conv_out_size(size, layer.stride)
-            layers.append(WiredLayer(f"layers.{number}.graph", layer.graph, size))
+            layers.append(GraphLayer(f"layers.{number}.graph", layer.graph, size))
         return layers
 
     def _stages(self) -> list[WiredStage]:

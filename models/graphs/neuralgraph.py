@@ -11,17 +11,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.graphs.complexity import LayerComplexity, WiredLayer, num_parameters
-from models.graphs.edges import EdgeMaker, EdgeSpace
+from models.graphs.edges import EdgeMaker, EdgeRule, EdgeSpace
 from models.graphs.nodenorm import NodeNorm
 from models.graphs.ode import Dynamics, ODESolve, Solver
-from models.graphs.stages import Group, Stage, effective_in_cycles, find_liveness
 from wirings.blocks import Piece
 from wirings.exchange import Exchange
 from wirings.layout import conv1x1, to_fast_layout
+from wirings.stages import Group, Stage
+from wirings.structure import (
+    AcyclicStructure,
+    Classifier,
+    CyclicStructure,
+    GraphLayer,
+    LayerComplexity,
+    Repeat,
+    Run,
+    WiredNetwork,
+    num_parameters,
+)
 
 
-class TinyClassifier(nn.Module, ABC):
+class TinyClassifier(WiredNetwork, ABC):
     """Stem and head around a graph: images set the states of the first nodes, the last nodes are classified.
 
     Args:
@@ -39,9 +49,8 @@ class TinyClassifier(nn.Module, ABC):
         ValueError: the sizes do not fit together.
     """
 
+    image_size: int
     zeros: Tensor
-    _steps: int | None = None
-    """How often all states are replaced; None: states are kept."""
 
     def __init__(
         self,
@@ -84,13 +93,8 @@ class TinyClassifier(nn.Module, ABC):
         """Make the graph and what belongs to it."""
 
     @abstractmethod
-    def wired_layers(self) -> list[WiredLayer]:
+    def wired_layers(self) -> list[GraphLayer]:
         """The graphs of this network."""
-
-    def effective_edges(self) -> Tensor:
-        """Boolean (nodes, nodes): the edges in use on a path from image to logits."""
-        (layer,) = self.wired_layers()
-        return effective_in_cycles(layer.adjacency(), self.downsample_dim, self.feature_dim, self._steps)
 
     def complexity(self) -> list[LayerComplexity]:
         """Cost of stem, graph and classifier, counted as in the paper: the nodes' norms are left out."""
@@ -117,6 +121,14 @@ class TinyClassifier(nn.Module, ABC):
         """The centre of the output nodes' maps, averaged, to logits, (images, output_size)."""
         logits: Tensor = self.fc(centre(states[:, -self.feature_dim :]))
         return logits
+
+    def _cyclic(self, rule: EdgeRule, conv: nn.Conv2d, norm: NodeNorm, run: Run) -> CyclicStructure:
+        """The structure of a graph with cycles."""
+        sizes = self.downsample_dim, self.feature_dim
+        classifier = Classifier(self.fc.weight, self.fc.bias)
+        return CyclicStructure(
+            self.downsample, rule, conv.weight, norm, *sizes, run=run, pool=centre, classifier=classifier
+        )
 
 
 def centre(maps: Tensor) -> Tensor:
@@ -174,11 +186,13 @@ class StaticNeuralGraph(TinyClassifier):
         outputs = slice(self.dim - self.feature_dim, self.dim)
         return [*pieces, (outputs, slice(*self.blocks[-1]))]
 
-    def wired_layers(self) -> list[WiredLayer]:
-        return [WiredLayer("graph", self.graph, self.map_size)]
+    def wired_layers(self) -> list[GraphLayer]:
+        return [GraphLayer("graph", self.graph, self.map_size)]
 
-    def effective_edges(self) -> Tensor:
-        return find_liveness([self.stage()])[0].edges
+    def structure(self) -> AcyclicStructure:
+        """The graph as one stage between stem and classifier."""
+        classifier = Classifier(self.fc.weight, self.fc.bias)
+        return AcyclicStructure(self.downsample, [self.stage()], None, centre, classifier)
 
     def stage(self) -> Stage:
         """The graph as one stage; its outputs are nodes of the last block."""
@@ -201,7 +215,6 @@ class DiscreteTimeNeuralGraph(TinyClassifier):
         self.conv = nn.Conv2d(self.dim, self.dim, 3, padding=1, groups=self.dim, bias=False)
         self.graph = edges(EdgeSpace(self.dim, self.dim, self.downsample_dim, self.feature_dim, acyclic))
         self.norm = NodeNorm(self.dim)
-        self._steps = self.layers
 
     def forward(self, images: Tensor) -> Tensor:
         weight = self.graph()
@@ -216,8 +229,12 @@ class DiscreteTimeNeuralGraph(TinyClassifier):
             sending = every
         return self.classify(states)
 
-    def wired_layers(self) -> list[WiredLayer]:
-        return [WiredLayer("graph", self.graph, self.map_size, passes=self.layers)]
+    def wired_layers(self) -> list[GraphLayer]:
+        return [GraphLayer("graph", self.graph, self.map_size, passes=self.layers)]
+
+    def structure(self) -> CyclicStructure:
+        """The graph, whose states are replaced `layers` times."""
+        return self._cyclic(self.graph, self.conv, self.norm, Repeat(self.layers))
 
 
 class ContinuousTimeNeuralGraph(TinyClassifier):
@@ -257,8 +274,13 @@ class ContinuousTimeNeuralGraph(TinyClassifier):
     def forward(self, images: Tensor) -> Tensor:
         return self.classify(self.odesolve(self.start(images)))
 
-    def wired_layers(self) -> list[WiredLayer]:
-        return [WiredLayer("odesolve.odefunc.graph", self.odesolve.odefunc.graph, self.map_size)]
+    def wired_layers(self) -> list[GraphLayer]:
+        return [GraphLayer("odesolve.odefunc.graph", self.odesolve.odefunc.graph, self.map_size)]
+
+    def structure(self) -> CyclicStructure:
+        """The graph with its solver."""
+        dynamics, solver = self.odesolve.odefunc, self.odesolve.solver
+        return self._cyclic(dynamics.graph, dynamics.conv, dynamics.norm, solver.fixed_steps() or solver)
 
     def parts_to_compile(self) -> list[nn.Module]:
         """All but the solver, whose steps depend on the states."""

@@ -15,23 +15,23 @@ from models.graphs.dopri5 import solve
 from models.graphs.edges import EdgeRule
 from models.graphs.nodenorm import NodeNorm
 from wirings.layout import conv1x1
+from wirings.structure import FixedSteps, Update
 
 ADAPTIVE = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
 """Solvers that choose their steps, within a tolerance."""
-Change = Callable[[Tensor], Tensor]
 
 
-def euler(change: Change, states: Tensor, size: float) -> Tensor:
+def euler(change: Update, states: Tensor, size: float) -> Tensor:
     """Euler's method: what is added to the states in a step."""
     return size * change(states)
 
 
-def midpoint(change: Change, states: Tensor, size: float) -> Tensor:
+def midpoint(change: Update, states: Tensor, size: float) -> Tensor:
     """The midpoint rule, of order 2."""
     return size * change(states + 0.5 * size * change(states))
 
 
-def rk4(change: Change, states: Tensor, size: float) -> Tensor:
+def rk4(change: Update, states: Tensor, size: float) -> Tensor:
     """The 3/8 rule of Runge and Kutta, of order 4: the `rk4` of torchdiffeq."""
     first = change(states)
     second = change(states + size / 3 * first)
@@ -40,7 +40,7 @@ def rk4(change: Change, states: Tensor, size: float) -> Tensor:
     return size / 8 * (first + 3 * (second + third) + fourth)
 
 
-FIXED: dict[str, Callable[[Change, Tensor, float], Tensor]] = {
+FIXED: dict[str, Callable[[Update, Tensor, float], Tensor]] = {
     "euler": euler,
     "midpoint": midpoint,
     "rk4": rk4,
@@ -73,16 +73,19 @@ class Solver:
         """Whether a solution reads from the device how to go on."""
         return self.adjoint or self.name in ADAPTIVE
 
-    def __call__(self, change: Change, states: Tensor, parameters: Sequence[Tensor] = ()) -> Tensor:
+    def fixed_steps(self) -> FixedSteps | None:
+        """The solver without its adjoint, where its steps are of equal size."""
+        return FixedSteps(FIXED[self.name], self.steps) if self.name in FIXED else None
+
+    def __call__(self, change: Update, states: Tensor, parameters: Sequence[Tensor] = ()) -> Tensor:
         """`parameters`: what `change` depends on beside the states; read with `adjoint` only."""
         with_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in (states, *parameters))
         adjoint = self.adjoint and with_gradient
         if self.name == "dopri5" and not adjoint:
             return solve(change, states, self.rtol, self.atol)
-        if self.name in FIXED and not adjoint:
-            for _ in range(self.steps):
-                states = states + FIXED[self.name](change, states, 1 / self.steps)
-            return states
+        fixed = self.fixed_steps()
+        if fixed is not None and not adjoint:
+            return fixed(change, states)
         times = torch.tensor([0.0, 1.0], dtype=states.dtype, device=states.device)
         keys: dict[str, Any] = {"method": self.name, "rtol": self.rtol, "atol": self.atol}
         if self.name in FIXED:
@@ -97,7 +100,7 @@ class Solver:
 class _OfStates(nn.Module):
     """A change that does not depend on time, as torchdiffeq calls it; a module, as its adjoint wants it."""
 
-    def __init__(self, change: Change) -> None:
+    def __init__(self, change: Update) -> None:
         super().__init__()
         self.change = change
 

@@ -6,9 +6,9 @@ from itertools import pairwise
 import torch
 
 from benchmarks import gpu_floors
-from models.fast_eval import compact
 from tests.conftest import ROOT
 from tests.models.test_native import small_mobilenet
+from wirings.compacting import compact
 
 
 def test_counts_of_a_small_network():

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
 from hypothesis import strategies as st
 
-from genutil.errors import UserError
+from genutil.errors import USER_ERRORS, UserError
 from tests.conftest import ROOT
 from tests.fuzz.guard import Guard, Hang
 
@@ -205,7 +205,7 @@ def _outcome(kind: Kind, case: Any, guard: Guard, folder: Path) -> tuple[str, st
         try:
             with guard.watch():
                 kind.run(case, folder)
-        except UserError as error:
+        except USER_ERRORS as error:
             ended = _wrong_message(error) or "refused"
         except Hang as error:
             ended = (f"hang in {_place(error)}", f"no end in time\n{_shown(error)}")
@@ -217,7 +217,7 @@ def _outcome(kind: Kind, case: Any, guard: Guard, folder: Path) -> tuple[str, st
     return ended
 
 
-def _wrong_message(error: UserError) -> tuple[str, str] | None:
+def _wrong_message(error: Exception) -> tuple[str, str] | None:
     text = str(error)
     where = f"{type(error).__name__} of {_place(error)}"
     if not text.strip():

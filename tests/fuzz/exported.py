@@ -13,10 +13,10 @@ import torch
 from hypothesis import strategies as st
 
 from genutil.checkpoint import read_checkpoint
-from models.fast_eval.export import export
 from tests.fuzz.mutations import byte_edits, document_edits, edited, edited_document
 from tests.models import edge_reader
 from tests.models.test_native import small_mobilenet
+from wirings.exporting import export
 
 _WIRINGS = ("some", "few", "one", "none", "all", "columns")
 _REFUSED = (ValueError, LookupError, TypeError, AssertionError, AttributeError, struct.error)

@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from genutil.config import load_config
 from models import build_model
 from models.compiling import compile_network
-from models.fast_eval import compact
 from models.graphs.topk import Selector, choose_top_edges, top_mask, top_mask_by_row
 from tests.conftest import ROOT, SMALL_GRAPH
 from tests.goldens.synth import synth_images, synth_labels, synth_state
 from trainers.captured import CapturedStep
 from trainers.optimizers import sgd
 from trainers.precision import Precision
+from wirings.compacting import compact
 from wirings.radix import RadixSelect, is_supported
 
 pytestmark = pytest.mark.gpu

@@ -23,7 +23,7 @@ _TIES = {**_SEARCH, "PASSES": 4, "PLACE_SHIFT": 11}
 _MASK = {key: _SEARCH[key] for key in ("MAGNITUDE", "DIGIT", "BINS", "BLOCK")}
 _INTEGERS = {"row": "i32", "count": "i32", "size": "i32"}
 _TILE = {"TARGETS": 4, "BLOCK": 256, "SLICE": 8, "UNROLL": 4}
-_GATHER = "models.fast_eval.engines.gather"
+_GATHER = "wirings.engines.gather"
 _SIZES = (
     "pixels",
     "image_pixels",

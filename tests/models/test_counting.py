@@ -10,9 +10,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import parametrizations, parametrize
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.graphs.complexity import WiredLayer
 from models.graphs.edges import EdgeSpace, RandomEdges
-from models.profiling import profile
+from wirings.profiling import profile
+from wirings.structure import GraphLayer
 
 
 class Net(nn.Module):
@@ -304,7 +304,7 @@ class Wired(nn.Module):
         return self.fc(F.conv2d(images, self.graph()).mean((2, 3)))
 
     def wired_layers(self):
-        return [WiredLayer("graph", self.graph, map_size=8, filter_weights=0)] if self.listed else []
+        return [GraphLayer("graph", self.graph, map_size=8, filter_weights=0)] if self.listed else []
 
 
 @pytest.mark.parametrize("listed", [True, False])

@@ -8,9 +8,9 @@ import threading
 import pytest
 import torch
 
-from models.fast_eval import compact
-from models.fast_eval.native import build as native_build
 from tests.models.test_native import assert_close, small_mobilenet
+from wirings.compacting import compact
+from wirings.native import build as native_build
 
 ENGINES = ["dense", "csr", "dgl", "native"]
 
@@ -70,7 +70,7 @@ def test_a_fork_while_another_thread_calls():
     holding, done = threading.Event(), threading.Event()
 
     def hold():
-        with native._alone():
+        with native._lock():
             holding.set()
             done.wait()
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import runner
-from genutil.errors import UserError
-from models.fast_eval.export import export
 from tests.conftest import ROOT
 from tests.models import edge_reader
 from tests.models.test_fast_eval import build, randomise
 from tests.models.test_native import small_mobilenet
+from wirings.errors import WiringError
+from wirings.exporting import export
 
 onnxruntime = pytest.importorskip("onnxruntime")
 KINDS = ["some", "few", "all", "columns"]
@@ -101,7 +101,7 @@ def test_a_runtime_that_calculates_otherwise(tmp_path, monkeypatch, error):
             return [super().run(*args)[0] + error]
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
-    with pytest.raises(UserError, match="gives logits that differ by"):
+    with pytest.raises(WiringError, match="gives logits that differ by"):
         export(small_mobilenet(), tmp_path / "out.onnx", (3, 40, 40))
     assert not (tmp_path / "out.onnx").exists()
 
@@ -118,7 +118,7 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch, package, ending):
         return find(name)
 
     monkeypatch.setattr(importlib, "import_module", missing)
-    with pytest.raises(UserError, match=f"export needs {package}: pip install "):
+    with pytest.raises(WiringError, match=f"export needs {package}: pip install "):
         export(small_mobilenet(), tmp_path / f"out.{ending}", (3, 40, 40))
 
 

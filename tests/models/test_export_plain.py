@@ -12,12 +12,12 @@ from torch.nn.utils import parametrizations, weight_norm
 
 import runner
 from genutil.checkpoint import load_weights
-from genutil.errors import UserError
-from models.fast_eval.export import export
 from models.graphs.edges import EDGE_RULES, EdgeSpace
 from models.graphs.mobilenetv1like import MobileNetV1Like
 from tests.models.test_export import assert_close, run_onnx
 from tests.models.test_native import small_mobilenet
+from wirings.errors import WiringError
+from wirings.exporting import export
 
 SHAPE = (3, 16, 16)
 
@@ -150,7 +150,7 @@ def test_a_missing_package_and_the_other_ending(tmp_path, monkeypatch):
     ):
         export(Wired(), tmp_path / "out.safetensors", SHAPE)
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(UserError, match="export needs onnxscript: pip install onnx onnxscript"):
+    with pytest.raises(WiringError, match="export needs onnxscript: pip install onnx onnxscript"):
         export(Wired(), tmp_path / "out.onnx", SHAPE)
 
 

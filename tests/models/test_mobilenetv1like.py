@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from genutil.config import load_config
 from models import build_model
 from models.graphs.mobilenetv1like import WiredStage
-from models.profiling import profile
 from tests.conftest import ROOT
+from wirings.profiling import profile
 from wirings.rules import make_rule
 from wirings.topk import num_kept
 

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import library
 
-from models.fast_eval import compact
-from models.fast_eval.native import build
 from tests.models.test_fast_eval import WIRINGS, randomise
 from tests.models.test_fast_eval import build as build_network
+from wirings.compacting import compact
+from wirings.native import build
 
 pytestmark = pytest.mark.skipif(build.compiler() is None, reason="needs a C++ compiler")
 
@@ -186,7 +186,7 @@ def test_products_of_any_number_of_pixels(targets, sources, pixels, threads, see
 
 
 def build_product(weight):
-    from models.fast_eval.engines.native import NativeProduct
+    from wirings.engines.native import NativeProduct
 
     return NativeProduct(weight)
 

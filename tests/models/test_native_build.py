@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from genutil.errors import UserError
-from models.fast_eval import compact
-from models.fast_eval.native import build
 from tests.conftest import ROOT
 from tests.models.test_native import assert_close, small_mobilenet
+from wirings.compacting import compact
+from wirings.errors import WiringError
+from wirings.native import build
 
 pytestmark = pytest.mark.skipif(build.compiler() is None, reason="needs a C++ compiler")
 
@@ -23,9 +23,7 @@ pytestmark = pytest.mark.skipif(build.compiler() is None, reason="needs a C++ co
 def fresh_kernels(tmp_path, monkeypatch):
     """As on a machine that has not compiled them yet."""
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(
-        sys.modules["models.fast_eval.compact"], "load_kernels", build.load_kernels.__wrapped__
-    )
+    monkeypatch.setattr(sys.modules["wirings.compacting"], "load_kernels", build.load_kernels.__wrapped__)
     monkeypatch.setattr(build, "_loaded", lambda: False)
     return monkeypatch
 
@@ -34,7 +32,7 @@ def test_without_a_compiler(fresh_kernels, caplog):
     fresh_kernels.setenv("CXX", "no-such-compiler")
     model = small_mobilenet()
     with pytest.raises(
-        UserError, match=r"needs a C\+\+ compiler. Install one \(Debian: apt-get install g\+\+\)"
+        WiringError, match=r"needs a C\+\+ compiler. Install one \(Debian: apt-get install g\+\+\)"
     ):
         compact(model, "native")
     pixels = torch.randn(1, 3, 32, 32)
@@ -52,7 +50,7 @@ def test_a_compiler_that_refuses(fresh_kernels, tmp_path):
     )
     script.chmod(0o755)
     fresh_kernels.setenv("CXX", str(script))
-    with pytest.raises(UserError, match=r"could not be compiled.*\n.*error: cannot do that") as caught:
+    with pytest.raises(WiringError, match=r"could not be compiled.*\n.*error: cannot do that") as caught:
         compact(small_mobilenet(), "native")
     assert len(str(caught.value).splitlines()) < 15
     assert not list((tmp_path / "cache").glob("*/*.so"))
@@ -61,14 +59,14 @@ def test_a_compiler_that_refuses(fresh_kernels, tmp_path):
 RETRY = """
 import os, sys
 from pathlib import Path
-from genutil.errors import UserError
-from models.fast_eval.native import build
+from wirings.errors import WiringError
+from wirings.native import build
 
 folder = Path(os.environ["TORCH_EXTENSIONS_DIR"])
 os.environ["CXX"] = sys.argv[1]
 try:
     build.load_kernels()
-except UserError:
+except WiringError:
     print("refused")
 del os.environ["CXX"]
 broken = folder / build._key()
@@ -96,7 +94,7 @@ def test_a_second_attempt_after_a_failure(tmp_path):
 
 def test_a_folder_that_cannot_be_used(fresh_kernels, tmp_path):
     (tmp_path / "cache").write_text("no folder")
-    with pytest.raises(UserError, match=r"cannot be kept in .*cache/.*Name another folder in \$TORCH_EXT"):
+    with pytest.raises(WiringError, match=r"cannot be kept in .*cache/.*Name another folder in \$TORCH_EXT"):
         compact(small_mobilenet(), "native")
 
 
@@ -235,7 +233,7 @@ def test_a_folder_that_is_full_or_read_only(fresh_kernels, number, caplog):
 
     fresh_kernels.setattr(build.tempfile, "TemporaryDirectory", refuse)
     expected = rf"cannot be kept in .*{os.strerror(number)}.*Name another folder in \$TORCH_EXTENSIONS_DIR"
-    with pytest.raises(UserError, match=expected):
+    with pytest.raises(WiringError, match=expected):
         compact(small_mobilenet(), "native")
     model, pixels = small_mobilenet(), torch.randn(1, 3, 32, 32)
     assert_close(compact(model)(pixels), model(pixels))
@@ -247,7 +245,7 @@ def test_a_disk_that_is_full_for_the_compiler(fresh_kernels, tmp_path):
     with_compiler(
         fresh_kernels, tmp_path, "echo 'ld: final link failed: No space left on device' >&2; exit 1"
     )
-    with pytest.raises(UserError, match=r"cannot be kept in .*: No space left on device. Name another"):
+    with pytest.raises(WiringError, match=r"cannot be kept in .*: No space left on device. Name another"):
         compact(small_mobilenet(), "native")
 
 
@@ -270,7 +268,7 @@ def test_a_compiler_with_arguments(fresh_kernels, tmp_path, variable, words, opt
     """They are used, and those of ours that contradict them are not."""
     notes = with_compiler(fresh_kernels, tmp_path, "echo 'run.cpp:1: error: no'; exit 1", variable)
     before = os.environ["CXX"]
-    with pytest.raises(UserError, match=r"could not be compiled.*\n.*error: no"):
+    with pytest.raises(WiringError, match=r"could not be compiled.*\n.*error: no"):
         compact(small_mobilenet(), "native")
     assert os.environ["CXX"] == before
     compiled = [line.split() for line in notes.read_text().splitlines() if ".cpp" in line]
@@ -294,7 +292,7 @@ def test_a_blank_name_means_the_default(monkeypatch, given):
 @pytest.mark.parametrize("given", [" ", "g++ -O0"])
 def test_kernels_by_an_unusual_name(tmp_path, given):
     environment = {**os.environ, "TORCH_EXTENSIONS_DIR": str(tmp_path / "cache"), "CXX": given}
-    code = "from models.fast_eval.native import load_kernels; load_kernels()"
+    code = "from wirings.native import load_kernels; load_kernels()"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True
     )
@@ -311,14 +309,14 @@ def test_kernels_by_an_unusual_name(tmp_path, given):
 )
 def test_a_compiler_that_cannot_be_found(fresh_kernels, given, message):
     fresh_kernels.setenv("CXX", given)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(WiringError, match=message):
         compact(small_mobilenet(), "native")
 
 
 TRUNCATED = """
 import shutil, sys
 from pathlib import Path
-from models.fast_eval.native import build
+from wirings.native import build
 
 good, length = Path(sys.argv[1]), int(sys.argv[2])
 build._build = lambda private: Path(shutil.copy(good, private / "made.so"))

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from models.fast_eval import compact
-from models.fast_eval.native import build
 from tests.models.test_native import small_mobilenet
+from wirings.compacting import compact
+from wirings.native import build
 
 pytestmark = pytest.mark.skipif(build.compiler() is None, reason="needs a C++ compiler")
 

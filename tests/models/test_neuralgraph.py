@@ -9,8 +9,8 @@ from models.graphs.neuralgraph import (
     DiscreteTimeNeuralGraph,
     StaticNeuralGraph,
 )
-from models.graphs.stages import effective_in_cycles
 from wirings.rules import make_rule
+from wirings.stages import effective_in_cycles
 from wirings.topk import Selector, num_kept
 
 MODELS = [StaticNeuralGraph, DiscreteTimeNeuralGraph, ContinuousTimeNeuralGraph]

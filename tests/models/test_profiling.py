@@ -4,16 +4,16 @@ import pytest
 import torch
 from torch import nn
 
-from models.graphs.complexity import LayerComplexity, WiredLayer, wired_layers
 from models.graphs.edges import EdgeSpace, RandomEdges
-from models.profiling import Profile, as_table, profile
+from wirings.profiling import Profile, as_table, profile
+from wirings.structure import GraphLayer, LayerComplexity, wired_layers
 
 
 def test_edges_and_filters_of_live_sources():
     rule = RandomEdges(EdgeSpace(4, 3, 1, 1), num_edges=6)
     rule.mask.zero_()
     rule.mask[1, 0] = rule.mask[2, 0] = rule.mask[3, 2] = 1
-    layer = WiredLayer("graph", rule, map_size=5, passes=2)
+    layer = GraphLayer("graph", rule, map_size=5, passes=2)
     cost = {"params": 3 + 9 * 2, "macs": (3 + 9 * 2) * 25 * 2, "potential": 12, "edges": 3}
     assert layer.complexity() == LayerComplexity("graph", **cost, effective=3, live_nodes=2)
     effective = torch.zeros(4, 3, dtype=torch.bool)

@@ -1,6 +1,5 @@
 """The Triton engine by Triton's interpreter: the logits of other engines, on the CPU."""
 
-import importlib
 import sys
 
 import pytest
@@ -9,20 +8,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.fast_eval import with_dead_nodes
-from genutil.errors import UserError
-from models.fast_eval import compact
-from models.fast_eval.engines import triton as engine
-from models.fast_eval.engines import tuning
-from models.fast_eval.engines.dense import DenseProduct
-from models.fast_eval.engines.slices import SLICE, slice_edges
-from models.fast_eval.engines.triton import PRODUCTS, SENDING, FastestProduct, TritonProduct
-from models.fast_eval.network import depthwise
 from tests.conftest import ROOT
 from tests.models.test_fast_eval import WIRINGS, build, randomise
 from tests.models.test_native import assert_close, small_mobilenet
+from wirings.compacting import compact, plan_network
+from wirings.engines import triton as engine
+from wirings.engines import tuning
+from wirings.engines.dense import DenseProduct
+from wirings.engines.slices import SLICE, slice_edges
+from wirings.engines.triton import PRODUCTS, SENDING, FastestProduct, TritonProduct
+from wirings.errors import WiringError
+from wirings.layout import depthwise
 
 pytest.importorskip("triton")
-KERNEL = "models.fast_eval.engines.gather"
+KERNEL = "wirings.engines.gather"
 
 
 @pytest.fixture
@@ -216,9 +215,7 @@ def test_maps_in_16_bits(interpreted):
     assert halves.dtype == torch.float32
     assert 0 < (halves - exact).abs().max() <= 2e-2 * exact.abs().max()
     # Where engine auto finds no Triton on a GPU.
-    dense = importlib.import_module("models.fast_eval.compact")._compact_mobilenet(
-        model, DenseProduct, torch.bfloat16
-    )
+    dense = plan_network(model.structure()).network(DenseProduct, torch.bfloat16)
     assert 0 < (dense(images) - exact).abs().max() <= 3e-2 * exact.abs().max()
 
 
@@ -327,7 +324,7 @@ def test_the_fastest_product_is_measured_once_for_each_size(interpreted, monkeyp
         measured.append(pixels)
         return 1.0 if isinstance(product, TritonProduct) == (pixels > 20) else 2.0
 
-    monkeypatch.setattr("models.fast_eval.engines.triton._milliseconds", milliseconds)
+    monkeypatch.setattr("wirings.engines.triton._milliseconds", milliseconds)
     fastest = FastestProduct(torch.nn.Linear(6, 4, bias=False), TritonProduct(weight))
     monkeypatch.setattr(fastest.candidates[0], "forward", lambda sources: weight @ sources)
     for pixels in (12, 24, 12, 24):
@@ -344,7 +341,7 @@ def test_the_fastest_product_is_measured_once_for_each_size(interpreted, monkeyp
 def test_without_a_gpu_it_says_so(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(
-        UserError, match=r"engine triton runs on a GPU, and the network is on cpu. Run with --gpus 0"
+        WiringError, match=r"engine triton runs on a GPU, and the network is on cpu. Run with --gpus 0"
     ):
         compact(small_mobilenet(), "triton")
 
@@ -392,7 +389,7 @@ def test_all_tilings_on_a_gpu(monkeypatch, size, stride, dtype):
     results = []
     for tiling in SENDING:
         monkeypatch.setattr(engine, "SENDING", (tiling,))
-        product.forget()
+        product.reset_cache()
         result = torch.full(wanted.shape, torch.nan, dtype=dtype, device="cuda")
         product.send(sources, bias, filters, stride, result)
         results.append(result)

@@ -13,10 +13,10 @@ from genutil.checksum import digest
 from genutil.config import load_config
 from genutil.wiring_file import read_record
 from models import build_model
-from models.graphs.complexity import wired_layers
 from models.wiring_state import wiring_layout, wiring_state
 from tests.conftest import ROOT
 from tests.processes import run_together
+from wirings.structure import wired_layers
 
 SETTINGS = {
     "static_dnw": "models.graphs.neuralgraph:StaticNeuralGraph",

@@ -1,49 +1,5 @@
-"""Compressed sparse rows, multiplied by torch (MKL on the CPU, cuSPARSE on a GPU)."""
+"""The same names as in wirings.engines.csr, for programs that import them from here."""
 
-from __future__ import annotations
+from wirings.engines.csr import CSRProduct, compressed_rows
 
-import warnings
-
-import torch
-from torch import Tensor
-
-from models.fast_eval.derived import Deriving
-
-
-def compressed_rows(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(where each row starts, columns, values) of what is not zero; int32, int32, the weight's type."""
-    rows, columns = weight.nonzero(as_tuple=True)
-    counts = torch.bincount(rows, minlength=len(weight))
-    starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    return starts.int(), columns.int(), weight[rows, columns]
-
-
-class CSRProduct(Deriving):
-    """A product of a CSR matrix with dense maps."""
-
-    derived = ("_matrix",)
-    starts: Tensor
-    columns: Tensor
-    values: Tensor
-    _matrix: Tensor | None
-
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        self.shape = weight.shape
-        starts, columns, values = compressed_rows(weight)
-        # Buffers, so that .to(device) moves them; torch moves no sparse buffers.
-        self.register_buffer("starts", starts)
-        self.register_buffer("columns", columns)
-        self.register_buffer("values", values)
-
-    def forget(self) -> None:
-        self._matrix = None
-
-    def forward(self, sources: Tensor) -> Tensor:
-        if self._matrix is None:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="Sparse (CSR tensor|invariant checks)")
-                self._matrix = torch.sparse_csr_tensor(
-                    self.starts, self.columns, self.values, self.shape, check_invariants=True
-                )
-        return torch.mm(self._matrix, sources)
+__all__ = ["CSRProduct", "compressed_rows"]

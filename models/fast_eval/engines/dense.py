@@ -1,30 +1,5 @@
-"""Dense products: few dead rows and columns are left after compaction, so zeros cost little."""
+"""The same names as in wirings.engines.dense, for programs that import them from here."""
 
-from __future__ import annotations
+from wirings.engines.dense import DenseProduct
 
-import torch
-from torch import Tensor
-
-from models.fast_eval.derived import Deriving
-
-
-class DenseProduct(Deriving):
-    """A matrix product with all entries, zeros included; in the type of the maps."""
-
-    derived = ("_cast",)
-    weight: Tensor
-    _cast: Tensor | None
-
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("weight", weight.contiguous())
-
-    def forget(self) -> None:
-        self._cast = None
-
-    def forward(self, sources: Tensor) -> Tensor:
-        if sources.dtype == self.weight.dtype:
-            return torch.mm(self.weight, sources)
-        if self._cast is None or self._cast.dtype != sources.dtype:
-            self._cast = self.weight.to(sources.dtype)
-        return torch.mm(self._cast, sources)
+__all__ = ["DenseProduct"]

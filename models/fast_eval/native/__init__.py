@@ -1,6 +1,5 @@
-"""Compact networks by kernels of our own: compiled at first use, one call for the whole network."""
+"""The same names as in wirings.native, for programs that import them from here."""
 
-from models.fast_eval.native.build import load_kernels
-from models.fast_eval.native.network import NativeNetwork
+from wirings.native import NativeNetwork, load_kernels
 
 __all__ = ["NativeNetwork", "load_kernels"]

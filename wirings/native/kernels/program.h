@@ -1,4 +1,4 @@
-// A compact network as a list of steps over arrays; models/fast_eval/native/program.py writes it.
+// A compact network as a list of steps over arrays; wirings/native/program.py writes it.
 #pragma once
 
 #include "head.h"
@@ -52,7 +52,7 @@ constexpr int kUnit = 4;
 // Floats that `run` needs to work in. They must be zero before the first call.
 long workspace_floats(const Program& program, int images, int threads);
 
-// Logits (images, classes) of a batch. `seconds`, where it is not null, tells what each step took in the first thread,
+// Logits (images, classes) of a batch. `seconds`, where it is not null, gets the time of each step in the first thread,
 // waiting for the others included.
 void run(const Program& program, const Images& images, int count, float* workspace, int threads, float* logits,
          double* seconds = nullptr);

@@ -2,7 +2,7 @@
 //
 // A network takes less than a millisecond and has a dozen steps, each of which needs the one before: sleeping in
 // between would cost more than the work. And a thread that another program keeps from its processor must not hold
-// up the others: whoever comes takes what is left.
+// up the others: each thread takes parts that are left.
 #pragma once
 
 #include <atomic>

@@ -7,10 +7,10 @@ import logging
 import torch
 from torch import Tensor
 
-from genutil.errors import UserError
-from models.fast_eval.engines.csr import CSRProduct
-from models.fast_eval.engines.dense import DenseProduct
-from models.fast_eval.engines.triton import FastestProduct, TritonProduct
+from wirings.engines.csr import CSRProduct
+from wirings.engines.dense import DenseProduct
+from wirings.engines.triton import FastestProduct, TritonProduct
+from wirings.errors import WiringError
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,6 @@ def _on_gpu(weight: Tensor) -> DenseProduct | FastestProduct:
     dense = DenseProduct(weight)
     try:
         return FastestProduct(dense, TritonProduct(weight))
-    except UserError as error:
+    except WiringError as error:
         log.info("products are dense: %s", error)
         return dense

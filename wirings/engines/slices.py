@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from models.fast_eval.engines.csr import compressed_rows
+from wirings.engines.csr import compressed_rows
 
 SLICE = 8
 """Targets of a slice. A program takes as many or fewer, a power of two."""

@@ -1,7 +1,7 @@
 # mypy: ignore-errors
 """The kernels of the Triton engine. At import, Triton decides by TRITON_INTERPRET what it makes of them.
 
-Edges lie in slices of SLICE targets; see `models.fast_eval.engines.slices`. A tile is TARGETS neighbours of
+Edges lie in slices of SLICE targets; see `wirings.engines.slices`. A tile is TARGETS neighbours of
 a slice times BLOCK pixels, with sums in the type of the weights. A target's sum begins with the bias; its
 edges follow in their order, each by one multiply-add, so that sums do not depend on the tile. Places inside a
 row of maps are 32-bit integers.

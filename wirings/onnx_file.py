@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genutil.errors import UserError
-from models.graphs.edges import EdgeRule
 from wirings.blocks import read_blocks
+from wirings.errors import MissingPackageError, WiringError
+from wirings.rules.base import EdgeRule
 
 TOLERANCE = 1e-4
 """Of logits, as a part of the largest."""
@@ -69,8 +69,8 @@ def onnx_content(network: nn.Module, example: Tensor) -> bytes:
         example: two images.
 
     Raises:
-        ValueError: torch.onnx cannot export the network, for a reason that is given.
-        UserError: a package is missing.
+        WiringError: torch.onnx cannot export the network, for a reason that is given.
+        MissingPackageError: a package is missing.
     """
     needed("onnx", "onnxscript")
     try:
@@ -85,9 +85,7 @@ def onnx_content(network: nn.Module, example: Tensor) -> bytes:
                 verbose=False,
             )
     except Exception as error:  # the exporter promises no exception types
-        raise ValueError(
-            f"export: {type(network).__name__} cannot be exported as ONNX: {_reason(error)}"
-        ) from error
+        raise WiringError(f"{type(network).__name__} cannot be exported as ONNX: {_reason(error)}") from error
     assert program is not None
     content: bytes = program.model_proto.SerializeToString()
     return content
@@ -118,15 +116,15 @@ def _reason(error: BaseException) -> str:
     reason = text.partition("\n")[0] or type(error).__name__
     if "data-dependent" in reason:
         reason = "what its forward method does depends on the values of tensors, which ONNX cannot express"
-    found = _WHERE.search(text)
-    return f"{reason} ({Path(found[1]).name}, line {found[2]}: {found[3].strip()})" if found else reason
+    place = _WHERE.search(text)
+    return f"{reason} ({Path(place[1]).name}, line {place[2]}: {place[3].strip()})" if place else reason
 
 
 def compared(content: bytes, network: nn.Module, shape: Sequence[int], device: torch.device) -> str:
     """Run a file's content for one image and for three; one line about the difference of the logits.
 
     Raises:
-        UserError: an ONNX runtime calculates other logits.
+        WiringError: an ONNX runtime calculates other logits.
     """
     try:
         runtime: Any = importlib.import_module("onnxruntime")
@@ -137,14 +135,11 @@ def compared(content: bytes, network: nn.Module, shape: Sequence[int], device: t
         errors = [_difference(session, network, count, shape, device) for count in (1, 3)]
     except Exception as error:  # the runtime has exception types of its own
         reason = (str(error).strip() or type(error).__name__).partition("\n")[0]
-        raise UserError(
-            f"export: onnxruntime {runtime.__version__} cannot run the network: {reason}"
-        ) from error
+        raise WiringError(f"onnxruntime {runtime.__version__} cannot run the network: {reason}") from error
     largest = max(errors)
     if not all(error <= TOLERANCE for error in errors):  # nor any that is no number
-        raise UserError(
-            f"export: onnxruntime {runtime.__version__} gives logits that differ by {largest:.1e} of the "
-            "largest"
+        raise WiringError(
+            f"onnxruntime {runtime.__version__} gives logits that differ by {largest:.1e} of the largest"
         )
     return f"logits in onnxruntime {runtime.__version__} differ by {largest:.0e} of the largest"
 
@@ -155,8 +150,8 @@ def _difference(
     images = torch.randn(count, *shape, generator=torch.Generator().manual_seed(count))
     (logits,) = session.run(None, {"images": images.numpy()})
     with torch.no_grad():
-        wanted = network(images.to(device)).cpu()
-    return float((torch.from_numpy(logits) - wanted).abs().max() / wanted.abs().max().clamp(min=1e-6))
+        expected = network(images.to(device)).cpu()
+    return float((torch.from_numpy(logits) - expected).abs().max() / expected.abs().max().clamp(min=1e-6))
 
 
 def needed(*names: str) -> Any:
@@ -166,4 +161,4 @@ def needed(*names: str) -> Any:
         return first
     except ModuleNotFoundError as error:
         packages = " ".join(name.partition(".")[0] for name in names)
-        raise UserError(f"export needs {error.name}: pip install {packages}") from error
+        raise MissingPackageError(f"export needs {error.name}: pip install {packages}") from error

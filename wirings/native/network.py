@@ -10,35 +10,36 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from models.fast_eval.derived import Deriving
-from models.fast_eval.native.build import load_kernels
-from models.fast_eval.native.program import NODES, POOL, Program, Step, Writer
-from models.fast_eval.network import CompactNetwork, CompactStage, ConvStem, EvaluationOnly
+from wirings.cached_module import CachedModule
+from wirings.compact_network import CompactNetwork, CompactStage, ConvStem, EvaluationOnly
+from wirings.errors import WiringError
 from wirings.layout import conv_out_size
+from wirings.native.build import load_kernels
+from wirings.native.program import NODES, POOL, Program, Step, Writer
 
-_Kept = TypeVar("_Kept")
+_Value = TypeVar("_Value")
 
 
-class _Recent(Generic[_Kept]):
-    """What was made for the last few keys."""
+class _LRUCache(Generic[_Value]):
+    """Values of the keys that were used last."""
 
     def __init__(self, limit: int = 4) -> None:
         self.limit = limit
-        self.kept: dict[tuple[int, ...], _Kept] = {}
+        self.entries: dict[tuple[int, ...], _Value] = {}
 
-    def get(self, key: tuple[int, ...], make: Callable[[], _Kept]) -> _Kept:
-        self.kept[key] = self.kept.pop(key) if key in self.kept else make()
-        if len(self.kept) > self.limit:
-            del self.kept[next(iter(self.kept))]
-        return self.kept[key]
+    def get(self, key: tuple[int, ...], make: Callable[[], _Value]) -> _Value:
+        self.entries[key] = self.entries.pop(key) if key in self.entries else make()
+        if len(self.entries) > self.limit:
+            del self.entries[next(iter(self.entries))]
+        return self.entries[key]
 
 
-class NativeNetwork(EvaluationOnly, Deriving):
+class NativeNetwork(EvaluationOnly, CachedModule):
     """Stem, stages and head as one list of steps; only for the CPU and float32.
 
     A program is written for each size of images. Memory to work in is planned once for each size, number of
-    images and number of threads; afterwards a call allocates its logits alone. Both are kept for the sizes
-    that came last. Calls from several threads are served one after another.
+    images and number of threads; afterwards a call allocates its logits alone. Both are cached for the sizes
+    that were used last. Calls from several threads are served one after another.
 
     Args:
         network: a compact MobileNet graph with dense products, on the CPU.
@@ -46,10 +47,10 @@ class NativeNetwork(EvaluationOnly, Deriving):
             differ by about 1e-3 of the largest.
 
     Raises:
-        UserError: the kernels could not be compiled.
+        WiringError: the kernels could not be compiled.
     """
 
-    derived = ("_programs", "_spaces", "_busy", "_process")
+    cached_attributes = ("_programs", "_spaces", "_busy", "_process")
 
     def __init__(self, network: CompactNetwork, bf16: bool = False) -> None:
         super().__init__()
@@ -59,13 +60,13 @@ class NativeNetwork(EvaluationOnly, Deriving):
         self.register_buffer("normalisation", torch.empty(0), persistent=False)
         self.eval()
 
-    def forget(self) -> None:
-        self._programs: _Recent[Program] = _Recent()
-        self._spaces: _Recent[Tensor] = _Recent()
+    def reset_cache(self) -> None:
+        self._programs: _LRUCache[Program] = _LRUCache()
+        self._spaces: _LRUCache[Tensor] = _LRUCache()
         self._busy, self._process = threading.RLock(), os.getpid()
 
-    def _alone(self) -> threading.RLock:
-        """The lock; after a fork a new one, since nobody is left who could open the old."""
+    def _lock(self) -> threading.RLock:
+        """The lock; in a forked process a new one, since the parent's may be held for ever."""
         if self._process != os.getpid():
             self._busy, self._process = threading.RLock(), os.getpid()
         return self._busy
@@ -74,11 +75,11 @@ class NativeNetwork(EvaluationOnly, Deriving):
         """Take images of bytes, too: (value / 255 − mean) / std by channel.
 
         Raises:
-            ValueError: mean or std has not one number for each channel, or a std is not above 0.
+            WiringError: mean or std has not one number for each channel, or a std is not above 0.
         """
         channels = self.stem.weight.shape[1]
         if not len(mean) == len(std) == channels or min(std) <= 0:
-            raise ValueError(
+            raise WiringError(
                 f"normalise_bytes takes {channels} means and as many std above 0, got {mean}, {std}"
             )
         spread = torch.tensor(std) * 255
@@ -89,7 +90,7 @@ class NativeNetwork(EvaluationOnly, Deriving):
         """float32 (images, channels, height, width), or uint8 (images, height, width, channels), to logits.
 
         Raises:
-            ValueError: images of another type, device or number of channels.
+            WiringError: images of another type, device or number of channels.
         """
         return self._run(images, None)
 
@@ -99,7 +100,7 @@ class NativeNetwork(EvaluationOnly, Deriving):
         if not len(images):
             return torch.empty(0, classes)
         program, threads = self._program(height, width), torch.get_num_threads()
-        with self._alone():
+        with self._lock():
             logits: Tensor = torch.ops.wirings_native.run(
                 images.contiguous(),
                 program.steps,
@@ -128,27 +129,27 @@ class NativeNetwork(EvaluationOnly, Deriving):
 
     def program_bytes(self) -> int:
         """Of the programs that were written so far."""
-        arrays = [array for program in self._programs.kept.values() for array in vars(program).values()]
+        arrays = [array for program in self._programs.entries.values() for array in vars(program).values()]
         return sum(array.numel() * array.element_size() for array in arrays)
 
     def _checked_size(self, images: Tensor) -> tuple[int, int]:
         """(height, width) of images that the kernels can take."""
-        bytes_given, channels = images.dtype == torch.uint8, self.stem.weight.shape[1]
+        are_bytes, channels = images.dtype == torch.uint8, self.stem.weight.shape[1]
         if images.device.type != "cpu":
-            raise ValueError(f"engine native runs on the CPU; images are on {images.device}")
-        if images.dtype != torch.float32 and not bytes_given:
-            raise ValueError(f"engine native takes images of float32 or uint8, got {images.dtype}")
-        if images.dim() != 4 or images.shape[3 if bytes_given else 1] != channels:
-            shape = "(images, height, width, {})" if bytes_given else "(images, {}, height, width)"
-            raise ValueError(f"images must be {shape.format(channels)}, got {tuple(images.shape)}")
-        if bytes_given and not self.normalisation.numel():
-            raise ValueError("images of bytes need their mean and std: call normalise_bytes first")
-        height, width = images.shape[1:3] if bytes_given else images.shape[2:]
+            raise WiringError(f"engine native runs on the CPU; images are on {images.device}")
+        if images.dtype != torch.float32 and not are_bytes:
+            raise WiringError(f"engine native takes images of float32 or uint8, got {images.dtype}")
+        if images.dim() != 4 or images.shape[3 if are_bytes else 1] != channels:
+            shape = "(images, height, width, {})" if are_bytes else "(images, {}, height, width)"
+            raise WiringError(f"images must be {shape.format(channels)}, got {tuple(images.shape)}")
+        if are_bytes and not self.normalisation.numel():
+            raise WiringError("images of bytes need their mean and std: call normalise_bytes first")
+        height, width = images.shape[1:3] if are_bytes else images.shape[2:]
         return height, width
 
     def _program(self, height: int, width: int) -> Program:
         lanes = torch.ops.wirings_native.lanes
-        with self._alone():
+        with self._lock():
             return self._programs.get((height, width), lambda: self.write(height, width, lanes()))
 
     def write(self, height: int, width: int, lanes: int) -> Program:

@@ -1,4 +1,4 @@
-"""Which of some ways to do the same is the fastest on this GPU."""
+"""Choice of the fastest of several ways to do the same, measured on this GPU."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def fastest(ways: Sequence[Way], run: Callable[[Way], object], budget: float = B
     Raises:
         Exception: no way can run; that of the first one.
     """
-    found: list[tuple[float, Way]] = []
+    timed: list[tuple[float, Way]] = []
     failed: list[Exception] = []
     spent = 0.0
     for way in ways:
@@ -43,13 +43,13 @@ def fastest(ways: Sequence[Way], run: Callable[[Way], object], budget: float = B
             continue
         torch.cuda.synchronize()
         start = time.perf_counter()
-        found.append((milliseconds(lambda way=way: run(way)), way))  # type: ignore[misc]
+        timed.append((milliseconds(lambda way=way: run(way)), way))  # type: ignore[misc]
         spent += time.perf_counter() - start
         if spent > budget:
             break
-    if not found:
+    if not timed:
         raise failed[0]
-    return min(found, key=lambda pair: pair[0])[1]
+    return min(timed, key=lambda pair: pair[0])[1]
 
 
 def milliseconds(run: Callable[[], object], repeats: int = 5) -> float:

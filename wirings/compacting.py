@@ -1,0 +1,195 @@
+"""A trained network without its dead neurons: smaller, for evaluation only, with the same logits."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from wirings.compact_network import (
+    CompactHead,
+    CompactNetwork,
+    CompactStage,
+    ConvStem,
+    MakeProduct,
+    ModuleStem,
+    compact_stem,
+)
+from wirings.cycles import compact_cycle
+from wirings.engines import find_engine
+from wirings.engines.dense import DenseProduct
+from wirings.errors import WiringError
+from wirings.folding import fold_norms
+from wirings.native import NativeNetwork, load_kernels
+from wirings.plan import StagePlan, check_stages, plan_stage
+from wirings.structure import (
+    AcyclicStructure,
+    CyclicStructure,
+    FoldableNorms,
+    Structure,
+    describes_forward,
+    structure_of,
+)
+
+log = logging.getLogger(__name__)
+
+
+class NoCompactForm(WiringError):
+    """The network does not describe what it consists of."""
+
+
+def compact(model: nn.Module, engine: str = "auto", bf16: bool = False) -> nn.Module:
+    """A new, smaller network with the logits of `model` in evaluation mode.
+
+    Nodes without a path to the logits are left out. In acyclic graphs, nodes without a path from the image
+    are constants: they are computed once for an image size and added as a bias. In continuous time all nodes
+    stay, since the size of a solver's step may depend on every node. Batch norms are folded into weights.
+
+    Args:
+        model: a network with a method `structure()`, see wirings.structure; it is not changed.
+        engine: `native`, `dense`, `csr`, `triton` or `dgl`. `auto` takes what is fastest: on the CPU `native`
+            for a MobileNet graph in float32 if there is a C++ compiler, else the faster of dense and csr for
+            each product; on a GPU the faster of dense and triton, measured there. A network without wiring
+            has no use for one.
+        bf16: let the native engine keep the classifier's weights in 16 bits, and Triton's (with `auto` on a
+            GPU also the dense products) all maps; sums stay in 32 bits. Only for MobileNet graphs; other
+            networks and engines report that it has no effect.
+
+    A MobileNet graph is an acyclic structure with a 3×3 convolution as stem, strides of 1 and 2, batch norms,
+    and the mean of each rectified map as pooling.
+
+    Raises:
+        NoCompactForm: the network does not describe what it consists of.
+        WiringError: its description contradicts itself, there is no such engine, or it cannot run here.
+        MissingPackageError: the engine's library or compiler is not installed.
+    """
+    make = find_engine(engine)
+    device = next(model.parameters(), torch.empty(0)).device
+    if engine == "native" and device.type != "cpu":
+        raise WiringError(f"engine native runs on the CPU, and the network is on {device}")
+    structure = _described(model)
+    with _evaluation_mode(model), torch.no_grad():
+        if isinstance(structure, AcyclicStructure):
+            return _compact_stages(structure, make, engine, bf16)
+        if bf16:
+            _warn_of_bf16()
+        if isinstance(structure, CyclicStructure):
+            return compact_cycle(structure, make)
+        if engine != "auto":
+            log.warning("engine %s has no effect on a network without wiring", engine)
+        return fold_norms(model, structure.pairs)
+
+
+def engines_of(network: nn.Module) -> str:
+    """What multiplies in a compact network, for reports: `native`, or `csr, dense` where `auto` took both."""
+    if isinstance(network, NativeNetwork):
+        return "native"
+    names = {type(module).__name__ for module in network.modules()} - {"FastestProduct"}
+    products = [name.removesuffix("Product").lower() for name in names if name.endswith("Product")]
+    return ", ".join(sorted(products)) or "dense"
+
+
+def _described(model: nn.Module) -> Structure:
+    structure, name = structure_of(model), type(model).__name__
+    if structure is None:
+        raise NoCompactForm(
+            f"{name} has no compact form; a network has one if its method structure() describes it, "
+            "see wirings.structure"
+        )
+    if not describes_forward(model):
+        raise NoCompactForm(f"{name} has no compact form: it overrides forward(), but not structure()")
+    if not isinstance(structure, (AcyclicStructure, CyclicStructure, FoldableNorms)):
+        raise WiringError(
+            f"{name}.structure() must return one of the structures of wirings.structure, "
+            f"got {type(structure).__name__}"
+        )
+    return structure
+
+
+@dataclass(frozen=True)
+class NetworkPlan:
+    """What is left of a network of stages, independent of the engine."""
+
+    stem: ConvStem | ModuleStem
+    stages: Sequence[StagePlan]
+    head: CompactHead
+
+    def network(self, make: MakeProduct, maps_type: torch.dtype | None = None) -> CompactNetwork:
+        """The network with products of one engine; see CompactStage."""
+        stages = [CompactStage(plan, make, maps_type) for plan in self.stages]
+        return CompactNetwork(self.stem, stages, self.head)
+
+
+def plan_network(structure: AcyclicStructure) -> NetworkPlan:
+    """The live and the constant nodes of all stages.
+
+    Args:
+        structure: of a network in evaluation mode.
+    """
+    check_stages(structure)
+    stages, liveness = structure.stages, structure.liveness()
+    device = stages[0].rule.weight.device
+    entering, last = stages[0].groups[0], liveness[-1]
+    norms = [*(stage.groups[0].norm for stage in stages[1:]), structure.norm]
+    plans = [plan_stage(*parts) for parts in zip(stages, liveness, norms, strict=True)]
+    nodes, live, constant = (
+        kind.nonzero().flatten().to(device)
+        for kind in (
+            liveness[0].needed[entering.columns],
+            last.outputs_needed & last.outputs_reached,
+            last.outputs_needed & ~last.outputs_reached,
+        )
+    )
+    stem = compact_stem(structure.stem, entering.norm, nodes)
+    return NetworkPlan(stem, plans, CompactHead(structure.classifier, live, constant, structure.pool))
+
+
+def _compact_stages(structure: AcyclicStructure, make: MakeProduct, engine: str, bf16: bool) -> nn.Module:
+    plan = plan_network(structure)
+    dense = plan.network(DenseProduct)
+    weight = dense.head.weight
+    if dense.is_mobilenet_graph:
+        if engine in ("native", "auto") and _native_runs(weight.device, weight.dtype, engine):
+            return NativeNetwork(dense, bf16)
+        if bf16 and (engine == "triton" or (engine == "auto" and weight.device.type == "cuda")):
+            return plan.network(make, torch.bfloat16)
+    if bf16:
+        _warn_of_bf16()
+    return plan.network(make)
+
+
+def _native_runs(device: torch.device, dtype: torch.dtype, engine: str) -> bool:
+    """Whether the native kernels can run a whole network here."""
+    if device.type != "cpu":
+        return False
+    if dtype != torch.float32:
+        if engine == "native":
+            raise WiringError(f"engine native calculates in float32, and the network is in {dtype}")
+        return False
+    try:
+        load_kernels()
+    except WiringError as error:
+        if engine == "native":
+            raise
+        log.warning("engine auto runs on torch's products, which are slower: %s", error)
+        return False
+    return True
+
+
+def _warn_of_bf16() -> None:
+    log.warning("bf16 has no effect: only whole MobileNet graphs on the engines native and triton have it")
+
+
+@contextlib.contextmanager
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training

@@ -1,0 +1,77 @@
+"""Engines: ways to multiply a wiring's weights with the maps of its source nodes. One file each."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from wirings.errors import WiringError
+from wirings.names import did_you_mean
+
+Product = Callable[[Tensor], Tensor]
+"""(sources, pixels) to (targets, pixels)."""
+
+
+@runtime_checkable
+class FusedProduct(Protocol):
+    """A product that adds a bias and applies ReLU on the way."""
+
+    def fused(self, sources: Tensor, bias: Tensor, rectified: bool) -> Tensor:
+        """(sources, pixels) to (targets, pixels).
+
+        Args:
+            bias: (targets, 1, 1, 1), or (targets, 1, S, S) for each pixel of an image.
+            rectified: whether ReLU follows.
+        """
+
+
+@runtime_checkable
+class SendingProduct(Protocol):
+    """A product that also applies the 3×3 filters with which its targets send their maps."""
+
+    def send(self, sources: Tensor, bias: Tensor, filters: Tensor, stride: int, result: Tensor) -> None:
+        """The product, the bias, ReLU and the filters, with padding 1.
+
+        Args:
+            sources: (sources, images, S, S).
+            bias: (targets, 1, 1, 1), or (targets, 1, S, S) for each pixel of an image.
+            filters: (targets, 1, 3, 3).
+            stride: of the filters.
+            result: written: (targets, images, S', S'), in one piece; in the type of `sources`.
+        """
+
+    def filter(self, maps: Tensor, bias: Tensor | None, filters: Tensor, stride: int, result: Tensor) -> None:
+        """The bias, ReLU and the filters alone, of any maps.
+
+        Args:
+            maps: (nodes, images, S, S), of any strides and any floating type.
+            bias, filters, stride, result: as in `send`, for these nodes.
+        """
+
+
+ENGINES = {
+    "auto": "wirings.engines.auto:auto_product",
+    "dense": "wirings.engines.dense:DenseProduct",
+    "csr": "wirings.engines.csr:CSRProduct",
+    "native": "wirings.engines.native:NativeProduct",
+    "triton": "wirings.engines.triton:TritonProduct",
+    "dgl": "wirings.engines.dgl:DGLProduct",
+}
+"""Named by their place, so that an engine's library is imported only when the engine is asked for."""
+
+
+def find_engine(name: str) -> Callable[[Tensor], Product]:
+    """The engine of this name: called with (targets, sources) weights, it gives a product.
+
+    Raises:
+        WiringError: there is no such engine.
+    """
+    if name not in ENGINES:
+        known = ", ".join(ENGINES)
+        raise WiringError(f"engine must be one of {known}, got {name}{did_you_mean(name, ENGINES)}")
+    module, _, attribute = ENGINES[name].partition(":")
+    engine: Callable[[Tensor], Product] = getattr(importlib.import_module(module), attribute)
+    return engine

@@ -1,0 +1,6 @@
+"""Compact networks by C++ kernels: compiled at first use, one call for the whole network."""
+
+from wirings.native.build import load_kernels
+from wirings.native.network import NativeNetwork
+
+__all__ = ["NativeNetwork", "load_kernels"]

@@ -1,0 +1,177 @@
+"""Parameters and multiply-accumulates of a network, counted from the edges that are in use."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.parameter import is_lazy
+
+from wirings.counting import count_macs
+from wirings.errors import WiringError
+from wirings.layers import WiredLayer
+from wirings.structure import LayerComplexity, complexity_method, wired_layers
+from wirings.structure import image_size as own_image_size
+from wirings.tables import markdown_table
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a network costs.
+
+    Attributes:
+        params: weights in use.
+        macs: multiply-accumulates for one image.
+        per_layer: the same, layer by layer.
+    """
+
+    params: int
+    macs: int
+    per_layer: tuple[LayerComplexity, ...]
+
+    @property
+    def edges(self) -> int:
+        """Edges in use, over all wired layers."""
+        return sum(layer.edges for layer in self.per_layer)
+
+    @property
+    def effective_edges(self) -> int:
+        """Edges in use on a path from image to logits, over all wired layers."""
+        return sum(layer.effective for layer in self.per_layer)
+
+    @property
+    def live_nodes(self) -> int:
+        """Source nodes with an effective edge, over all wired layers."""
+        return sum(layer.live_nodes for layer in self.per_layer)
+
+
+def profile(model: nn.Module, image_size: int | None = None, in_channels: int | None = None) -> Profile:
+    """Count a network's weights in use and its MACs for one image.
+
+    A network that defines `complexity()` is asked. Of any other one the convolutions and matrix products are
+    counted that run for one black image (see count_macs), each in the row of the layer that computes it, and
+    its `wired_layers()` are added. Where a rule selects weights, those in use are counted. A parameter that
+    several layers share counts once.
+
+    Args:
+        model: the network.
+        image_size: height and width of the image, in pixels; by default the model's own `image_size`.
+        in_channels: channels of the image; by default those of the first 2-D convolution, or 3.
+
+    Raises:
+        WiringError: the size is not known, the model runs at its own size alone, or it does not run on a
+            black image of this size.
+    """
+    own_size, own_count = own_image_size(model), complexity_method(model)
+    any_size = "image_size" in inspect.signature(own_count).parameters
+    layers = own_count(image_size) if any_size else own_count()
+    if layers is not None:
+        if not any_size and image_size not in (None, own_size):
+            raise WiringError(f"{type(model).__name__} runs at {own_size} pixels only, not at {image_size}")
+    else:
+        size = image_size or own_size
+        if size is None:
+            raise WiringError(f"{type(model).__name__} has no image_size; give one to profile()")
+        layers = _count_any(model, size, in_channels)
+    return Profile(sum(layer.params for layer in layers), sum(layer.macs for layer in layers), tuple(layers))
+
+
+def as_table(cost: Profile) -> str:
+    """What each layer costs, and what became of its edges, as Markdown."""
+    header = ("layer", "params", "MACs", "potential edges", "in use", "effective", "live nodes")
+    rows = []
+    for layer in cost.per_layer:
+        wiring = (layer.potential, layer.edges, layer.effective, layer.live_nodes)
+        shown = [f"{count:,}" for count in wiring] if layer.potential else [""] * len(wiring)
+        rows.append((layer.name, f"{layer.params:,}", f"{layer.macs:,}", *shown))
+    potential = sum(layer.potential for layer in cost.per_layer)
+    totals = (cost.params, cost.macs, potential, cost.edges, cost.effective_edges, cost.live_nodes)
+    return markdown_table(header, [*rows, ("total", *(f"{count:,}" for count in totals))])
+
+
+def _count_any(model: nn.Module, image_size: int, in_channels: int | None) -> list[LayerComplexity]:
+    """A row for each module that has weights of its own or computes something, and for each graph."""
+    graphs = wired_layers(model)
+    apart = {id(graph.rule) for graph in graphs}
+    macs = _run_and_count(model, image_size, in_channels)
+    params: Counter[str] = Counter()
+    rows: dict[str, str] = {}
+    wired: dict[str, WiredLayer] = {}
+    seen: set[int] = set()
+    for name, module in model.named_modules():
+        rows[name] = row = _row(model, name)
+        rule: nn.Module = module
+        if isinstance(module, WiredLayer):
+            rule = module.wiring
+            if id(rule) not in apart:
+                wired[row] = module
+        for parameter in module.parameters(recurse=False):
+            is_apart = id(rule) in apart and parameter is getattr(rule, "weight", None)
+            if id(parameter) not in seen and not is_apart:
+                params[row] += _num_in_use(module, parameter)
+            seen.add(id(parameter))
+    per_row: Counter[str] = Counter()
+    for name, module in model.named_modules():
+        per_row[rows[name]] += 0 if id(module) in apart else macs[name]
+    layers = [
+        LayerComplexity(row, params[row], per_row[row], **_edges_of(wired.get(row)))
+        for row in dict.fromkeys(rows.values())
+        if params[row] or per_row[row]
+    ]
+    return layers + [graph.complexity() for graph in graphs]
+
+
+def _edges_of(layer: WiredLayer | None) -> dict[str, int]:
+    """Edges of a layer that `wire` has wired; all count as effective, since its network is not known."""
+    if layer is None:
+        return {}
+    in_use = layer.wiring.in_use()
+    edges = int(in_use.sum())
+    if isinstance(layer, _ConvTransposeNd):  # its rows are the sources
+        live = in_use.flatten(1).any(1)
+    else:
+        targets, sources, *kernel = in_use.shape
+        groups = layer.groups if isinstance(layer, _ConvNd) else 1
+        live = in_use.reshape(groups, targets // groups, sources, math.prod(kernel)).any(3).any(1)
+    return {"potential": in_use.numel(), "edges": edges, "effective": edges, "live_nodes": int(live.sum())}
+
+
+def _row(model: nn.Module, name: str) -> str:
+    """The layer in whose row a module is counted: a parametrization or a rule belongs to its layer."""
+    parts = name.split(".")
+    if isinstance(model.get_submodule(name.rpartition(".")[0]), WiredLayer):
+        parts.pop()
+    if "parametrizations" in parts:
+        parts = parts[: parts.index("parametrizations")]
+    return ".".join(part for part in parts if part != "_orig_mod") or type(model).__name__
+
+
+def _run_and_count(model: nn.Module, image_size: int, in_channels: int | None) -> dict[str, int]:
+    convolutions = (layer for layer in model.modules() if isinstance(layer, nn.Conv2d))
+    first = next((layer.in_channels for layer in convolutions if layer.in_channels), 3)  # 0: lazy
+    shape = (in_channels or first, image_size, image_size)
+    numbers = (value for value in model.parameters() if value.is_floating_point() and not is_lazy(value))
+    try:
+        return count_macs(model, torch.zeros(1, *shape).to(next(numbers, torch.empty(0))))
+    except Exception as error:  # a network of the user's may raise anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WiringError(
+            f"the cost of {type(model).__name__} is not counted: "
+            f"it does not run on an image of {'×'.join(map(str, shape))} ({reason}); "
+            "give it an attribute image_size, or a method complexity()"
+        ) from error
+
+
+def _num_in_use(module: nn.Module, parameter: nn.Parameter) -> int:
+    """How many of a module's weights count: of a layer that selects them, those selected (`in_use()`)."""
+    rule = module.wiring if isinstance(module, WiredLayer) else module
+    in_use: Callable[[], Tensor] | None = getattr(rule, "in_use", None)
+    if in_use is not None and parameter is getattr(rule, "weight", None):
+        return int(in_use().sum())
+    return parameter.numel()

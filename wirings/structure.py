@@ -1,0 +1,349 @@
+"""What a network reports about itself: to profiles, pictures, records, `torch.compile` and fast evaluation.
+
+WiredNetwork lists all of it, with a default for each. A network may be a subclass of it, or any module that
+has some of its attributes and methods: the functions of this module ask a network, and use the default for
+what it lacks.
+
+    class Mine(WiredNetwork):
+        def wired_layers(self): ...     # graphs in profiles, pictures and records
+        def structure(self): ...        # a compact form: fast evaluation by every engine, and export
+
+See docs/adding.md for an example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias
+
+from torch import Tensor, nn
+
+from wirings.stages import EdgeWeights, Liveness, Stage, effective_in_cycles, find_liveness
+
+Pool: TypeAlias = Callable[[Tensor], Tensor]
+"""Maps (…, S, S) to features (…)."""
+Update: TypeAlias = Callable[[Tensor], Tensor]
+"""States of all nodes (nodes, images, S, S) to the states after an update, or to their rate of change."""
+Run: TypeAlias = Callable[[Update, Tensor], Tensor]
+"""From an update and the first states of all nodes to the last ones."""
+
+
+@dataclass(frozen=True)
+class LayerComplexity:
+    """Parameters and multiply-accumulates (MACs) of one layer.
+
+    Attributes:
+        name: state-dict name of the layer.
+        params: weights in use.
+        macs: multiply-accumulates for one image.
+        potential: edges that could be in use; 0 for a layer without wiring.
+        edges: edges in use; 0 for a layer without wiring.
+        effective: those of them that the forward pass reads and that lie on a path from image to logits.
+        live_nodes: source nodes with an effective edge.
+    """
+
+    name: str
+    params: int
+    macs: int
+    potential: int = 0
+    edges: int = 0
+    effective: int = 0
+    live_nodes: int = 0
+
+
+@dataclass(frozen=True)
+class GraphLayer:
+    """One graph of a network, as profiles and pictures see it.
+
+    Attributes:
+        name: state-dict name of its edge rule.
+        rule: the edge rule.
+        map_size: height and width of a node's map, in pixels.
+        passes: how often a forward pass runs the graph; for a graph in continuous time one evaluation of its
+            dynamics is counted, since the solver decides how many there are.
+        filter_weights: weights of the filter that each source node has for itself; 9 for a 3×3 convolution.
+    """
+
+    name: str
+    rule: EdgeWeights
+    map_size: int
+    passes: int = 1
+    filter_weights: int = 9
+
+    def adjacency(self) -> Tensor:
+        """Boolean (targets, sources): the edges in use."""
+        return self.rule.in_use().flatten(1)
+
+    def complexity(self, effective: Tensor | None = None) -> LayerComplexity:
+        """Edges in use, and the filter of each node with an outgoing edge.
+
+        Args:
+            effective: boolean (targets, sources), the edges on a path from image to logits; None: all in use.
+        """
+        in_use = self.adjacency()
+        edges = int(in_use.sum())
+        effective = in_use if effective is None else effective
+        params = edges + self.filter_weights * int(in_use.any(dim=0).sum())
+        return LayerComplexity(
+            name=self.name,
+            params=params,
+            macs=params * self.map_size**2 * self.passes,
+            potential=in_use.numel(),
+            edges=edges,
+            effective=int(effective.sum()),
+            live_nodes=int(effective.any(dim=0).sum()),
+        )
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Features (images, features) to logits (images, classes): a linear layer, whose weights may be edges.
+
+    Attributes:
+        weight: (classes, features), or the edge rule of such a weight.
+        bias: (classes), or None.
+    """
+
+    weight: Tensor | EdgeWeights
+    bias: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class AcyclicStructure:
+    """A stem, stages one after the other, and a classifier. Between two stages there is nothing.
+
+    `compact` removes the nodes that do not matter and folds those that are constants. With a 3×3 convolution
+    as stem, strides of 1 and 2, batch norms and `wirings.layout.mean_of_relu` as pooling, the native engine
+    runs the whole network.
+
+    Attributes:
+        stem: images to maps (images, nodes, S, S) of the nodes that enter the first stage, before its norm.
+        stages: in order; as many nodes enter each as leave the one before.
+        norm: of the nodes that leave the last stage; None: there is none.
+        pool: their maps, after the norm, to features; a node's feature depends on its own map alone.
+        classifier: features to logits.
+    """
+
+    stem: nn.Module
+    stages: Sequence[Stage]
+    norm: nn.Module | None
+    pool: Pool
+    classifier: Classifier
+
+    def liveness(self) -> list[Liveness]:
+        """Which nodes and edges of each stage matter to the logits."""
+        weight = self.classifier.weight
+        read = None if isinstance(weight, Tensor) else weight.in_use().flatten(1).any(0).cpu()
+        return find_liveness(self.stages, read)
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """Runs a graph in discrete time: all states are replaced by the update, so many times."""
+
+    times: int
+
+    def __call__(self, update: Update, states: Tensor) -> Tensor:
+        for _ in range(self.times):
+            states = update(states)
+        return states
+
+
+@dataclass(frozen=True)
+class FixedSteps:
+    """Runs a graph in continuous time, from t = 0 to 1 by steps of equal size; such a graph can be exported.
+
+    Attributes:
+        method: what is added to the states in a step: called with the rate of change, the states and the
+            step's size. Euler's method is `lambda change, states, size: size * change(states)`.
+        steps: how many there are.
+    """
+
+    method: Callable[[Update, Tensor, float], Tensor]
+    steps: int
+
+    def __call__(self, change: Update, states: Tensor) -> Tensor:
+        for _ in range(self.steps):
+            states = states + self.method(change, states, 1 / self.steps)
+        return states
+
+
+@dataclass(frozen=True)
+class CyclicStructure:
+    """A stem, one graph in which edges may lead anywhere, and a classifier.
+
+    The stem sets the states of the first nodes, all others start at zero. An update gives all nodes new
+    states: ReLU, the node's own 3×3 filter, the sum over its edges, the norm. The last nodes are classified.
+
+    Attributes:
+        stem: images to maps (images, num_inputs, S, S).
+        rule: edges between all nodes, (nodes, nodes).
+        filters: (nodes, 1, 3, 3).
+        norm: over the maps of all nodes: a batch norm, an instance norm, or None.
+        num_inputs: nodes that the stem sets.
+        num_outputs: nodes that the classifier reads.
+        run: `Repeat` in discrete time. In continuous time `FixedSteps`, or any callable that gets the rate of
+            change and the first states and returns the last ones, such as a solver that chooses its steps.
+        pool: maps of the last nodes to features; a node's feature depends on its own map alone.
+        classifier: features to logits.
+    """
+
+    stem: nn.Module
+    rule: EdgeWeights
+    filters: Tensor
+    norm: nn.Module | None
+    num_inputs: int
+    num_outputs: int
+    run: Run
+    pool: Pool
+    classifier: Classifier
+
+    @property
+    def replacements(self) -> int | None:
+        """How often all states are replaced; None: states are kept, as in continuous time."""
+        return self.run.times if isinstance(self.run, Repeat) else None
+
+
+@dataclass(frozen=True)
+class FoldableNorms:
+    """A network without wiring: nothing is removed, but batch norms are folded into convolutions.
+
+    Attributes:
+        pairs: state-dict names of a convolution (or linear layer) and of the batch norm that alone reads it.
+    """
+
+    pairs: Sequence[tuple[str, str]]
+
+
+Structure: TypeAlias = AcyclicStructure | CyclicStructure | FoldableNorms
+
+
+class WiredNetwork(nn.Module):
+    """A network that reports its wiring. Everything is optional; a subclass overrides what it knows.
+
+    Attributes:
+        image_size: height and width of the images that it is made for, in pixels; None: not known.
+    """
+
+    image_size: int | None = None
+
+    def wired_layers(self) -> list[GraphLayer]:
+        """The graphs, in the order of the forward pass: for profiles, pictures and records of the wiring."""
+        return []
+
+    def structure(self) -> Structure | None:
+        """What `compact` needs to make a smaller network with the same logits; None: there is no such form.
+
+        It describes the forward pass of the class that defines it: for a subclass that overrides `forward`
+        alone, `compact` does not use it.
+        """
+        return None
+
+    def stages(self) -> list[Stage]:
+        """The acyclic layers, in order; `wired_layers` begins with them."""
+        described = structure_of(self)
+        return list(described.stages) if isinstance(described, AcyclicStructure) else []
+
+    def liveness(self) -> list[Liveness]:
+        """Which nodes and edges of each stage matter to the logits."""
+        described, listed = structure_of(self), stages(self)
+        if isinstance(described, AcyclicStructure):
+            return described.liveness()
+        return find_liveness(listed) if listed else []
+
+    def effective_edges(self) -> Tensor | None:
+        """Boolean (targets, sources) of a network's only graph: the edges in use on a path from image to
+        logits; None: not known.
+        """
+        described = structure_of(self)
+        if isinstance(described, CyclicStructure):
+            in_use = described.rule.in_use().flatten(1)
+            sizes = described.num_inputs, described.num_outputs
+            return effective_in_cycles(in_use, *sizes, described.replacements)
+        live = liveness(self)
+        return live[0].edges if len(live) == 1 else None
+
+    def complexity(self) -> list[LayerComplexity] | None:
+        """What each layer costs; None: it is counted while an image runs through the network.
+
+        A network that runs on images of any size takes an argument `image_size: int | None = None`.
+        """
+        return None
+
+    def parts_to_compile(self) -> list[nn.Module]:
+        """The modules that `torch.compile` can take in one piece each."""
+        return [self]
+
+    def observations(self) -> dict[str, float]:
+        """Numbers of the last forward pass, for metrics and results."""
+        return {}
+
+
+def image_size(model: nn.Module) -> int | None:
+    """See WiredNetwork."""
+    size: int | None = getattr(model, "image_size", WiredNetwork.image_size)
+    return size
+
+
+def wired_layers(model: nn.Module) -> list[GraphLayer]:
+    """See WiredNetwork; of any network, none for a dense one."""
+    return list(_method(model, "wired_layers")())
+
+
+def structure_of(model: nn.Module) -> Structure | None:
+    """`structure()` of any network: see WiredNetwork, and `describes_forward`."""
+    described: Structure | None = _method(model, "structure")()
+    return described
+
+
+def stages(model: nn.Module) -> list[Stage]:
+    """See WiredNetwork; of any network."""
+    return list(_method(model, "stages")())
+
+
+def liveness(model: nn.Module) -> list[Liveness]:
+    """See WiredNetwork; of any network."""
+    return list(_method(model, "liveness")())
+
+
+def effective_edges(model: nn.Module) -> Tensor | None:
+    """See WiredNetwork; of any network."""
+    edges: Tensor | None = _method(model, "effective_edges")()
+    return edges
+
+
+def complexity_method(model: nn.Module) -> Callable[..., list[LayerComplexity] | None]:
+    """The method `complexity` of any network, whose arguments differ: see WiredNetwork."""
+    return _method(model, "complexity")
+
+
+def parts_to_compile(model: nn.Module) -> list[nn.Module]:
+    """See WiredNetwork; of any network."""
+    return list(_method(model, "parts_to_compile")())
+
+
+def observations(model: nn.Module) -> dict[str, float]:
+    """See WiredNetwork; of any network."""
+    return dict(_method(model, "observations")())
+
+
+def describes_forward(model: nn.Module) -> bool:
+    """Whether `structure` is that of the forward pass: no subclass overrides `forward` without it."""
+    owners = [vars(model), *map(vars, type(model).__mro__)]
+    names = (name for owner in owners for name in ("structure", "forward") if name in owner)
+    return next(names, "forward") == "structure"
+
+
+def num_parameters(module: nn.Module) -> int:
+    """All parameters of a module."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _method(model: nn.Module, name: str) -> Callable[..., Any]:
+    """A network's own method, or the default of WiredNetwork."""
+    method = getattr(model, name, None)
+    if callable(method) and not isinstance(method, nn.Module):  # `stages` is a common name of submodules
+        return method  # type: ignore[no-any-return]
+    return partial(getattr(WiredNetwork, name), model)
