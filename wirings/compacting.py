@@ -88,7 +88,7 @@ def engines_of(network: nn.Module) -> str:
     """What multiplies in a compact network, for reports: `native`, or `csr, dense` where `auto` took both."""
     if isinstance(network, NativeNetwork):
         return "native"
-    names = {type(module).__name__ for module in network.modules()} - {"FastestProduct"}
+    names = {type(module).__name__ for module in network.modules()} - {"FastestProduct", "TargetProduct"}
     products = [name.removesuffix("Product").lower() for name in names if name.endswith("Product")]
     return ", ".join(sorted(products)) or "dense"
 

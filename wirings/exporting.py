@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from wirings.compact_network import CompactNetwork, CompactStage, ConvStem, TargetProduct, dense_weight
 from wirings.compacting import NoCompactForm, compact
 from wirings.engines.csr import compressed_rows
-from wirings.errors import WiringError
+from wirings.errors import WiringError, first_line
 from wirings.files import write_atomically
 from wirings.onnx_file import compared, needed, onnx_content, ready_for_export
 from wirings.portable import PortableNetwork
@@ -75,9 +75,8 @@ def _as_it_is(model: nn.Module, shape: Sequence[int]) -> _Written:
         try:
             logits = model(example)
         except Exception as error:  # a network of the user's may raise anything
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise WiringError(
-                f"{name} does not run on images of {'×'.join(map(str, shape))} ({reason})"
+                f"{name} does not run on images of {'×'.join(map(str, shape))} ({first_line(error)})"
             ) from error
         if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != 2:
             result = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__

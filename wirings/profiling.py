@@ -14,7 +14,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import is_lazy
 
 from wirings.counting import count_macs
-from wirings.errors import WiringError
+from wirings.errors import WiringError, first_line
 from wirings.layers import WiredLayer
 from wirings.structure import LayerComplexity, complexity_method, wired_layers
 from wirings.structure import image_size as own_image_size
@@ -160,10 +160,9 @@ def _run_and_count(model: nn.Module, image_size: int, in_channels: int | None) -
     try:
         return count_macs(model, torch.zeros(1, *shape).to(next(numbers, torch.empty(0))))
     except Exception as error:  # a network of the user's may raise anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise WiringError(
             f"the cost of {type(model).__name__} is not counted: "
-            f"it does not run on an image of {'×'.join(map(str, shape))} ({reason}); "
+            f"it does not run on an image of {'×'.join(map(str, shape))} ({first_line(error)}); "
             "give it an attribute image_size, or a method complexity()"
         ) from error
 
