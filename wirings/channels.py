@@ -113,7 +113,7 @@ def remove_dead_channels(
     if not isinstance(example, Tensor):
         raise WiringError(f"example must be one batch of inputs, a tensor; it is a {type(example).__name__}")
     weights = _check_in_use(model, in_use or {})
-    copied = _copy(model).eval()
+    copied = copy_network(model).eval()
     masks = {
         name_in_graph(name): weights[id(original.weight)]
         for name, original in model.named_modules()
@@ -125,7 +125,7 @@ def remove_dead_channels(
             flow = ChannelFlow(trace(copied, example), masks)
         except NotTraceable as error:
             # Another copy: that one has run, and a network may change its buffers when it runs.
-            return _reported(_copy(model), ChannelReport((), params, params, str(error)))
+            return _reported(copy_network(model), ChannelReport((), params, params, str(error)))
         kept, layers = flow.find_kept(), _layers(flow)
         flow.shrink(kept)
     rows = tuple(_row(flow, kept, node, layer) for node, layer in layers.items())
@@ -165,7 +165,12 @@ def _check_in_use(model: nn.Module, in_use: Mapping[str, Tensor]) -> dict[int, T
     return {id(weights[name]): used for name, used in in_use.items()}
 
 
-def _copy(model: nn.Module) -> nn.Module:
+def copy_network(model: nn.Module) -> nn.Module:
+    """A copy of a network, by copy.deepcopy.
+
+    Raises:
+        WiringError: it cannot be copied.
+    """
     try:
         return copy.deepcopy(model)
     except Exception as error:  # a network of the user's may raise anything
