@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import pickle
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from genutil.atomic import write_atomically
 from genutil.checksum import digest
 from genutil.errors import CheckpointError
 from genutil.layouts import from_resnet_keys
 from genutil.published import stubs_for_published_files
-from genutil.safetensors_file import read_safetensors
-from genutil.weight_names import MatchedWeights, match_names
-from wirings.names import did_you_mean
+from wirings.errors import WiringError
+from wirings.weight_names import MatchedWeights, match_names
+from wirings.weights_file import are_weights, check_fit, find_weights, read_content
 
 FORMAT = 2
 """Of the files written here: 1 had no checksum."""
-_SHOWN = 5
 _log = logging.getLogger(__name__)
 
 
@@ -76,30 +75,24 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             does not fit its checksum.
     """
     path = Path(path).expanduser()
-    if not path.is_file():
-        raise CheckpointError(f"{path}: {_missing(path)}")
-    if path.suffix.lower() == ".safetensors":
-        return _with_model(_from_safetensors(path), path)
-    try:
-        with stubs_for_published_files():
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{path}: {_refused(error)}") from error
-    except MemoryError as error:
-        raise CheckpointError(
-            f"{path}: is damaged, or needs more memory than this process may use; take another file"
-        ) from error
-    except Exception as error:  # torch.load promises no exception types for files that are no checkpoints
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        message = f"{path}: is damaged or no checkpoint ({reason}); take another file"
-        raise CheckpointError(message) from error
+    with _refusals(), stubs_for_published_files():
+        content = read_content(path)
     return _with_model(_checked(content, path), path)
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """Within it, what the library refuses about a file is a CheckpointError."""
+    try:
+        yield
+    except WiringError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def load_weights(path: str | Path, model: nn.Module) -> CheckpointInfo:
     """Put a checkpoint's weights into a model. A file that does not fit leaves the model as it was.
 
-    Names that other programs have changed are matched (genutil.weight_names), and one line says what was
+    Names that other programs have changed are matched (wirings.weight_names), and one line says what was
     done; files of this project and published ones need none.
 
     Raises:
@@ -122,7 +115,8 @@ def apply_weights(
     own = model.state_dict()
     matched = match_names(content["model"], own)
     weights = {**{name: own[name] for name in optional}, **matched.weights}
-    _check_fit(weights, own, path)
+    with _refusals():
+        check_fit(weights, own, path)
     info = describe(content, path)
     model.load_state_dict(weights)
     report_changes(content, matched, path)
@@ -178,64 +172,20 @@ def _number(content: Mapping[str, Any], key: str, path: str) -> float | None:
         raise CheckpointError(f"{path}: its {key} is no number but {str(value)[:50]!r}") from error
 
 
-def _missing(path: Path) -> str:
-    if path.is_dir():
-        return "is a folder; name a checkpoint file in it"
-    files = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
-    return f"there is no such file{did_you_mean(path.name, files)}"
-
-
-def _refused(error: Exception) -> str:
-    text = str(error)
-    marker = "Unsupported global: GLOBAL "
-    if marker in text:
-        name = text.split(marker)[1].split()[0]
-        return f"holds an object of {name}, which is no plain weight; nothing of it was executed"
-    return "is damaged, or holds more than plain weights; nothing of it was executed"
-
-
-def _from_safetensors(path: Path) -> dict[str, Any]:
-    try:
-        weights, metadata = read_safetensors(path)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: is damaged or no .safetensors file ({error}); take another file"
-        ) from error
-    if metadata.get("format", "").startswith("wirings"):
-        raise CheckpointError(
-            f"{path}: is a network that --export wrote, without dead neurons and batch norms, so its weights "
-            "do not fit the network it was made from; use the checkpoint that was exported"
-        )
-    return dict(weights)
-
-
 def _with_model(content: Any, path: Path) -> dict[str, Any]:
-    if isinstance(content, Mapping) and content:
+    if isinstance(content, Mapping):
         if isinstance(content.get("model"), Mapping):
             return dict(content)
         if isinstance(content.get("state_dict"), Mapping):
             return from_resnet_keys(content)
-        if _are_weights(content):
-            return {"model": dict(content), "weights_under": ""}
-        found = [key for key, value in content.items() if _are_weights(value)]
-        if len(found) == 1:
-            return {"model": dict(content[found[0]]), "weights_under": str(found[0])}
-        if found:
-            names = ", ".join(map(str, found))
-            raise CheckpointError(
-                f"{path}: has several state dicts ({names}) and none under `model` or `state_dict`; save the "
-                "one you want in a file of its own"
-            )
-    raise CheckpointError(f"{path}: is no checkpoint: it has no weights under `model` or `state_dict`")
-
-
-def _are_weights(value: Any) -> bool:
-    return isinstance(value, Mapping) and bool(value) and all(isinstance(v, Tensor) for v in value.values())
+    with _refusals():
+        weights, key = find_weights(content, path)
+    return {"model": weights, "weights_under": key}
 
 
 def _checked(content: Any, path: Path) -> Any:
     """The content without its checksum. Published files and those of format 1 have none."""
-    if not isinstance(content, dict) or _are_weights(content):
+    if not isinstance(content, dict) or are_weights(content):
         return content
     checksum = content.pop("checksum", None)
     if checksum is None and content.get("format") in (None, 1):
@@ -247,33 +197,3 @@ def _checked(content: Any, path: Path) -> Any:
     if not is_whole:
         raise CheckpointError(f"{path}: is damaged: its content does not fit its checksum; take another file")
     return content
-
-
-def _kind(value: Tensor) -> str:
-    """What must not change when a tensor is loaded; the width of its numbers may."""
-    if value.layout != torch.strided or value.is_quantized or value.is_meta:
-        return f"a {value.layout} tensor of {value.dtype} on {value.device.type}"
-    if value.is_complex():
-        return "complex"
-    return "real" if value.is_floating_point() else "integer"
-
-
-def _check_fit(weights: Mapping[str, Any], expected: Mapping[str, Tensor], path: str) -> None:
-    differences = [f"misses {name}" for name in expected if name not in weights]
-    differences += [f"has {name}, which the model lacks" for name in weights if name not in expected]
-    for name, value in weights.items():
-        if not isinstance(value, Tensor):
-            differences.append(f"{name} is no tensor")
-        elif name in expected and value.shape != expected[name].shape:
-            shapes = f"{list(value.shape)}, the model's is {list(expected[name].shape)}"
-            differences.append(f"{name} has shape {shapes}")
-        elif name in expected and _kind(value) != _kind(expected[name]):
-            differences.append(f"{name} is {_kind(value)}, the model's is {_kind(expected[name])}")
-    if differences:
-        more = len(differences) - _SHOWN
-        listed = differences[:_SHOWN] + ([f"and {more} more differences"] if more > 0 else [])
-        raise CheckpointError(
-            "\n  ".join(
-                [f"{path}: does not fit this network; check which one is asked for, and its sizes:", *listed]
-            )
-        )

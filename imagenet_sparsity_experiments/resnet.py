@@ -17,9 +17,9 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 import wirings
 from genutil.checkpoint import apply_weights, read_checkpoint, report_changes
 from genutil.errors import CheckpointError
-from genutil.weight_names import match_names
 from imagenet_sparsity_experiments.configurations import ARCHITECTURES, Configuration
 from wirings.topk import num_kept
+from wirings.weight_names import match_names
 
 _log = logging.getLogger(__name__)
 

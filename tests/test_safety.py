@@ -32,4 +32,4 @@ def test_files_of_torch_are_read_as_weights_alone(path):
 
 
 def test_there_is_something_to_find():
-    assert list(calls(ROOT / "genutil" / "checkpoint.py", "torch.load"))
+    assert list(calls(ROOT / "wirings" / "weights_file.py", "torch.load"))

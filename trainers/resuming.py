@@ -13,9 +13,9 @@ from genutil.checkpoint import describe
 from genutil.errors import CheckpointError
 from genutil.schema import NetworkKeys, TrainingKeys, WiringKeys
 from genutil.seeding import restore_rng_state
-from genutil.weight_names import match_names
 from trainers.optimizers import optimizer_names
 from trainers.trainer import Trainer
+from wirings.weight_names import match_names
 
 _ORDER_KEYS = ("batch_size", "seed", "data", "data_args")
 """What decides which images a batch holds: it must not change within an epoch."""

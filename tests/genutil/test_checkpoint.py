@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 
-from genutil import atomic
 from genutil.checkpoint import load_weights, read_checkpoint, save_checkpoint
 from genutil.checkpoint_folder import CheckpointFolder, earlier_start, find_checkpoint
 from genutil.errors import CheckpointError
@@ -140,7 +139,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, model, monkeypatch):
     def full_disk(_descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(atomic.os, "fsync", full_disk)
+    monkeypatch.setattr("os.fsync", full_disk)
     with pytest.raises(CheckpointError, match=r"could not be written .*No space left.*free some space"):
         save_checkpoint(path, {"model": {}})
     assert path.read_bytes() == before

@@ -11,7 +11,7 @@ from safetensors.torch import load, save
 
 from genutil.checkpoint import read_checkpoint
 from genutil.errors import CheckpointError
-from genutil.safetensors_file import read_safetensors
+from wirings.safetensors_file import read_safetensors
 
 KINDS = [
     torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16,
@@ -102,9 +102,7 @@ def test_truth_values_are_valid(tmp_path):
 def test_exported_networks_are_refused_by_name(tmp_path):
     metadata = {"format": "wirings 1", "shape": "[3, 32, 32]", "strides": "[1]"}
     (tmp_path / "x.safetensors").write_bytes(save({"stem.weight": torch.ones(2)}, metadata))
-    with pytest.raises(
-        CheckpointError, match=r"x\.safetensors: is a network that --export wrote, .*; use the"
-    ):
+    with pytest.raises(CheckpointError, match=r"x\.safetensors: is a network that was exported, .*; use the"):
         read_checkpoint(tmp_path / "x.safetensors")
 
 

@@ -1,0 +1,181 @@
+"""Files of weights: read without executing anything in them, and put into a network whose names they fit."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wirings.errors import WiringError, first_line
+from wirings.layers import WiredLayer
+from wirings.names import did_you_mean
+from wirings.safetensors_file import read_safetensors
+from wirings.weight_names import match_names
+
+_SHOWN = 5
+log = logging.getLogger(__name__)
+
+
+def read_content(path: Path) -> Any:
+    """The content of a file that torch.save or safetensors wrote, on the CPU.
+
+    Nothing in the file is executed: anything but tensors and plain values is refused.
+
+    Raises:
+        WiringError: the file is missing or damaged, is of another kind, or holds more than plain values.
+    """
+    if not path.is_file():
+        raise WiringError(f"{path}: {_missing(path)}")
+    if path.suffix.lower() == ".safetensors":
+        return _read_safetensors(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WiringError(f"{path}: {_refused(error)}") from error
+    except MemoryError as error:
+        raise WiringError(
+            f"{path}: is damaged, or needs more memory than this process may use; take another file"
+        ) from error
+    except Exception as error:  # torch.load promises no exception types for files that are no checkpoints
+        raise WiringError(
+            f"{path}: is damaged or no checkpoint ({first_line(error)}); take another file"
+        ) from error
+
+
+def find_weights(content: Any, path: Path) -> tuple[dict[str, Any], str]:
+    """The state dict within a file's content, and the key that it stands under.
+
+    Args:
+        content: a mapping with the weights under `model` or `state_dict`, a plain state dict (key ""), or a
+            mapping with a single mapping of tensors.
+        path: the file, for messages.
+
+    Raises:
+        WiringError: there is none, or several.
+    """
+    if isinstance(content, Mapping) and content:
+        for key in ("model", "state_dict"):
+            if isinstance(content.get(key), Mapping):
+                return dict(content[key]), key
+        if are_weights(content):
+            return dict(content), ""
+        found = [key for key, value in content.items() if are_weights(value)]
+        if len(found) == 1:
+            return dict(content[found[0]]), str(found[0])
+        if found:
+            names = ", ".join(map(str, found))
+            raise WiringError(
+                f"{path}: has several state dicts ({names}) and none under `model` or `state_dict`; save the "
+                "one you want in a file of its own"
+            )
+    raise WiringError(f"{path}: is no checkpoint: it has no weights under `model` or `state_dict`")
+
+
+def are_weights(value: Any) -> bool:
+    """Whether this is a state dict: tensors by name."""
+    return isinstance(value, Mapping) and bool(value) and all(isinstance(v, Tensor) for v in value.values())
+
+
+def check_fit(weights: Mapping[str, Any], own: Mapping[str, Tensor], path: Path | str) -> None:
+    """Refuse weights that are not those of a network.
+
+    Args:
+        weights: of the file, by name.
+        own: the state dict of the network.
+        path: the file, for messages.
+
+    Raises:
+        WiringError: a name, shape or type differs. The message lists the first ones.
+    """
+    differences = [f"misses {name}" for name in own if name not in weights]
+    differences += [f"has {name}, which the model lacks" for name in weights if name not in own]
+    for name, value in weights.items():
+        if not isinstance(value, Tensor):
+            differences.append(f"{name} is no tensor")
+        elif name in own and value.shape != own[name].shape:
+            shapes = f"{list(value.shape)}, the model's is {list(own[name].shape)}"
+            differences.append(f"{name} has shape {shapes}")
+        elif name in own and _kind(value) != _kind(own[name]):
+            differences.append(f"{name} is {_kind(value)}, the model's is {_kind(own[name])}")
+    if differences:
+        more = len(differences) - _SHOWN
+        listed = differences[:_SHOWN] + ([f"and {more} more differences"] if more > 0 else [])
+        raise WiringError(
+            "\n  ".join(
+                [f"{path}: does not fit this network; check which one is asked for, and its sizes:", *listed]
+            )
+        )
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Put the weights of a file into a network. A file that does not fit leaves the network as it was.
+
+    Prefixes of all names that wrappers have added (`module.`, `_orig_mod.`) are removed, and one line says
+    so: see wirings.weight_names. A wired layer whose rule has no entries in the file, since its network was
+    not wired, keeps those of the rule, and a rule that fixes its wiring by the weights does so.
+
+    Raises:
+        WiringError: the file cannot be read, or names, shapes or types differ from those of the network.
+    """
+    weights, key = find_weights(read_content(path), path)
+    own = model.state_dict()
+    matched = match_names(weights, own)
+    changes = [f"took the weights under '{key}'"] if key not in ("", "model", "state_dict") else []
+    if changes or matched.changes:
+        log.warning("%s: %s", path, "; ".join([*changes, *matched.changes]))
+    rules = {f"{name}.wiring.": module.wiring for name, module in _wired_layers(model).items()}
+    unset = [prefix for prefix in rules if not any(name.startswith(prefix) for name in matched.weights)]
+    kept = {name: value for name, value in own.items() if name.startswith(tuple(unset))}
+    check_fit({**kept, **matched.weights}, own, path)
+    model.load_state_dict({**kept, **matched.weights})
+    for prefix in unset:
+        rules[prefix].fix_wiring()
+
+
+def _wired_layers(model: nn.Module) -> dict[str, WiredLayer]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, WiredLayer)}
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        weights, metadata = read_safetensors(path)
+    except (OSError, ValueError) as error:
+        raise WiringError(
+            f"{path}: is damaged or no .safetensors file ({error}); take another file"
+        ) from error
+    if metadata.get("format", "").startswith("wirings"):
+        raise WiringError(
+            f"{path}: is a network that was exported, without dead neurons and batch norms, so its weights "
+            "do not fit the network it was made from; use the checkpoint that was exported"
+        )
+    return dict(weights)
+
+
+def _missing(path: Path) -> str:
+    if path.is_dir():
+        return "is a folder; name a checkpoint file in it"
+    files = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+    return f"there is no such file{did_you_mean(path.name, files)}"
+
+
+def _refused(error: Exception) -> str:
+    text = str(error)
+    marker = "Unsupported global: GLOBAL "
+    if marker in text:
+        name = text.split(marker)[1].split()[0]
+        return f"holds an object of {name}, which is no plain weight; nothing of it was executed"
+    return "is damaged, or holds more than plain weights; nothing of it was executed"
+
+
+def _kind(value: Tensor) -> str:
+    """What must not change when a tensor is loaded; the width of its numbers may."""
+    if value.layout != torch.strided or value.is_quantized or value.is_meta:
+        return f"a {value.layout} tensor of {value.dtype} on {value.device.type}"
+    if value.is_complex():
+        return "complex"
+    return "real" if value.is_floating_point() else "integer"
