@@ -11,6 +11,7 @@ from torch import nn
 import runner
 from genutil.checkpoint import read_checkpoint
 from genutil.config import load_config
+from genutil.wiring_file import read_record
 from models import build_model
 from tests.conftest import ROOT
 from wirings.topk import num_kept
@@ -156,6 +157,17 @@ def test_torchvision_networks(write_app, tmp_path, keys, options):
     )
     counted = json.loads(results.read_text())
     assert counted["params"] < 0.15 * total
+
+
+def test_a_wired_network_is_recorded(write_app, tmp_path):
+    path = write_app(**RESNET, num_epochs=1, data_args={"num_images": 8}, record_wiring=True)
+    assert run(path) == 0
+    (file,) = (tmp_path / "runs").glob("*/wiring.npz")
+    record = read_record(file)
+    assert [layer["name"] for layer in record.layout][:2] == ["conv1", "layer1.0.conv1"]
+    first, last = record.states[0].layers["conv1"], record.states[-1].layers["conv1"]
+    assert len(first.places) > 0
+    assert first.live.shape == last.live.shape == (3,)
 
 
 def test_first_convolution_of_other_channels():

@@ -467,3 +467,11 @@ def test_records_of_another_network_are_refused():
     first, second = (wirings.wire(network(), exclude=exclude) for exclude in ("0", "3"))
     with pytest.raises(WiringError, match=r"the record is of another network: 0\.weight, 3\.weight"):
         first.churn(second.state())
+
+
+def test_networks_without_memory_can_be_wired():
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Linear(6, 4))
+    wiring = wirings.wire(model, density=0.25)
+    assert wiring.rules["0.weight"].num_edges == 6
+    assert model(torch.empty(2, 6, device="meta")).shape == (2, 4)
