@@ -101,6 +101,10 @@ def test_budgets_of_the_published_networks(write_app):
         summary = wiring(app, budget=budget, prune_rate=0.97).summary()
         assert summary.total.in_use == num_kept(summary.total.potential, 0.97)
         assert [layer.potential for layer in summary.layers] == [layer.potential for layer in published]
+    for keys in ({}, {"small": True}, {"prune_rate": 0.51}):
+        counts = [layer.in_use for layer in wiring(app, **keys).summary().layers]
+        by_width = wiring(app, budget="mobilenet_width", **keys).summary().layers
+        assert [layer.in_use for layer in by_width] == counts
     densities = wiring(app, budget={"layers.0.*": 0.5, "*": 0.01}).summary().layers
     assert [round(layer.density, 3) for layer in densities] == [0.5, *[0.01] * (len(densities) - 1)]
     by_function = wiring(app, budget="tests.own_parts:halves").summary().layers
@@ -118,7 +122,10 @@ def test_a_budget_changes_no_other_random_number(write_app, graph):
 
 
 WRONG = [
-    (["--budget", "urk"], "must be uniform | erk | global | PATTERN=DENSITY ... | module:function"),
+    (
+        ["--budget", "urk"],
+        "must be uniform | erk | global | mobilenet_width | PATTERN=DENSITY ... | mod",
+    ),
     (["--budget", "nowhere:budget"], "budget: there is no module nowhere"),
     (["--budget", "tests.own_parts:too_many"], "budget: the budget gives graph.weight 1000000000 edges"),
     (["--budget", "layers.*=0.5"], "budget: no density for graph.weight: none of layers.* fits"),
