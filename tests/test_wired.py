@@ -1,6 +1,7 @@
 """Experiments with rules, budgets, callbacks and networks of other libraries, at the level of the command."""
 
 import json
+import subprocess
 import sys
 import types
 
@@ -164,6 +165,24 @@ def test_torchvision_networks(write_app, tmp_path, keys, options):
     )
     counted = json.loads(results.read_text())
     assert counted["params"] < 0.15 * total
+
+
+WIRED_NET = {**RESNET, "model": "tests.own_parts:WiredNet", "model_args": None}
+
+
+@pytest.mark.parametrize("keys", [{"budget": "global"}, OWN_RULE], ids=["dnw", "own rule"])
+def test_several_processes_have_one_wiring(write_app, tmp_path, keys):
+    """Each checkpoint compares weights, masks and wirings of the processes to the bit."""
+    path = write_app(**{**WIRED_NET, **keys}, prune_rate=0.8, num_epochs=2, data_args={"num_images": 20})
+    command = [sys.executable, ROOT / "runner.py", f"app:{path}", "--processes", "2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    weights = states(tmp_path / "checkpoints" / "tiny")
+    assert ("conv.wiring.mask" in weights) == ("graph" in keys)
+    if "graph" in keys:
+        assert weights["conv.wiring.exchanged"] > 0
+        total = weights["conv.wiring.mask"].sum() + weights["fc.wiring.mask"].sum()
+        assert total == num_kept(8 * 16 * 9 + 16 * 10, 0.8)
 
 
 def test_a_wired_network_is_recorded(write_app, tmp_path):
