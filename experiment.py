@@ -394,10 +394,11 @@ def _profiled(config: Config, model: nn.Module) -> Profile | None:
 def _counts(cost: Profile | None) -> dict[str, int]:
     if cost is None:
         return {}
-    return {
+    counts = {
         "edges": cost.edges,
         "effective_edges": cost.effective_edges,
         "live_nodes": cost.live_nodes,
         "params": cost.params,
         "macs": cost.macs,
     }
+    return {name: count for name, count in counts.items() if count is not None}
