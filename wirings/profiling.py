@@ -105,32 +105,30 @@ def _count_any(model: nn.Module, image_size: int, in_channels: int | None) -> li
     wired: dict[str, WiredLayer] = {}
     seen: set[int] = set()
     for name, module in model.named_modules():
-        rows[name] = row = _row(model, name)
-        rule: nn.Module = module
+        rows[name] = row = _row(model, name, belongs=name.rpartition(".")[0] in wired)
+        is_graph = id(module) in apart
+        weight: Tensor | None = None
         if isinstance(module, WiredLayer):
-            rule = module.wiring
-            if id(rule) not in apart:
-                wired[row] = module
+            wired[name] = module
+            weight = module.wiring.weight if id(module.wiring) in apart else None
         for parameter in module.parameters(recurse=False):
-            is_apart = id(rule) in apart and parameter is getattr(rule, "weight", None)
-            if id(parameter) not in seen and not is_apart:
+            if id(parameter) not in seen and not is_graph and parameter is not weight:
                 params[row] += _num_in_use(module, parameter)
             seen.add(id(parameter))
+    edges = {rows[name]: _edges_of(layer) for name, layer in wired.items() if id(layer.wiring) not in apart}
     per_row: Counter[str] = Counter()
     for name, module in model.named_modules():
         per_row[rows[name]] += 0 if id(module) in apart else macs[name]
     layers = [
-        LayerComplexity(row, params[row], per_row[row], **_edges_of(wired.get(row)))
+        LayerComplexity(row, params[row], per_row[row], **edges.get(row, {}))
         for row in dict.fromkeys(rows.values())
         if params[row] or per_row[row]
     ]
     return layers + [graph.complexity() for graph in graphs]
 
 
-def _edges_of(layer: WiredLayer | None) -> dict[str, int]:
+def _edges_of(layer: WiredLayer) -> dict[str, int]:
     """Edges of a layer that `wire` has wired; all count as effective, since its network is not known."""
-    if layer is None:
-        return {}
     in_use = layer.wiring.in_use()
     edges = int(in_use.sum())
     if isinstance(layer, _ConvTransposeNd):  # its rows are the sources
@@ -142,11 +140,13 @@ def _edges_of(layer: WiredLayer | None) -> dict[str, int]:
     return {"potential": in_use.numel(), "edges": edges, "effective": edges, "live_nodes": int(live.sum())}
 
 
-def _row(model: nn.Module, name: str) -> str:
-    """The layer in whose row a module is counted: a parametrization or a rule belongs to its layer."""
-    parts = name.split(".")
-    if isinstance(model.get_submodule(name.rpartition(".")[0]), WiredLayer):
-        parts.pop()
+def _row(model: nn.Module, name: str, belongs: bool) -> str:
+    """The layer in whose row a module is counted: a parametrization belongs to its layer.
+
+    Args:
+        belongs: this is the rule of a wired layer.
+    """
+    parts = name.split(".")[: -1 if belongs else None]
     if "parametrizations" in parts:
         parts = parts[: parts.index("parametrizations")]
     return ".".join(part for part in parts if part != "_orig_mod") or type(model).__name__
