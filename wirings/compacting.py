@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from wirings import engines
 from wirings.compact_network import (
     CompactHead,
     CompactNetwork,
@@ -49,6 +50,9 @@ def compact(model: nn.Module, engine: str = "auto", bf16: bool = False) -> nn.Mo
     are constants: they are computed once for an image size and added as a bias. In continuous time all nodes
     stay, since the size of a solver's step may depend on every node. Batch norms are folded into weights.
 
+    What is said of MobileNet graphs below holds for every acyclic structure with a 3×3 convolution as stem,
+    strides of 1 and 2, batch norms, and the mean of each rectified map as pooling.
+
     Args:
         model: a network with a method `structure()`, see wirings.structure; it is not changed.
         engine: `native`, `dense`, `csr`, `triton` or `dgl`. `auto` takes what is fastest: on the CPU `native`
@@ -58,9 +62,6 @@ def compact(model: nn.Module, engine: str = "auto", bf16: bool = False) -> nn.Mo
         bf16: let the native engine keep the classifier's weights in 16 bits, and Triton's (with `auto` on a
             GPU also the dense products) all maps; sums stay in 32 bits. Only for MobileNet graphs; other
             networks and engines report that it has no effect.
-
-    A MobileNet graph is an acyclic structure with a 3×3 convolution as stem, strides of 1 and 2, batch norms,
-    and the mean of each rectified map as pooling.
 
     Raises:
         NoCompactForm: the network does not describe what it consists of.
@@ -88,9 +89,10 @@ def engines_of(network: nn.Module) -> str:
     """What multiplies in a compact network, for reports: `native`, or `csr, dense` where `auto` took both."""
     if isinstance(network, NativeNetwork):
         return "native"
-    names = {type(module).__name__ for module in network.modules()} - {"FastestProduct"}
-    products = [name.removesuffix("Product").lower() for name in names if name.endswith("Product")]
-    return ", ".join(sorted(products)) or "dense"
+    places = {type(module).__module__ for module in network.modules()}
+    package = f"{engines.__name__}."
+    names = sorted(place.removeprefix(package) for place in places if place.startswith(package))
+    return ", ".join(names) or "dense"
 
 
 def _described(model: nn.Module) -> Structure:

@@ -21,7 +21,7 @@ from wirings.portable import PortableNetwork
 ENDINGS = (".onnx", ".safetensors")
 
 
-def export(model: nn.Module, path: Path, shape: Sequence[int]) -> str:
+def export(model: nn.Module, path: str | Path, shape: Sequence[int]) -> str:
     """Write a network to a file, whole or not at all.
 
     A network that `compact` takes is written without its dead neurons, any other one as it is, with the
@@ -40,6 +40,7 @@ def export(model: nn.Module, path: Path, shape: Sequence[int]) -> str:
         MissingPackageError: a package is missing.
         OSError: the file cannot be written.
     """
+    path = Path(path)
     if path.suffix not in ENDINGS:
         raise WiringError(f"the name must end in {' or '.join(ENDINGS)}, got {path.name}")
     types = {parameter.dtype for parameter in model.parameters()}

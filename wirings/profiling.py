@@ -113,22 +113,22 @@ def _count_any(model: nn.Module, image_size: int, in_channels: int | None) -> li
     wired: dict[str, WiredLayer] = {}
     seen: set[int] = set()
     for name, module in model.named_modules():
-        rows[name] = row = _row(model, name)
-        rule: nn.Module = module
+        rows[name] = row = _row(model, name, belongs=name.rpartition(".")[0] in wired)
+        is_graph = id(module) in apart
+        weight: Tensor | None = None
         if isinstance(module, WiredLayer):
-            rule = module.wiring
-            if id(rule) not in apart:
-                wired[row] = module
+            wired[name] = module
+            weight = module.wiring.weight if id(module.wiring) in apart else None
         for parameter in module.parameters(recurse=False):
-            is_apart = id(rule) in apart and parameter is getattr(rule, "weight", None)
-            if id(parameter) not in seen and not is_apart:
+            if id(parameter) not in seen and not is_graph and parameter is not weight:
                 params[row] += _num_in_use(module, parameter)
             seen.add(id(parameter))
+    by_row = {rows[name]: layer for name, layer in wired.items() if id(layer.wiring) not in apart}
     per_row: Counter[str] = Counter()
     for name, module in model.named_modules():
         per_row[rows[name]] += 0 if id(module) in apart else macs[name]
     layers = [
-        _layer_cost(row, params[row], per_row[row], wired.get(row))
+        _layer_cost(row, params[row], per_row[row], by_row.get(row))
         for row in dict.fromkeys(rows.values())
         if params[row] or per_row[row]
     ]
@@ -145,11 +145,13 @@ def _layer_cost(name: str, params: int, macs: int, layer: WiredLayer | None) -> 
     return LayerComplexity(name, params, macs, in_use.numel(), int(in_use.sum()), None, None)
 
 
-def _row(model: nn.Module, name: str) -> str:
-    """The layer in whose row a module is counted: a parametrization or a rule belongs to its layer."""
-    parts = name.split(".")
-    if isinstance(model.get_submodule(name.rpartition(".")[0]), WiredLayer):
-        parts.pop()
+def _row(model: nn.Module, name: str, belongs: bool) -> str:
+    """The layer in whose row a module is counted: a parametrization belongs to its layer.
+
+    Args:
+        belongs: this is the rule of a wired layer.
+    """
+    parts = name.split(".")[: -1 if belongs else None]
     if "parametrizations" in parts:
         parts = parts[: parts.index("parametrizations")]
     return ".".join(part for part in parts if part != "_orig_mod") or type(model).__name__
