@@ -1,6 +1,8 @@
 """Experiments with rules, budgets, callbacks and networks of other libraries, at the level of the command."""
 
 import json
+import logging
+import re
 import subprocess
 import sys
 import types
@@ -194,6 +196,26 @@ def test_a_wired_network_is_recorded(write_app, tmp_path):
     first, last = record.states[0].layers["conv1"], record.states[-1].layers["conv1"]
     assert len(first.places) > 0
     assert first.live.shape == last.live.shape == (3,)
+
+
+def test_fast_evaluation_of_torchvision_networks(write_app, tmp_path, caplog):
+    """The same accuracy, with fewer channels; and a file for other programs."""
+    path = write_app(**RESNET, prune_rate=0.999, num_epochs=1, data_args={"num_images": 16})
+    assert run(path) == 0
+    resumed = ("--resume", str(tmp_path / "checkpoints" / "tiny" / "last.pt"))
+    caplog.set_level(logging.INFO)
+    found = {}
+    for name, options in {"plain": (), "fast": ("--fast_eval",)}.items():
+        assert run(path, "--name", name, *resumed, "--evaluate", *options) == 0
+        (results,) = (tmp_path / "runs").glob(f"{name}*/results.json")
+        found[name] = json.loads(results.read_text())
+    assert found["fast"]["top1_accuracy"] == found["plain"]["top1_accuracy"]
+    assert found["fast"]["CELoss"] == pytest.approx(found["plain"]["CELoss"], rel=1e-4)
+    assert (found["plain"]["engine"], found["fast"]["engine"]) == ("plain", "dense")
+    before, after = re.search(r"Parameters: ([\d,]+) before, ([\d,]+) after", caplog.text).groups()
+    assert int(after.replace(",", "")) < 0.9 * int(before.replace(",", ""))
+    assert run(path, *resumed, "--export", str(tmp_path / "out.onnx")) == 0
+    assert f"{after} of {before} parameters, logits in onnxruntime" in caplog.text
 
 
 def test_first_convolution_of_other_channels():

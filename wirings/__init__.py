@@ -6,6 +6,7 @@
     ...                                                       # train it; before each optimizer.step():
     wiring.after_backward(optimizer, step, total_steps)
     print(wiring.summary())
+    small = wirings.compact(model, example=images)            # without dead channels, for evaluation
     plain = wirings.unwire(model)                             # zeros in place of the unused weights
 
 Names are imported when they are first used, so that `import wirings` alone loads neither torch nor numpy.
@@ -19,21 +20,26 @@ from typing import TYPE_CHECKING, Any
 from wirings.errors import MissingPackageError, NotFiniteError, WiringError
 
 if TYPE_CHECKING:
+    from wirings.channels import ChannelReport, remove_dead_channels
     from wirings.compacting import compact, engines_of
     from wirings.exporting import export
-    from wirings.profiling import profile
+    from wirings.profiling import Profile, profile
+    from wirings.rules import find_rule
     from wirings.rules.base import EdgeRule, EdgeSpace, Step
     from wirings.selection import EdgeSelection, straight_through
     from wirings.structure import WiredNetwork
-    from wirings.topk import choose_top_edges, top_mask
+    from wirings.topk import Selector, choose_top_edges, top_mask
     from wirings.wiring import Wiring, WiringSummary, unwire, wire
 
 __all__ = [
+    "ChannelReport",
     "EdgeRule",
     "EdgeSelection",
     "EdgeSpace",
     "MissingPackageError",
     "NotFiniteError",
+    "Profile",
+    "Selector",
     "Step",
     "WiredNetwork",
     "Wiring",
@@ -43,7 +49,9 @@ __all__ = [
     "compact",
     "engines_of",
     "export",
+    "find_rule",
     "profile",
+    "remove_dead_channels",
     "straight_through",
     "top_mask",
     "unwire",
@@ -51,6 +59,8 @@ __all__ = [
 ]
 
 _PLACES = {
+    "ChannelReport": "wirings.channels",
+    "remove_dead_channels": "wirings.channels",
     "EdgeRule": "wirings.rules.base",
     "EdgeSpace": "wirings.rules.base",
     "Step": "wirings.rules.base",
@@ -60,7 +70,10 @@ _PLACES = {
     "compact": "wirings.compacting",
     "engines_of": "wirings.compacting",
     "export": "wirings.exporting",
+    "Profile": "wirings.profiling",
     "profile": "wirings.profiling",
+    "find_rule": "wirings.rules",
+    "Selector": "wirings.topk",
     "choose_top_edges": "wirings.topk",
     "top_mask": "wirings.topk",
     "Wiring": "wirings.wiring",

@@ -9,14 +9,9 @@ from torch import Tensor, fx, nn
 
 from wirings.channel_operations import Channels, Groups, Operation
 from wirings.channel_recognition import recognise
-from wirings.channel_trace import (
-    CONVOLUTIONS,
-    TRANSPOSED,
-    TracedNetwork,
-    fix_number_of_channels,
-    reads_no_channels,
-    set_layer,
-)
+from wirings.channel_trace import TracedNetwork, fix_number_of_channels, reads_no_channels
+from wirings.folding import replace_module
+from wirings.layers import CONVOLUTIONS, TRANSPOSED
 
 
 class ChannelFlow:
@@ -108,7 +103,7 @@ class ChannelFlow:
                 fix_number_of_channels(node, self.traced)
             layer = operation.shrink(kept[node], [kept[source] for source in operation.sources])
             if layer is not None:
-                set_layer(self.traced, str(node.target), layer)
+                replace_module(self.traced.module, str(node.target), layer)
         self.traced.module.graph.eliminate_dead_code()  # sizes that nothing reads any more
         self.traced.module.graph.lint()
         self.traced.module.recompile()

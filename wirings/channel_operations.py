@@ -16,7 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from wirings.channel_trace import NORMS, TRANSPOSED, TracedNetwork, is_plain
+from wirings.channel_trace import TracedNetwork, is_plain
+from wirings.folding import NORMS
+from wirings.layers import TRANSPOSED
 
 
 class Groups:

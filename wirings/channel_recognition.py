@@ -21,7 +21,9 @@ from wirings.channel_operations import (
     Reshape,
     all_equal,
 )
-from wirings.channel_trace import CONVOLUTIONS, NORMS, TRANSPOSED, TracedNetwork, argument, is_plain, position
+from wirings.channel_trace import TracedNetwork, argument, is_plain, position
+from wirings.folding import NORMS
+from wirings.layers import CONVOLUTIONS, TRANSPOSED
 
 
 def recognise(node: fx.Node, traced: TracedNetwork, in_use: Tensor | None) -> Operation | None:

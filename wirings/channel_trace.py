@@ -5,23 +5,22 @@ from __future__ import annotations
 import operator
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
-from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from wirings.errors import WiringError
+from wirings.errors import WiringError, first_line
+from wirings.folding import NORMS, fold_norm, replace_module
+from wirings.layers import LAYER_TYPES
+from wirings.rng import preserve_rng_state
+from wirings.wrappers import OneInput
 
 _PREFIX = "network"
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-_LAYERS: tuple[type[nn.Module], ...] = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear, *NORMS)
+_LAYERS: tuple[type[nn.Module], ...] = (*LAYER_TYPES, *NORMS)
 _IDENTITIES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 # torchvision wraps its stochastic depth, so that it is one operation of the graph.
 _DROPS = {
@@ -75,19 +74,19 @@ def trace(model: nn.Module, example: Tensor) -> TracedNetwork:
         NotTraceable: it cannot be traced, or the graph does not compute the same.
     """
     expected = _run_model(model, example)
-    root = _OneInput(model)
+    root = OneInput(model)
     try:
-        with kept_random_state():
+        with preserve_rng_state():
             # Other numbers than in the run above, so that a number that is drawn while tracing, and is a
             # constant of the graph, makes a difference.
             torch.manual_seed(torch.initial_seed() ^ 1)
             graph = _Tracer().trace(root)
         module, shared = _with_names_of_network(root, graph)
         run = _Recorder(module)
-        with kept_random_state():
+        with preserve_rng_state():
             result = run.run(example.clone())
     except Exception as error:  # a network of the user's may raise anything
-        raise NotTraceable(f"the network cannot be traced: {_first_line(error)}") from error
+        raise NotTraceable(f"the network cannot be traced: {first_line(error)}") from error
     if not _same(result, expected):
         raise NotTraceable("the network, once traced, computes something else than before")
     shapes = {node: value.shape for node, value in run.values.items()}
@@ -129,17 +128,6 @@ def argument(node: fx.Node, name: str, place: int, default: Any) -> Any:
 def position(dim: Any, dims: int) -> int | None:
     """A dimension counted from the first one, or None if `dim` is no number."""
     return dim % dims if isinstance(dim, int) and not isinstance(dim, bool) else None
-
-
-class _OneInput(nn.Module):
-    """Calls a network with one argument, so that its other arguments have their defaults in the graph."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, inputs: Tensor) -> Any:
-        return self.network(inputs)
 
 
 class _Tracer(fx.Tracer):
@@ -188,22 +176,12 @@ def _runs_as(module: nn.Module, kind: type[nn.Module]) -> bool:
 
 def _run_model(model: nn.Module, example: Tensor) -> Any:
     try:
-        with kept_random_state():
+        with preserve_rng_state():
             return model(example.clone())
     except Exception as error:  # a network of the user's may raise anything
         raise WiringError(
-            f"the network does not run on an example of shape {tuple(example.shape)}: {_first_line(error)}"
+            f"the network does not run on an example of shape {tuple(example.shape)}: {first_line(error)}"
         ) from error
-
-
-def kept_random_state() -> AbstractContextManager[None]:
-    """After it, the generators are as before."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
-    return torch.random.fork_rng(devices=devices)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _same(result: Any, expected: Any) -> bool:
@@ -372,28 +350,16 @@ def _fold_norms(traced: TracedNetwork) -> None:
         if source is None or not is_plain(norm, NORMS) or len(source.users) > 1:
             continue
         layer = traced.layer(source)
-        if {node.target, source.target} & traced.shared or norm.running_mean is None:
+        if {node.target, source.target} & traced.shared:
             continue
-        if is_plain(layer, CONVOLUTIONS):
-            folded = fuse_conv_bn_eval(layer, norm)
-        elif is_plain(layer, TRANSPOSED) and layer.groups == 1:
-            folded = fuse_conv_bn_eval(layer, norm, transpose=True)
-        elif is_plain(layer, (nn.Linear,)) and len(traced.shapes[source]) == 2 and norm.affine:
-            folded = fuse_linear_bn_eval(layer, norm)
-        else:
+        if not is_plain(layer, LAYER_TYPES):
             continue
-        set_layer(traced, str(source.target), folded)
+        if isinstance(layer, nn.Linear) and len(traced.shapes[source]) != 2:
+            continue
+        folded = fold_norm(layer, norm)
+        if folded is None:
+            continue
+        replace_module(traced.module, str(source.target), folded)
         node.replace_all_uses_with(source)
         traced.module.graph.erase_node(node)
     traced.module.delete_all_unused_submodules()
-
-
-def set_layer(traced: TracedNetwork, name: str, layer: nn.Module) -> None:
-    """Put a layer in the place of another one."""
-    parent, _, last = name.rpartition(".")
-    setattr(traced.module.get_submodule(parent), last, layer)
-
-
-def count_parameters(module: nn.Module) -> int:
-    """Parameters of a network, shared ones once."""
-    return sum(parameter.numel() for parameter in module.parameters())

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from wirings.channel_flow import ChannelFlow, reason_of_layer
-from wirings.channel_trace import (
-    CONVOLUTIONS,
-    TRANSPOSED,
-    NotTraceable,
-    count_parameters,
-    kept_random_state,
-    name_in_graph,
-    trace,
-)
-from wirings.errors import WiringError
+from wirings.channel_trace import NotTraceable, name_in_graph, trace
+from wirings.errors import WiringError, first_line
+from wirings.layers import LAYER_TYPES, TRANSPOSED
+from wirings.names import did_you_mean
+from wirings.rng import preserve_rng_state
+from wirings.structure import num_parameters
+from wirings.tables import markdown_table
+from wirings.wrappers import EvaluationNetwork
 
 
 @dataclass(frozen=True)
@@ -73,47 +70,19 @@ class ChannelReport:
     def __str__(self) -> str:
         if self.reason:
             return f"No channels were removed: {self.reason}."
-        rows: list[tuple[object, ...]] = [
-            ("layer", "channels", "left", "of these constant", "MACs", "left", "why channels stay"),
-            ("---", *("---:",) * 5, "---"),
+        header = ("layer", "channels", "left", "of these constant", "MACs", "left", "why channels stay")
+        counts = [
+            (layer.before, layer.after, layer.constant, layer.macs_before, layer.macs_after)
+            for layer in self.layers
         ]
-        counts = []
-        for layer in self.layers:
-            counts.append((layer.before, layer.after, layer.constant, layer.macs_before, layer.macs_after))
-            rows.append((layer.name, *(f"{count:,}" for count in counts[-1]), layer.reason))
-        rows.append(("total", *(f"{sum(column):,}" for column in zip(*counts, strict=True)), ""))
-        table = "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
+        rows = [_cells(layer.name, row, layer.reason) for layer, row in zip(self.layers, counts, strict=True)]
+        totals = [sum(row[column] for row in counts) for column in range(5)]
+        table = markdown_table(header, [*rows, _cells("total", totals, "")])
         return f"{table}\n\nParameters: {self.params_before:,} before, {self.params_after:,} after."
 
 
-class EvaluationNetwork(nn.Module):
-    """A network that cannot be trained.
-
-    Attributes:
-        network: computes the output.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network.requires_grad_(False)
-        self.eval()
-
-    def forward(self, inputs: Tensor) -> Any:
-        """The output of the network."""
-        return self.network(inputs)
-
-    def train(self, mode: bool = True) -> EvaluationNetwork:
-        """Only evaluation is possible: batch norms are folded, and removed channels cannot come back.
-
-        Raises:
-            WiringError: `mode` is true.
-        """
-        if mode:
-            raise WiringError(
-                "a network without dead channels is for evaluation only; train the network it was made from"
-            )
-        super().train(False)
-        return self
+def _cells(name: str, counts: Sequence[int], reason: str) -> tuple[str, ...]:
+    return (name, *(f"{count:,}" for count in counts), reason)
 
 
 def remove_dead_channels(
@@ -134,6 +103,9 @@ def remove_dead_channels(
         in_use: boolean, of a weight's shape, by the weight's name in the state dict: which entries are edges
             in use. All others must be zero. In a layer that is not named all entries are in use.
 
+    Returns:
+        The network, and the report, which is also its attribute `report`.
+
     Raises:
         WiringError: a name of `in_use` is no weight; a tensor is not boolean or has another shape; a weight
             that is not in use is not zero; the network cannot be copied, or does not run on the example.
@@ -141,24 +113,30 @@ def remove_dead_channels(
     if not isinstance(example, Tensor):
         raise WiringError(f"example must be one batch of inputs, a tensor; it is a {type(example).__name__}")
     weights = _check_in_use(model, in_use or {})
-    copied = _copy(model).eval()
+    copied = copy_network(model).eval()
     masks = {
         name_in_graph(name): weights[id(original.weight)]
         for name, original in model.named_modules()
         if id(getattr(original, "weight", None)) in weights
     }
-    params = count_parameters(copied)
-    with torch.no_grad(), kept_random_state():
+    params = num_parameters(copied)
+    with torch.no_grad(), preserve_rng_state():
         try:
             flow = ChannelFlow(trace(copied, example), masks)
         except NotTraceable as error:
             # Another copy: that one has run, and a network may change its buffers when it runs.
-            return EvaluationNetwork(_copy(model)), ChannelReport((), params, params, str(error))
+            return _reported(copy_network(model), ChannelReport((), params, params, str(error)))
         kept, layers = flow.find_kept(), _layers(flow)
         flow.shrink(kept)
     rows = tuple(_row(flow, kept, node, layer) for node, layer in layers.items())
-    network = EvaluationNetwork(flow.traced.module)
-    return network, ChannelReport(rows, params, count_parameters(network))
+    small = flow.traced.module
+    return _reported(small, ChannelReport(rows, params, num_parameters(small)))
+
+
+def _reported(network: nn.Module, report: ChannelReport) -> tuple[EvaluationNetwork, ChannelReport]:
+    small = EvaluationNetwork(network)
+    small.report = report
+    return small, report
 
 
 def _check_in_use(model: nn.Module, in_use: Mapping[str, Tensor]) -> dict[int, Tensor]:
@@ -171,10 +149,8 @@ def _check_in_use(model: nn.Module, in_use: Mapping[str, Tensor]) -> dict[int, T
     weights = {name: value for name, value in state.items() if isinstance(value, Tensor) and value.dim() > 1}
     for name, used in in_use.items():
         if name not in weights:
-            near = get_close_matches(name, weights, 3) or list(weights)[:3]
-            raise WiringError(
-                f"in_use names {name}, which is no weight of the network; near: {', '.join(near)}"
-            )
+            hint = did_you_mean(name, weights)
+            raise WiringError(f"in_use names {name}, which is no weight of the network{hint}")
         weight = weights[name].detach()
         if used.dtype != torch.bool or used.shape != weight.shape:
             raise WiringError(
@@ -189,18 +165,22 @@ def _check_in_use(model: nn.Module, in_use: Mapping[str, Tensor]) -> dict[int, T
     return {id(weights[name]): used for name, used in in_use.items()}
 
 
-def _copy(model: nn.Module) -> nn.Module:
+def copy_network(model: nn.Module) -> nn.Module:
+    """A copy of a network, by copy.deepcopy.
+
+    Raises:
+        WiringError: it cannot be copied.
+    """
     try:
         return copy.deepcopy(model)
     except Exception as error:  # a network of the user's may raise anything
-        raise WiringError(f"the network cannot be copied (copy.deepcopy): {error}") from error
+        raise WiringError(f"the network cannot be copied (copy.deepcopy): {first_line(error)}") from error
 
 
 def _layers(flow: ChannelFlow) -> dict[fx.Node, nn.Module]:
     """Convolutions and linear layers, as they are now."""
-    kinds = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)
     layers = {node: flow.traced.layer(node) for node in flow.traced.shapes}
-    return {node: layer for node, layer in layers.items() if isinstance(layer, kinds)}
+    return {node: layer for node, layer in layers.items() if isinstance(layer, LAYER_TYPES)}
 
 
 def _row(flow: ChannelFlow, kept: Mapping[fx.Node, Tensor], node: fx.Node, before: Any) -> LayerChannels:

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from wirings.cached_module import CachedModule
 from wirings.engines import FusedProduct, Product, SendingProduct
 from wirings.engines.dense import DenseProduct
-from wirings.errors import WiringError
 from wirings.layout import conv_out_size, depthwise, mean_of_relu
 from wirings.plan import StagePlan, TargetPlan, as_affine
 from wirings.structure import Classifier, Pool
+from wirings.wrappers import EvaluationOnly
 
 MakeProduct = Callable[[Tensor], Product]
 
@@ -48,21 +48,6 @@ class RunnableStage(nn.Module, ABC):
         Returns:
             Maps of the live nodes that leave; with a following stage, prepared for its `forward`.
         """
-
-
-class EvaluationOnly(nn.Module):
-    """A network that cannot be trained."""
-
-    def train(self, mode: bool = True) -> EvaluationOnly:
-        """Only evaluation is possible: norms are folded, and dead nodes cannot come back.
-
-        Raises:
-            WiringError: `mode` is true.
-        """
-        if mode:
-            raise WiringError("a compact network is for evaluation only; train the network it was made from")
-        super().train(False)
-        return self
 
 
 class CompactNetwork(EvaluationOnly, CachedModule):

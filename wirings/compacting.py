@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from wirings import engines
+from wirings.channels import ChannelReport, copy_network, remove_dead_channels
 from wirings.compact_network import (
     CompactHead,
     CompactNetwork,
@@ -25,6 +26,8 @@ from wirings.engines import find_engine
 from wirings.engines.dense import DenseProduct
 from wirings.errors import WiringError
 from wirings.folding import fold_norms
+from wirings.images import black_image, image_shape
+from wirings.layers import WiredLayer
 from wirings.native import NativeNetwork, load_kernels
 from wirings.plan import StagePlan, check_stages, plan_stage
 from wirings.structure import (
@@ -35,15 +38,20 @@ from wirings.structure import (
     describes_forward,
     structure_of,
 )
+from wirings.wiring import Wiring, unwire
+from wirings.wrappers import EvaluationNetwork
 
 log = logging.getLogger(__name__)
+_EXAMPLE = "a batch of its inputs, by which its dead channels are found"
 
 
 class NoCompactForm(WiringError):
-    """The network does not describe what it consists of."""
+    """The network does not describe what it consists of, and how it runs is not known either."""
 
 
-def compact(model: nn.Module, engine: str = "auto", bf16: bool = False) -> nn.Module:
+def compact(
+    model: nn.Module, engine: str = "auto", bf16: bool = False, example: Tensor | None = None
+) -> nn.Module:
     """A new, smaller network with the logits of `model` in evaluation mode.
 
     Nodes without a path to the logits are left out. In acyclic graphs, nodes without a path from the image
@@ -53,8 +61,14 @@ def compact(model: nn.Module, engine: str = "auto", bf16: bool = False) -> nn.Mo
     What is said of MobileNet graphs below holds for every acyclic structure with a 3×3 convolution as stem,
     strides of 1 and 2, batch norms, and the mean of each rectified map as pooling.
 
+    Of a network without a structure that `wire` has wired, dead channels are removed as far as its graph of
+    operations is known: see wirings.channels. What became of its layers is logged, and is the attribute
+    `report` of the result, which says where channels stay and why. With an `example` that holds for any other
+    network, whose weights other than zero are then the edges in use.
+
     Args:
-        model: a network with a method `structure()`, see wirings.structure; it is not changed.
+        model: a network with a method `structure()`, see wirings.structure, or one with wired layers; it is
+            not changed.
         engine: `native`, `dense`, `csr`, `triton` or `dgl`. `auto` takes what is fastest: on the CPU `native`
             for a MobileNet graph in float32 if there is a C++ compiler, else the faster of dense and csr for
             each product; on a GPU the faster of dense and triton, measured there. A network without wiring
@@ -62,17 +76,30 @@ def compact(model: nn.Module, engine: str = "auto", bf16: bool = False) -> nn.Mo
         bf16: let the native engine keep the classifier's weights in 16 bits, and Triton's (with `auto` on a
             GPU also the dense products) all maps; sums stay in 32 bits. Only for MobileNet graphs; other
             networks and engines report that it has no effect.
+        example: a batch of inputs, read where the network has no structure; by default, for wired networks,
+            a black image by the network's `image_size` and the channels of its first convolution.
 
     Raises:
-        NoCompactForm: the network does not describe what it consists of.
-        WiringError: its description contradicts itself, there is no such engine, or it cannot run here.
+        NoCompactForm: the network does not describe what it consists of, and its layers are not wired, or the
+            shape of its inputs is not known; give an `example` then.
+        WiringError: it does not run on the example, its description contradicts itself, there is no such
+            engine, or the engine cannot run here.
         MissingPackageError: the engine's library or compiler is not installed.
     """
     make = find_engine(engine)
+    model = _unwrapped(model)
     device = next(model.parameters(), torch.empty(0)).device
     if engine == "native" and device.type != "cpu":
         raise WiringError(f"engine native runs on the CPU, and the network is on {device}")
-    structure = _described(model)
+    structure = _known_structure(model)
+    if structure is None:
+        if engine not in ("auto", "dense"):
+            log.warning("engine %s has no effect on a network without structure(): torch runs it", engine)
+        if bf16:
+            _warn_of_bf16()
+        small, report = without_dead_channels(model, example)
+        log.log(logging.WARNING if report.reason else logging.INFO, "%s", report)
+        return small
     with _evaluation_mode(model), torch.no_grad():
         if isinstance(structure, AcyclicStructure):
             return _compact_stages(structure, make, engine, bf16)
@@ -80,9 +107,33 @@ def compact(model: nn.Module, engine: str = "auto", bf16: bool = False) -> nn.Mo
             _warn_of_bf16()
         if isinstance(structure, CyclicStructure):
             return compact_cycle(structure, make)
-        if engine != "auto":
+        if engine not in ("auto", "dense"):
             log.warning("engine %s has no effect on a network without wiring", engine)
         return fold_norms(model, structure.pairs)
+
+
+def without_dead_channels(
+    model: nn.Module, example: Tensor | None = None
+) -> tuple[EvaluationNetwork, ChannelReport]:
+    """`compact` of a network without a structure, and what became of its channels; nothing is logged.
+
+    Raises:
+        NoCompactForm, WiringError: see `compact`.
+    """
+    model = _unwrapped(model)
+    is_wired = any(isinstance(module, WiredLayer) for module in model.modules())
+    if example is None:
+        example = _default_example(model, is_wired)
+    plain, masks = model, {}
+    if is_wired:
+        plain = copy_network(model).eval()
+        masks = Wiring(plain).adjacency()
+        unwire(plain)
+    for name, value in plain.state_dict().items():
+        if isinstance(value, Tensor) and value.dim() > 1:
+            used = value != 0
+            masks[name] = used | masks[name] if name in masks else used
+    return remove_dead_channels(plain, example, masks)
 
 
 def engines_of(network: nn.Module) -> str:
@@ -95,21 +146,59 @@ def engines_of(network: nn.Module) -> str:
     return ", ".join(names) or "dense"
 
 
-def _described(model: nn.Module) -> Structure:
-    structure, name = structure_of(model), type(model).__name__
-    if structure is None:
-        raise NoCompactForm(
-            f"{name} has no compact form; a network has one if its method structure() describes it, "
-            "see wirings.structure"
-        )
-    if not describes_forward(model):
-        raise NoCompactForm(f"{name} has no compact form: it overrides forward(), but not structure()")
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """The network itself, where torch.compile or a wrapper for several devices is around it."""
+    parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    while True:
+        inner = model._modules.get("module" if isinstance(model, parallel) else "_orig_mod")
+        if inner is None:
+            return model
+        model = inner
+
+
+def has_structure(model: nn.Module) -> bool:
+    """Whether the network describes its forward pass, so that `compact` needs no example of its inputs.
+
+    Raises:
+        WiringError: the description is none of the structures of wirings.structure.
+    """
+    return _known_structure(model) is not None
+
+
+def _known_structure(model: nn.Module) -> Structure | None:
+    """What the network describes; None: nothing, or another network than its forward pass runs.
+
+    Raises:
+        WiringError: the description is none of the structures.
+    """
+    structure = structure_of(model)
+    if structure is None or not describes_forward(model):
+        return None
     if not isinstance(structure, (AcyclicStructure, CyclicStructure, FoldableNorms)):
         raise WiringError(
-            f"{name}.structure() must return one of the structures of wirings.structure, "
+            f"{type(model).__name__}.structure() must return one of the structures of wirings.structure, "
             f"got {type(structure).__name__}"
         )
     return structure
+
+
+def _default_example(model: nn.Module, is_wired: bool) -> Tensor:
+    name = type(model).__name__
+    if not is_wired:
+        if structure_of(model) is not None:
+            reason = "it overrides forward(), but not structure()"
+            raise NoCompactForm(f"{name} has no compact form: {reason}; or give an example, {_EXAMPLE}")
+        raise NoCompactForm(
+            f"{name} has no compact form; a network has one if its method structure() describes it, see "
+            f"wirings.structure, or with an example, {_EXAMPLE}"
+        )
+    shape = image_shape(model)
+    if shape is None:
+        raise NoCompactForm(
+            f"the shape of the inputs of {name} is not known; give an example, {_EXAMPLE}, or set its "
+            "attribute image_size"
+        )
+    return black_image(model, shape)
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from wirings.compact_network import CompactNetwork, CompactStage, ConvStem, TargetProduct, dense_weight
-from wirings.compacting import NoCompactForm, compact
+from wirings.compacting import compact, has_structure, without_dead_channels
 from wirings.engines.csr import compressed_rows
-from wirings.errors import WiringError
+from wirings.errors import WiringError, first_line
 from wirings.files import write_atomically
 from wirings.onnx_file import compared, needed, onnx_content, ready_for_export
 from wirings.portable import PortableNetwork
@@ -24,8 +24,9 @@ ENDINGS = (".onnx", ".safetensors")
 def export(model: nn.Module, path: str | Path, shape: Sequence[int]) -> str:
     """Write a network to a file, whole or not at all.
 
-    A network that `compact` takes is written without its dead neurons, any other one as it is, with the
-    weights of its edge rules fixed.
+    A network with a structure is written as `compact` makes it. Any other one is written without its dead
+    channels, by the edges in use or, if it is not wired, by its weights other than zero; and if no channel
+    can be removed, as it is, with the weights of its edge rules fixed.
 
     Args:
         model: the network; it is not changed.
@@ -46,16 +47,13 @@ def export(model: nn.Module, path: str | Path, shape: Sequence[int]) -> str:
     types = {parameter.dtype for parameter in model.parameters()}
     if types - {torch.float32}:
         raise WiringError("the network must be in float32; call its float() first")
-    try:
-        small: nn.Module | None = compact(model, "dense").cpu()
-    except NoCompactForm:
-        small = None
-    if path.suffix == ".safetensors":
-        write, written = _as_safetensors(small, shape)
-    elif small is None:
-        write, written = _as_it_is(model, shape)
+    if not has_structure(model):
+        if path.suffix == ".safetensors":
+            raise _no_edge_file()
+        write, written = _without_structure(model, shape)
     else:
-        write, written = _as_onnx(small, shape)
+        small = compact(model, "dense").cpu()
+        write, written = (_as_safetensors if path.suffix == ".safetensors" else _as_onnx)(small, shape)
     write_atomically(path, write)
     return f"{path}: {path.stat().st_size / 1e6:.2f} MB, {written}"
 
@@ -69,29 +67,44 @@ def _as_onnx(small: nn.Module, shape: Sequence[int]) -> _Written:
     return lambda file: file.write(content), compared(content, small, shape, torch.device("cpu"))
 
 
-def _as_it_is(model: nn.Module, shape: Sequence[int]) -> _Written:
+def _without_structure(model: nn.Module, shape: Sequence[int]) -> _Written:
     device = next(model.parameters(), torch.empty(0)).device
-    example, name = torch.randn(2, *shape, device=device), type(model).__name__
+    example = torch.randn(2, *shape, device=device)
     with ready_for_export(model):
-        try:
-            logits = model(example)
-        except Exception as error:  # a network of the user's may raise anything
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise WiringError(
-                f"{name} does not run on images of {'×'.join(map(str, shape))} ({reason})"
-            ) from error
-        if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != 2:
-            result = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise WiringError(f"{name} must return logits (images, classes); for 2 images it gave {result}")
+        _check_logits(model, example)
+    small, report = without_dead_channels(model, example)
+    if any(layer.after < layer.before for layer in report.layers):
+        write, checked = _as_onnx(small.cpu(), shape)
+        return write, f"{report.params_after:,} of {report.params_before:,} parameters, {checked}"
+    with ready_for_export(model):
         content = onnx_content(model, example)
         checked = compared(content, model, shape, device)
     return lambda file: file.write(content), f"the whole network, {checked}"
 
 
-def _as_safetensors(small: nn.Module | None, shape: Sequence[int]) -> _Written:
+def _check_logits(model: nn.Module, images: Tensor) -> None:
+    """Refuse a network that does not run on images of this shape, or does not return logits."""
+    name = type(model).__name__
+    try:
+        logits = model(images)
+    except Exception as error:  # a network of the user's may raise anything
+        shape = "×".join(map(str, images.shape[1:]))
+        raise WiringError(f"{name} does not run on images of {shape} ({first_line(error)})") from error
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(images):
+        result = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise WiringError(
+            f"{name} must return logits (images, classes); for {len(images)} images it gave {result}"
+        )
+
+
+def _no_edge_file() -> WiringError:
+    return WiringError(".safetensors is for MobileNet graphs; this network can be exported as .onnx")
+
+
+def _as_safetensors(small: nn.Module, shape: Sequence[int]) -> _Written:
     save: Any = needed("safetensors.torch").save
     if not isinstance(small, CompactNetwork) or not small.is_mobilenet_graph:
-        raise WiringError(".safetensors is for MobileNet graphs; this network can be exported as .onnx")
+        raise _no_edge_file()
     arrays, strides = edge_arrays(small, shape)
     about = {
         "format": "wirings 1",

@@ -1,33 +1,22 @@
-"""Networks without wiring: nothing can be removed, but batch norms fold into the layers before them."""
+"""Batch norms as part of the layers before them."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from wirings.compact_network import EvaluationOnly
 from wirings.errors import WiringError
+from wirings.layers import CONVOLUTIONS, TRANSPOSED
+from wirings.wrappers import EvaluationNetwork
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
-class FoldedNetwork(EvaluationOnly):
-    """A network whose norms are folded."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-        self.eval()
-
-    @torch.no_grad()
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.network(images)
-        return logits
-
-
-def fold_norms(model: nn.Module, pairs: Sequence[tuple[str, str]]) -> FoldedNetwork:
+def fold_norms(model: nn.Module, pairs: Sequence[tuple[str, str]]) -> EvaluationNetwork:
     """A copy of a network with batch norms folded into the layers before them.
 
     Args:
@@ -43,20 +32,38 @@ def fold_norms(model: nn.Module, pairs: Sequence[tuple[str, str]]) -> FoldedNetw
             layer, norm = map(folded.get_submodule, names)
         except AttributeError as error:
             raise WiringError(f"{type(model).__name__}: {error}") from error
-        _replace(folded, names[0], _fused(names, layer, norm))
-        _replace(folded, names[1], nn.Identity())
-    return FoldedNetwork(folded)
+        fused = fold_norm(layer, norm)
+        if fused is None:
+            kinds = f"{type(layer).__name__} and {type(norm).__name__}"
+            raise WiringError(f"{names[1]} cannot be folded into {names[0]}: they are {kinds}")
+        replace_module(folded, names[0], fused)
+        replace_module(folded, names[1], nn.Identity())
+    return EvaluationNetwork(folded)
 
 
-def _fused(names: tuple[str, str], layer: nn.Module, norm: nn.Module) -> nn.Module:
-    if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+def fold_norm(layer: nn.Module, norm: Any) -> nn.Module | None:
+    """A copy of a layer that computes what the layer and the batch norm after it compute in evaluation mode.
+
+    Args:
+        layer: a convolution, or a linear layer for inputs (batch, features).
+        norm: the batch norm.
+
+    Returns:
+        The layer; None if they are other modules, the norm has no running statistics, or torch cannot fold
+        the two.
+    """
+    if not isinstance(norm, NORMS) or norm.running_mean is None:
+        return None
+    if isinstance(layer, CONVOLUTIONS):
         return fuse_conv_bn_eval(layer, norm)
-    if isinstance(layer, nn.Linear) and isinstance(norm, nn.BatchNorm1d):
+    if isinstance(layer, TRANSPOSED) and layer.groups == 1:
+        return fuse_conv_bn_eval(layer, norm, transpose=True)
+    if isinstance(layer, nn.Linear) and norm.affine:
         return fuse_linear_bn_eval(layer, norm)
-    kinds = f"{type(layer).__name__} and {type(norm).__name__}"
-    raise WiringError(f"{names[1]} cannot be folded into {names[0]}: they are {kinds}")
+    return None
 
 
-def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
+def replace_module(network: nn.Module, name: str, module: nn.Module) -> None:
+    """Put a module in the place of a network's module of this name."""
     parent, _, child = name.rpartition(".")
     setattr(network.get_submodule(parent), child, module)

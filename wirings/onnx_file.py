@@ -18,22 +18,11 @@ from torch import Tensor, nn
 from wirings.blocks import read_blocks
 from wirings.errors import MissingPackageError, WiringError
 from wirings.rules.base import EdgeRule
+from wirings.wrappers import OneInput
 
 TOLERANCE = 1e-4
 """Of logits, as a part of the largest."""
 _WHERE = re.compile(r'call raised this error:\s+File "(.+)", line (\d+), in \w+\n\s+(.+)')
-
-
-class _Within(nn.Module):
-    """The network as a part: torch.export cannot take one that has a part called `graph` itself."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.network(images)
-        return logits
 
 
 @contextlib.contextmanager
@@ -76,7 +65,8 @@ def onnx_content(network: nn.Module, example: Tensor) -> bytes:
     try:
         with torch.no_grad(), _silence():
             program = torch.onnx.export(
-                _Within(network).eval(),
+                # torch.export cannot take a network that has a part called `graph` itself.
+                OneInput(network).eval(),
                 (example,),
                 input_names=["images"],
                 output_names=["logits"],

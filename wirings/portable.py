@@ -12,7 +12,6 @@ from wirings.compact_network import (
     CompactNetwork,
     CompactStage,
     ConvStem,
-    EvaluationOnly,
     TargetProduct,
     dense_weight,
     fixed,
@@ -23,6 +22,7 @@ from wirings.errors import WiringError
 from wirings.layout import conv_out_size
 from wirings.plan import ByNode
 from wirings.structure import FixedSteps, Repeat
+from wirings.wrappers import EvaluationOnly
 
 
 class PortableNetwork(EvaluationOnly):

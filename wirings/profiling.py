@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from wirings.counting import count_macs
-from wirings.errors import WiringError
+from wirings.errors import WiringError, first_line
+from wirings.images import black_image
+from wirings.images import in_channels as own_in_channels
 from wirings.layers import WiredLayer
 from wirings.structure import LayerComplexity, complexity_method, wired_layers
 from wirings.structure import image_size as own_image_size
@@ -158,17 +158,13 @@ def _row(model: nn.Module, name: str, belongs: bool) -> str:
 
 
 def _run_and_count(model: nn.Module, image_size: int, in_channels: int | None) -> dict[str, int]:
-    convolutions = (layer for layer in model.modules() if isinstance(layer, nn.Conv2d))
-    first = next((layer.in_channels for layer in convolutions if layer.in_channels), 3)  # 0: lazy
-    shape = (in_channels or first, image_size, image_size)
-    numbers = (value for value in model.parameters() if value.is_floating_point() and not is_lazy(value))
+    shape = (in_channels or own_in_channels(model) or 3, image_size, image_size)
     try:
-        return count_macs(model, torch.zeros(1, *shape).to(next(numbers, torch.empty(0))))
+        return count_macs(model, black_image(model, shape))
     except Exception as error:  # a network of the user's may raise anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise WiringError(
             f"the cost of {type(model).__name__} is not counted: "
-            f"it does not run on an image of {'×'.join(map(str, shape))} ({reason}); "
+            f"it does not run on an image of {'×'.join(map(str, shape))} ({first_line(error)}); "
             "give it an attribute image_size, or a method complexity()"
         ) from error
 

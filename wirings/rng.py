@@ -14,10 +14,10 @@ import torch
 def preserve_rng_state() -> Iterator[None]:
     """Within it, random numbers may be drawn; afterwards the generators are as they were before.
 
-    The generators of Python, NumPy, and torch on the CPU and on the current GPU are meant.
+    The generators of Python, NumPy, and torch on the CPU and on all GPUs are meant.
     """
     python, numpy = random.getstate(), np.random.get_state()
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
     try:
         with torch.random.fork_rng(devices):
             yield

@@ -13,7 +13,7 @@ import torch
 from tests.conftest import ROOT
 from tests.models.test_native import assert_close, small_mobilenet
 from wirings.compacting import compact
-from wirings.errors import WiringError
+from wirings.errors import MissingPackageError, WiringError
 from wirings.native import build
 
 pytestmark = pytest.mark.skipif(build.compiler() is None, reason="needs a C++ compiler")
@@ -54,6 +54,19 @@ def test_a_compiler_that_refuses(fresh_kernels, tmp_path):
         compact(small_mobilenet(), "native")
     assert len(str(caught.value).splitlines()) < 15
     assert not list((tmp_path / "cache").glob("*/*.so"))
+
+
+def test_ninja_is_found_beside_python_or_named(fresh_kernels, tmp_path):
+    scripts = tmp_path / "scripts"
+    scripts.mkdir()
+    fresh_kernels.setenv("CXX", build.compiler())
+    fresh_kernels.setenv("PATH", str(tmp_path))
+    fresh_kernels.setattr(build.sysconfig, "get_path", lambda _name: str(scripts))
+    with pytest.raises(MissingPackageError, match="needs ninja for that: pip install ninja"):
+        build.load_kernels.__wrapped__()
+    (scripts / "ninja").write_text("#!/bin/sh\n")
+    (scripts / "ninja").chmod(0o755)
+    assert build._path_with_ninja() == os.pathsep.join([str(tmp_path), str(scripts)])
 
 
 RETRY = """

@@ -11,6 +11,7 @@ import platform
 import shlex
 import shutil
 import subprocess
+import sysconfig
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -62,7 +63,7 @@ def load_kernels() -> None:
     where size or checksum differ from those that were written when they were compiled.
 
     Raises:
-        MissingPackageError: there is no C++ compiler.
+        MissingPackageError: there is no C++ compiler, or no ninja.
         WiringError: it refuses, or the folder cannot be used.
     """
     if _loaded():  # a second time the operators would be defined twice, which ends the process
@@ -155,7 +156,7 @@ def _build(private: Path) -> Path:
     from torch.utils import cpp_extension
 
     sources = [str(KERNELS / name) for name in SOURCES]
-    with _cxx(_program(private)):
+    with _environment(CXX=_program(private), PATH=_path_with_ninja()):
         cpp_extension.load(
             NAME, sources, extra_cflags=flags(), build_directory=str(private), is_python_module=False
         )
@@ -178,18 +179,35 @@ def _program(private: Path) -> str:
     return str(script)
 
 
+def _path_with_ninja() -> str:
+    """$PATH, so that torch finds ninja. pip may have installed it beside a Python that is not on $PATH.
+
+    Raises:
+        MissingPackageError: there is none.
+    """
+    path, scripts = os.environ.get("PATH", os.defpath), sysconfig.get_path("scripts")
+    for folders in (path, os.pathsep.join([path, scripts])):
+        if shutil.which("ninja", path=folders) is not None:
+            return folders
+    raise MissingPackageError(
+        "engine native is compiled by torch, which needs ninja for that: pip install ninja, or take another "
+        "engine"
+    )
+
+
 @contextmanager
-def _cxx(value: str) -> Iterator[None]:
-    """Within it, $CXX has this value. torch reads it from there, and a blank one is an error to torch."""
-    before = os.environ.get("CXX")
-    os.environ["CXX"] = value
+def _environment(**values: str) -> Iterator[None]:
+    """Within it, these variables are set. torch reads them from there; a blank $CXX is an error to torch."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["CXX"]
-        else:
-            os.environ["CXX"] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _put_in_place(done: Path, folder: Path) -> None:

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from wirings.cached_module import CachedModule
-from wirings.compact_network import CompactNetwork, CompactStage, ConvStem, EvaluationOnly
+from wirings.compact_network import CompactNetwork, CompactStage, ConvStem
 from wirings.errors import WiringError
 from wirings.layout import conv_out_size
 from wirings.native.build import load_kernels
 from wirings.native.program import NODES, POOL, Program, Step, Writer
+from wirings.wrappers import EvaluationOnly
 
 _Value = TypeVar("_Value")
 
