@@ -8,16 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from torch.distributed.run import get_args_parser
 
 import runner
 from genutil.cli import parse_command_line
 from genutil.keys_page import keys_page
 from tests.conftest import ROOT
-from wirings.compacting import compact, engines_of
-from wirings.native.build import compiler
-from wirings.rules.dnw import TopEdges
 
 SPARSE = ROOT / "imagenet_sparsity_experiments"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), SPARSE / "README.md"]
@@ -85,40 +81,6 @@ def test_commands_for_larger_data_resolve(command, monkeypatch):
     monkeypatch.chdir(ROOT)
     config = parse_command_line(shlex.split(command)[2:]).config
     assert config.name in command
-
-
-def test_own_parts_of_the_page_train(tmp_path):
-    for name, text in examples().items():
-        (tmp_path / name).write_text(text)
-    assert {"my_edges.py", "my_data.py", "my_model.py", "my_experiment.yml"} <= set(examples())
-    argv = shlex.split("runner.py app:my_experiment.yml")
-    assert f"python {shlex.join(argv)}" in RUNNER
-    done = subprocess.run(
-        [sys.executable, str(ROOT / argv[0]), *argv[1:]],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=250,
-    )
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"^  edges +144$", done.stdout, re.MULTILINE)  # a quarter of 24 × 24
-    assert float(re.search(r"top1_accuracy\s+([\d.]+)", done.stdout)[1]) > 90
-    assert "no effect" not in done.stderr
-
-
-def test_a_network_of_the_page_has_a_compact_form(tmp_path, monkeypatch):
-    """And the native engine runs it, where there is a compiler."""
-    (tmp_path / "my_stages.py").write_text(examples()["my_stages.py"])
-    monkeypatch.syspath_prepend(tmp_path)
-    torch.manual_seed(0)
-    model = importlib.import_module("my_stages").OneStage(3, 5, 16, lambda space: TopEdges(space, 300))
-    (checking,) = [block for block in blocks("python") if "def same_logits" in block]
-    names = {}
-    exec(checking, names)
-    images = torch.randn(4, 3, 16, 16)
-    model(images)
-    names["same_logits"](model, images)
-    assert (engines_of(compact(model)) == "native") == (compiler() is not None)
 
 
 def test_example_of_an_experiment_file_is_the_file():
