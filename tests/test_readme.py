@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 from torch.distributed.run import get_args_parser
 
 import runner
@@ -43,6 +45,54 @@ def examples():
         if first.startswith("my_"):
             found[first] = block
     return found
+
+
+OTHER_PYTHON = (
+    "torchvision.models.resnet18",  # below
+    "my_rules.DropAndGrow",  # these in test_adding.py
+    "def same_logits",
+)
+
+
+def test_every_block_is_run_by_a_test():
+    for block in blocks("python") + blocks("yaml"):
+        known = [words for words in OTHER_PYTHON if words in block]
+        known += [start for start in ("# my_", "# apps/") if block.startswith(start)]
+        assert len(known) == 1, block
+
+
+@pytest.fixture(scope="module")
+def example():
+    """The README's lines of Python up to the end of the training, and those after it."""
+    (block,) = [block for block in blocks("python") if "torchvision.models.resnet18" in block]
+    training, _, after = block.partition("\n\nprint(")
+    return training.splitlines(), "print(" + after
+
+
+def test_three_lines_wire_a_network_and_train_it(example):
+    torch.manual_seed(0)
+    wired = [line for line in example[0] if "wiring" in line]
+    assert len(wired) == 3
+    plain = {}
+    exec("\n".join(line for line in example[0] if line not in wired), plain)
+    assert type(plain["model"].conv1) is nn.Conv2d
+    assert plain["loss"].isfinite()
+
+
+def test_python_example(example, capsys):
+    torch.manual_seed(0)
+    names = {}
+    exec("\n".join(example[0]), names)
+    masks = names["wiring"].adjacency()
+    exec(example[1], names)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith("| layer")
+    assert printed[-1].startswith("| total") and printed[-1].endswith("10.00% |")
+    assert names["plain"] is names["model"]
+    assert type(names["plain"].conv1) is nn.Conv2d
+    assert len(masks) == 21
+    for name, mask in masks.items():
+        assert not names["plain"].get_parameter(name)[~mask].any()
 
 
 def test_keys_page_is_up_to_date():
@@ -137,7 +187,7 @@ def test_other_commands(command):
 
 def test_every_path_in_the_pages_exists():
     for page in PAGES:
-        for path in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+        for path in re.findall(r"\]\(([^)#:]+)(?:#[\w-]+)?\)", page.read_text()):
             assert (page.parent / path).exists(), (page, path)
         for name in re.findall(
             r"`((?:tests|genutil|models|data|trainers|fig|apps|wirings|imagenet_sparsity_experiments)/[\w./]+\.\w+)`",
