@@ -276,13 +276,15 @@ def _callbacks(
     config = parts.config
     cost = _profiled(config, model)
 
+    wiring = Wiring(model)
+
     def wirings() -> list[Tensor]:
-        return [layer.adjacency() for layer in wired_layers(model)]
+        return list(wiring.adjacency().values())
 
     def layers() -> list[tuple[Tensor, Tensor]]:
-        return [(layer.adjacency(), layer.rule.weight.flatten(1)) for layer in wired_layers(model)]
+        weights = [rule.weight for rule in wiring.rules.values()]
+        return [(used.flatten(1), weight.flatten(1)) for used, weight in zip(wirings(), weights, strict=True)]
 
-    wiring = Wiring(model)
     recorders: tuple[Callback, ...] = (WiringUpdate(wiring),) if wiring.reads_gradients else ()
     if config.record_wiring:
         recorders += _recorders(parts, model, files, step)
@@ -392,10 +394,11 @@ def _profiled(config: Config, model: nn.Module) -> Profile | None:
 def _counts(cost: Profile | None) -> dict[str, int]:
     if cost is None:
         return {}
-    return {
+    counts = {
         "edges": cost.edges,
         "effective_edges": cost.effective_edges,
         "live_nodes": cost.live_nodes,
         "params": cost.params,
         "macs": cost.macs,
     }
+    return {name: count for name, count in counts.items() if count is not None}

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from genutil.names import checked_name
 from wirings.rules import RULES
 
-KNOWN_BUDGETS = ("uniform", "erk", "global")
+KNOWN_BUDGETS = ("uniform", "erk", "global", "mobilenet_width")
 KNOWN_SCHEDULERS = ("multistep", "cosine", "linear_decaying", "exp_decaying")
 KNOWN_OPTIMIZERS = ("sgd",)
 FIXED_STEP_SOLVERS = ("euler", "midpoint", "rk4")
@@ -94,8 +94,9 @@ class WiringKeys(BaseModel):
     )
     budget: Annotated[str, _known_or_path(KNOWN_BUDGETS)] | dict[str, Fraction] | None = Field(
         None,
-        description="how many edges each layer gets: uniform, erk, global (one ranking of all layers), a "
-        "mapping of patterns of layer names to densities, or module:function; default: as published",
+        description="how many edges each layer gets: uniform, erk, global (one ranking of all layers), "
+        "mobilenet_width (the published numbers), a mapping of patterns of layer names to densities, or "
+        "module:function; default: as published",
         json_schema_extra={"choices": [*KNOWN_BUDGETS, "PATTERN=DENSITY ...", "module:function"]},
     )
     setting: Literal["static", "discrete_time", "continuous"] = Field(

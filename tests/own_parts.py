@@ -3,6 +3,8 @@
 import json
 
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from trainers.callbacks import Callback
 from wirings.rules.base import EdgeRule
@@ -37,6 +39,23 @@ class DropAndGrow(EdgeRule):
             self.weight[grown] = 0
         step.reset_momenta(self.weight, grown)
         self.exchanged += count
+
+
+class WiredNet(nn.Module):
+    """A network that wires itself, but for its first layer."""
+
+    def __init__(self, in_channels: int, output_size: int, image_size: int, wire):
+        super().__init__()
+        self.image_size = image_size
+        self.stem = nn.Conv2d(in_channels, 8, 3, stride=2, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.conv = nn.Conv2d(8, 16, 3, padding=1, bias=False)
+        self.fc = nn.Linear(16, output_size)
+        wire(self, exclude=["stem"])
+
+    def forward(self, images):
+        maps = F.relu(self.conv(F.relu(self.norm(self.stem(images)))))
+        return self.fc(maps.mean((2, 3)))
 
 
 class Notes(Callback):

@@ -9,15 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from torch.distributed.run import get_args_parser
 
 import runner
 from genutil.cli import parse_command_line
 from genutil.keys_page import keys_page
 from tests.conftest import ROOT
-from wirings.compacting import compact, engines_of
-from wirings.native.build import compiler
-from wirings.rules.dnw import TopEdges
 
 SPARSE = ROOT / "imagenet_sparsity_experiments"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), SPARSE / "README.md"]
@@ -47,6 +45,54 @@ def examples():
         if first.startswith("my_"):
             found[first] = block
     return found
+
+
+OTHER_PYTHON = (
+    "torchvision.models.resnet18",  # below
+    "my_rules.DropAndGrow",  # these in test_adding.py
+    "def same_logits",
+)
+
+
+def test_every_block_is_run_by_a_test():
+    for block in blocks("python") + blocks("yaml"):
+        known = [words for words in OTHER_PYTHON if words in block]
+        known += [start for start in ("# my_", "# apps/") if block.startswith(start)]
+        assert len(known) == 1, block
+
+
+@pytest.fixture(scope="module")
+def example():
+    """The README's lines of Python up to the end of the training, and those after it."""
+    (block,) = [block for block in blocks("python") if "torchvision.models.resnet18" in block]
+    training, _, after = block.partition("\n\nprint(")
+    return training.splitlines(), "print(" + after
+
+
+def test_three_lines_wire_a_network_and_train_it(example):
+    torch.manual_seed(0)
+    wired = [line for line in example[0] if "wiring" in line]
+    assert len(wired) == 3
+    plain = {}
+    exec("\n".join(line for line in example[0] if line not in wired), plain)
+    assert type(plain["model"].conv1) is nn.Conv2d
+    assert plain["loss"].isfinite()
+
+
+def test_python_example(example, capsys):
+    torch.manual_seed(0)
+    names = {}
+    exec("\n".join(example[0]), names)
+    masks = names["wiring"].adjacency()
+    exec(example[1], names)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith("| layer")
+    assert printed[-1].startswith("| total") and printed[-1].endswith("10.00% |")
+    assert names["plain"] is names["model"]
+    assert type(names["plain"].conv1) is nn.Conv2d
+    assert len(masks) == 21
+    for name, mask in masks.items():
+        assert not names["plain"].get_parameter(name)[~mask].any()
 
 
 def test_keys_page_is_up_to_date():
@@ -85,40 +131,6 @@ def test_commands_for_larger_data_resolve(command, monkeypatch):
     monkeypatch.chdir(ROOT)
     config = parse_command_line(shlex.split(command)[2:]).config
     assert config.name in command
-
-
-def test_own_parts_of_the_page_train(tmp_path):
-    for name, text in examples().items():
-        (tmp_path / name).write_text(text)
-    assert {"my_edges.py", "my_data.py", "my_model.py", "my_experiment.yml"} <= set(examples())
-    argv = shlex.split("runner.py app:my_experiment.yml")
-    assert f"python {shlex.join(argv)}" in RUNNER
-    done = subprocess.run(
-        [sys.executable, str(ROOT / argv[0]), *argv[1:]],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=250,
-    )
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"^  edges +144$", done.stdout, re.MULTILINE)  # a quarter of 24 × 24
-    assert float(re.search(r"top1_accuracy\s+([\d.]+)", done.stdout)[1]) > 90
-    assert "no effect" not in done.stderr
-
-
-def test_a_network_of_the_page_has_a_compact_form(tmp_path, monkeypatch):
-    """And the native engine runs it, where there is a compiler."""
-    (tmp_path / "my_stages.py").write_text(examples()["my_stages.py"])
-    monkeypatch.syspath_prepend(tmp_path)
-    torch.manual_seed(0)
-    model = importlib.import_module("my_stages").OneStage(3, 5, 16, lambda space: TopEdges(space, 300))
-    (checking,) = [block for block in blocks("python") if "def same_logits" in block]
-    names = {}
-    exec(checking, names)
-    images = torch.randn(4, 3, 16, 16)
-    model(images)
-    names["same_logits"](model, images)
-    assert (engines_of(compact(model)) == "native") == (compiler() is not None)
 
 
 def test_example_of_an_experiment_file_is_the_file():
@@ -175,7 +187,7 @@ def test_other_commands(command):
 
 def test_every_path_in_the_pages_exists():
     for page in PAGES:
-        for path in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+        for path in re.findall(r"\]\(([^)#:]+)(?:#[\w-]+)?\)", page.read_text()):
             assert (page.parent / path).exists(), (page, path)
         for name in re.findall(
             r"`((?:tests|genutil|models|data|trainers|fig|apps|wirings|imagenet_sparsity_experiments)/[\w./]+\.\w+)`",

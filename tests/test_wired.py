@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import subprocess
 import sys
 import types
 
@@ -13,6 +14,7 @@ from torch import nn
 import runner
 from genutil.checkpoint import read_checkpoint
 from genutil.config import load_config
+from genutil.wiring_file import read_record
 from models import build_model
 from tests.conftest import ROOT
 from wirings.topk import num_kept
@@ -102,6 +104,10 @@ def test_budgets_of_the_published_networks(write_app):
         summary = wiring(app, budget=budget, prune_rate=0.97).summary()
         assert summary.total.in_use == num_kept(summary.total.potential, 0.97)
         assert [layer.potential for layer in summary.layers] == [layer.potential for layer in published]
+    for keys in ({}, {"small": True}, {"prune_rate": 0.51}):
+        counts = [layer.in_use for layer in wiring(app, **keys).summary().layers]
+        by_width = wiring(app, budget="mobilenet_width", **keys).summary().layers
+        assert [layer.in_use for layer in by_width] == counts
     densities = wiring(app, budget={"layers.0.*": 0.5, "*": 0.01}).summary().layers
     assert [round(layer.density, 3) for layer in densities] == [0.5, *[0.01] * (len(densities) - 1)]
     by_function = wiring(app, budget="tests.own_parts:halves").summary().layers
@@ -119,7 +125,10 @@ def test_a_budget_changes_no_other_random_number(write_app, graph):
 
 
 WRONG = [
-    (["--budget", "urk"], "must be uniform | erk | global | PATTERN=DENSITY ... | module:function"),
+    (
+        ["--budget", "urk"],
+        "must be uniform | erk | global | mobilenet_width | PATTERN=DENSITY ... | mod",
+    ),
     (["--budget", "nowhere:budget"], "budget: there is no module nowhere"),
     (["--budget", "tests.own_parts:too_many"], "budget: the budget gives graph.weight 1000000000 edges"),
     (["--budget", "layers.*=0.5"], "budget: no density for graph.weight: none of layers.* fits"),
@@ -158,6 +167,35 @@ def test_torchvision_networks(write_app, tmp_path, keys, options):
     )
     counted = json.loads(results.read_text())
     assert counted["params"] < 0.15 * total
+
+
+WIRED_NET = {**RESNET, "model": "tests.own_parts:WiredNet", "model_args": None}
+
+
+@pytest.mark.parametrize("keys", [{"budget": "global"}, OWN_RULE], ids=["dnw", "own rule"])
+def test_several_processes_have_one_wiring(write_app, tmp_path, keys):
+    """Each checkpoint compares weights, masks and wirings of the processes to the bit."""
+    path = write_app(**{**WIRED_NET, **keys}, prune_rate=0.8, num_epochs=2, data_args={"num_images": 20})
+    command = [sys.executable, ROOT / "runner.py", f"app:{path}", "--processes", "2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    weights = states(tmp_path / "checkpoints" / "tiny")
+    assert ("conv.wiring.mask" in weights) == ("graph" in keys)
+    if "graph" in keys:
+        assert weights["conv.wiring.exchanged"] > 0
+        total = weights["conv.wiring.mask"].sum() + weights["fc.wiring.mask"].sum()
+        assert total == num_kept(8 * 16 * 9 + 16 * 10, 0.8)
+
+
+def test_a_wired_network_is_recorded(write_app, tmp_path):
+    path = write_app(**RESNET, num_epochs=1, data_args={"num_images": 8}, record_wiring=True)
+    assert run(path) == 0
+    (file,) = (tmp_path / "runs").glob("*/wiring.npz")
+    record = read_record(file)
+    assert [layer["name"] for layer in record.layout][:2] == ["conv1", "layer1.0.conv1"]
+    first, last = record.states[0].layers["conv1"], record.states[-1].layers["conv1"]
+    assert len(first.places) > 0
+    assert first.live.shape == last.live.shape == (3,)
 
 
 def test_fast_evaluation_of_torchvision_networks(write_app, tmp_path, caplog):

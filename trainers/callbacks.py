@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor
 
 from genutil.reporting import RunFolder
-from genutil.seeding import kept_rng
 from trainers.metrics import Meter
 from trainers.progress import BatchProgress, Clock
 from wirings.wiring import Wiring
@@ -245,8 +244,7 @@ class TensorBoard(Callback):
             _log.warning("the last values for TensorBoard could not be written (%s)", error)
 
     def _now(self) -> list[tuple[Tensor, Tensor]]:
-        with kept_rng():  # an edge rule of a user's own may draw
-            return list(self._layers())
+        return list(self._layers())
 
     def _draw(self, layers: Iterable[tuple[Tensor, Tensor]], step: int) -> None:
         for index, (in_use, weight) in enumerate(layers):

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from genutil.reporting import RunFolder
-from genutil.seeding import kept_rng
 from genutil.wiring_file import LayerState, State, WiringFile
 from trainers.callbacks import Callback
 
@@ -92,7 +91,6 @@ class WiringRecorder(Callback):
     def _record(self, trainer: Trainer, epoch: float, numbers: Mapping[str, float]) -> None:
         if self._file is None or self.folder is None:
             return
-        with kept_rng():  # an edge rule of a user's own may draw
-            layers = self.wiring()
+        layers = self.wiring()
         with self.folder.failures_told():
             self._file.append(State({"step": trainer.step, "epoch": epoch, **numbers}, layers))

@@ -13,7 +13,7 @@ from genutil.checkpoint_folder import CheckpointFolder
 from genutil.checksum import digest
 from genutil.errors import NotFiniteError, RunError
 from genutil.layouts import Layout
-from genutil.seeding import kept_rng, rng_state
+from genutil.seeding import rng_state
 from trainers.callbacks import Callback
 from trainers.optimizers import optimizer_names
 
@@ -129,8 +129,7 @@ class CheckpointSaver(Callback):
         Raises:
             RunError: they are not.
         """
-        with kept_rng():  # an edge rule of a user's own may draw
-            state = {**state, "wirings": [edges.bool() for edges in self.wirings()]}
+        state = {**state, "wirings": [edges.bool() for edges in self.wirings()]}
         parts = ("model", "wirings", "optimizer", "rng", "epoch_progress", "best_val")
         own = {part: digest(state[part]) for part in parts}
         found = trainer.world.gather(own)

@@ -87,6 +87,38 @@ def by_pattern(densities: Mapping[str, float]) -> Budget:
     return budget
 
 
+def mobilenet_width(shapes: Shapes, width: float) -> dict[str, int]:
+    """The published numbers: each stage of a MobileNet graph has as many edges as a dense MobileNet of this
+    width has 1×1 weights there; a layer without stages (a wired classifier) has this fraction of its entries.
+
+    Args:
+        shapes: of the weights. That of a stage is (blocks · outputs, inputs + (blocks − 1) · outputs, 1, 1)
+            with inputs = outputs / 2, so it has more rows than columns; a classifier has fewer.
+        width: width multiplier, 0..1; in experiments 1 − prune_rate.
+
+    Raises:
+        WiringError: the width is out of range, or a weight has not the shape of a stage.
+    """
+    total_edges(shapes, width)  # refuses a width out of range
+    counts = {}
+    for name, shape in shapes.items():
+        entries = math.prod(shape)
+        rate = 1 - width
+        if shape[0] > shape[1]:
+            rate = 1 - mobilenet_stage(*_sizes_of_stage(name, shape), 1 - rate) / entries
+        counts[name] = entries - int(rate * entries)
+    return counts
+
+
+def _sizes_of_stage(name: str, shape: Sequence[int]) -> tuple[int, int, int]:
+    """(inputs, outputs, blocks)."""
+    rows, columns = shape[:2]
+    outputs = 2 * (rows - columns)
+    if rows % outputs or math.prod(shape[2:]) != 1:
+        raise WiringError(f"budget mobilenet_width: {name}, {tuple(shape)}, is no stage of a MobileNet graph")
+    return outputs // 2, outputs, rows // outputs
+
+
 def mobilenet_stage(inputs: int, outputs: int, blocks: int, width: float) -> float:
     """Edges, not rounded, of a stage of a MobileNet graph: as many as a dense MobileNet of this width has
     1×1 weights there. `width` is 1 − prune_rate.
@@ -112,7 +144,7 @@ def check_counts(shapes: Shapes, counts: Mapping[str, int]) -> dict[str, int]:
     return {name: int(counts[name]) for name in shapes}
 
 
-BUDGETS: dict[str, Budget] = {"uniform": uniform, "erk": erk}
+BUDGETS: dict[str, Budget] = {"uniform": uniform, "erk": erk, "mobilenet_width": mobilenet_width}
 
 
 def _first_fit(patterns: Mapping[str, float], name: str) -> str | None:

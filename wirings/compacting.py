@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from wirings import engines
 from wirings.channels import ChannelReport, copy_network, remove_dead_channels
 from wirings.compact_network import (
     CompactHead,
@@ -57,6 +58,9 @@ def compact(
     are constants: they are computed once for an image size and added as a bias. In continuous time all nodes
     stay, since the size of a solver's step may depend on every node. Batch norms are folded into weights.
 
+    What is said of MobileNet graphs below holds for every acyclic structure with a 3×3 convolution as stem,
+    strides of 1 and 2, batch norms, and the mean of each rectified map as pooling.
+
     Of a network without a structure that `wire` has wired, dead channels are removed as far as its graph of
     operations is known: see wirings.channels. What became of its layers is logged, and is the attribute
     `report` of the result, which says where channels stay and why. With an `example` that holds for any other
@@ -74,9 +78,6 @@ def compact(
             networks and engines report that it has no effect.
         example: a batch of inputs, read where the network has no structure; by default, for wired networks,
             a black image by the network's `image_size` and the channels of its first convolution.
-
-    A MobileNet graph is an acyclic structure with a 3×3 convolution as stem, strides of 1 and 2, batch norms,
-    and the mean of each rectified map as pooling.
 
     Raises:
         NoCompactForm: the network does not describe what it consists of, and its layers are not wired, or the
@@ -139,9 +140,10 @@ def engines_of(network: nn.Module) -> str:
     """What multiplies in a compact network, for reports: `native`, or `csr, dense` where `auto` took both."""
     if isinstance(network, NativeNetwork):
         return "native"
-    names = {type(module).__name__ for module in network.modules()} - {"FastestProduct", "TargetProduct"}
-    products = [name.removesuffix("Product").lower() for name in names if name.endswith("Product")]
-    return ", ".join(sorted(products)) or "dense"
+    places = {type(module).__module__ for module in network.modules()}
+    package = f"{engines.__name__}."
+    names = sorted(place.removeprefix(package) for place in places if place.startswith(package))
+    return ", ".join(names) or "dense"
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:

@@ -21,7 +21,7 @@ from wirings.portable import PortableNetwork
 ENDINGS = (".onnx", ".safetensors")
 
 
-def export(model: nn.Module, path: Path, shape: Sequence[int]) -> str:
+def export(model: nn.Module, path: str | Path, shape: Sequence[int]) -> str:
     """Write a network to a file, whole or not at all.
 
     A network with a structure is written as `compact` makes it. Any other one is written without its dead
@@ -41,6 +41,7 @@ def export(model: nn.Module, path: Path, shape: Sequence[int]) -> str:
         MissingPackageError: a package is missing.
         OSError: the file cannot be written.
     """
+    path = Path(path)
     if path.suffix not in ENDINGS:
         raise WiringError(f"the name must end in {' or '.join(ENDINGS)}, got {path.name}")
     types = {parameter.dtype for parameter in model.parameters()}

@@ -100,7 +100,7 @@ def check_layer(name: str, layer: nn.Module) -> None:
         raise WiringError(f"{name} has no weights yet; run a batch through the network first")
     if not weight.is_floating_point():
         raise WiringError(f"{name} has weights of type {weight.dtype}; only floating-point weights are wired")
-    if torch.isnan(weight).any():
+    if not weight.is_meta and torch.isnan(weight).any():
         raise WiringError(f"{name} has a weight that is NaN, so its strongest edges are not defined")
 
 

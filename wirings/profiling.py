@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from wirings.counting import count_macs
 from wirings.errors import WiringError, first_line
@@ -41,14 +39,20 @@ class Profile:
         return sum(layer.edges for layer in self.per_layer)
 
     @property
-    def effective_edges(self) -> int:
-        """Edges in use on a path from image to logits, over all wired layers."""
-        return sum(layer.effective for layer in self.per_layer)
+    def effective_edges(self) -> int | None:
+        """Edges in use on a path from image to logits, over all wired layers; None: not known."""
+        return _sum_of_known(layer.effective for layer in self.per_layer)
 
     @property
-    def live_nodes(self) -> int:
-        """Source nodes with an effective edge, over all wired layers."""
-        return sum(layer.live_nodes for layer in self.per_layer)
+    def live_nodes(self) -> int | None:
+        """Source nodes with an effective edge, over all wired layers; None: not known."""
+        return _sum_of_known(layer.live_nodes for layer in self.per_layer)
+
+
+def _sum_of_known(counts: Iterable[int | None]) -> int | None:
+    listed = list(counts)
+    known = [count for count in listed if count is not None]
+    return sum(known) if len(known) == len(listed) else None
 
 
 def profile(model: nn.Module, image_size: int | None = None, in_channels: int | None = None) -> Profile:
@@ -88,11 +92,15 @@ def as_table(cost: Profile) -> str:
     rows = []
     for layer in cost.per_layer:
         wiring = (layer.potential, layer.edges, layer.effective, layer.live_nodes)
-        shown = [f"{count:,}" for count in wiring] if layer.potential else [""] * len(wiring)
+        shown = map(_shown, wiring) if layer.potential else [""] * len(wiring)
         rows.append((layer.name, f"{layer.params:,}", f"{layer.macs:,}", *shown))
     potential = sum(layer.potential for layer in cost.per_layer)
     totals = (cost.params, cost.macs, potential, cost.edges, cost.effective_edges, cost.live_nodes)
-    return markdown_table(header, [*rows, ("total", *(f"{count:,}" for count in totals))])
+    return markdown_table(header, [*rows, ("total", *map(_shown, totals))])
+
+
+def _shown(count: int | None) -> str:
+    return "" if count is None else f"{count:,}"
 
 
 def _count_any(model: nn.Module, image_size: int, in_channels: int | None) -> list[LayerComplexity]:
@@ -105,48 +113,45 @@ def _count_any(model: nn.Module, image_size: int, in_channels: int | None) -> li
     wired: dict[str, WiredLayer] = {}
     seen: set[int] = set()
     for name, module in model.named_modules():
-        rows[name] = row = _row(model, name)
-        rule: nn.Module = module
+        rows[name] = row = _row(model, name, belongs=name.rpartition(".")[0] in wired)
+        is_graph = id(module) in apart
+        weight: Tensor | None = None
         if isinstance(module, WiredLayer):
-            rule = module.wiring
-            if id(rule) not in apart:
-                wired[row] = module
+            wired[name] = module
+            weight = module.wiring.weight if id(module.wiring) in apart else None
         for parameter in module.parameters(recurse=False):
-            is_apart = id(rule) in apart and parameter is getattr(rule, "weight", None)
-            if id(parameter) not in seen and not is_apart:
+            if id(parameter) not in seen and not is_graph and parameter is not weight:
                 params[row] += _num_in_use(module, parameter)
             seen.add(id(parameter))
+    by_row = {rows[name]: layer for name, layer in wired.items() if id(layer.wiring) not in apart}
     per_row: Counter[str] = Counter()
     for name, module in model.named_modules():
         per_row[rows[name]] += 0 if id(module) in apart else macs[name]
     layers = [
-        LayerComplexity(row, params[row], per_row[row], **_edges_of(wired.get(row)))
+        _layer_cost(row, params[row], per_row[row], by_row.get(row))
         for row in dict.fromkeys(rows.values())
         if params[row] or per_row[row]
     ]
     return layers + [graph.complexity() for graph in graphs]
 
 
-def _edges_of(layer: WiredLayer | None) -> dict[str, int]:
-    """Edges of a layer that `wire` has wired; all count as effective, since its network is not known."""
+def _layer_cost(name: str, params: int, macs: int, layer: WiredLayer | None) -> LayerComplexity:
+    """A row of the profile; `layer` is the one that `wire` has wired, if any: which of its edges are
+    effective is not known.
+    """
     if layer is None:
-        return {}
+        return LayerComplexity(name, params, macs)
     in_use = layer.wiring.in_use()
-    edges = int(in_use.sum())
-    if isinstance(layer, _ConvTransposeNd):  # its rows are the sources
-        live = in_use.flatten(1).any(1)
-    else:
-        targets, sources, *kernel = in_use.shape
-        groups = layer.groups if isinstance(layer, _ConvNd) else 1
-        live = in_use.reshape(groups, targets // groups, sources, math.prod(kernel)).any(3).any(1)
-    return {"potential": in_use.numel(), "edges": edges, "effective": edges, "live_nodes": int(live.sum())}
+    return LayerComplexity(name, params, macs, in_use.numel(), int(in_use.sum()), None, None)
 
 
-def _row(model: nn.Module, name: str) -> str:
-    """The layer in whose row a module is counted: a parametrization or a rule belongs to its layer."""
-    parts = name.split(".")
-    if isinstance(model.get_submodule(name.rpartition(".")[0]), WiredLayer):
-        parts.pop()
+def _row(model: nn.Module, name: str, belongs: bool) -> str:
+    """The layer in whose row a module is counted: a parametrization belongs to its layer.
+
+    Args:
+        belongs: this is the rule of a wired layer.
+    """
+    parts = name.split(".")[: -1 if belongs else None]
     if "parametrizations" in parts:
         parts = parts[: parts.index("parametrizations")]
     return ".".join(part for part in parts if part != "_orig_mod") or type(model).__name__

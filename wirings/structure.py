@@ -40,8 +40,9 @@ class LayerComplexity:
         macs: multiply-accumulates for one image.
         potential: edges that could be in use; 0 for a layer without wiring.
         edges: edges in use; 0 for a layer without wiring.
-        effective: those of them that the forward pass reads and that lie on a path from image to logits.
-        live_nodes: source nodes with an effective edge.
+        effective: those of them that the forward pass reads and that lie on a path from image to logits;
+            None: not known.
+        live_nodes: source nodes with an effective edge; None: not known.
     """
 
     name: str
@@ -49,8 +50,8 @@ class LayerComplexity:
     macs: int
     potential: int = 0
     edges: int = 0
-    effective: int = 0
-    live_nodes: int = 0
+    effective: int | None = 0
+    live_nodes: int | None = 0
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from wirings.ranking import GlobalRanking
 from wirings.rules import make_rule
 from wirings.rules.base import EdgeRule, RankedEdges, Step
 from wirings.selection import EdgeSelection
+from wirings.structure import effective_edges, liveness, stages
 
 _Network = TypeVar("_Network", bound=nn.Module)
 GLOBAL = "global"
@@ -48,12 +49,14 @@ class LayerSummary:
         rule: name of the rule's class.
         potential: entries of the weight.
         in_use: edges in use.
+        effective: those of them on a path from the network's input to its output; None: not known.
     """
 
     name: str
     rule: str
     potential: int
     in_use: int
+    effective: int | None = None
 
     @property
     def density(self) -> float:
@@ -76,23 +79,31 @@ class WiringSummary:
     @property
     def total(self) -> LayerSummary:
         """All layers together."""
-        potential, in_use = (
-            sum(getattr(layer, kind) for layer in self.layers) for kind in ("potential", "in_use")
-        )
-        return LayerSummary("total", "", potential, in_use)
+        potential = sum(layer.potential for layer in self.layers)
+        in_use = sum(layer.in_use for layer in self.layers)
+        effective = [layer.effective for layer in self.layers if layer.effective is not None]
+        is_known = bool(effective) and len(effective) == len(self.layers)
+        return LayerSummary("total", "", potential, in_use, sum(effective) if is_known else None)
 
     def __str__(self) -> str:
-        rows = [("layer", "rule", "potential", "in use", "density")]
-        rows += [
-            (layer.name, layer.rule, f"{layer.potential:,}", f"{layer.in_use:,}", f"{layer.density:.2%}")
-            for layer in (*self.layers, self.total)
-        ]
+        rows: list[tuple[str, ...]] = [("layer", "rule", "potential", "in use", "density", "effective")]
+        rows += [_cells(layer) for layer in (*self.layers, self.total)]
+        if all(layer.effective is None for layer in self.layers):
+            rows = [row[:-1] for row in rows]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [_line(row, widths) for row in rows]
         lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
         if self.dense:
             lines += ["", f"dense: {', '.join(self.dense)}"]
         return "\n".join(lines)
+
+
+def _cells(layer: LayerSummary) -> tuple[str, ...]:
+    effective = "" if layer.effective is None else f"{layer.effective:,}"
+    return (
+        *(layer.name, layer.rule, f"{layer.potential:,}", f"{layer.in_use:,}"),
+        *(f"{layer.density:.2%}", effective),
+    )
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
@@ -111,6 +122,7 @@ class Wiring:
     """
 
     def __init__(self, model: nn.Module) -> None:
+        self._model = model
         self.rules: dict[str, EdgeRule] = {}
         for name, module in model.named_modules():
             if isinstance(module, WiredLayer):
@@ -175,13 +187,30 @@ class Wiring:
             rule.after_backward(current)
 
     def summary(self) -> WiringSummary:
-        """Potential edges, edges in use and density of each layer, and which layers are dense."""
-        selections = self.select()
+        """Potential edges, edges in use and density of each layer, and which layers are dense. For networks
+        that describe their structure (see wirings.structure) also the effective edges.
+        """
+        selections, effective = self.select(), self._effective()
         layers = tuple(
-            LayerSummary(name, type(rule).__name__, rule.weight.numel(), selections[name].count)
+            LayerSummary(
+                name,
+                type(rule).__name__,
+                rule.weight.numel(),
+                selections[name].count,
+                effective.get(id(rule)),
+            )
             for name, rule in self.rules.items()
         )
-        return WiringSummary(layers, self._dense)
+        return WiringSummary(tuple(layers), self._dense)
+
+    def _effective(self) -> dict[int, int]:
+        """Numbers of effective edges by rule."""
+        pairs = zip(stages(self._model), liveness(self._model), strict=True)
+        counts = {id(stage.rule): int(live.edges.sum()) for stage, live in pairs}
+        edges = effective_edges(self._model)
+        if not counts and edges is not None and len(self.rules) == 1:
+            counts = {id(rule): int(edges.sum()) for rule in self.rules.values()}
+        return counts
 
 
 def wire(

@@ -14,7 +14,8 @@ from wirings.rules.dnw import TopEdges
 from wirings.rules.dnw_no_update import TopEdgesWithoutUpdate
 from wirings.rules.fine_tune import FixedTopEdges
 from wirings.rules.random import RandomEdges
-from wirings.rules.targeted_dropout import TargetedDropout, TargetedDropoutByRow, drop_weak
+from wirings.rules.reg_td import TargetedDropoutByRow
+from wirings.rules.td import TargetedDropout, drop_weak
 
 __all__ = [
     "EDGE_RULES",

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.graphs.edges import EdgeMaker, EdgeRule, EdgeSpace
+from wirings.budgets import mobilenet_stage
 from wirings.exchange import Exchange
 from wirings.layout import conv_out_size, mean_of_relu, to_fast_layout
 from wirings.stages import Group, Stage
@@ -54,8 +55,7 @@ class WiredStage(nn.Module):
             self.conv = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden, bias=False)
         self.norm = nn.ModuleList(nn.BatchNorm2d(width) for width in [inputs] + [outputs] * (blocks - 1))
         rows, columns = outputs * blocks, inputs + hidden
-        width = 1 - prune_rate
-        kept = width**2 * (inputs * outputs + (blocks - 1) * outputs**2)
+        kept = mobilenet_stage(inputs, outputs, blocks, width=1 - prune_rate)
         readable = torch.zeros(rows, columns, dtype=torch.bool)
         for block in self._receiving:
             readable[self._rows(block), self._read(block)] = True

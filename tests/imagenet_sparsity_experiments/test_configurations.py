@@ -14,7 +14,7 @@ from imagenet_sparsity_experiments.density import (
 )
 from imagenet_sparsity_experiments.resnet import SparseResNet
 from wirings.layers import WiredLayer
-from wirings.rules.targeted_dropout import TargetedDropout
+from wirings.rules.td import TargetedDropout
 from wirings.topk import num_kept
 
 NAMES = [

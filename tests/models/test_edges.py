@@ -30,9 +30,11 @@ def space(readable=None, acyclic=True):
 
 def test_registry_holds_known_names_only():
     assert list(EDGE_RULES) == list(RULES)
+    assert set(RULES) >= {"dnw", "random", "complete", "dnw_no_update", "fine_tune", "td", "reg_td"}
+    assert len(set(EDGE_RULES.values())) == len(RULES)
     for name, rule in EDGE_RULES.items():
         assert find_rule(name) is rule
-    with pytest.raises(ValueError, match="graph must be one of dnw, random, complete"):
+    with pytest.raises(ValueError, match="graph must be one of complete, dnw, dnw_no_update"):
         find_rule("nothing")
     with pytest.raises(ValueError, match=r"is no subclass of wirings\.rules\.base\.EdgeRule"):
         find_rule("torch.nn:Linear")

@@ -85,3 +85,9 @@ def test_wrong_counts_of_a_user_s_budget(counts, message):
 
 def test_a_stage_of_the_published_mobilenet():
     assert budgets.mobilenet_stage(32, 64, 1, 0.225) == pytest.approx(103.68)
+
+
+def test_only_stages_of_mobilenet_graphs_have_its_widths():
+    with pytest.raises(WiringError, match=r"fc\.weight, \(9, 4\), is no stage of a MobileNet graph"):
+        budgets.mobilenet_width({"fc.weight": (9, 4)}, 0.5)
+    assert budgets.mobilenet_width({"fc.weight": (4, 9)}, 0.5) == {"fc.weight": 18}

@@ -42,26 +42,13 @@ def test_weights_in_use_are_counted():
     for layer in before.per_layer:
         module = getattr(model, layer.name)
         edges = int(in_use(module).sum())
-        assert (layer.potential, layer.edges, layer.effective) == (SIZES[layer.name], edges, edges)
+        assert (layer.potential, layer.edges, layer.effective) == (SIZES[layer.name], edges, None)
         assert layer.params == edges + BIASES[layer.name]
         assert layer.macs == edges * PIXELS[layer.name]
     assert [layer.name for layer in before.per_layer] == list(SIZES)
+    assert before.effective_edges is before.live_nodes is None
     assert "wiring" not in as_table(before)
     assert profile(wirings.unwire(model), 8) == dense
-
-
-def test_live_nodes_are_the_channels_that_some_edge_reads():
-    model = Small()
-    wirings.wire(model, rule="complete")
-    assert [layer.live_nodes for layer in profile(model, 8).per_layer] == [4, 6, 5]
-    model = Small()
-    with torch.no_grad():
-        model.grouped.weight[:3, 1] = 0  # channel 1 of 4, which the first group alone reads
-        model.transposed.weight[2] = 0
-        model.head.weight[:, 4] = 0
-    counts = {"grouped.weight": 108 - 27, "transposed.weight": 120 - 20, "head.weight": 15 - 3}
-    wirings.wire(model, budget=lambda shapes, density: counts)
-    assert [layer.live_nodes for layer in profile(model, 8).per_layer] == [3, 5, 4]
 
 
 class Listed(Small):

@@ -11,11 +11,15 @@ from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
 import wirings
+from genutil.config import load_config
+from models import build_model
+from tests.conftest import ROOT
 from wirings.budgets import uniform
 from wirings.errors import NotFiniteError, WiringError
 from wirings.layers import WiredLayer
 from wirings.rules.base import EdgeRule
 from wirings.selection import EdgeSelection
+from wirings.stages import find_liveness
 from wirings.topk import num_kept, top_mask
 
 
@@ -396,14 +400,14 @@ def test_summary_is_a_table():
 
 
 WRONG = {
-    "rule": ({"rule": "dnv"}, "rule must be one of dnw, random, .*got dnv; did you mean dnw"),
+    "rule": ({"rule": "dnv"}, "rule must be one of complete, dnw, .*got dnv; did you mean dnw"),
     "rule that is none": ({"rule": nn.Linear}, "Linear is no subclass of wirings.rules.base.EdgeRule"),
     "rule without select": ({"rule": EdgeRule}, r"EdgeRule must define select\(\)"),
     "option": ({"edge_scop": "all"}, "rule dnw has no option edge_scop; it takes edge_scope; did you mean"),
     "missing option": ({"rule": "td"}, "rule td needs the option rho"),
     "density": ({"density": 1.5}, r"density must be within 0\.\.1, got 1\.5"),
     "density, NaN": ({"density": float("nan")}, r"density must be within 0\.\.1"),
-    "budget": ({"budget": "urk"}, "budget must be one of uniform, erk, global, .*did you mean erk"),
+    "budget": ({"budget": "urk"}, "budget must be one of uniform, erk, .*did you mean erk"),
     "budget, too much": (
         {"budget": lambda shapes, density: dict.fromkeys(shapes, 10**6)},
         r"the budget gives 0\.weight 1000000 edges; it has room for 0 to 216",
@@ -467,3 +471,19 @@ def test_records_of_another_network_are_refused():
     first, second = (wirings.wire(network(), exclude=exclude) for exclude in ("0", "3"))
     with pytest.raises(WiringError, match=r"the record is of another network: 0\.weight, 3\.weight"):
         first.churn(second.state())
+
+
+def test_summary_of_a_network_that_describes_itself():
+    model = build_model(load_config(ROOT / "apps" / "small_scale" / "static_dnw.yml"))
+    summary = wirings.Wiring(model).summary()
+    assert summary.total.in_use == 32_000
+    assert summary.total.effective == int(find_liveness(model.stages())[0].edges.sum()) < 32_000
+    assert "effective" in str(summary)
+
+
+def test_networks_without_memory_can_be_wired():
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Linear(6, 4))
+    wiring = wirings.wire(model, density=0.25)
+    assert wiring.rules["0.weight"].num_edges == 6
+    assert model(torch.empty(2, 6, device="meta")).shape == (2, 4)

@@ -1,9 +1,10 @@
-"""Edge rules by name, one file each. Naming a rule imports its file alone."""
+"""Edge rules by name: one file each, which defines one class. Naming a rule imports its file alone."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import pkgutil
 from typing import TYPE_CHECKING
 
 from wirings.errors import WiringError
@@ -12,16 +13,8 @@ from wirings.names import did_you_mean
 if TYPE_CHECKING:
     from wirings.rules.base import EdgeRule, EdgeSpace
 
-RULES = {
-    "dnw": "wirings.rules.dnw:TopEdges",
-    "random": "wirings.rules.random:RandomEdges",
-    "complete": "wirings.rules.complete:AllEdges",
-    "dnw_no_update": "wirings.rules.dnw_no_update:TopEdgesWithoutUpdate",
-    "fine_tune": "wirings.rules.fine_tune:FixedTopEdges",
-    "td": "wirings.rules.targeted_dropout:TargetedDropout",
-    "reg_td": "wirings.rules.targeted_dropout:TargetedDropoutByRow",
-}
-"""module:Class of each rule, by its name in experiments."""
+RULES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base"))
+"""Names of the rules, those of the files in this folder: a rule is added by adding its file."""
 
 
 def find_rule(rule: str | type[EdgeRule]) -> type[EdgeRule]:
@@ -33,16 +26,21 @@ def find_rule(rule: str | type[EdgeRule]) -> type[EdgeRule]:
     Raises:
         WiringError: there is no such rule, it is no subclass of EdgeRule, or it does not define `select`.
     """
-    if isinstance(rule, str):
-        if rule not in RULES:
-            raise WiringError(
-                f"rule must be one of {', '.join(RULES)}, got {rule}{did_you_mean(rule, RULES)}"
-            )
-        module, _, name = RULES[rule].partition(":")
-        kind: type[EdgeRule] = getattr(importlib.import_module(module), name)
-        return kind
-    check_rule(rule, getattr(rule, "__qualname__", repr(rule)))
-    return rule
+    if not isinstance(rule, str):
+        check_rule(rule, getattr(rule, "__qualname__", repr(rule)))
+        return rule
+    if rule not in RULES:
+        hint = did_you_mean(rule, RULES)
+        raise WiringError(f"rule must be one of {', '.join(RULES)}, got {rule}{hint}")
+    from wirings.rules.base import EdgeRule
+
+    module = importlib.import_module(f"{__name__}.{rule}")
+    (kind,) = (
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value) and issubclass(value, EdgeRule) and value.__module__ == module.__name__
+    )
+    return kind
 
 
 def check_rule(rule: object, name: str) -> None:

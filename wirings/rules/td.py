@@ -1,4 +1,4 @@
-"""`td`, `reg_td`: targeted dropout, over the whole layer or for each target by itself.
+"""`td`: targeted dropout.
 
 Source: Gomez et al., "Learning Sparse Networks Using Targeted Dropout", arXiv 1905.13678.
 """
@@ -12,8 +12,6 @@ from torch import Tensor
 
 from wirings.errors import WiringError
 from wirings.rules.base import EdgeSpace, RankedEdges
-from wirings.selection import EdgeSelection
-from wirings.topk import num_kept, top_mask_by_row
 
 
 class TargetedDropout(RankedEdges):
@@ -52,15 +50,6 @@ class TargetedDropout(RankedEdges):
     def forward(self) -> Tensor:
         weight = self.weight.abs() if self.td_magnitude else self.weight
         return drop_weak(weight, self.in_use(), self.rho if self.training else 1.0)
-
-
-class TargetedDropoutByRow(TargetedDropout):
-    """`graph: reg_td`: targeted dropout with the weak edges counted for each target by itself."""
-
-    def select(self) -> EdgeSelection:
-        count = num_kept(self.weight[0].numel(), self.prune_rate)
-        mask = top_mask_by_row(self.weight, count)
-        return EdgeSelection.from_mask(mask, count * len(self.weight))
 
 
 def drop_weak(weight: Tensor, strong: Tensor, rho: float) -> Tensor:
