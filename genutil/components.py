@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import logging
 import typing
@@ -15,7 +14,8 @@ from genutil.config import Config
 from genutil.errors import ConfigError
 from genutil.foreign import foreign_error, foreign_errors_named, is_foreign
 from genutil.schema import EvaluationKeys, NetworkKeys, TrainingKeys, WiringKeys
-from wirings.names import did_you_mean
+from wirings.errors import UnknownNameError
+from wirings.names import did_you_mean, import_object
 
 _READ_BY_THE_COMMAND = frozenset(
     {
@@ -33,22 +33,15 @@ def locate(path: str, key: str) -> Any:
         ConfigError: there is no such module or name in it, or importing it raises an error; `key` says which
             line of the experiment is meant.
     """
-    module_name, _, name = path.partition(":")
     try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise ConfigError(f"{key}: {path} needs the package {error.name}; install it") from error
-        message = f"{key}: there is no module {error.name}; it must be importable from the current folder"
-        raise ConfigError(message) from error
+        return import_object(path)
+    except UnknownNameError as error:
+        raise ConfigError(f"{key}: {error}") from error
     except (Exception, SystemExit) as error:
         if not is_foreign(path):
             raise
-        raise foreign_error(f"{key}: importing {module_name}", error, path) from error
-    if not hasattr(module, name):
-        hint = did_you_mean(name, [n for n in vars(module) if not n.startswith("_")])
-        raise ConfigError(f"{key}: module {module_name} has no {name}{hint}")
-    return getattr(module, name)
+        module = path.partition(":")[0]
+        raise foreign_error(f"{key}: importing {module}", error, path) from error
 
 
 def takes(target: Callable[..., Any], key: str) -> bool:

@@ -201,9 +201,9 @@ class EvaluationKeys(BaseModel):
     )
     export: str | None = Field(
         None,
-        pattern=r"[^/]\.(onnx|safetensors)$",
+        pattern=r"[^/]\.(onnx|pt2|safetensors)$",
         description="write the network of --resume to this file, compacted if possible; train nothing",
-        json_schema_extra={"choices": ["FILE.onnx", "FILE.safetensors"]},
+        json_schema_extra={"choices": ["FILE.onnx", "FILE.pt2", "FILE.safetensors"]},
     )
     bf16: bool = Field(
         False,

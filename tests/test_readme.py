@@ -16,6 +16,7 @@ import runner
 from genutil.cli import parse_command_line
 from genutil.keys_page import keys_page
 from tests.conftest import ROOT
+from wirings.command import make_parser
 
 SPARSE = ROOT / "imagenet_sparsity_experiments"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), SPARSE / "README.md"]
@@ -155,6 +156,7 @@ OTHER = {
     f"python {SPARSE.name}/": lambda words: (ROOT / words[1]).read_text(),
     f"bash {SPARSE.name}/": lambda words: (ROOT / words[1]).read_text(),
     "tensorboard": lambda words: importable("tensorboard.main"),
+    "wirings": lambda words: make_parser().parse_args(words[1:]),  # run in tests/wirings/test_command.py
 }
 
 

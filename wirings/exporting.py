@@ -1,4 +1,6 @@
-"""A trained network for other programs: as ONNX, or as arrays of its edges. See docs/export.md."""
+"""A trained network for other programs: as ONNX, as a program of torch.export, or as arrays of its edges. See
+docs/export.md.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +12,18 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
+from wirings.channels import ChannelReport
 from wirings.compact_network import CompactNetwork, CompactStage, ConvStem, TargetProduct, dense_weight
 from wirings.compacting import compact, has_structure, without_dead_channels
 from wirings.engines.csr import compressed_rows
 from wirings.errors import WiringError, first_line
 from wirings.files import write_atomically
-from wirings.onnx_file import compared, needed, onnx_content, ready_for_export
+from wirings.onnx_file import needed, onnx_content
 from wirings.portable import PortableNetwork
+from wirings.program_file import program_content
+from wirings.ready import ready_for_export
 
-ENDINGS = (".onnx", ".safetensors")
+ENDINGS = (".onnx", ".pt2", ".safetensors")
 
 
 def export(model: nn.Module, path: str | Path, shape: Sequence[int]) -> str:
@@ -30,56 +35,99 @@ def export(model: nn.Module, path: str | Path, shape: Sequence[int]) -> str:
 
     Args:
         model: the network; it is not changed.
-        path: ends in .onnx or .safetensors; the latter is for MobileNet graphs.
+        path: ends in .onnx, .pt2 (a program of torch.export) or .safetensors; the latter is for MobileNet
+            graphs.
         shape: (channels, height, width) of the images.
 
     Returns:
         One line that says what was written and how it was checked.
 
     Raises:
-        WiringError: the network cannot be written so, or an ONNX runtime calculates other logits.
+        WiringError: the network cannot be written so, or the file gives other logits.
         MissingPackageError: a package is missing.
         OSError: the file cannot be written.
     """
     path = Path(path)
-    if path.suffix not in ENDINGS:
-        raise WiringError(f"the name must end in {' or '.join(ENDINGS)}, got {path.name}")
-    types = {parameter.dtype for parameter in model.parameters()}
-    if types - {torch.float32}:
-        raise WiringError("the network must be in float32; call its float() first")
+    check_ending(path, ENDINGS)
+    if path.suffix != ".safetensors":
+        return write_network(*smaller_network(model, shape), path, shape)
+    _check_type(model)
     if not has_structure(model):
-        if path.suffix == ".safetensors":
-            raise _no_edge_file()
-        write, written = _without_structure(model, shape)
-    else:
-        small = compact(model, "dense").cpu()
-        write, written = (_as_safetensors if path.suffix == ".safetensors" else _as_onnx)(small, shape)
-    write_atomically(path, write)
-    return f"{path}: {path.stat().st_size / 1e6:.2f} MB, {written}"
+        raise _no_edge_file()
+    write, written = _as_safetensors(compact(model, "dense").cpu(), shape)
+    return _write(path, write, written)
 
 
-_Written = tuple[Callable[[BinaryIO], object], str]
+def check_ending(path: Path, endings: Sequence[str]) -> None:
+    """Refuse a file name of another ending.
+
+    Raises:
+        WiringError: it has one.
+    """
+    if path.suffix not in endings:
+        listed = " or ".join([", ".join(endings[:-1]), endings[-1]] if len(endings) > 1 else endings)
+        raise WiringError(f"the name must end in {listed}, got {path.name}")
 
 
-def _as_onnx(small: nn.Module, shape: Sequence[int]) -> _Written:
-    network = PortableNetwork(small, shape) if isinstance(small, CompactNetwork) else small
-    content = onnx_content(network, torch.randn(2, *shape))
-    return lambda file: file.write(content), compared(content, small, shape, torch.device("cpu"))
+def smaller_network(model: nn.Module, shape: Sequence[int]) -> tuple[nn.Module, ChannelReport | None]:
+    """What `export` writes: the network that `compact` makes, or `model` if no channel can be removed.
 
+    Args:
+        model: the network; it is not changed.
+        shape: (channels, height, width) of the images.
 
-def _without_structure(model: nn.Module, shape: Sequence[int]) -> _Written:
-    device = next(model.parameters(), torch.empty(0)).device
-    example = torch.randn(2, *shape, device=device)
+    Returns:
+        The network, and what became of its channels if it has no structure.
+
+    Raises:
+        WiringError: the network is not in float32, does not run on such images, or does not return logits.
+    """
+    _check_type(model)
+    if has_structure(model):
+        return compact(model, "dense").cpu(), None
+    example = torch.randn(2, *shape, device=_device(model))
     with ready_for_export(model):
         _check_logits(model, example)
     small, report = without_dead_channels(model, example)
-    if any(layer.after < layer.before for layer in report.layers):
-        write, checked = _as_onnx(small.cpu(), shape)
-        return write, f"{report.params_after:,} of {report.params_before:,} parameters, {checked}"
-    with ready_for_export(model):
-        content = onnx_content(model, example)
-        checked = compared(content, model, shape, device)
-    return lambda file: file.write(content), f"the whole network, {checked}"
+    return (small.cpu() if _is_smaller(report) else model), report
+
+
+def write_network(network: nn.Module, report: ChannelReport | None, path: Path, shape: Sequence[int]) -> str:
+    """Write what `smaller_network` has made, as ONNX or as a program of torch.export.
+
+    Returns, Raises: as `export`.
+    """
+    device = _device(network)
+    portable = PortableNetwork(network, shape) if isinstance(network, CompactNetwork) else network
+    with ready_for_export(portable):
+        content, compare = _CONTENTS[path.suffix](portable, torch.randn(2, *shape, device=device))
+        checked = compare(network, shape, device)
+    if report is not None:
+        counts = f"{report.params_after:,} of {report.params_before:,} parameters"
+        checked = f"{counts if _is_smaller(report) else 'the whole network'}, {checked}"
+    return _write(path, lambda file: file.write(content), checked)
+
+
+_CONTENTS = {".onnx": onnx_content, ".pt2": program_content}
+_Written = tuple[Callable[[BinaryIO], object], str]
+
+
+def _write(path: Path, write: Callable[[BinaryIO], object], about: str) -> str:
+    write_atomically(path, write)
+    return f"{path}: {path.stat().st_size / 1e6:.2f} MB, {about}"
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters(), torch.empty(0)).device
+
+
+def _is_smaller(report: ChannelReport) -> bool:
+    return any(layer.after < layer.before for layer in report.layers)
+
+
+def _check_type(model: nn.Module) -> None:
+    if {parameter.dtype for parameter in model.parameters()} - {torch.float32}:
+        raise WiringError("the network must be in float32; call its float() first")
 
 
 def _check_logits(model: nn.Module, images: Tensor) -> None:

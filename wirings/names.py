@@ -1,9 +1,13 @@
-"""Hints for misspelt names."""
+"""Names: hints for misspelt ones, and objects that `module:Name` names."""
 
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Iterable
+from typing import Any
+
+from wirings.errors import UnknownNameError
 
 _LONGEST = 200
 """Characters of a word that are compared: difflib takes quadratic time."""
@@ -14,3 +18,27 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
     text = word[:_LONGEST] if isinstance(word, str) else ""
     near = difflib.get_close_matches(text, list(known), n=1, cutoff=0.6)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def import_object(path: str) -> Any:
+    """The object that `module:Name` names.
+
+    Raises:
+        UnknownNameError: the text has another form, or there is no such module, or no such name in it.
+        Exception: what the module raises while it is imported.
+    """
+    module_name, _, name = path.partition(":")
+    if not module_name or not name:
+        raise UnknownNameError(f"{path or 'an empty name'} has not the form module:name")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise UnknownNameError(f"{path} needs the package {error.name}; install it") from error
+        raise UnknownNameError(
+            f"there is no module {error.name}; it must be importable from the current folder"
+        ) from error
+    if not hasattr(module, name):
+        hint = did_you_mean(name, [known for known in vars(module) if not known.startswith("_")])
+        raise UnknownNameError(f"module {module_name} has no {name}{hint}")
+    return getattr(module, name)

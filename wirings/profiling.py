@@ -55,7 +55,9 @@ def _sum_of_known(counts: Iterable[int | None]) -> int | None:
     return sum(known) if len(known) == len(listed) else None
 
 
-def profile(model: nn.Module, image_size: int | None = None, in_channels: int | None = None) -> Profile:
+def profile(
+    model: nn.Module, image_size: int | tuple[int, int] | None = None, in_channels: int | None = None
+) -> Profile:
     """Count a network's weights in use and its MACs for one image.
 
     A network that defines `complexity()` is asked. Of any other one the convolutions and matrix products are
@@ -65,7 +67,8 @@ def profile(model: nn.Module, image_size: int | None = None, in_channels: int | 
 
     Args:
         model: the network.
-        image_size: height and width of the image, in pixels; by default the model's own `image_size`.
+        image_size: height and width of the image, in pixels, as a pair if they differ; by default the model's
+            own `image_size`.
         in_channels: channels of the image; by default those of the first 2-D convolution, or 3.
 
     Raises:
@@ -73,16 +76,22 @@ def profile(model: nn.Module, image_size: int | None = None, in_channels: int | 
             black image of this size.
     """
     own_size, own_count = own_image_size(model), complexity_method(model)
+    if isinstance(image_size, tuple) and image_size[0] == image_size[1]:
+        image_size = image_size[0]
     any_size = "image_size" in inspect.signature(own_count).parameters
+    name = type(model).__name__
+    if isinstance(image_size, tuple) and any_size and own_count() is not None:
+        raise WiringError(f"{name} counts square images alone, not {image_size[0]} × {image_size[1]} pixels")
     layers = own_count(image_size) if any_size else own_count()
     if layers is not None:
         if not any_size and image_size not in (None, own_size):
-            raise WiringError(f"{type(model).__name__} runs at {own_size} pixels only, not at {image_size}")
+            raise WiringError(f"{name} runs at {own_size} pixels only, not at {image_size}")
     else:
         size = image_size or own_size
         if size is None:
-            raise WiringError(f"{type(model).__name__} has no image_size; give one to profile()")
-        layers = _count_any(model, size, in_channels)
+            raise WiringError(f"{name} has no image_size; give one to profile()")
+        sizes = size if isinstance(size, tuple) else (size, size)
+        layers = _count_any(model, sizes, in_channels)
     return Profile(sum(layer.params for layer in layers), sum(layer.macs for layer in layers), tuple(layers))
 
 
@@ -103,7 +112,9 @@ def _shown(count: int | None) -> str:
     return "" if count is None else f"{count:,}"
 
 
-def _count_any(model: nn.Module, image_size: int, in_channels: int | None) -> list[LayerComplexity]:
+def _count_any(
+    model: nn.Module, image_size: tuple[int, int], in_channels: int | None
+) -> list[LayerComplexity]:
     """A row for each module that has weights of its own or computes something, and for each graph."""
     graphs = wired_layers(model)
     apart = {id(graph.rule) for graph in graphs}
@@ -157,8 +168,8 @@ def _row(model: nn.Module, name: str, belongs: bool) -> str:
     return ".".join(part for part in parts if part != "_orig_mod") or type(model).__name__
 
 
-def _run_and_count(model: nn.Module, image_size: int, in_channels: int | None) -> dict[str, int]:
-    shape = (in_channels or own_in_channels(model) or 3, image_size, image_size)
+def _run_and_count(model: nn.Module, image_size: tuple[int, int], in_channels: int | None) -> dict[str, int]:
+    shape = (in_channels or own_in_channels(model) or 3, *image_size)
     try:
         return count_macs(model, black_image(model, shape))
     except Exception as error:  # a network of the user's may raise anything

@@ -112,17 +112,22 @@ def check_fit(weights: Mapping[str, Any], own: Mapping[str, Tensor], path: Path 
         )
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
+def load_weights(model: nn.Module, weights: Mapping[str, Any], path: Path, key: str = "") -> None:
     """Put the weights of a file into a network. A file that does not fit leaves the network as it was.
 
     Prefixes of all names that wrappers have added (`module.`, `_orig_mod.`) are removed, and one line says
     so: see wirings.weight_names. A wired layer whose rule has no entries in the file, since its network was
     not wired, keeps those of the rule, and a rule that fixes its wiring by the weights does so.
 
+    Args:
+        model: where the weights go.
+        weights: what find_weights gave.
+        path: the file, for messages.
+        key: that they stand under in the file.
+
     Raises:
-        WiringError: the file cannot be read, or names, shapes or types differ from those of the network.
+        WiringError: names, shapes or types differ from those of the network.
     """
-    weights, key = find_weights(read_content(path), path)
     own = model.state_dict()
     matched = match_names(weights, own)
     changes = [f"took the weights under '{key}'"] if key not in ("", "model", "state_dict") else []

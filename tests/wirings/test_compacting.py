@@ -222,6 +222,26 @@ def test_files_of_wired_networks(tmp_path):
         export(model, tmp_path / "out.safetensors", (3, 12, 12))
 
 
+def test_programs_of_wired_networks(tmp_path, monkeypatch):
+    model = chain().train()
+    shift_norms(model, 0)
+    wire(model, density=0.03)
+    path = tmp_path / "out.pt2"
+    assert "any number of images, logits in torch" in export(model, path, (3, 12, 12))
+    program = torch.export.load(path).module()
+    images = torch.randn(5, 3, 12, 12)
+    with torch.no_grad():
+        assert_close(program(images), copy.deepcopy(model).eval()(images))
+    branching = Branching()
+    wire(branching, density=0.03)
+    with pytest.raises(WiringError, match=r"Branching cannot be exported by torch\.export: what its"):
+        export(branching, path, (3, 12, 12))
+    monkeypatch.setattr("wirings.ready.TOLERANCE", -1.0)
+    with pytest.raises(WiringError, match=r"torch 2.* gives logits that differ by"):
+        export(model, tmp_path / "other.pt2", (3, 12, 12))
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["out.pt2"]
+
+
 def test_files_of_networks_with_zeros(tmp_path):
     model = chain()
     path = tmp_path / "out.onnx"
