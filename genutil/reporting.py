@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import platform
 import re
 import subprocess
@@ -210,11 +211,19 @@ def environment() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The project's git commit, with `-dirty` where files differ from it; None outside a git checkout."""
+    """The project's git commit, with `-dirty` where files differ from it; None outside of its own checkout.
+
+    A repository around the project's folder, such as that of another project whose virtual environment the
+    code lies in, is not meant.
+    """
+    if not (_PROJECT / ".git").exists():  # a folder, or a file in a worktree
+        return None
+    # A hook of git that starts a run names its own repository in these variables.
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         done = subprocess.run(
             ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
-            cwd=_PROJECT, capture_output=True, text=True, timeout=10, check=True,
+            cwd=_PROJECT, env=variables, capture_output=True, text=True, timeout=10, check=True,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return None

@@ -1,5 +1,6 @@
 """Names of run folders and what stands in them."""
 
+import os
 import re
 import subprocess
 
@@ -30,6 +31,55 @@ def test_a_log_dir_that_is_a_file(write_app, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written to"):
         RunFolder(run_settings(load_config(write_app(), {"log_dir": str(tmp_path / "file")})))
+
+
+def git(folder, *argv):
+    names = ("-c", "user.name=a", "-c", "user.email=a@b")
+    done = subprocess.run(["git", *names, *argv], cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A repository with one commit, with the project's code in it."""
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    git(tmp_path, "init", "-q")
+    (tmp_path / "file").write_text("content")
+    git(tmp_path, "add", "file")
+    git(tmp_path, "commit", "-q", "-m", "first")
+    monkeypatch.setattr(reporting, "_PROJECT", tmp_path)
+    return tmp_path
+
+
+def test_commit_of_the_checkout(repository, monkeypatch):
+    expected = git(repository, "rev-parse", "HEAD")
+    assert commit() == expected
+    (repository / "file").write_text("changed")
+    assert commit() == f"{expected}-dirty"
+    git(repository, "worktree", "add", "-q", "beside")
+    monkeypatch.setattr(reporting, "_PROJECT", repository / "beside")
+    assert commit() == expected
+
+
+def test_commit_of_a_repository_around_the_project_is_not_taken(repository, monkeypatch):
+    """As in a virtual environment within another repository."""
+    inner = repository / ".venv" / "lib" / "site-packages"
+    inner.mkdir(parents=True)
+    monkeypatch.setattr(reporting, "_PROJECT", inner)
+    assert commit() is None
+    monkeypatch.setenv("GIT_DIR", str(repository / ".git"))
+    assert commit() is None
+
+
+def test_commit_in_a_hook_of_another_repository(repository, tmp_path_factory, monkeypatch):
+    other = tmp_path_factory.mktemp("other")
+    git(other, "init", "-q")
+    git(other, "commit", "-q", "--allow-empty", "-m", "other")
+    expected = git(repository, "rev-parse", "HEAD")
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(other))
+    assert commit() == expected
 
 
 def test_commit_without_git(monkeypatch):
