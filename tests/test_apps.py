@@ -95,7 +95,8 @@ def test_every_app_trains_evaluates_and_compacts(app, tmp_path, capsys, caplog, 
     assert plain["images"] == fast["images"] == 3
     assert fast["latency_ms"] > 0
     for key in ("params", "macs", "edges", "effective_edges", "live_nodes"):
-        assert plain[key] == fast[key] == trained[key]
+        assert plain.get(key) == fast.get(key) == trained.get(key)
+        assert key in plain or "models.wired" in config.model  # where these numbers are not known
 
 
 @pytest.mark.parametrize("app", [app for app in APPS if "small_scale" in app])

@@ -84,8 +84,12 @@ def test_python_example(example, capsys):
     torch.manual_seed(0)
     names = {}
     exec("\n".join(example[0]), names)
-    masks = names["wiring"].adjacency()
+    masks, images = names["wiring"].adjacency(), names["images"]
+    with torch.no_grad():
+        logits = names["model"].eval()(images)
     exec(example[1], names)
+    torch.testing.assert_close(names["small"](images), logits, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(names["plain"](images), logits, rtol=1e-3, atol=1e-4)
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith("| layer")
     assert printed[-1].startswith("| total") and printed[-1].endswith("10.00% |")
