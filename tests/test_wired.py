@@ -204,14 +204,14 @@ def test_fast_evaluation_of_torchvision_networks(write_app, tmp_path, caplog):
     assert run(path) == 0
     resumed = ("--resume", str(tmp_path / "checkpoints" / "tiny" / "last.pt"))
     caplog.set_level(logging.INFO)
-    found = {}
+    results_of = {}
     for name, options in {"plain": (), "fast": ("--fast_eval",)}.items():
         assert run(path, "--name", name, *resumed, "--evaluate", *options) == 0
         (results,) = (tmp_path / "runs").glob(f"{name}*/results.json")
-        found[name] = json.loads(results.read_text())
-    assert found["fast"]["top1_accuracy"] == found["plain"]["top1_accuracy"]
-    assert found["fast"]["CELoss"] == pytest.approx(found["plain"]["CELoss"], rel=1e-4)
-    assert (found["plain"]["engine"], found["fast"]["engine"]) == ("plain", "dense")
+        results_of[name] = json.loads(results.read_text())
+    assert results_of["fast"]["top1_accuracy"] == results_of["plain"]["top1_accuracy"]
+    assert results_of["fast"]["CELoss"] == pytest.approx(results_of["plain"]["CELoss"], rel=1e-4)
+    assert (results_of["plain"]["engine"], results_of["fast"]["engine"]) == ("plain", "dense")
     before, after = re.search(r"Parameters: ([\d,]+) before, ([\d,]+) after", caplog.text).groups()
     assert int(after.replace(",", "")) < 0.9 * int(before.replace(",", ""))
     assert run(path, *resumed, "--export", str(tmp_path / "out.onnx")) == 0

@@ -96,14 +96,14 @@ def largest_difference(
         shape: of an image.
         device: of the network.
     """
-    found = []
+    differences = []
     for count in counts:
         images = torch.randn(count, *shape, generator=torch.Generator().manual_seed(count))
         with torch.no_grad():
             expected = network(images.to(device)).cpu()
         error = (run(images) - expected).abs().max() / expected.abs().max().clamp(min=1e-6)
-        found.append(float(error))
-    return max(found, key=lambda error: (error != error, error))  # NaN is the largest
+        differences.append(float(error))
+    return max(differences, key=lambda error: (error != error, error))  # NaN is the largest
 
 
 def checked(runtime: str, difference: float) -> str:

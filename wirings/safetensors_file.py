@@ -66,10 +66,10 @@ def _parse(text: bytes) -> dict[str, Any]:
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    mapping = dict(pairs)
+    if len(mapping) != len(pairs):
         raise ValueError("a name occurs twice in its header")
-    return found
+    return mapping
 
 
 def _entry(name: str, value: Any) -> _Entry:

@@ -35,7 +35,7 @@ class MatchedWeights:
     changes: tuple[str, ...]
 
 
-def match_names(weights: Mapping[str, Any], own: Mapping[str, Tensor]) -> MatchedWeights:
+def match_names(weights: Mapping[str, Any], expected: Mapping[str, Tensor]) -> MatchedWeights:
     """Give the weights of a file the names of a network.
 
     A prefix is removed only where all names have it and more of them fit the network without it, so the
@@ -43,16 +43,16 @@ def match_names(weights: Mapping[str, Any], own: Mapping[str, Tensor]) -> Matche
 
     Args:
         weights: of the file, by name.
-        own: the state dict of the network.
+        expected: the state dict of the network.
     """
     named = {str(name): value for name, value in weights.items()}
     counters = {name for name, value in named.items() if _is_leftover(name, value)}
-    prefix, inner = _find_prefix([name for name in named if name not in counters], own)
+    prefix, inner = _find_prefix([name for name in named if name not in counters], expected)
     renamed = {_short(name.removeprefix(prefix), inner): value for name, value in named.items()}
     ignored = {
         name: name.rpartition(".")[2]
         for name in (_short(name.removeprefix(prefix), inner) for name in counters)
-        if name not in own
+        if name not in expected
     }
     kept = {name: value for name, value in renamed.items() if name not in ignored}
     changes = []
@@ -62,9 +62,9 @@ def match_names(weights: Mapping[str, Any], own: Mapping[str, Tensor]) -> Matche
         changes.append(f"removed '{_COMPILED}.' within names")
     if ignored:
         changes.append(f"ignored {', '.join(sorted(set(ignored.values())))}")
-    batches = _missing_batches(kept, own)
+    batches = _missing_batches(kept, expected)
     if batches:
-        kept |= {name: torch.zeros_like(own[name], device="cpu") for name in batches}
+        kept |= {name: torch.zeros_like(expected[name], device="cpu") for name in batches}
         changes.append(f"{_BATCHES} missing, counters start at 0")
     return MatchedWeights(kept, prefix, tuple(changes))
 
@@ -73,7 +73,7 @@ def _is_leftover(name: str, value: Any) -> bool:
     return name.rpartition(".")[2] in _LEFTOVERS and isinstance(value, Tensor) and value.numel() == 1
 
 
-def _find_prefix(names: Collection[str], own: Mapping[str, Tensor]) -> tuple[str, bool]:
+def _find_prefix(names: Collection[str], expected: Mapping[str, Tensor]) -> tuple[str, bool]:
     """The shortest prefix without which most names fit, and whether torch.compile's is within names too."""
     first, *others = [name.split(".")[:-1] for name in names] or [[]]
     common = len(first)
@@ -82,15 +82,15 @@ def _find_prefix(names: Collection[str], own: Mapping[str, Tensor]) -> tuple[str
         while parts[:common] != first[:common]:
             common -= 1
     prefixes = [".".join([*first[:length], ""]) for length in range(common + 1)]
-    found = ("", False)
-    most = sum(name in own for name in names)
+    best = ("", False)
+    most = sum(name in expected for name in names)
     for inner in (False, True):
         for prefix in prefixes:
             short = {_short(name.removeprefix(prefix), inner) for name in names}
-            fitting = sum(name in own for name in short)
+            fitting = sum(name in expected for name in short)
             if fitting > most and len(short) == len(names):
-                found, most = (prefix, inner), fitting
-    return found
+                best, most = (prefix, inner), fitting
+    return best
 
 
 def _short(name: str, inner: bool) -> str:
@@ -98,12 +98,12 @@ def _short(name: str, inner: bool) -> str:
     return ".".join(part for part in name.split(".") if part != _COMPILED) if inner else name
 
 
-def _missing_batches(weights: Mapping[str, Any], own: Mapping[str, Tensor]) -> list[str]:
+def _missing_batches(weights: Mapping[str, Any], expected: Mapping[str, Tensor]) -> list[str]:
     """The network's batch counters, if the file has running averages and none of the counters."""
     if any(name.rpartition(".")[2] == _BATCHES for name in weights):
         return []
     return [
         name
-        for name in own
+        for name in expected
         if name.rpartition(".")[2] == _BATCHES and name.removesuffix(_BATCHES) + "running_mean" in weights
     ]

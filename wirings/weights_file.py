@@ -64,11 +64,11 @@ def find_weights(content: Any, path: Path) -> tuple[dict[str, Any], str]:
                 return dict(content[key]), key
         if are_weights(content):
             return dict(content), ""
-        found = [key for key, value in content.items() if are_weights(value)]
-        if len(found) == 1:
-            return dict(content[found[0]]), str(found[0])
-        if found:
-            names = ", ".join(map(str, found))
+        candidates = [key for key, value in content.items() if are_weights(value)]
+        if len(candidates) == 1:
+            return dict(content[candidates[0]]), str(candidates[0])
+        if candidates:
+            names = ", ".join(map(str, candidates))
             raise WiringError(
                 f"{path}: has several state dicts ({names}) and none under `model` or `state_dict`; save the "
                 "one you want in a file of its own"
@@ -81,27 +81,27 @@ def are_weights(value: Any) -> bool:
     return isinstance(value, Mapping) and bool(value) and all(isinstance(v, Tensor) for v in value.values())
 
 
-def check_fit(weights: Mapping[str, Any], own: Mapping[str, Tensor], path: Path | str) -> None:
+def check_fit(weights: Mapping[str, Any], expected: Mapping[str, Tensor], path: Path | str) -> None:
     """Refuse weights that are not those of a network.
 
     Args:
         weights: of the file, by name.
-        own: the state dict of the network.
+        expected: the state dict of the network.
         path: the file, for messages.
 
     Raises:
         WiringError: a name, shape or type differs. The message lists the first ones.
     """
-    differences = [f"misses {name}" for name in own if name not in weights]
-    differences += [f"has {name}, which the model lacks" for name in weights if name not in own]
+    differences = [f"misses {name}" for name in expected if name not in weights]
+    differences += [f"has {name}, which the model lacks" for name in weights if name not in expected]
     for name, value in weights.items():
         if not isinstance(value, Tensor):
             differences.append(f"{name} is no tensor")
-        elif name in own and value.shape != own[name].shape:
-            shapes = f"{list(value.shape)}, the model's is {list(own[name].shape)}"
+        elif name in expected and value.shape != expected[name].shape:
+            shapes = f"{list(value.shape)}, the model's is {list(expected[name].shape)}"
             differences.append(f"{name} has shape {shapes}")
-        elif name in own and _kind(value) != _kind(own[name]):
-            differences.append(f"{name} is {_kind(value)}, the model's is {_kind(own[name])}")
+        elif name in expected and _kind(value) != _kind(expected[name]):
+            differences.append(f"{name} is {_kind(value)}, the model's is {_kind(expected[name])}")
     if differences:
         more = len(differences) - _SHOWN
         listed = differences[:_SHOWN] + ([f"and {more} more differences"] if more > 0 else [])
@@ -128,15 +128,15 @@ def load_weights(model: nn.Module, weights: Mapping[str, Any], path: Path, key: 
     Raises:
         WiringError: names, shapes or types differ from those of the network.
     """
-    own = model.state_dict()
-    matched = match_names(weights, own)
+    expected = model.state_dict()
+    matched = match_names(weights, expected)
     changes = [f"took the weights under '{key}'"] if key not in ("", "model", "state_dict") else []
     if changes or matched.changes:
         log.warning("%s: %s", path, "; ".join([*changes, *matched.changes]))
     rules = {f"{name}.wiring.": module.wiring for name, module in _wired_layers(model).items()}
     unset = [prefix for prefix in rules if not any(name.startswith(prefix) for name in matched.weights)]
-    kept = {name: value for name, value in own.items() if name.startswith(tuple(unset))}
-    check_fit({**kept, **matched.weights}, own, path)
+    kept = {name: value for name, value in expected.items() if name.startswith(tuple(unset))}
+    check_fit({**kept, **matched.weights}, expected, path)
     model.load_state_dict({**kept, **matched.weights})
     for prefix in unset:
         rules[prefix].fix_wiring()
