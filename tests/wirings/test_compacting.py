@@ -11,7 +11,7 @@ import torchvision
 from torch import Tensor, nn
 
 from tests.models.test_export import assert_close, run_onnx
-from tests.wirings.test_channels import image, shift_norms
+from tests.wirings.channel_cases import image, shift_norms
 from wirings.compacting import NoCompactForm, compact, engines_of
 from wirings.errors import WiringError
 from wirings.exporting import export
