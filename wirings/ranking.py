@@ -19,8 +19,8 @@ class GlobalRanking:
     """Selects the strongest edges of several layers together: a layer's share follows its weights.
 
     Of equal magnitudes at the threshold, those of the first layer are taken, and within it those of lowest
-    index. The ranking is made once for all layers of a forward pass: anew when a weight has changed, or when
-    a layer asks for the second time.
+    index. The ranking is made once for all layers of a forward pass, and again when a weight has changed or a
+    layer asks for the second time.
 
     Args:
         rules: of all layers, in the order of the network.

@@ -198,13 +198,15 @@ class RankedEdges(EdgeRule):
         """The `num_edges` entries of largest score, or this layer's share of all layers' largest."""
         if self.ranking is not None:
             return self.ranking.selection(self)
+        return self.strongest(self.scores())
+
+    def strongest(self, scores: Tensor) -> EdgeSelection:
+        """The `num_edges` entries of largest magnitude."""
         self._selector.count = self.num_edges
-        return self._selector.select(self.scores())
+        return self._selector.select(scores)
 
     def deciding(self) -> tuple[Tensor, ...]:
-        if self.ranking is None:
-            return super().deciding()
-        rules = self.ranking.rules
+        rules = [self] if self.ranking is None else self.ranking.rules
         return tuple(tensor for rule in rules for tensor in (rule.weight, *rule.buffers()))
 
 
@@ -222,19 +224,14 @@ class MaskedEdges(EdgeRule):
 
     def select(self) -> EdgeSelection:
         """The edges that the mask allows."""
-        return selection_of_mask(self.mask, self._mask_cache)
+        return self.allowed()
+
+    def allowed(self) -> EdgeSelection:
+        """The non-zero entries of the mask; on the CPU listed again only when the mask has changed."""
+        if self.mask.device.type != "cpu" or torch.compiler.is_compiling():
+            # Comparing it with the last mask would wait for a GPU.
+            return EdgeSelection.from_mask(self.mask != 0)
+        return self._mask_cache.cached(lambda: EdgeSelection.from_mask(self.mask != 0), self.mask)
 
     def deciding(self) -> tuple[Tensor, ...]:
         return (self.mask,)
-
-
-def selection_of_mask(mask: Tensor, cache: SelectionCache) -> EdgeSelection:
-    """The entries of a 0/1 mask, found again only when the mask has changed.
-
-    Args:
-        mask: of any type.
-        cache: used with this mask alone.
-    """
-    if mask.device.type != "cpu" or torch.compiler.is_compiling():
-        return EdgeSelection.from_mask(mask != 0)  # comparing it with the last one would wait for a GPU
-    return cache.cached(lambda: EdgeSelection.from_mask(mask != 0), mask)

@@ -44,8 +44,7 @@ class TopEdges(RankedEdges):
     def select(self) -> EdgeSelection:
         if self.readable is None or self.ranking is not None:
             return super().select()
-        self._selector.count = self.num_edges
         mask = torch.zeros_like(self.readable)
         ranked = self.weight.detach().flatten()[self.readable]
-        mask[self.readable] = self._selector.select(ranked).mask()
+        mask[self.readable] = self.strongest(ranked).mask()
         return EdgeSelection.from_mask(mask.view(self.weight.shape), self.num_edges)
