@@ -137,7 +137,7 @@ def measure_inference(options: argparse.Namespace) -> Report:
             calls = {
                 name: partial(_without_gradients, network, images) for name, (network, _) in found.items()
             }
-            times = measure(calls, options.rounds, 2, settled=True)
+            times = measure(calls, options.rounds, 2, pause_first=True)
             for name, spread in times.items():
                 ratio = spread.median / times["native"].median if "native" in times else float("nan")
                 low, median, high = (

@@ -47,11 +47,11 @@ def measure(
     rounds: int,
     warm_up: int = 1,
     between: Callable[[], object] | None = None,
-    settled: bool = False,
+    pause_first: bool = False,
 ) -> dict[str, Spread]:
     """Time the candidates in turn, round by round, so that a busy machine slows all of them.
 
-    `between` is called before each round, outside of the time. With `settled`, each timed call follows a
+    `between` is called before each round, outside of the time. With `pause_first`, each timed call follows a
     pause, in which the threads of the candidate before fall asleep, and a call that wakes its own.
     """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
@@ -59,7 +59,7 @@ def measure(
         if between is not None:
             between()
         for name, run in candidates.items():
-            if settled:
+            if pause_first:
                 time.sleep(0.02)
                 run()
             started = time.perf_counter()

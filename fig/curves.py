@@ -10,7 +10,6 @@ FILE.svg, `curves` by default.
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fig.files import read_each
 from fig.finished import by_experiment, read_results
 from fig.parts import read_metrics
 from fig.style import drawn, legend_outside, save
@@ -25,8 +25,6 @@ from genutil.command import exit_status
 from genutil.errors import UserError
 from genutil.spread import mean_and_std
 from genutil.wiring_file import Array
-
-_log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,17 +64,8 @@ def read_curves(results: Sequence[dict[str, Any]], phase: str) -> dict[str, Curv
     Raises:
         UserError: no run has metrics, or seeds of an experiment have different epochs.
     """
-    curve_of: dict[str, dict[int, float]] = {}
-    problems = []
-    for result in results:
-        try:
-            curve_of[result["folder"]] = _curve(result, phase)
-        except UserError as error:
-            problems.append(error)
-    if problems and not curve_of:
-        raise problems[0]
-    for problem in problems:
-        _log.warning("%s; it is left out", problem)
+    read = read_each(results, lambda result: _curve(result, phase))
+    curve_of = {result["folder"]: curve for result, curve in read}
     found: dict[str, Curves] = {}
     whole = [result for result in results if result["folder"] in curve_of]
     for name, group in by_experiment(whole).items():

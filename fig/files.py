@@ -1,17 +1,43 @@
-"""Files that the programs of this room write."""
+"""Files that the programs of this room read and write."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from genutil.atomic import write_atomically
 from genutil.errors import UserError
 
+_log = logging.getLogger(__name__)
+
+
+_Item = TypeVar("_Item")
+_Content = TypeVar("_Content")
+
+
+def read_each(items: Iterable[_Item], read: Callable[[_Item], _Content]) -> list[tuple[_Item, _Content]]:
+    """Each item with what is read of it. One that cannot be read is left out with a warning.
+
+    Raises:
+        UserError: none can be read.
+    """
+    contents, problems = [], []
+    for item in items:
+        try:
+            contents.append((item, read(item)))
+        except UserError as error:
+            problems.append(error)
+    if problems and not contents:
+        raise problems[0]
+    for problem in problems:
+        _log.warning("%s; it is left out", problem)
+    return contents
+
 
 def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """`write_atomically` whose failures are told to the user.
+    """`write_atomically` whose failures are errors for the user.
 
     Raises:
         UserError: it cannot be written.

@@ -10,13 +10,13 @@ Written: FILE.png and FILE.svg, `sparsity` by default.
 from __future__ import annotations
 
 import argparse
-import logging
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fig.files import read_each
 from fig.published import KEPT, SPARSE_RESNET50
 from fig.style import drawn, legend_outside, save
 from genutil.command import exit_status
@@ -28,7 +28,6 @@ EPOCHS = 100
 """Of a published training."""
 _VALIDATION = 50_000
 """Images of ImageNet's validation set."""
-_log = logging.getLogger(__name__)
 _DENSE = ("classic", "fanin", "dense")
 
 
@@ -70,17 +69,7 @@ def read_raports(paths: Sequence[Path]) -> list[Measured]:
     Raises:
         UserError: none of them can be shown.
     """
-    found, problems = [], []
-    for path in paths:
-        try:
-            found.append(read_raport(path))
-        except UserError as error:
-            problems.append(error)
-    if problems and not found:
-        raise problems[0]
-    for problem in problems:
-        _log.warning("%s; it is left out", problem)
-    return found
+    return [point for _, point in read_each(paths, read_raport)]
 
 
 def read_raport(path: Path) -> Measured:

@@ -1,7 +1,6 @@
 """Networks on a GPU: goldens, selection, gradients, engines, precision, compiled and captured steps."""
 
 import contextlib
-import json
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from models import build_model
 from models.compiling import compile_network
 from models.graphs.topk import Selector, choose_top_edges, top_mask, top_mask_by_row
 from tests.conftest import ROOT, SMALL_GRAPH
-from tests.goldens.synth import synth_images, synth_labels, synth_state
+from tests.goldens.checks import GOLDENS, check_logits, check_losses_of_four_steps, read_golden
 from trainers.captured import CapturedStep
 from trainers.optimizers import sgd
 from trainers.precision import Precision
@@ -21,48 +20,21 @@ from wirings.compacting import compact
 from wirings.radix import RadixSelect, is_supported
 
 pytestmark = pytest.mark.gpu
-GOLDENS = ["small_scale_static_dnw", "medium_scale_mobilenetv1_dnw_x225"]
 FAMILIES = ["small_scale/static_dnw", "small_scale/discrete_time_dnw", "medium_scale/mobilenetv1_dnw_x225"]
 CONTINUOUS = "small_scale/continuous_time_dnw"
 
 
 @pytest.fixture(params=GOLDENS)
 def golden(request):
-    folder = ROOT / "tests" / "goldens"
-    facts = json.loads((folder / f"{request.param}.json").read_text())
-    config = load_config(ROOT / facts["yml"], dict(facts["overrides"]))
-    return facts["shapes"], config, np.load(folder / f"{request.param}.npz", allow_pickle=False)
+    return read_golden(request.param)
 
 
 def test_golden_logits(golden, device):
-    shapes, config, numbers = golden
-    model = build_model(config).eval()
-    model.load_state_dict(synth_state(shapes))
-    model.to(device)
-    with torch.no_grad():
-        logits = model(synth_images(4, config.image_size).to(device)).cpu().numpy()
-    expected = numbers["eval_logits"]
-    assert np.abs(logits - expected).max() <= 1e-4 * np.abs(expected).max()
+    check_logits(golden, device)
 
 
 def test_golden_losses(golden, device):
-    shapes, config, numbers = golden
-    model = build_model(config).double().train()
-    model.load_state_dict(synth_state(shapes, torch.float64))
-    model.to(device)
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
-    )
-    images = synth_images(8, config.image_size, seed=21, dtype=torch.float64).to(device)
-    labels = synth_labels(8, config.output_size).to(device)
-    losses = []
-    for _ in range(4):
-        loss = F.cross_entropy(model(images), labels)
-        losses.append(loss.item())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert np.abs(np.array(losses) - numbers["train_losses"]).max() <= 1e-5
+    check_losses_of_four_steps(golden, device)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])

@@ -1,7 +1,5 @@
 """Radix selection by Triton's interpreter: the mask of the selection by sorting, on the CPU."""
 
-import sys
-
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -9,18 +7,12 @@ from hypothesis import strategies as st
 
 from benchmarks.baseline import by_sorting
 from models.graphs.topk import straight_through, top_mask
+from tests.models.interpreted import interpreted_kernels
 from wirings.radix import RadixSelect, is_supported
 
 pytest.importorskip("triton")
 KERNELS = "wirings.radix_kernels"
-
-
-@pytest.fixture
-def interpreted(monkeypatch):
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
-    monkeypatch.delitem(sys.modules, KERNELS, raising=False)
-    yield
-    sys.modules.pop(KERNELS, None)
+interpreted = interpreted_kernels(KERNELS)
 
 
 def check(selection, weight, count):

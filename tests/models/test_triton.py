@@ -1,7 +1,5 @@
 """The Triton engine by Triton's interpreter: the logits of other engines, on the CPU."""
 
-import sys
-
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -9,6 +7,7 @@ from hypothesis import strategies as st
 
 from benchmarks.fast_eval import with_dead_nodes
 from tests.conftest import ROOT
+from tests.models.interpreted import interpreted_kernels
 from tests.models.test_fast_eval import WIRINGS, build, randomise
 from tests.models.test_native import assert_close, small_mobilenet
 from wirings.compacting import compact, plan_network
@@ -22,14 +21,7 @@ from wirings.layout import depthwise
 
 pytest.importorskip("triton")
 KERNEL = "wirings.engines.gather"
-
-
-@pytest.fixture
-def interpreted(monkeypatch):
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
-    monkeypatch.delitem(sys.modules, KERNEL, raising=False)
-    yield
-    sys.modules.pop(KERNEL, None)
+interpreted = interpreted_kernels(KERNEL)
 
 
 @given(
