@@ -4,7 +4,7 @@
         [--no-sync_bn] [--threads N] [--json FILE]
 
 One process has all threads, of N processes each has its share of them. Both are started once and then
-measured in turn; batch norms are synchronised, unless told not to, so that both calculate the same. How far
+measured in turn; batch norms are synchronised by default, so that both calculate the same. How far
 their losses part is measured in float64: in float32 rounding alone makes two wirings part after a dozen
 steps.
 """

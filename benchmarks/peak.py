@@ -41,7 +41,7 @@ def _peak(prepare: Callable[..., Callable[[], object]], args: tuple[Any, ...], a
 
 
 def _forget_peak() -> int:
-    """Linux lets the largest value so far be forgotten and tells the present one; elsewhere it has to do.
+    """Reset the largest value so far, which Linux allows. Returns the value at present.
 
     What was freed is given back first: else it would be used again, and not be counted.
     """

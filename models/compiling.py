@@ -47,7 +47,7 @@ def compile_network(network: nn.Module, device: torch.device, backend: str = "in
 
 @contextlib.contextmanager
 def failures_explained() -> Iterator[None]:
-    """Within it, what torch.compile cannot do is an error that names the mend.
+    """Within it, what torch.compile cannot do is an error that says what to do instead.
 
     Raises:
         ConfigError: the network, of one's own most likely, cannot be compiled in one piece.

@@ -60,7 +60,7 @@ class Callback:
         """Once an epoch for `train` and once for `val`."""
 
     def on_epoch_end(self, trainer: Trainer) -> None:
-        """After validation; `trainer.improved` tells whether it was the best so far."""
+        """After validation; `trainer.improved` is true if it was the best so far."""
 
     def on_interrupt(self, trainer: Trainer) -> None:
         """A signal asked to stop; the last step is finished."""

@@ -14,10 +14,11 @@ import torch
 def preserve_rng_state() -> Iterator[None]:
     """Within it, random numbers may be drawn; afterwards the generators are as they were before.
 
-    The generators of Python, NumPy, and torch on the CPU and on all GPUs are meant.
+    The generators of Python, NumPy, and torch on the CPU and on the current GPU are meant: asking the other
+    GPUs would take memory on each of them.
     """
     python, numpy = random.getstate(), np.random.get_state()
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     try:
         with torch.random.fork_rng(devices):
             yield
