@@ -13,21 +13,21 @@ from torch import Tensor, nn
 
 from genutil.allocation import allocations_explained, require_memory_for_training, sizes_checked
 from genutil.checkpoint import apply_weights
-from genutil.components import Parts, locate, named_parts, takes
 from genutil.config import Config
+from genutil.config.components import Parts, locate, named_parts, takes
 from genutil.devices import available_cpus, choose_device
-from genutil.distributed import World
+from genutil.distributed.rank_info import Place, check_batch_size, find_place
+from genutil.distributed.session import run_in_world
+from genutil.distributed.world import World
 from genutil.errors import ConfigError, UserError
-from genutil.foreign import errors_in, is_foreign
-from genutil.past_runs import checkpoints_of
-from genutil.place import Place, check_batch_size, find_place
-from genutil.reporting import RunFolder, run_settings
-from genutil.resumed_starts import checked_start
-from genutil.run_files import RunFiles, Start, find_start
+from genutil.runs.past_runs import checkpoints_of
+from genutil.runs.resumed_starts import checked_start
+from genutil.runs.run_files import RunFiles, Start, find_start
+from genutil.runs.run_folder import RunFolder, run_settings
 from genutil.seeding import seed_everything
-from genutil.session import run_in_world
 from genutil.signals import StopRequest
 from genutil.threads import choose_threads, threads_in_use, work_of_step
+from genutil.user_code import errors_in, is_foreign
 from models import build_model
 from models.compiling import compile_network, failures_explained
 from models.graphs.neuralgraph import ContinuousTimeNeuralGraph

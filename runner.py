@@ -10,14 +10,14 @@ from pathlib import Path
 if __name__ == "__main__" and getattr(sys.flags, "safe_path", False):
     sys.path.insert(0, str(Path(__file__).resolve().parent))  # PYTHONSAFEPATH leaves the script's folder out
 
-from genutil.cli import parse_command_line
-from genutil.command import exit_status, leave
 from genutil.config import to_yaml
+from genutil.config.command_line import parse_command_line
 from genutil.devices import prepare_determinism, select_gpus
-from genutil.launch import launch, processes_to_start, reported_by_the_first
-from genutil.place import find_place
-from genutil.reporting import set_up_logging, summary
-from genutil.seeds import run_seeds
+from genutil.distributed.launch import launch, processes_to_start, reported_by_the_first
+from genutil.distributed.rank_info import find_place
+from genutil.exit_codes import exit_status, leave
+from genutil.runs.multi_seed import run_seeds
+from genutil.runs.run_folder import set_up_logging, summary
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -22,8 +22,8 @@ from benchmarks.machine import Spread
 from benchmarks.processes import Group, Work, in_turn
 from benchmarks.report import Report, run
 from genutil.config import load_config
-from genutil.distributed import World
-from genutil.place import share
+from genutil.distributed.rank_info import share
+from genutil.distributed.world import World
 from models import build_model
 from trainers.optimizers import sgd
 from trainers.parallel import Replicas

@@ -35,7 +35,7 @@ import experiment  # noqa: F401
 import runner
 from benchmarks.report import Report, run
 from genutil.checkpoint import read_checkpoint
-from genutil.checksum import digest
+from genutil.checkpoint.checksum import digest
 from genutil.errors import CheckpointError
 
 _APP = "apps/quickstart/digits_dnw.yml"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from genutil.reporting import commit, environment, processor
+from genutil.runs.run_folder import commit, environment, processor
 
 
 @dataclass(frozen=True)

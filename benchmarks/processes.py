@@ -11,8 +11,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from genutil.distributed import World, join_world
-from genutil.place import find_place
+from genutil.distributed.rank_info import find_place
+from genutil.distributed.world import World, join_world
 
 Work = Callable[[Any], Any]
 """What a process does when it is told to: gets the message, gives the answer."""

@@ -16,7 +16,7 @@ from benchmarks.machine import measure
 from benchmarks.report import Report, run
 from benchmarks.steps import make_step
 from genutil.config import load_config
-from genutil.wiring_file import State, WiringFile
+from genutil.runs.wiring_record import State, WiringFile
 from models.wiring_state import wiring_layout, wiring_state
 
 APPS = ("apps/small_scale/static_dnw.yml", "apps/medium_scale/mobilenetv1_dnw_x225.yml")

@@ -29,9 +29,9 @@ from benchmarks.report import Report, run
 from data.image_folder import ImageFiles
 from data.imagenet import training_crop
 from genutil.checkpoint import read_checkpoint, save_checkpoint
-from genutil.checksum import digest
+from genutil.checkpoint.checksum import digest
 from genutil.config import load_config
-from genutil.distributed import World
+from genutil.distributed.world import World
 from models import build_model
 from trainers.optimizers import sgd
 

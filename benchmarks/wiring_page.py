@@ -21,7 +21,7 @@ from benchmarks.browser import CHROMIUM, new_tab
 from benchmarks.report import Report, run
 from fig.wiring_page import make_page
 from genutil.config import load_config
-from genutil.wiring_file import LayerState, Record, State
+from genutil.runs.wiring_record import LayerState, Record, State
 from models import build_model
 from models.graphs.neuralgraph import StaticNeuralGraph
 from models.wiring_state import wiring_layout

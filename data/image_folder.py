@@ -21,8 +21,8 @@ from data.decoding import Unread, read_image
 from data.loading import Loading
 from data.normalise import Normalise
 from genutil.devices import available_cpus
+from genutil.distributed.rank_info import share
 from genutil.errors import DataError
-from genutil.place import share
 
 Transform = Callable[[Image.Image], Image.Image]
 """May draw random numbers from torch's global generator, which is seeded for each image."""

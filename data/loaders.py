@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data.normalise import Normalise
-from genutil.place import share
+from genutil.distributed.rank_info import share
 
 
 class ImageBatches:

@@ -21,10 +21,10 @@ from fig.files import read_each
 from fig.finished import by_experiment, read_results
 from fig.parts import read_metrics
 from fig.style import drawn, legend_outside, save
-from genutil.command import exit_status
 from genutil.errors import UserError
+from genutil.exit_codes import exit_status
+from genutil.runs.wiring_record import Array
 from genutil.spread import mean_and_std
-from genutil.wiring_file import Array
 
 
 def main(argv: Sequence[str] | None = None) -> int:

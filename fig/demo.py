@@ -17,9 +17,9 @@ import numpy as np
 from fig import wiring_page
 from fig.drawing import read_drawable
 from fig.runs import ROOT, find_record, train
-from genutil.command import exit_status
-from genutil.tables import markdown_table
-from genutil.wiring_file import Record
+from genutil.exit_codes import exit_status
+from genutil.runs.wiring_record import Record
+from wirings.tables import markdown_table
 
 APP = "apps/quickstart/wiring_demo.yml"
 COLUMNS = ("step", "epoch", "live nodes", "training accuracy (steps)", "test accuracy")

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from genutil.errors import UserError
-from genutil.wiring_file import Array, LayerState, Record, read_record
+from genutil.runs.wiring_record import Array, LayerState, Record, read_record
 
 BULGE = 0.11
 """How far a bow within a column is from it, as part of the picture's width, if it goes from top to bottom."""

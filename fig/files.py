@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from genutil.atomic import write_atomically
 from genutil.errors import UserError
+from wirings.files import write_atomically
 
 _log = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from fig.parts import whole_time
+from genutil.config.identity import differences_beyond_seeds
 from genutil.errors import UserError
-from genutil.experiments import differences_beyond_seeds
-from genutil.origins import mixing, record_in
-from genutil.reporting import METRICS, RESULTS
+from genutil.runs.run_folder import METRICS, RESULTS
+from genutil.runs.start_record import mixing, record_in
 from genutil.text_files import read_json
 
 _KINDS: Mapping[str, type | tuple[type, ...]] = {

@@ -18,7 +18,7 @@ from typing import Any
 from fig.finished import by_experiment, read_results
 from fig.published import OTHERS, PUBLISHED
 from fig.style import drawn, legend_outside, save
-from genutil.command import exit_status
+from genutil.exit_codes import exit_status
 from genutil.spread import mean_and_std
 
 Groups = Mapping[str, Sequence[Mapping[str, Any]]]

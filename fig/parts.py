@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from fig.runs import start_of
+from genutil.config.identity import differences_to_continue
+from genutil.config.limited_yaml import load_yaml
 from genutil.errors import UserError
-from genutil.experiments import differences_to_continue
-from genutil.names import folder_name
-from genutil.origins import first_epoch_of_settings, record_in
-from genutil.plain_yaml import load_yaml
-from genutil.reporting import METRICS
+from genutil.experiment_name import folder_name
+from genutil.runs.run_folder import METRICS
+from genutil.runs.start_record import first_epoch_of_settings, record_in
 from genutil.text_files import parse_json, read_text
 
 _log = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from genutil.config import load_config
-from genutil.experiments import differences_beyond_seeds
-from genutil.reporting import run_settings
+from genutil.config.identity import differences_beyond_seeds
+from genutil.runs.run_folder import run_settings
 
 _APPS = Path(__file__).resolve().parent.parent / "apps"
 _FOLDERS = ("small_scale", "medium_scale", "large_scale")

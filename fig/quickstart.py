@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from fig.runs import ROOT, train
-from genutil.command import exit_status
 from genutil.errors import UserError
-from genutil.tables import markdown_table
+from genutil.exit_codes import exit_status
+from wirings.tables import markdown_table
 
 APPS = (
     ("random graph, fixed", "apps/quickstart/digits_random_graph.yml"),

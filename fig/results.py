@@ -21,11 +21,11 @@ from fig.files import write_text
 from fig.finished import checked
 from fig.results_page import Measured, page
 from fig.runs import ROOT
-from genutil.cli import parse_command_line
-from genutil.command import exit_status
+from genutil.config.command_line import parse_command_line
 from genutil.errors import UserError
-from genutil.past_runs import finished_results
-from genutil.seeds import seed_command
+from genutil.exit_codes import exit_status
+from genutil.runs.multi_seed import seed_command
+from genutil.runs.past_runs import finished_results
 
 DIGITS = "apps/quickstart/digits_dnw.yml"
 FASHION = "apps/quickstart/fashion_mnist_dnw.yml"

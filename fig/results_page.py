@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fig.table import COLUMNS, row
-from genutil.reporting import processor
-from genutil.tables import markdown_table
+from genutil.runs.run_folder import processor
+from wirings.tables import markdown_table
 
 _SHOWN = ("experiment", "top-1, %", "n", "epochs", "params", "MACs", "minutes")
 

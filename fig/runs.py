@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from genutil.errors import UserError
-from genutil.names import folder_name
+from genutil.experiment_name import folder_name
 
 ROOT = Path(__file__).resolve().parent.parent
 _RECORD = "wiring.npz"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fig.style import DEAD, INK, NEW, POSITIVE, drawn, save
-from genutil.command import exit_status
+from genutil.exit_codes import exit_status
 
 _SOURCES = ((0.0, 2.0), (0.0, 1.0), (0.0, 0.0))
 _TARGET = (2.0, 1.0)

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 from fig.files import read_each
 from fig.published import KEPT, SPARSE_RESNET50
 from fig.style import drawn, legend_outside, save
-from genutil.command import exit_status
 from genutil.errors import UserError
-from genutil.origins import is_mixed, record_in
+from genutil.exit_codes import exit_status
+from genutil.runs.start_record import is_mixed, record_in
 from genutil.text_files import read_json
 
 EPOCHS = 100

@@ -22,10 +22,10 @@ from typing import Any
 from fig.files import write_text
 from fig.finished import by_experiment, experiment_name, read_results
 from fig.published import Published, find_published, other_settings
-from genutil.command import exit_status
-from genutil.origins import is_mixed, record_in
+from genutil.exit_codes import exit_status
+from genutil.runs.start_record import is_mixed, record_in
 from genutil.spread import mean_and_std, spread
-from genutil.tables import markdown_table
+from wirings.tables import markdown_table
 
 COLUMNS = (
     "experiment", "wiring", "top-1, %", "n", "published, %", "epochs", "params", "MACs", "minutes", "commit",

@@ -36,9 +36,9 @@ from fig.drawing import (
 from fig.files import write_file
 from fig.runs import find_record
 from fig.style import DEAD, INK, NEGATIVE, NEW, POSITIVE, drawn, save
-from genutil.command import exit_status
 from genutil.errors import UserError
-from genutil.wiring_file import Array, LayerState, Record, State
+from genutil.exit_codes import exit_status
+from genutil.runs.wiring_record import Array, LayerState, Record, State
 from wirings.names import did_you_mean
 
 LEGEND = (POSITIVE, NEGATIVE, NEW, INK, DEAD, "#ffffff")

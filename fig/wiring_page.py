@@ -30,8 +30,8 @@ from fig.drawing import (
 )
 from fig.files import write_file
 from fig.runs import find_record
-from genutil.command import exit_status
-from genutil.wiring_file import Array, Record, State
+from genutil.exit_codes import exit_status
+from genutil.runs.wiring_record import Array, Record, State
 
 _PARTS = Path(__file__).with_name("page")
 _SCRIPTS = ("data.js", "scene.js", "matrix.js", "charts.js", "controls.js", "panel.js")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from genutil.wiring_file import Array, LayerState, Record, State
+from genutil.runs.wiring_record import Array, LayerState, Record, State
 
 
 def adjacency(pyplot: Any, record: Record, layer: Mapping[str, Any]) -> Any:

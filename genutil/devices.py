@@ -8,8 +8,8 @@ import os
 from collections.abc import Iterator, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from genutil.distributed.rank_info import Place
 from genutil.errors import ConfigError, ToldByAnother
-from genutil.place import Place
 
 if TYPE_CHECKING:
     import torch

@@ -12,7 +12,7 @@ from data.imagenet import MEAN, STD, ImageFolders, find_folders
 from data.normalise import Normalise
 from data.synthetic import SyntheticBatches
 from genutil.devices import available_cpus
-from genutil.distributed import World
+from genutil.distributed.world import World
 from imagenet_sparsity_experiments.options import Options
 from trainers.batches import Batches, FirstBatches, as_batches
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genutil.problems import Problem, refuse
+from genutil.config.problems import Problem, refuse
 from imagenet_sparsity_experiments.configurations import find_configuration
 from imagenet_sparsity_experiments.names import layout_of
 

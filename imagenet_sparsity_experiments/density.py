@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from genutil.tables import markdown_table
 from wirings.profiling import profile
+from wirings.tables import markdown_table
 from wirings.wiring import Wiring
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from genutil.atomic import write_atomically
 from genutil.errors import UserError
-from genutil.reporting import RunSettings
+from genutil.runs.run_folder import RunSettings
 from imagenet_sparsity_experiments.options import Options
+from wirings.files import write_atomically
 
 
 def settings_of(options: Options, step_size: int) -> RunSettings:

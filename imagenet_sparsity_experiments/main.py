@@ -12,16 +12,16 @@ from pathlib import Path
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns the exit status: 0, 2 for a mistake of the user's, 128 + n for signal n, or 1."""
-    from genutil.command import exit_status
+    from genutil.exit_codes import exit_status
 
     return exit_status(lambda: _main(sys.argv[1:] if argv is None else argv))
 
 
 def _main(argv: Sequence[str]) -> int:
     from genutil.devices import prepare_determinism
-    from genutil.launch import reported_by_the_first
-    from genutil.place import find_place
-    from genutil.reporting import set_up_logging, summary
+    from genutil.distributed.launch import reported_by_the_first
+    from genutil.distributed.rank_info import find_place
+    from genutil.runs.run_folder import set_up_logging, summary
     from imagenet_sparsity_experiments.options import parse_options
 
     place = find_place()
@@ -43,6 +43,6 @@ if __name__ == "__main__":
     if not getattr(sys.flags, "safe_path", False):
         sys.path.pop(0)  # the script's own folder, whose modules are named as parts of the package
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    from genutil.command import leave
+    from genutil.exit_codes import leave
 
     leave(main())

@@ -14,15 +14,15 @@ from pathlib import Path
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns the exit status of the run."""
-    from genutil.command import exit_status
+    from genutil.exit_codes import exit_status
 
     return exit_status(lambda: _main(sys.argv[1:] if argv is None else argv))
 
 
 def _main(argv: Sequence[str]) -> int:
+    from genutil.distributed.launch import Machines, launch
     from genutil.errors import ConfigError
-    from genutil.launch import Machines, launch
-    from genutil.reporting import set_up_logging
+    from genutil.runs.run_folder import set_up_logging
 
     set_up_logging()
     options = _parser().parse_args(argv)

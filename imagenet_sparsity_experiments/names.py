@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from genutil.layouts import Layout
+from genutil.checkpoint.file_names import Layout
 
 if TYPE_CHECKING:
     from imagenet_sparsity_experiments.options import Options

@@ -11,12 +11,12 @@ from torch import nn
 
 from genutil.checkpoint import apply_weights
 from genutil.devices import choose_device
-from genutil.distributed import World
-from genutil.place import Place, find_place
-from genutil.reporting import RunFolder
-from genutil.run_files import Start
+from genutil.distributed.rank_info import Place, find_place
+from genutil.distributed.session import run_in_world
+from genutil.distributed.world import World
+from genutil.runs.run_files import Start
+from genutil.runs.run_folder import RunFolder
 from genutil.seeding import seed_everything
-from genutil.session import run_in_world
 from genutil.signals import StopRequest
 from imagenet_sparsity_experiments.backends import load_images
 from imagenet_sparsity_experiments.configurations import find_configuration
@@ -54,7 +54,7 @@ def run(options: Options) -> dict[str, Any] | None:
         The results; None in all processes of a run but the first, and where nothing is left to train.
 
     Raises:
-        UserError, RunError, ToldByAnother, Interrupted: see genutil.session.run_in_world.
+        UserError, RunError, ToldByAnother, Interrupted: see genutil.distributed.session.run_in_world.
     """
     place = find_place()
     device = choose_device(None, None, place or Place())

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 import wirings
-from genutil.checkpoint import apply_weights, read_checkpoint, report_changes
+from genutil.checkpoint.serialization import apply_weights, read_checkpoint, report_changes
 from genutil.errors import CheckpointError
 from imagenet_sparsity_experiments.configurations import ARCHITECTURES, Configuration
 from wirings.topk import num_kept

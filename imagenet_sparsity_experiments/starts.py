@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from genutil.checkpoint import describe
-from genutil.origins import record_in, settings_in, start_record
-from genutil.place import Place
-from genutil.resumed_starts import raise_if_other_experiment
-from genutil.run_files import Start, find_start
+from genutil.checkpoint.serialization import describe
+from genutil.distributed.rank_info import Place
+from genutil.runs.resumed_starts import raise_if_other_experiment
+from genutil.runs.run_files import Start, find_start
+from genutil.runs.start_record import record_in, settings_in, start_record
 from imagenet_sparsity_experiments.files import settings_of, workspace
 from imagenet_sparsity_experiments.names import layout_of
 from imagenet_sparsity_experiments.options import Options

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from genutil.distributed import World
+from genutil.distributed.world import World
 from genutil.errors import ConfigError
-from genutil.reporting import RunFolder
-from genutil.run_files import RunFiles, Start
+from genutil.runs.run_files import RunFiles, Start
+from genutil.runs.run_folder import RunFolder
 from genutil.signals import StopRequest
 from imagenet_sparsity_experiments.backends import Images
 from imagenet_sparsity_experiments.density import masks_in_use, selecting_layers

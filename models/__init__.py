@@ -10,8 +10,8 @@ from typing import Any
 from torch import nn
 
 from genutil.allocation import sizes_checked
-from genutil.components import Parts, converted, locate
 from genutil.config import Config
+from genutil.config.components import Parts, converted, locate
 from genutil.errors import ConfigError
 from genutil.seeding import restore_rng_state, rng_state
 from models.graphs.edges import EdgeRule, EdgeSpace, find_rule

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from genutil.wiring_file import LayerState
+from genutil.runs.wiring_record import LayerState
 from wirings.rules.base import EdgeRule
 from wirings.stages import EdgeWeights
 from wirings.structure import (

@@ -21,9 +21,9 @@ import torch
 import torch.distributed as dist
 
 import runner
-from genutil.command import leave
-from genutil.distributed import join_world
-from genutil.place import find_place
+from genutil.distributed.rank_info import find_place
+from genutil.distributed.world import join_world
+from genutil.exit_codes import leave
 from tests.conftest import ROOT
 
 _LIMIT = 60.0

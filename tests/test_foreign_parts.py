@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import runner
-from genutil.foreign import errors_in
+from genutil.user_code import errors_in
 
 MINE = """
 import sys

@@ -13,8 +13,8 @@ from torch import nn
 from torch.distributed.run import get_args_parser
 
 import runner
-from genutil.cli import parse_command_line
-from genutil.keys_page import keys_page
+from genutil.config.command_line import parse_command_line
+from genutil.config.keys_page import keys_page
 from tests.conftest import ROOT
 from wirings.command import make_parser
 

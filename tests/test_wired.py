@@ -14,7 +14,7 @@ from torch import nn
 import runner
 from genutil.checkpoint import read_checkpoint
 from genutil.config import load_config
-from genutil.wiring_file import read_record
+from genutil.runs.wiring_record import read_record
 from models import build_model
 from tests.conftest import ROOT
 from wirings.topk import num_kept

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from genutil.distributed import ALONE, World
-from genutil.place import share
+from genutil.distributed.rank_info import share
+from genutil.distributed.world import ALONE, World
 
 
 class Batches(Protocol):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
-from genutil.reporting import RunFolder
+from genutil.runs.run_folder import RunFolder
 from trainers.metrics import Meter
 from trainers.progress import BatchProgress, Clock
 from wirings.wiring import Wiring

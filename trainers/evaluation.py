@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from genutil.distributed import ALONE, World
+from genutil.distributed.world import ALONE, World
 from genutil.signals import StopRequest
 from trainers.batches import Batches
 from trainers.latency import Timed

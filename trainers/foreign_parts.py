@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from genutil.errors import ConfigError
-from genutil.foreign import foreign_errors_named, is_foreign
+from genutil.user_code import foreign_errors_named, is_foreign
 from trainers.callbacks import Callback
 from trainers.schedules import Schedule
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genutil.distributed import ALONE, World
+from genutil.distributed.world import ALONE, World
 
 
 class Meter:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from genutil.components import locate
+from genutil.config.components import locate
 
 Parameters = Iterable[nn.Parameter] | Sequence[dict[str, Any]]
 """As torch's optimizers take them: parameters, or groups of them with settings of their own."""

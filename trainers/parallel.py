@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from genutil.distributed import World
+from genutil.distributed.world import World
 from genutil.seeding import kept_rng
 from trainers.sync_bn import SharedBatchNorm
 

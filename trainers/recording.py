@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from genutil.reporting import RunFolder
-from genutil.wiring_file import LayerState, State, WiringFile
+from genutil.runs.run_folder import RunFolder
+from genutil.runs.wiring_record import LayerState, State, WiringFile
 from trainers.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class WiringRecorder(Callback):
 
     Args:
         folder: of the run; None for the processes that do not write.
-        layout: see genutil.wiring_file.
+        layout: see genutil.runs.wiring_record.
         wiring: gives the state of each wired layer by its name.
         record_interval: steps between two states; None: after 1, 2, 4, 8, … steps of the first epoch. One is
             always taken before training and after each epoch.

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from genutil.checkpoint import describe
+from genutil.checkpoint.serialization import describe
+from genutil.config.schema import NetworkKeys, TrainingKeys, WiringKeys
 from genutil.errors import CheckpointError
-from genutil.schema import NetworkKeys, TrainingKeys, WiringKeys
 from genutil.seeding import restore_rng_state
 from trainers.optimizers import optimizer_names
 from trainers.trainer import Trainer

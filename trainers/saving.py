@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from genutil.checkpoint_folder import CheckpointFolder
-from genutil.checksum import digest
+from genutil.checkpoint.checksum import digest
+from genutil.checkpoint.file_names import Layout
 from genutil.errors import NotFiniteError, RunError
-from genutil.layouts import Layout
+from genutil.runs.checkpoint_folder import CheckpointFolder
 from genutil.seeding import rng_state
 from trainers.callbacks import Callback
 from trainers.optimizers import optimizer_names
@@ -26,7 +26,8 @@ _log = logging.getLogger(__name__)
 class CheckpointSaver(Callback):
     """One file before training, one after each epoch and on a signal, one for the best, one for every N-th.
 
-    Their names are those of the folder's layout (genutil.layouts): init.pt, last.pt, best.pt, epoch_N.pt.
+    Their names are those of the folder's layout (genutil.checkpoint.file_names): init.pt, last.pt, best.pt,
+    epoch_N.pt.
     Every process of a run has a saver, since all of them must agree on what the first one writes.
 
     Args:

@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from genutil.components import locate
+from genutil.config.components import locate
 
 Schedule = Callable[[int], float]
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from genutil.distributed import ALONE, World
+from genutil.distributed.world import ALONE, World
 
 
 def synchronise_batch_norms(network: nn.Module, world: World) -> nn.Module:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from genutil.distributed import ALONE, Agreement, World
+from genutil.distributed.world import ALONE, Agreement, World
 from genutil.errors import NotFiniteError
 from genutil.signals import Interrupted, StopRequest
 from trainers.batches import Batches

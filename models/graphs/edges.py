@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from genutil.components import locate
+from genutil.config.components import locate
 from wirings.names import did_you_mean
 from wirings.rules import RULES, check_rule
 from wirings.rules import find_rule as find_named

@@ -5,7 +5,7 @@ import json
 import yaml
 
 from genutil.config import load_config
-from genutil.reporting import run_settings
+from genutil.runs.run_folder import run_settings
 from tests.conftest import ROOT
 
 STATIC_DNW = run_settings(load_config(ROOT / "apps" / "small_scale" / "static_dnw.yml")).values

@@ -3,7 +3,7 @@
 import re
 
 from fig import demo
-from genutil.wiring_file import Record, State
+from genutil.runs.wiring_record import Record, State
 from tests.fig.wirings import LAYOUT, state
 
 

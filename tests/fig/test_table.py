@@ -14,7 +14,7 @@ from fig.finished import by_experiment, read_results
 from fig.published import KEPT, OTHERS, PUBLISHED, SPARSE_RESNET50, find_published, other_settings
 from fig.table import COLUMNS, CSV_COLUMNS, FORMATS, rows
 from genutil.config import load_config
-from genutil.reporting import run_settings
+from genutil.runs.run_folder import run_settings
 from tests.conftest import ROOT
 from tests.fig.recorded import leave_run
 from tests.published_values import PUBLISHED as EXPERIMENTS

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from fig.style import DEAD, INK, NEGATIVE, NEW, POSITIVE
-from genutil.wiring_file import LayerState, State
+from genutil.runs.wiring_record import LayerState, State
 from tests.conftest import ROOT
 from tests.fig.browser import needs_browser, opened
 from tests.fig.pages import (

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from genutil.wiring_file import State
+from genutil.runs.wiring_record import State
 from tests.fig.browser import needs_browser, opened
 from tests.fig.pages import at_step, colour_of, ink, numbers, picture, place, shown
 from tests.fig.wirings import LAYOUT, state

@@ -10,7 +10,7 @@ from fig import wiring_gif, wiring_stills
 from fig.drawing import node_places
 from fig.style import DEAD, INK, NEGATIVE, NEW, POSITIVE, drawn
 from fig.wiring_gif import draw_frame, edge_lines
-from genutil.wiring_file import LayerState, Record, State, read_record
+from genutil.runs.wiring_record import LayerState, Record, State, read_record
 from tests.fig.drawn_files import lines_of, written
 from tests.fig.wirings import EDGES, LARGE, LAYOUT, large_state, layer_state, leave_record, state
 

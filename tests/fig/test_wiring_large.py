@@ -5,7 +5,7 @@ import pytest
 
 from fig.drawing import drawn_edges
 from fig.style import DEAD, NEGATIVE, NEW, POSITIVE
-from genutil.wiring_file import State
+from genutil.runs.wiring_record import State
 from tests.fig.browser import needs_browser, opened
 from tests.fig.pages import at_step, colour_of, ink, picture, place, rgb, set_strength, shown
 from tests.fig.wirings import CYCLIC, DEAD_NODE, LARGE, LAYOUT, WEAK, large_state, layer_state, state

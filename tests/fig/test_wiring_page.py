@@ -10,7 +10,7 @@ from fig import wiring_gif, wiring_page
 from fig.drawing import drawn_columns, drawn_edges, edge_paths, node_places
 from fig.wiring_page import choose_states, make_page
 from genutil.config import load_config
-from genutil.wiring_file import LayerState, Record, State, WiringFile
+from genutil.runs.wiring_record import LayerState, Record, State, WiringFile
 from models import build_model
 from models.wiring_state import wiring_layout, wiring_state
 from tests.conftest import ROOT

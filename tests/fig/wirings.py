@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from genutil.wiring_file import LayerState, State, WiringFile
+from genutil.runs.wiring_record import LayerState, State, WiringFile
 
 LAYOUT = [
     {

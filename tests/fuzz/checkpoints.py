@@ -15,9 +15,9 @@ import torch
 from hypothesis import strategies as st
 
 from genutil.checkpoint import apply_weights, read_checkpoint
-from genutil.checksum import digest
-from genutil.components import Parts
+from genutil.checkpoint.checksum import digest
 from genutil.config import load_config
+from genutil.config.components import Parts
 from tests.fuzz.guard import EXECUTED
 from tests.fuzz.mutations import byte_edits, edited, literal, odd_values
 from tests.fuzz.trained import make_trainer, train_tiny
@@ -36,7 +36,8 @@ _GLOBALS = (
     ("numpy", "dtype"), ("numpy", "ndarray"), ("numpy.core.multiarray", "scalar"),
     ("numpy._core.multiarray", "scalar"), ("numpy.core.multiarray", "_reconstruct"),
     ("numpy.core.multiarray", "_frombuffer"), ("train", "ScalarMeter"), ("torch", "FloatStorage"),
-    ("torch", "Size"), ("torch", "device"), ("torch", "float32"), ("genutil.checkpoint", "save_checkpoint"),
+    ("torch", "Size"), ("torch", "device"), ("torch", "float32"),
+    ("genutil.checkpoint.serialization", "save_checkpoint"),
     ("experiment", "run"), ("pickle", "loads"), ("torch.nn.modules.linear", "Linear"), ("é", "漢"),
 )  # fmt: skip
 _ENDINGS = (".pt", ".pt", ".pt", ".pth", ".ckpt", ".pth.tar", ".safetensors")

@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 from hypothesis import strategies as st
 
-from genutil.cli import parse_command_line
 from genutil.config import load_config, to_yaml
-from genutil.schema import ALIASES, NEVER_READ, schema
+from genutil.config.command_line import parse_command_line
+from genutil.config.schema import ALIASES, NEVER_READ, schema
 from tests.conftest import TINY
 
 APP = "<app>"

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from hypothesis import strategies as st
 
-import genutil.reporting
+import genutil.runs.run_folder
 import runner
-from genutil.schema import schema
+from genutil.config.schema import schema
 from tests.fuzz.command_lines import APP
 from tests.fuzz.engine import answer
 from tests.fuzz.trained import train_tiny
@@ -50,7 +50,7 @@ class Commands:
 
     def __init__(self, folder: Path) -> None:
         torch.set_num_threads(1)
-        genutil.reporting.commit = lambda: None  # asks git, which starts a process
+        genutil.runs.run_folder.commit = lambda: None  # asks git, which starts a process
         trained = train_tiny(folder)
         self.app = trained / "tiny.yml"
         self.files = {

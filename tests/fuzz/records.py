@@ -20,14 +20,14 @@ import fig.pareto
 import fig.table
 import fig.wiring_gif
 import fig.wiring_page
-import genutil.reporting
-from genutil.checkpoint_folder import CheckpointFolder
+import genutil.runs.run_folder
 from genutil.config import load_config
-from genutil.growing_zip import read_members
-from genutil.place import Place
-from genutil.reporting import RunFolder, run_settings
-from genutil.seeds import finished_results
-from genutil.wiring_file import WiringFile, read_record
+from genutil.distributed.rank_info import Place
+from genutil.runs.checkpoint_folder import CheckpointFolder
+from genutil.runs.growing_zip import read_members
+from genutil.runs.multi_seed import finished_results
+from genutil.runs.run_folder import RunFolder, run_settings
+from genutil.runs.wiring_record import WiringFile, read_record
 from tests.fuzz.engine import answer
 from tests.fuzz.mutations import byte_edits, document_edits, edited, edited_document, literal, odd_values
 from tests.fuzz.trained import train_tiny
@@ -42,7 +42,7 @@ class Records:
 
     def __init__(self, folder: Path) -> None:
         importlib.import_module("matplotlib.font_manager")  # asks the system for its fonts, once
-        genutil.reporting.commit = lambda: None  # asks git, which starts a process
+        genutil.runs.run_folder.commit = lambda: None  # asks git, which starts a process
         self.trained = train_tiny(folder, record_wiring=True)
         (self.run_folder,) = (folder / "runs").iterdir()
         self.config = load_config(folder / "tiny.yml")

@@ -9,8 +9,8 @@ import yaml
 from torch import nn
 
 import runner
-from genutil.components import Parts
-from genutil.distributed import ALONE
+from genutil.config.components import Parts
+from genutil.distributed.world import ALONE
 from genutil.signals import StopRequest
 from models import build_model
 from tests.conftest import TINY

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from genutil.checkpoint import load_weights, read_checkpoint, save_checkpoint
-from genutil.checkpoint_folder import CheckpointFolder, earlier_start, find_checkpoint
 from genutil.errors import CheckpointError
+from genutil.runs.checkpoint_folder import CheckpointFolder, earlier_start, find_checkpoint
 
 
 @pytest.fixture

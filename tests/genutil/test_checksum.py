@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from genutil.checkpoint import read_checkpoint, save_checkpoint
-from genutil.checksum import digest
+from genutil.checkpoint.checksum import digest
 from genutil.errors import CheckpointError
 
 CONTENT = {

@@ -7,7 +7,7 @@ import yaml
 from pydantic import ValidationError
 
 from genutil.config import ConfigError, load_config, to_yaml
-from genutil.schema import schema
+from genutil.config.schema import schema
 
 
 def refused(path, message, **overrides):
@@ -219,7 +219,7 @@ def test_duplicate_keys_warn_in_foreign_files_and_fail_in_ours(write_app, caplog
     with caplog.at_level(logging.WARNING):
         assert load_config(path).lr == 0.6
     assert "lr stands twice; the last value is used" in caplog.text
-    monkeypatch.setattr("genutil.yaml_files._OUR_FILES", path.parent)
+    monkeypatch.setattr("genutil.config.yaml_files._OUR_FILES", path.parent)
     refused(path, "lr: stands twice; take one out")
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from genutil.devices import algorithms, choose_device, prepare_determinism, select_gpus
+from genutil.distributed.rank_info import Place
 from genutil.errors import ConfigError
-from genutil.place import Place
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 
-from genutil.growing_zip import GrowingZip, read_members
+from genutil.runs.growing_zip import GrowingZip, read_members
 
 
 def contents(path):

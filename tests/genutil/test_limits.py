@@ -7,8 +7,8 @@ import pytest
 from fig.finished import read_results
 from fig.parts import read_metrics
 from genutil.config import ConfigError, load_config
+from genutil.config.limited_yaml import load_yaml
 from genutil.errors import UserError
-from genutil.plain_yaml import load_yaml
 from genutil.text_files import read_json, read_text
 
 

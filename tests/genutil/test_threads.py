@@ -8,7 +8,7 @@ from torch import nn
 
 import runner
 from genutil.config import load_config
-from genutil.experiments import differences
+from genutil.config.identity import differences
 from genutil.threads import SMALL_STEP, choose_threads, threads_in_use, work_of_step
 from models import build_model
 from tests.conftest import ROOT

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from genutil.checkpoint import read_checkpoint
-from genutil.checksum import digest
+from genutil.checkpoint.checksum import digest
 from imagenet_sparsity_experiments import main
 from imagenet_sparsity_experiments.configurations import find_configuration
 from imagenet_sparsity_experiments.resnet import SparseResNet

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from genutil.distributed import ALONE
+from genutil.distributed.world import ALONE
 from genutil.errors import ConfigError
 from genutil.signals import StopRequest
 from imagenet_sparsity_experiments import options as module

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from genutil.checkpoint import read_checkpoint
-from genutil.checksum import digest
+from genutil.checkpoint.checksum import digest
 from tests.conftest import ROOT
 from tests.imagenet_sparsity_experiments.toy import SMALL, make_images, raport
 from tests.processes import end_of

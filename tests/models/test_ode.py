@@ -7,8 +7,8 @@ import pytest
 import torch
 from torchdiffeq import odeint
 
+from genutil.config.schema import FIXED_STEP_SOLVERS, schema
 from genutil.errors import NotFiniteError
-from genutil.schema import FIXED_STEP_SOLVERS, schema
 from models.graphs.dopri5 import _Gradient, solve
 from models.graphs.ode import ADAPTIVE, FIXED, Solver
 

@@ -5,8 +5,6 @@ import importlib
 import pytest
 
 PLACES = {
-    "genutil.atomic": ("wirings.files", "write_atomically"),
-    "genutil.tables": ("wirings.tables", "markdown_table"),
     "models.counting": ("wirings.counting", "count_macs"),
     "models.fast_eval": ("wirings.compacting", "compact engines_of"),
     "models.fast_eval.compact": ("wirings.compacting", "NoCompactForm compact engines_of"),

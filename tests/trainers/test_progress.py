@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 import trainers.progress
-from genutil.distributed import ALONE
-from genutil.place import Place
+from genutil.distributed.rank_info import Place
+from genutil.distributed.world import ALONE
 from genutil.signals import StopRequest
 from trainers.callbacks import Progress
 from trainers.evaluation import evaluate_and_time

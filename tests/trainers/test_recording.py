@@ -9,9 +9,9 @@ import torch
 
 import runner
 from genutil.checkpoint import load_weights, read_checkpoint
-from genutil.checksum import digest
+from genutil.checkpoint.checksum import digest
 from genutil.config import load_config
-from genutil.wiring_file import read_record
+from genutil.runs.wiring_record import read_record
 from models import build_model
 from models.wiring_state import wiring_layout, wiring_state
 from tests.conftest import ROOT

@@ -10,10 +10,10 @@ import pytest
 
 import runner
 from genutil.checkpoint import read_checkpoint
-from genutil.checkpoint_folder import CheckpointFolder, earlier_start
 from genutil.config import load_config
 from genutil.errors import CheckpointError, UserError
-from genutil.reporting import RunFolder, run_settings
+from genutil.runs.checkpoint_folder import CheckpointFolder, earlier_start
+from genutil.runs.run_folder import RunFolder, run_settings
 from tests.conftest import ROOT
 from tests.trainers.test_trainer import same
 from trainers.callbacks import Callback, TensorBoard

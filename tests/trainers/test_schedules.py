@@ -4,8 +4,8 @@ import math
 
 import pytest
 
+from genutil.config.schema import KNOWN_SCHEDULERS
 from genutil.errors import ConfigError
-from genutil.schema import KNOWN_SCHEDULERS
 from trainers.schedules import (
     SCHEDULES,
     cosine,

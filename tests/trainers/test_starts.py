@@ -9,8 +9,8 @@ import torch
 import runner
 from fig.finished import by_experiment, read_results
 from genutil.checkpoint import read_checkpoint, save_checkpoint
-from genutil.origins import is_mixed, record_in, start_record
-from genutil.past_runs import note_run
+from genutil.runs.past_runs import note_run
+from genutil.runs.start_record import is_mixed, record_in, start_record
 from tests.conftest import ROOT
 from tests.trainers.test_trainer import same
 
@@ -255,10 +255,10 @@ def test_restarts_keep_where_the_run_began(run, last, monkeypatch):
         "RANK": "0", "WORLD_SIZE": "1", "TORCHELASTIC_RUN_ID": "x", "TORCHELASTIC_RESTART_COUNT": "1",
     }.items():  # fmt: skip
         monkeypatch.setenv(key, value)
-    from genutil.cli import parse_command_line
-    from genutil.place import find_place
-    from genutil.resumed_starts import checked_start
-    from genutil.run_files import find_start
+    from genutil.config.command_line import parse_command_line
+    from genutil.distributed.rank_info import find_place
+    from genutil.runs.resumed_starts import checked_start
+    from genutil.runs.run_files import find_start
 
     argv = ["--lr", "0.7", "--save_dir", str(last.parent.parent), "--name", "tiny", "--resume", "auto"]
     config = parse_command_line([f"app:{ROOT / 'apps/quickstart/digits_dnw.yml'}", *argv]).config

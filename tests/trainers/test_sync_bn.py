@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from genutil.distributed import ALONE
+from genutil.distributed.world import ALONE
 from tests.processes import together
 from trainers.sync_bn import SharedBatchNorm, synchronise_batch_norms
 

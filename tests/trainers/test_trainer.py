@@ -223,7 +223,7 @@ def test_earlier_checkpoints_are_kept_aside(write_app, tmp_path, folder, caplog)
 
 
 def test_two_runs_cannot_write_to_one_folder(write_app, tmp_path, folder, capsys):
-    from genutil.checkpoint_folder import CheckpointFolder
+    from genutil.runs.checkpoint_folder import CheckpointFolder
 
     held = CheckpointFolder(folder)
     assert run(write_app()) == 2

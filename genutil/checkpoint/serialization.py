@@ -1,0 +1,199 @@
+"""Checkpoint files: written whole, read without executing anything in them, checked before they are used."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from genutil.checkpoint.checksum import digest
+from genutil.checkpoint.file_names import from_resnet_keys
+from genutil.checkpoint.legacy_pickle import stubs_for_published_files
+from genutil.errors import CheckpointError
+from wirings.errors import WiringError
+from wirings.files import write_atomically
+from wirings.weight_names import MatchedWeights, match_names
+from wirings.weights_file import are_weights, check_fit, find_weights, read_content
+
+FORMAT = 2
+"""Of the files written here: 1 had no checksum."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """Where a checkpoint stands.
+
+    Attributes:
+        epoch: last finished epoch, from 0; −1 before training; None where the file does not say.
+        step: optimizer steps done; None where the file does not say.
+        best_val: best validation accuracy so far; None where the file does not say.
+        origin: written by this project (`native`), by the published code (`published`), or `weights` alone.
+    """
+
+    epoch: int | None
+    step: int | None
+    best_val: float | None
+    origin: Literal["native", "published", "weights"]
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a checkpoint so that at any moment `path` is whole: the old one, or the new one.
+
+    Raises:
+        CheckpointError: the file could not be written; an earlier one of this name is untouched.
+    """
+    content = {**state, "format": FORMAT}
+    content["checksum"] = digest(content)
+    try:
+        write_atomically(path, lambda file: torch.save(content, file))
+    except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
+        raise CheckpointError(
+            f"{path}: could not be written ({error}); free some space or choose another folder"
+        ) from error
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The content of a checkpoint file on the CPU: a dict with the weights under `model`, in any layout.
+
+    Read are files of this project, published ones, plain state dicts, state dicts under `state_dict` or as
+    the only mapping of tensors in the file, and `.safetensors` files with a state dict. Of a file that has
+    them not under `model` or `state_dict`, the weights alone are taken; `weights_under` is then their key, ""
+    for a plain state dict.
+
+    Nothing in the file is executed: anything but tensors, plain values and what published files hold is
+    refused.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, foreign, holds more than plain values, or its content
+            does not fit its checksum.
+    """
+    path = Path(path).expanduser()
+    with _refusals(), stubs_for_published_files():
+        content = read_content(path)
+    return _with_model(_checked(content, path), path)
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """Within it, what the library refuses about a file is a CheckpointError."""
+    try:
+        yield
+    except WiringError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def load_weights(path: str | Path, model: nn.Module) -> CheckpointInfo:
+    """Put a checkpoint's weights into a model. A file that does not fit leaves the model as it was.
+
+    Names that other programs have changed are matched (wirings.weight_names), and one line says what was
+    done; files of this project and published ones need none.
+
+    Raises:
+        CheckpointError: see read_checkpoint; or names, shapes or types differ from the model's.
+    """
+    return apply_weights(read_checkpoint(path), model, str(path))
+
+
+def apply_weights(
+    content: Mapping[str, Any], model: nn.Module, path: str, optional: Collection[str] = ()
+) -> CheckpointInfo:
+    """`load_weights` for content that has been read already.
+
+    Args:
+        content: what read_checkpoint gave.
+        model: where the weights go.
+        path: the file, for errors.
+        optional: names that the file need not have; the model then keeps its own values.
+    """
+    own = model.state_dict()
+    matched = match_names(content["model"], own)
+    weights = {**{name: own[name] for name in optional}, **matched.weights}
+    with _refusals():
+        check_fit(weights, own, path)
+    info = describe(content, path)
+    model.load_state_dict(weights)
+    report_changes(content, matched, path)
+    return info
+
+
+def report_changes(content: Mapping[str, Any], matched: MatchedWeights, path: str) -> None:
+    """One line about what was done to the names of a file's weights, if something was.
+
+    Published files have the prefix `module.`, which is not worth a line.
+
+    Args:
+        content: what read_checkpoint gave.
+        matched: its weights.
+        path: the file.
+    """
+    under = content.get("weights_under")
+    if under is None and matched.prefix == "module." and len(matched.changes) == 1:
+        return
+    changes = [f"took the weights under '{under}'"] if under else []
+    changes += matched.changes
+    if changes:
+        _log.warning("%s: %s", path, "; ".join(changes))
+
+
+def describe(content: Mapping[str, Any], path: str) -> CheckpointInfo:
+    """What a checkpoint says of itself; `path` is named in errors.
+
+    Raises:
+        CheckpointError: a count or accuracy in it is no number.
+    """
+    if "format" in content:
+        origin: Literal["native", "published", "weights"] = "native"
+    else:
+        origin = "published" if "optimizer" in content else "weights"
+    epoch, step, best = (_number(content, key, path) for key in ("last_epoch", "iter", "best_val"))
+    return CheckpointInfo(
+        epoch=None if epoch is None else int(epoch),
+        step=None if step is None else int(step),
+        best_val=best,
+        origin=origin,
+    )
+
+
+def _number(content: Mapping[str, Any], key: str, path: str) -> float | None:
+    value = content.get(key)
+    try:
+        number = None if value is None else float(value)
+        if key != "best_val" and number is not None:
+            int(number)  # an error for what is not finite
+        return number
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise CheckpointError(f"{path}: its {key} is no number but {str(value)[:50]!r}") from error
+
+
+def _with_model(content: Any, path: Path) -> dict[str, Any]:
+    if isinstance(content, Mapping):
+        if isinstance(content.get("model"), Mapping):
+            return dict(content)
+        if isinstance(content.get("state_dict"), Mapping):
+            return from_resnet_keys(content)
+    with _refusals():
+        weights, key = find_weights(content, path)
+    return {"model": weights, "weights_under": key}
+
+
+def _checked(content: Any, path: Path) -> Any:
+    """The content without its checksum. Published files and those of format 1 have none."""
+    if not isinstance(content, dict) or are_weights(content):
+        return content
+    checksum = content.pop("checksum", None)
+    if checksum is None and content.get("format") in (None, 1):
+        return content
+    try:
+        is_whole = digest(content) == checksum
+    except TypeError:
+        is_whole = False
+    if not is_whole:
+        raise CheckpointError(f"{path}: is damaged: its content does not fit its checksum; take another file")
+    return content

@@ -1,0 +1,168 @@
+"""Builds the parts of an experiment from `module:Class` names; arguments get the keys of the same names."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from genutil.config.loading import Config
+from genutil.config.schema import EvaluationKeys, NetworkKeys, TrainingKeys, WiringKeys
+from genutil.errors import ConfigError
+from genutil.user_code import foreign_error, foreign_errors_named, is_foreign
+from wirings.errors import UnknownNameError
+from wirings.names import did_you_mean, import_object
+
+_READ_BY_THE_COMMAND = frozenset(
+    {
+        "graph", "budget", "callbacks", "optimizer", "lr_scheduler", "use_graph", "use_init",
+        "evaluate", "topk", "skip_profiling", "fast_eval", "use_dgl", "engine", "export", "bf16", "amp",
+    }
+)  # fmt: skip
+_log = logging.getLogger(__name__)
+
+
+def locate(path: str, key: str) -> Any:
+    """The object that `module:Name` names.
+
+    Raises:
+        ConfigError: there is no such module or name in it, or importing it raises an error; `key` says which
+            line of the experiment is meant.
+    """
+    try:
+        return import_object(path)
+    except UnknownNameError as error:
+        raise ConfigError(f"{key}: {error}") from error
+    except (Exception, SystemExit) as error:
+        if not is_foreign(path):
+            raise
+        module = path.partition(":")[0]
+        raise foreign_error(f"{key}: importing {module}", error, path) from error
+
+
+def takes(target: Callable[..., Any], key: str) -> bool:
+    """Whether a class or function has an argument of this name; True where its arguments are not known."""
+    try:
+        return key in inspect.signature(target).parameters
+    except (TypeError, ValueError):
+        return True
+
+
+def named_parts(config: Config) -> dict[str, str]:
+    """What an experiment names as `module:Name`, by key."""
+    values = {
+        key: str(getattr(config, key)) for key in ("model", "data", "graph", "optimizer", "lr_scheduler")
+    }
+    if isinstance(config.budget, str):
+        values["budget"] = config.budget
+    values |= {f"callbacks: {number}": path for number, path in enumerate(config.callbacks)}
+    return {key: value for key, value in values.items() if ":" in value}
+
+
+class Parts:
+    """Calls classes and functions with the keys their arguments are named after, and notes the keys used."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.used: set[str] = set()
+
+    def make_named(
+        self, key: str, target: Any, further: str | None = None, path: str | None = None, **given: Any
+    ) -> Any:
+        """`make` what the experiment's `key` names, or `path` where that key is a list.
+
+        Raises:
+            ConfigError: as of `make`; or `target` is of the user's own and raises an error.
+        """
+        path = path or str(getattr(self.config, key))
+        if not callable(target):
+            raise ConfigError(f"{key}: {path} is no class or function")
+        if ":" not in path or not is_foreign(path):
+            return self.make(target, further, **given)
+        with foreign_errors_named(f"{key}: {path}", path):
+            return self.make(target, further, **given)
+
+    def make(self, target: Callable[..., Any], further: str | None = None, **given: Any) -> Any:
+        """Call `target`. Its arguments come from `further` (the key of a mapping such as `model_args`),
+        then `given`, then the config's keys.
+
+        Raises:
+            ConfigError: an argument has no value, `further` has one that the target does not take, or a
+                target of the project's refuses its arguments with a ValueError.
+        """
+        name = getattr(target, "__qualname__", repr(target))
+        extra: Mapping[str, Any] = getattr(self.config, further) if further else {}
+        try:
+            parameters = inspect.signature(target).parameters
+        except ValueError as error:  # some types written in C have none
+            raise ConfigError(
+                f"{name} does not tell its arguments; name a Python class or function"
+            ) from error
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        strange = [key for key in extra if key not in parameters and not takes_any]
+        if strange:
+            hint = did_you_mean(strange[0], parameters)
+            raise ConfigError(f"{further}: {name} takes no argument {strange[0]}{hint}")
+        arguments = dict(converted(target, extra, f"{further} of {name}"))
+        for key, parameter in parameters.items():
+            if key in arguments or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+                continue
+            if key in given:
+                arguments[key] = given[key]
+            elif key in Config.model_fields:
+                arguments[key] = getattr(self.config, key)
+                self.used.add(key)
+            elif parameter.default is parameter.empty:
+                where = f"; give it in {further}" if further else ""
+                raise ConfigError(f"{name} needs the argument {key}, which is no key{where}")
+        try:
+            return target(**arguments)
+        except ConfigError:
+            raise
+        except ValueError as error:
+            if is_foreign(str(getattr(target, "__module__", ""))):
+                raise
+            raise ConfigError(f"{name}: {error}") from error
+
+    def sizes_used(self) -> dict[str, float]:
+        """The keys asked for so far that say how large something is, with their values."""
+        keys = ("batch_size", *NetworkKeys.model_fields)
+        values = {key: getattr(self.config, key) for key in keys if key in self.used}
+        return {key: value for key, value in values.items() if type(value) in (int, float)}
+
+    def warn_of_unused(self) -> None:
+        """Name the keys that were set on purpose and that no part has asked for."""
+        network = {key for group in (NetworkKeys, WiringKeys) for key in group.model_fields}
+        typed = {key for group in (TrainingKeys, EvaluationKeys) for key in group.model_fields}
+        relevant = (self.config.explicit() & network) | (set(self.config.overrides) & typed)
+        unused = sorted(relevant - self.used - _READ_BY_THE_COMMAND)
+        if unused:
+            _log.warning("no effect in this experiment: %s", ", ".join(unused))
+
+
+def converted(target: Callable[..., Any], values: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """Values in the types that the target's annotations ask for, since text from a command line has none.
+
+    Args:
+        target: a class or function.
+        values: by argument.
+        where: begins the message of an error.
+
+    Raises:
+        ConfigError: a value does not have the type.
+    """
+    if not values:
+        return {}
+    function = target.__init__ if inspect.isclass(target) else target
+    hints = typing.get_type_hints(function)
+    converted = {}
+    for key, value in values.items():
+        try:
+            converted[key] = TypeAdapter(hints[key]).validate_python(value) if key in hints else value
+        except ValidationError as error:
+            raise ConfigError(f"{where}: {key} {error.errors()[0]['msg']}, got {value!r}") from error
+    return converted

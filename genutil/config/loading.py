@@ -1,0 +1,144 @@
+"""From an experiment file and its overrides to one frozen Config, or to all that is wrong with it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import ValidationError
+
+from genutil.config.consistency import find_contradictions
+from genutil.config.problems import Problem, origin_of, refuse, shortened
+from genutil.config.schema import ALIASES, NEVER_READ, Config, canonical, schema
+from genutil.config.yaml_files import Layers, read_experiment
+from genutil.errors import ConfigError
+from wirings.names import did_you_mean
+
+__all__ = ["Config", "ConfigError", "load_config", "to_yaml"]
+
+_log = logging.getLogger(__name__)
+
+
+def load_config(path: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None) -> Config:
+    """Read an experiment. Precedence: `_base_` < file < overrides; a missing key takes its default.
+
+    Args:
+        path: YAML file, with or without a leading `app:`.
+        overrides: values by key, as Python values or as the text a user typed.
+
+    Raises:
+        ConfigError: names every unknown key, wrong value and contradiction, each with its origin.
+    """
+    return resolve(path, overrides or {}, ())
+
+
+def resolve(
+    path: str | os.PathLike[str], overrides: Mapping[str, Any], problems: Iterable[Problem]
+) -> Config:
+    """`load_config`, with problems that were found before the file was opened."""
+    file = Path(os.path.expanduser(str(path).removeprefix("app:")))
+    layers = read_experiment(file)
+    layers.problems[:0] = problems
+    unreadable = not layers.values and bool(layers.problems)
+    written = {canonical(key): value for key, value in overrides.items()}
+    layers.values.update(written)
+    layers.origins.update({canonical(key): f"--{key}" for key in overrides})
+    _drop_never_read(layers)
+    if "data_dir" not in layers.values and os.environ.get("DATA_DIR"):
+        layers.values["data_dir"] = os.environ["DATA_DIR"]
+        layers.origins["data_dir"] = "$DATA_DIR"
+    if layers.values.get("name") is None:
+        layers.values["name"] = file.stem
+    config = _validate(layers, required=not unreadable)
+    config._overrides.update(written)
+    config._own.update(layers.own, written)
+    return config
+
+
+def to_yaml(config: Config) -> str:
+    """The resolved experiment as YAML, in the schema's order; it loads again as the same Config."""
+    return yaml.safe_dump({key: getattr(config, key) for key in schema()}, sort_keys=False)
+
+
+def _drop_never_read(layers: Layers) -> None:
+    found = [key for key in NEVER_READ if key in layers.values]
+    if found:
+        where = origin_of(found, layers.origins)
+        _log.warning("%s never had an effect and is ignored (%s)", " and ".join(found), where)
+    for key in found:
+        del layers.values[key]
+
+
+def _validate(layers: Layers, required: bool) -> Config:
+    """The Config, or a ConfigError with unknown keys, wrong values and contradictions together."""
+    problems = list(layers.problems)
+    known = schema()
+    values = {}
+    for key, value in layers.values.items():
+        if key in known:
+            values[key] = value
+        else:
+            hint = did_you_mean(key, [*known, *ALIASES])
+            message = f"unknown key{hint or '; `--help` lists all keys'}"
+            problems.append(Problem(key, message, layers.origins.get(key, "")))
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        found = _value_problems(error, layers)
+        problems += [p for p in found if required or p.message != _MISSING]
+        config = _without(values, {p.subject for p in found})
+    problems += find_contradictions(config, layers.origins)
+    refuse(problems)
+    return config
+
+
+_MISSING = "is missing; the file must give it, as module:Class"
+
+
+def _without(values: dict[str, Any], wrong: set[str]) -> Config:
+    """A Config of the values that are right: the contradictions among them can be told as well."""
+    rest = {key: value for key, value in values.items() if key not in wrong}
+    return Config.model_validate({"model": "unknown:Unknown", "data": "unknown:Unknown", **rest})
+
+
+def _value_problems(error: ValidationError, layers: Layers) -> list[Problem]:
+    messages: dict[str, list[str]] = {}
+    for found in error.errors():
+        messages.setdefault(str(found["loc"][0]), []).append(_message(dict(found)))
+    problems = []
+    for key, texts in messages.items():
+        said = [text for text in texts if text not in _OTHER_KINDS] or texts
+        message = " or ".join(dict.fromkeys(said))
+        if message != _MISSING:
+            value = layers.values[key]
+            message += f", got {shortened(value)}" + did_you_mean(value, _choices(key))
+        problems.append(Problem(key, message, layers.origins.get(key, "")))
+    return problems
+
+
+_OTHER_KINDS = ("must be a valid string", "must be a valid dictionary")
+"""Of keys that take a text or a mapping: what is said of the kind that the value is not."""
+
+
+def _choices(key: str) -> list[str]:
+    """What a key may be, where that can be listed."""
+    field = schema()[key]
+    listed = (field.json_schema_extra or {}).get("choices") or get_args(field.annotation)
+    return [choice for choice in listed if isinstance(choice, str)]
+
+
+def _message(found: dict[str, Any]) -> str:
+    """pydantic's message in the words of this project."""
+    key, kind = str(found["loc"][0]), found["type"]
+    if kind == "missing":
+        return _MISSING
+    if kind == "string_pattern_mismatch":
+        return f"must be {' | '.join(_choices(key))}"
+    if kind == "value_error":
+        return str(found["ctx"]["error"])
+    text = str(found["msg"]).removeprefix("Input should ").split(", unable to parse")[0]
+    return f"must {text}"

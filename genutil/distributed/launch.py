@@ -1,0 +1,259 @@
+"""Starting the processes of a run on this machine, and starting them anew when one is lost.
+
+The work is done by PyTorch's elastic agent, the same that `torchrun` uses; for several machines, `torchrun`
+itself starts `runner.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from genutil.config import Config
+from genutil.devices import select_gpus
+from genutil.distributed.rank_info import Place, check_batch_size, find_place
+from genutil.errors import USER_ERRORS, ConfigError, ToldByAnother
+from genutil.signals import STOP_SIGNALS, stop_signals
+
+_STATUS = "WIRINGS_STATUS_FILE"
+_USER_ERROR = 2
+_log = logging.getLogger(__name__)
+_QUIET = 10.0
+"""Seconds that a process without a report of its own waits for torchrun to end it."""
+_GRACE = 120
+"""Seconds for a step and a checkpoint, from the request to stop until the processes are killed."""
+
+
+def processes_to_start(config: Config) -> int | None:
+    """How many processes this run needs; None: this process itself can run it.
+
+    Raises:
+        ConfigError: the batch cannot be shared evenly, a GPU is not offered, or torchrun has started another
+            number of processes.
+    """
+    place = find_place()
+    if place is not None:
+        if _STATUS not in os.environ:
+            _check_foreign_launch(config, place)
+        return None
+    count = config.processes or max(len(config.gpus or []), 1)
+    if count > 1 and not config.processes:
+        select_gpus(config.gpus, dict(os.environ))  # refuses; each process selects for itself
+        import torch
+
+        if not torch.cuda.is_available():
+            count = 1  # a warning comes when the device is chosen
+    if not config.evaluate:
+        check_batch_size(config.batch_size, count, config.accumulate)
+    return count if count > 1 or config.max_restarts else None
+
+
+@dataclass(frozen=True)
+class Machines:
+    """The machines of a run, each of which starts its own processes.
+
+    Attributes:
+        count: machines.
+        rank: number of this one, from 0.
+        address, port: where the processes meet, on machine 0.
+    """
+
+    count: int
+    rank: int
+    address: str
+    port: int
+
+
+def launch(
+    script: str, argv: Sequence[str], count: int, max_restarts: int, machines: Machines | None = None
+) -> int:
+    """Run a command in `count` processes until it ends; returns its exit status.
+
+    Args:
+        script: the command's file.
+        argv: the command's arguments.
+        count: processes on this machine.
+        max_restarts: how often all of them are started anew when one fails. Mistakes of the user's are no
+            such failures.
+        machines: None: this machine alone.
+    """
+    from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    for name in [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed")]:
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # the processes tell what users need to know
+    settings = {"shutdown_timeout": _GRACE, "signals_to_handle": "SIGTERM,SIGINT,SIGQUIT"}
+    newer: dict[str, Any] = {
+        name: value for name, value in settings.items() if _has_field(LaunchConfig, name)
+    }
+    with _told_to_workers(alone=machines is None) as status, _handlers_kept(), _passed_on(SignalException):
+        agent = LaunchConfig(
+            nproc_per_node=count, max_restarts=max_restarts, monitor_interval=0.1,
+            # Else the agent makes a folder that stays.
+            logs_specs=DefaultLogsSpecs(log_dir=str(status.parent / "logs")),
+            **_meeting(machines), **newer,
+        )  # fmt: skip
+        try:
+            elastic_launch(agent, sys.executable)(script, *argv)
+        except SignalException as stopped:
+            return 128 + int(stopped.sigval)
+        except ChildFailedError as error:
+            return _exit_status(error)
+        return int(status.read_text()) if status.exists() else 0
+
+
+def _meeting(machines: Machines | None) -> dict[str, Any]:
+    """Where and how the launchers of all machines find each other."""
+    if machines is None:
+        return {
+            "min_nodes": 1, "max_nodes": 1, "run_id": f"wirings-{os.getpid()}", "rdzv_backend": "c10d",
+            "rdzv_endpoint": "127.0.0.1:0", "local_addr": "127.0.0.1",
+        }  # fmt: skip
+    return {
+        "min_nodes": machines.count, "max_nodes": machines.count, "run_id": "wirings",
+        "rdzv_backend": "static", "rdzv_endpoint": f"{machines.address}:{machines.port}",
+        "rdzv_configs": {"rank": machines.rank},
+    }  # fmt: skip
+
+
+@contextmanager
+def reported_by_the_first(place: Place | None) -> Iterator[None]:
+    """Around what all processes of a run do alike before they meet: the first one alone reports a mistake.
+
+    Raises:
+        ToldByAnother: a mistake of the user's, in all other processes.
+    """
+    try:
+        yield
+    except USER_ERRORS as error:
+        if place is None or place.rank == 0:
+            raise
+        raise ToldByAnother(_USER_ERROR) from error
+
+
+def is_under_torchrun() -> bool:
+    """Whether `torchrun` itself has started this process, not `launch`."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and _STATUS not in os.environ
+
+
+def wait_for_torchrun(seconds: float = _QUIET) -> None:
+    """Under torchrun, wait to be ended with the other processes after one of them has failed.
+
+    torchrun ends all processes of a machine as soon as one fails: a process that leaves the report to another
+    one must not be the first to end.
+    """
+    if is_under_torchrun():
+        sys.stderr.flush()
+        time.sleep(seconds)
+
+
+def note_for_torchrun(message: str) -> None:
+    """Under torchrun, put the message where torchrun looks for the cause that its own report shows."""
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if path is None or not is_under_torchrun():
+        return
+    shown = {"py_callstack": message, "timestamp": str(int(time.time()))}
+    content = {"message": {"message": message, "extraInfo": shown}}
+    with contextlib.suppress(OSError):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(json.dumps(content), encoding="utf-8")
+
+
+def worker_status(status: int) -> int:
+    """The status to exit with. A mistake of the user's is noted for the launcher, which then gives up."""
+    note = os.environ.get(_STATUS)
+    if note is None or status != _USER_ERROR:
+        return status
+    Path(note).write_text(str(status))
+    return 0
+
+
+def _check_foreign_launch(config: Config, place: Place) -> None:
+    """torchrun has the last word on processes and restarts."""
+    if config.processes not in (None, place.size):
+        raise ConfigError(
+            f"processes: {config.processes} asked for, but {place.size} were started; leave it out"
+        )
+    if config.max_restarts:
+        _log.warning("max_restarts has no effect under torchrun; give torchrun --max-restarts")
+
+
+def _exit_status(error: object) -> int:
+    """The first failure's status; signals that nobody could tell of are told."""
+    failures: dict[int, object] = getattr(error, "failures", {})
+    codes = {rank: int(getattr(failure, "exitcode", 1)) for rank, failure in sorted(failures.items())}
+    for rank, code in codes.items():
+        if code < 0 and code != -signal.SIGTERM:
+            print(f"process {rank} was ended by {signal.Signals(-code).name}", file=sys.stderr)
+    return next((code for code in codes.values() if code > 0), 1)
+
+
+@contextmanager
+def _told_to_workers(alone: bool) -> Iterator[Path]:
+    """What the processes find in their environment; gives the file for their status."""
+    interfaces = [name for _, name in socket.if_nameindex()]
+    before = dict(os.environ)
+    with tempfile.TemporaryDirectory() as folder:
+        status = Path(folder) / "status"
+        os.environ[_STATUS] = str(status)
+        if alone and "lo" in interfaces:
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all are on this machine
+        try:
+            yield status
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+
+@contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """The agent sets signal handlers and leaves them."""
+    handled = (*STOP_SIGNALS, signal.SIGQUIT)
+    before = {signum: signal.getsignal(signum) for signum in handled}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+@contextmanager
+def _passed_on(error: Callable[..., BaseException]) -> Iterator[None]:
+    """Within it, SIGHUP and SIGUSR1 make the agent pass them on to its processes, and wait for them.
+
+    The agent's own handlers would handle SIGHUP where `nohup` has it ignored, and end the agent at a second
+    one, which the shell and the system may send.
+
+    Args:
+        error: the agent's exception for a signal.
+    """
+    received: list[int] = []
+
+    def note(signum: int, frame: FrameType | None) -> None:
+        received.append(signum)
+        if len(received) == 1:
+            raise error(f"stopped by {signal.Signals(signum).name}", signal.Signals(signum))
+
+    for signum in stop_signals():
+        if signum not in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, note)
+    yield
+
+
+def _has_field(kind: type, name: str) -> bool:
+    return name in {field.name for field in dataclasses.fields(kind)}

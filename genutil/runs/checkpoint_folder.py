@@ -1,0 +1,124 @@
+"""The folder of one experiment's checkpoints: one writer at a time, and earlier runs' files are kept."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from genutil.checkpoint import save_checkpoint
+from genutil.checkpoint.file_names import GRAPH_LAYOUT, Layout
+from genutil.errors import CheckpointError
+from genutil.runs.past_runs import note_run, noted_run
+
+_log = logging.getLogger(__name__)
+
+
+class CheckpointFolder:
+    """`<save_dir>/<name>/`, held by this process until it ends or `close` is called.
+
+    Args:
+        path: the folder; made if it is not there.
+        resumed_from: the file this run goes on from. If it lies elsewhere or is None, checkpoints that are
+            already in the folder belong to another run and are moved aside to `<folder>.1`, `.2`, ….
+        run_id: names the run; the files of an earlier start of the same run are not moved.
+        layout: of its files.
+
+    Raises:
+        CheckpointError: another process is writing to the folder, or it cannot be made.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        resumed_from: Path | None = None,
+        run_id: str = "",
+        layout: Layout = GRAPH_LAYOUT,
+    ) -> None:
+        self.path, self.layout = path, layout
+        continues = resumed_from is not None and resumed_from.resolve().parent == path.resolve()
+        continues = continues or earlier_start(path, run_id) is not None
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = self._take_lock()
+            if not continues:
+                self._move_aside()
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be used for checkpoints ({error})") from error
+
+    def save(self, name: str, state: Mapping[str, Any]) -> None:
+        """Write `name` into the folder, whole or not at all."""
+        if not self.path.is_dir():
+            _log.warning("%s is gone and is made anew; the checkpoints in it are lost", self.path)
+            self.close()
+            self.path.mkdir(parents=True)
+            self._lock = self._take_lock()
+        save_checkpoint(self.path / name, self.layout.content(state))
+
+    def keep_last(self, count: int) -> None:
+        """Remove all files of one epoch but the last `count` ones."""
+        numbered = {
+            number: file
+            for file in self.path.iterdir()
+            if (number := self.layout.number(file.name)) is not None
+        }
+        for number in sorted(numbered)[:-count]:
+            numbered[number].unlink(missing_ok=True)
+
+    def note_start(self, run_id: str, run_folder: Path) -> None:
+        """Note which run writes here, for a later start of the same run."""
+        note_run(self.path, run_id, run_folder)
+
+    def close(self) -> None:
+        """Let other processes write to the folder."""
+        os.close(self._lock)
+
+    def _take_lock(self) -> int:
+        descriptor = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
+            message = (
+                f"{self.path}: another run is writing its checkpoints here; give this one a name or folder "
+                "of its own"
+            )
+            raise CheckpointError(message) from error
+        return descriptor
+
+    def _move_aside(self) -> None:
+        files = sorted(file for file in self.path.iterdir() if self.layout.owns(file.name))
+        if not files:
+            return
+        number, path = 1, self.path.resolve()
+        while (aside := path.with_name(f"{path.name}.{number}")).exists():
+            number += 1
+        aside.mkdir()
+        for file in files:
+            file.rename(aside / file.name)
+        _log.warning("checkpoints of an earlier run are kept in %s", aside)
+
+
+def earlier_start(folder: Path, run_id: str) -> Path | None:
+    """The run folder of an earlier start of this run, if one has written its checkpoints to `folder`."""
+    return noted_run(folder, run_id)
+
+
+def find_checkpoint(folder: Path, resume: str | None, required: bool, last: str) -> Path | None:
+    """The file that `resume` names: a path, or `auto` for the folder's own `last` one, if it is there.
+
+    Raises:
+        CheckpointError: `auto` finds nothing although a checkpoint is `required`.
+    """
+    if resume != "auto":
+        return None if resume is None else Path(resume).expanduser()
+    path = folder / last
+    if path.is_file():
+        return path
+    if required:
+        raise CheckpointError(f"resume: auto finds no {path}; train this experiment first, or name a file")
+    _log.info("resume: auto finds no %s; starting from the beginning", path)
+    return None

@@ -1,0 +1,128 @@
+"""Whether an experiment may be resumed from a checkpoint, and what its results say of that."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from genutil.checkpoint.serialization import CheckpointInfo, describe
+from genutil.config import Config
+from genutil.config.identity import differences_to_continue, differences_to_evaluate
+from genutil.errors import CheckpointError
+from genutil.runs.past_runs import checkpoints_of, folder_of_results, folder_without_results, noted_run
+from genutil.runs.run_files import Start
+from genutil.runs.run_folder import run_settings
+from genutil.runs.start_record import is_mixed, record_in, settings_in, start_record
+
+_log = logging.getLogger(__name__)
+
+
+def checked_start(config: Config, start: Start, reads_length: bool) -> Start:
+    """The start with what the results say of it, and with what is left to do where all epochs are done.
+
+    Args:
+        config: the experiment.
+        start: the checkpoint that `resume` names, or none.
+        reads_length: whether a part of the experiment takes `num_epochs`.
+
+    Raises:
+        CheckpointError: `auto` found a checkpoint of other settings.
+    """
+    if start.content is None or start.path is None:
+        return start
+    path, info = start.path, describe(start.content, str(start.path))
+    trains = not (config.evaluate or config.export)
+    if start.found_by == "restart":
+        return dataclasses.replace(start, record=record_in(start.content))
+    found = _differences(config, start.content, info, reads_length)
+    if start.found_by == "auto":
+        raise_if_other_experiment(path, found, "num_epochs" if reads_length else "", "--name")
+    record = start_record(start.content, str(start.path), info.epoch, info.step, found)
+    start = dataclasses.replace(start, record=record)
+    if trains:
+        start = _without_work(config, start, info, reads_length)
+        if is_mixed(record) and start.finished is None:
+            _log.warning("%s; the results say so", _mixture(path, found))
+    return start
+
+
+def _differences(
+    config: Config, content: Mapping[str, Any], info: CheckpointInfo, reads_length: bool
+) -> dict[str, tuple[Any, Any]] | None:
+    before, now = settings_in(content), run_settings(config).values
+    if before is None:
+        return None
+    if config.evaluate or config.export:
+        return differences_to_evaluate(before, now)
+    return differences_to_continue(before, now, _epochs_begun(content, info), reads_length)
+
+
+def _epochs_begun(content: Mapping[str, Any], info: CheckpointInfo) -> int:
+    finished = 0 if info.epoch is None else info.epoch + 1
+    return finished + _is_within_epoch(content)
+
+
+def _is_within_epoch(content: Mapping[str, Any]) -> bool:
+    progress = content.get("epoch_progress")
+    return isinstance(progress, Mapping) and bool(progress.get("batch"))
+
+
+def raise_if_other_experiment(
+    path: Path, found: Mapping[str, tuple[Any, Any]] | None, length: str, place: str
+) -> None:
+    """Refuse a checkpoint that `auto` found.
+
+    Args:
+        path: its file.
+        found: the settings in which it differs; None: it does not hold its settings.
+        length: the key of the number of epochs, if training depends on it before its end; else empty.
+        place: the option that gives an experiment files of its own.
+
+    Raises:
+        CheckpointError: there are differences, or they are not known.
+    """
+    if found is not None and not found:
+        return
+    lines = [f"resume: auto found {path}, which is of another experiment:"]
+    lines += [f"  {key}: {old!r} there, {new!r} here" for key, (old, new) in (found or {}).items()]
+    if found is None:
+        lines[0] = f"resume: auto found {path}, which does not hold its settings"
+    elif length in found:
+        lines.append(f"  ({length} counts from the first step on, as in a cosine schedule)")
+    lines.append(
+        f"repeat its settings; or name the file, --resume {path}, and the results say that they are mixed; "
+        f"or give this experiment a {place} of its own"
+    )
+    raise CheckpointError("\n".join(lines))
+
+
+def _mixture(path: Path, found: Mapping[str, tuple[Any, Any]] | None) -> str:
+    if found is None:
+        return f"{path} does not hold its settings, which may be others"
+    if found:
+        return f"{path} was trained with other settings ({', '.join(found)})"
+    return f"the training of {path} was itself resumed from a checkpoint of other settings"
+
+
+def _without_work(config: Config, start: Start, info: CheckpointInfo, reads_length: bool) -> Start:
+    """The start; where all epochs are done, with the folder that lacks the results, or with what to say."""
+    assert start.content is not None and start.path is not None and start.record is not None
+    done = 0 if info.epoch is None else info.epoch + 1
+    if done < config.num_epochs or "optimizer" not in start.content:
+        return start
+    same, checkpoints, results = start.record["differences"] == {}, checkpoints_of(config), None
+    if same:
+        own = start.path.resolve().parent == checkpoints.resolve()
+        last = noted_run(checkpoints) if own else None
+        results = folder_of_results(config, last)
+        if results is None and (folder := folder_without_results(config, last)) is not None:
+            return dataclasses.replace(start, run_folder=folder, record=record_in(start.content))
+    what = f"{config.name} is finished" if same else "nothing is left to train"
+    parts = [f"{what}: {start.path} has {done} of {config.num_epochs} epochs"]
+    parts.append(f"the results are in {results}" if results else "--evaluate evaluates it")
+    if not reads_length:
+        parts.append("a larger --num_epochs continues it")
+    return dataclasses.replace(start, finished="; ".join(parts))

@@ -1,0 +1,278 @@
+"""What a run leaves behind for its reader: a folder with its configuration, metrics and results."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from genutil.config import Config
+from genutil.config.identity import INDIFFERENT
+from genutil.config.schema import schema
+from genutil.distributed.rank_info import Place
+from genutil.errors import UserError
+from genutil.experiment_name import folder_name
+from wirings.files import write_atomically
+
+_PACKAGES = ("torch", "torchvision", "numpy", "torchdiffeq")
+_COUNTS = (
+    "images", "weights", "kept", "edges", "effective_edges", "live_nodes", "params", "macs", "corrupt_images",
+    "ode_evaluations",
+)  # fmt: skip
+_SPELT = {
+    "kept": "kept weights",
+    "ode_evaluations": "ODE evaluations",
+    "effective_edges": "effective edges",
+    "live_nodes": "live nodes",
+    "params": "parameters",
+    "macs": "MACs",
+    "corrupt_images": "corrupt images",
+}
+METRICS, RESULTS = "metrics.jsonl", "results.json"
+_log = logging.getLogger(__name__)
+_PROJECT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a run is called, where its reports go, and all that decides its results.
+
+    Attributes:
+        name: of the experiment.
+        label: begins the name of the run's folder; safe as such.
+        log_dir: holds the folders of all runs.
+        seed: of its random numbers.
+        values: all settings by name, as plain values.
+    """
+
+    name: str
+    label: str
+    log_dir: Path
+    seed: int
+    values: Mapping[str, Any]
+
+
+def run_settings(config: Config) -> RunSettings:
+    """Those of an experiment: the folder is named after it and its overrides."""
+    return RunSettings(
+        name=str(config.name),
+        label=run_label(config),
+        log_dir=Path(config.log_dir).expanduser(),
+        seed=config.seed,
+        values={key: getattr(config, key) for key in schema()},
+    )
+
+
+class RunFolder:
+    """`<log_dir>/<run>/`: `config.yml` at once, then metrics as they come, `results.json` at the end.
+
+    Args:
+        settings: of the run.
+        earlier: the folder of an earlier start of the same run, which is continued.
+        step: training steps that were done before this start; what the earlier one told of later steps is
+            dropped, since it will be told again.
+
+    Attributes:
+        origin: versions, machine and commit at the start, for whoever wants to repeat the run.
+
+    Raises:
+        UserError: the folder cannot be made.
+    """
+
+    def __init__(self, settings: RunSettings, earlier: Path | None = None, step: int = 0) -> None:
+        self.settings, self.origin = settings, environment()
+        self._start = time.monotonic()
+        started = time.strftime("%Y%m%d-%H%M%S")
+        with self.failures_told():
+            self._seconds_before = 0.0
+            if earlier is not None and earlier.is_dir():
+                self.path = earlier
+                self._drop_metrics_after(step)
+                self._seconds_before = sum(line.get("epoch_time", 0.0) for line in self.metrics())
+            else:
+                self.path = _new_folder(settings.log_dir, f"{settings.label}-{started}")
+            text = yaml.safe_dump(dict(settings.values), sort_keys=False)
+            write_atomically(self.path / "config.yml", lambda file: file.write(text.encode()))
+
+    def add_metrics(self, line: dict[str, Any]) -> None:
+        """Append one line to `metrics.jsonl`.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        with self.failures_told():
+            if not self.path.is_dir():
+                _log.warning("%s is gone and is made anew; the files in it are lost", self.path)
+                self.path.mkdir(parents=True)
+            with open(self.path / METRICS, "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of `metrics.jsonl` so far."""
+        path = self.path / METRICS
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def write_results(self, results: dict[str, Any], place: Place, device: str) -> dict[str, Any]:
+        """Write `results.json`: the numbers and all that is needed to repeat them. Returns its content.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        content = {
+            **results,
+            "name": self.settings.name,
+            "folder": str(self.path),
+            "seed": self.settings.seed,
+            "wall_time": round(self._seconds_before + time.monotonic() - self._start, 3),
+            "device": device,
+            "processes": place.size,
+            "restarts": place.restarts,
+            **self.origin,
+            "config": dict(self.settings.values),
+        }
+        text = json.dumps(content, indent=2) + "\n"
+        with self.failures_told():
+            write_atomically(self.path / RESULTS, lambda file: file.write(text.encode()))
+        return content
+
+    def _drop_metrics_after(self, step: int) -> None:
+        """Also drops lines that cannot be read, such as one that was cut off."""
+        metrics = self.path / METRICS
+        if metrics.exists():
+            lines = metrics.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+            kept = "".join(line for line in lines if line.endswith("\n") and _is_before(line, step))
+            write_atomically(metrics, lambda file: file.write(kept.encode()))
+
+    @contextmanager
+    def failures_told(self) -> Iterator[None]:
+        """Around whatever writes to the folder: a full disk and the like become errors for the user.
+
+        Raises:
+            UserError: a file could not be written.
+        """
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"{self.settings.log_dir}: cannot be written to ({error}); free some space or choose another "
+                "folder; checkpoints that are there are whole"
+            ) from error
+
+
+def _is_before(line: str, step: int) -> bool:
+    try:
+        return bool(json.loads(line)["step"] <= step)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return False
+
+
+def run_label(config: Config) -> str:
+    """Experiment name and overrides that decide results, safe as a folder's name, at most 100 characters.
+
+    An override that the name holds already, such as the seed of `digits-seed1`, is left out.
+    """
+    name = str(config.name)
+    words = [
+        f"{key}={value}"
+        for key, value in config.overrides.items()
+        if key != "name" and key not in INDIFFERENT and not _is_in_name(key, value, name)
+    ]
+    label = "+".join([folder_name(name), *words])
+    return re.sub(r"[^A-Za-z0-9_.+=-]+", "_", label)[:100].rstrip("_.")
+
+
+def _is_in_name(key: str, value: Any, name: str) -> bool:
+    word = rf"{re.escape(key)}[=_-]?{re.escape(str(value))}"
+    return re.search(rf"(?<![A-Za-z0-9]){word}(?!\.?[A-Za-z0-9])", name) is not None
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and commit of this process."""
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {"versions": versions, "platform": platform.platform(), "commit": commit(), "command": sys.argv}
+
+
+def commit() -> str | None:
+    """The project's git commit, with `-dirty` where files differ from it; None outside of its own checkout.
+
+    A repository around the project's folder, such as that of another project whose virtual environment the
+    code lies in, is not meant.
+    """
+    if not (_PROJECT / ".git").exists():  # a folder, or a file in a worktree
+        return None
+    # A hook of git that starts a run names its own repository in these variables.
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
+            cwd=_PROJECT, env=variables, capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+def processor() -> str:
+    """The processor's name, and its family where a virtual machine hides the number."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def summary(results: dict[str, Any]) -> str:
+    """The final numbers as a small table for the screen."""
+    rows = [(key, f"{value:.2f} %") for key, value in results.items() if key.endswith("_accuracy")]
+    if "CELoss" in results:
+        rows.append(("loss", f"{results['CELoss']:.4f}"))
+    rows += [(_SPELT.get(key, key), f"{results[key]:,}") for key in _COUNTS if key in results]
+    if "latency_ms" in results:
+        rows.append(("latency", f"{results['latency_ms']:.3f} ms per image ({results['engine']})"))
+    rows += [("time", f"{results['wall_time']:.1f} s"), ("files", results["folder"])]
+    return "\n".join([str(results["name"]), *(f"  {key:<15} {value}" for key, value in rows)])
+
+
+def set_up_logging(rank: int = 0) -> None:
+    """Messages go to standard error, one line each. Of several processes the first speaks.
+
+    The others tell only what the first cannot know: which images they cannot read.
+    """
+    name = "" if rank == 0 else f"process {rank}: "
+    logging.basicConfig(level=logging.INFO, format=f"{name}%(message)s", stream=sys.stderr)
+    if rank:
+        logging.getLogger().setLevel(logging.ERROR)
+        logging.getLogger("data.image_folder").setLevel(logging.WARNING)
+
+
+def _new_folder(parent: Path, name: str) -> Path:
+    """Two runs that start in the same second get two folders."""
+    for number in range(1, 1000):
+        path = parent / (name if number == 1 else f"{name}.{number}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            if not parent.is_dir():
+                raise
+            continue
+        return path
+    raise OSError(f"no free folder name like {name}")

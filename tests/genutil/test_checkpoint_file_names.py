@@ -1,0 +1,65 @@
+"""Names and keys of checkpoint files, in both published forms."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from genutil.checkpoint.file_names import GRAPH_LAYOUT, Layout, from_resnet_keys, to_resnet_keys
+from genutil.checkpoint.serialization import describe, read_checkpoint
+from genutil.runs.checkpoint_folder import CheckpointFolder
+
+RESNET = Layout(
+    last="checkpoint.pth.tar", best="model_best.pth.tar", first=None, numbered="checkpoint-{}.pth.tar",
+    keys="resnet", beside=("model.pth.tar",),
+)  # fmt: skip
+STATE = {"model": {"w": torch.ones(2)}, "last_epoch": 4, "best_val": 12.5, "iter": 30, "optimizer": {}}
+
+
+def test_which_files_are_a_trainings_own():
+    own = {"checkpoint.pth.tar", "model_best.pth.tar", "checkpoint-12.pth.tar", "model.pth.tar"}
+    others = {"last.pt", "checkpoint-x.pth.tar", "checkpoint-1.pth.tar.old", "resnet50.pth.tar", "None"}
+    assert {name for name in own | others if RESNET.owns(name)} == own
+    assert RESNET.number("checkpoint-12.pth.tar") == 12
+    assert RESNET.number("checkpoint.pth.tar") is None
+    for name in ("init.pt", "last.pt", "best.pt", "epoch_0.pt", "epoch_150.pt"):
+        assert GRAPH_LAYOUT.owns(name)
+    assert not GRAPH_LAYOUT.owns("mine.pt")
+
+
+def test_keys_there_and_back():
+    content = to_resnet_keys(STATE)
+    assert content.keys() == {"state_dict", "epoch", "best_prec1", "iter", "optimizer"}
+    assert (content["epoch"], content["best_prec1"]) == (5, 12.5)
+    assert from_resnet_keys(content) == STATE
+
+
+@pytest.mark.parametrize("layout", [GRAPH_LAYOUT, RESNET])
+def test_files_of_both_layouts_read_alike(layout, tmp_path):
+    folder = CheckpointFolder(tmp_path / "run", layout=layout)
+    folder.save(layout.last, STATE)
+    folder.close()
+    raw = torch.load(tmp_path / "run" / layout.last, weights_only=True)
+    assert ("state_dict" in raw, "model" in raw) == (layout is RESNET, layout is GRAPH_LAYOUT)
+    content = read_checkpoint(tmp_path / "run" / layout.last)
+    content.pop("format")
+    torch.testing.assert_close(content, STATE)
+    assert describe(content, "x").epoch == 4
+
+
+def test_a_new_run_moves_its_own_kind_of_files_aside(tmp_path):
+    names = ["checkpoint.pth.tar", "checkpoint-3.pth.tar", "model.pth.tar", "mine.pth.tar", "last.pt"]
+    for name in names:
+        (tmp_path / "run").mkdir(exist_ok=True)
+        (tmp_path / "run" / name).touch()
+    CheckpointFolder(tmp_path / "run", layout=RESNET).close()
+    assert {file.name for file in (tmp_path / "run.1").iterdir()} == set(names[:3])
+    assert set(names[3:]) <= {file.name for file in (tmp_path / "run").iterdir()}
+
+
+def test_files_of_the_current_folder_are_moved_beside_it(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "here" / "checkpoint.pth.tar").touch()
+    CheckpointFolder(Path("./"), layout=RESNET).close()
+    assert (tmp_path / "here.1" / "checkpoint.pth.tar").exists()

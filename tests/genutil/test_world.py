@@ -1,0 +1,183 @@
+"""What the processes of a run do together, and who tells what happened when one of them fails."""
+
+import os
+import signal
+import threading
+
+import pytest
+import torch
+from torch import nn
+
+from genutil.distributed.failures import what_to_tell
+from genutil.distributed.rank_info import Place
+from genutil.distributed.world import ALONE, Agreement, World, in_short, is_loss_of_others
+from genutil.errors import RunError, ToldByAnother, UserError
+from tests.processes import together
+
+
+def talk(world):
+    """Every message once."""
+    signums = [None, signal.SIGTERM, None]
+    answers = [
+        world.agree(10 * world.rank, signums[world.rank])(),
+        world.agree(1, signal.SIGINT if world.rank == 0 else None)(),
+        world.agree(1, signal.SIGHUP if world.rank == 2 else None)(),
+        world.agree(1, signal.SIGUSR1 if world.rank == 1 else None)(),
+        world.agree(1, (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)[world.rank])(),
+        world.agree(world.rank, None)(),
+    ]
+    buffers = nn.BatchNorm2d(2)
+    buffers.running_mean.fill_(world.rank + 5)
+    world.spread_buffers(buffers)
+    return {
+        "answers": answers,
+        "sum": world.sum(torch.tensor([world.rank, 2**40 + 1])).tolist(),
+        "gather": world.gather(f"process {world.rank}"),
+        "from_main": world.from_main(lambda: {"rank": world.rank}),
+        "on_main": world.on_main(lambda: world.rank),
+        "buffers": buffers.running_mean.tolist(),
+        "is_main": world.is_main,
+    }
+
+
+def test_messages_between_three_processes():
+    found = together(3, talk)
+    for rank, told in enumerate(found):
+        assert told["answers"] == [
+            Agreement(30, signal.SIGTERM), Agreement(3, signal.SIGINT), Agreement(3, signal.SIGHUP),
+            Agreement(3, signal.SIGUSR1), Agreement(3, signal.SIGUSR1), Agreement(3, None),
+        ]  # fmt: skip
+        assert told["sum"] == [3, 3 * (2**40 + 1)]
+        assert told["gather"] == ["process 0", "process 1", "process 2"]
+        assert told["from_main"] == {"rank": 0}
+        assert told["on_main"] == (0 if rank == 0 else None)
+        assert told["buffers"] == [5, 5]
+        assert told["is_main"] == (rank == 0)
+
+
+def test_a_world_of_one_needs_nobody():
+    assert ALONE.agree(7, signal.SIGINT)() == Agreement(7, signal.SIGINT)
+    assert ALONE.sum(torch.tensor([3])).tolist() == ALONE.gather(3) == [3]
+    assert ALONE.from_main(lambda: 4) == ALONE.on_main(lambda: 4) == 4
+    error = ValueError("mine")
+    assert what_to_tell(ALONE, error) is error
+
+
+def refuse(world, method):
+    def make():
+        raise UserError("there is no such file")
+
+    return getattr(world, method)(make)
+
+
+@pytest.mark.parametrize("method", ["from_main", "on_main"])
+def test_what_the_first_refuses_all_refuse(method):
+    for error in together(2, refuse, method):
+        assert isinstance(error, UserError)
+        assert str(error) == "there is no such file"
+
+
+def fail(world, errors):
+    """Each process raises its own error, or waits for the others in vain."""
+    world.wait()
+    try:
+        if world.rank in errors:
+            raise errors[world.rank]
+        while True:
+            world.wait()
+    except Exception as error:
+        return what_to_tell(world, error)
+
+
+def test_a_mistake_that_one_process_meets_is_told_by_the_first():
+    first, second, third = together(3, fail, {1: UserError("cat.jpg: cannot be read")})
+    assert type(first) is UserError
+    assert str(first) == "process 1 of 3: cat.jpg: cannot be read"
+    assert isinstance(second, ToldByAnother) and isinstance(third, ToldByAnother)
+    assert second.status == third.status == 2
+
+
+def test_a_mistake_that_all_meet_is_told_once():
+    errors = {rank: UserError(f"too many layers, says {rank}") for rank in range(2)}
+    first, second = together(2, fail, errors)
+    assert str(first) == "too many layers, says 0"
+    assert isinstance(second, ToldByAnother)
+
+
+def test_a_bug_in_one_process_is_told_with_its_place():
+    first, second = together(2, fail, {1: KeyError("weight")})
+    assert type(first) is RunError
+    assert "process 1 of 2: Traceback" in str(first)
+    assert "KeyError: 'weight'" in str(first)
+    assert (type(second), second.status) == (ToldByAnother, 1)
+
+
+def disappear(world, lost):
+    world.wait()
+    try:
+        if world.rank == lost:
+            os.kill(os.getpid(), signal.SIGKILL)
+        while True:
+            world.wait()
+    except Exception as error:
+        return what_to_tell(world, error)
+
+
+class SilentStore:
+    """Takes a call and never answers, as one on a machine behind a cut link."""
+
+    def __init__(self):
+        self.end = threading.Event()
+
+    def set(self, key, value):
+        self.end.wait()
+        raise RuntimeError("too late")
+
+
+@pytest.mark.parametrize("own", [UserError("cat.jpg: cannot be read"), RuntimeError("gloo: timed out")])
+def test_a_store_that_never_answers_does_not_hang_a_failure(monkeypatch, own):
+    """A mistake of this process is still reported, and so is a loss of the others."""
+    monkeypatch.setattr("genutil.distributed.failures._LONGEST", 0.1)
+    store = SilentStore()
+    found = what_to_tell(World(Place(rank=1, size=2), torch.device("cpu"), store), own)
+    store.end.set()
+    if isinstance(own, UserError):
+        assert found is own
+    else:
+        assert isinstance(found, RunError)
+        assert "the connections between the 2 processes broke (gloo: timed out)" in str(found)
+
+
+@pytest.mark.parametrize(("lost", "speaker"), [(1, 0), (0, 1)])
+def test_a_lost_process_is_named_once(lost, speaker):
+    found = together(3, disappear, lost)
+    assert isinstance(found[lost], EOFError) and found[lost].args == (-signal.SIGKILL,)
+    assert type(found[speaker]) is RunError
+    assert f"process {lost} is gone or hung, of 3" in str(found[speaker])
+    assert "go on with --resume auto" in str(found[speaker])
+    assert isinstance(found[2], ToldByAnother)
+
+
+def outlive_the_launcher(world):
+    world._launcher = -1
+    return world.agree(1, None)().signum, world.agree(1, signal.SIGHUP if world.rank else None)().signum
+
+
+def test_processes_without_their_launcher_stop():
+    """And report a signal that really came, where there was one."""
+    assert together(2, outlive_the_launcher) == [(signal.SIGTERM, signal.SIGHUP)] * 2
+
+
+def test_errors_of_collectives_are_known_and_shortened():
+    text = "[/src/gloo/transport/tcp/pair.cc:545] Read error [10.0.0.2]:985: Connection reset by peer"
+    error = RuntimeError(f"{text}. This is typically caused by something. Check it.\nmore")
+    assert is_loss_of_others(error)
+    assert in_short(error) == "Read error [10.0.0.2]:985: Connection reset by peer"
+    assert not is_loss_of_others(RuntimeError("shapes do not fit"))
+    assert not is_loss_of_others(UserError("gloo"))
+
+
+def test_a_killed_loader_of_a_user_s_own_is_told_without_a_traceback():
+    told = what_to_tell(ALONE, RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "))
+    assert type(told) is RunError
+    assert str(told).startswith("a loading process was killed (DataLoader worker (pid 7) is killed by signal")
