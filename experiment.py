@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from genutil.allocation import allocations_explained, require_memory_for_training, sizes_checked
 from genutil.checkpoint import apply_weights
 from genutil.config import Config
-from genutil.config.components import Parts, locate, named_parts, takes
+from genutil.config.components import ComponentBuilder, locate, named_parts, takes
 from genutil.devices import available_cpus, choose_device
-from genutil.distributed.rank_info import Place, check_batch_size, find_place
-from genutil.distributed.session import run_in_world
+from genutil.distributed.rank_info import RankInfo, check_batch_size, rank_info_from_env
+from genutil.distributed.session import run_distributed
 from genutil.distributed.world import World
 from genutil.errors import ConfigError, UserError
 from genutil.runs.past_runs import checkpoints_of
 from genutil.runs.resumed_starts import checked_start
-from genutil.runs.run_files import RunFiles, Start, find_start
+from genutil.runs.run_files import ResumePoint, RunOutputs, find_start
 from genutil.runs.run_folder import RunFolder, run_settings
 from genutil.seeding import seed_everything
 from genutil.signals import StopRequest
@@ -32,7 +32,7 @@ from models import build_model
 from models.compiling import compile_network, failures_explained
 from models.graphs.neuralgraph import ContinuousTimeNeuralGraph
 from models.logits import check_logits
-from models.transfer import take_over
+from models.transfer import load_wiring_and_weights
 from models.wiring_state import wiring_layout, wiring_state
 from trainers.batches import Batches, as_batches, corrupt_images
 from trainers.callbacks import Callback, MetricsFile, Progress, TensorBoard, WiringUpdate, reads_gradients
@@ -74,17 +74,17 @@ def run(config: Config) -> dict[str, Any] | None:
     Raises:
         UserError: something that the user can mend.
         RunError: a process was lost, or the like.
-        ToldByAnother: another process of the run tells why it ends.
+        ReportedByOtherRank: another process of the run tells why it ends.
         Interrupted: a signal ended the training; its state is saved.
     """
-    place = find_place()
-    device = choose_device(config.gpus, config.processes, place or Place())
+    rank_info = rank_info_from_env()
+    device = choose_device(config.gpus, config.processes, rank_info or RankInfo())
 
     def work(world: World, stop: StopRequest) -> dict[str, Any] | None:
         with errors_in(named_parts(config)), failures_explained():
             return _run(config, world, stop)
 
-    return run_in_world(work, place, device, config.timeout, config.deterministic)
+    return run_distributed(work, rank_info, device, config.timeout, config.deterministic)
 
 
 def _run(config: Config, world: World, stop: StopRequest) -> dict[str, Any] | None:
@@ -92,12 +92,14 @@ def _run(config: Config, world: World, stop: StopRequest) -> dict[str, Any] | No
         check_batch_size(config.batch_size, world.size, config.accumulate)
     if world.size > 1:
         _log.info("%d processes on %s", world.size, "GPUs" if world.device.type == "cuda" else "CPUs")
-    if world.place.restarts:
-        _log.warning("started anew after a failure; that may happen %d more times", world.place.restarts_left)
+    if world.rank_info.restarts:
+        _log.warning(
+            "started anew after a failure; that may happen %d more times", world.rank_info.restarts_left
+        )
     seed_everything(config.seed)
-    parts = Parts(config)
+    parts = ComponentBuilder(config)
     model = build_model(config, parts)
-    start = world.from_main(lambda: _find_start(parts, world.place))
+    start = world.broadcast_from_main(lambda: _find_start(parts, world.rank_info))
     if start.finished is not None:
         _log.info("%s", start.finished)
         return None
@@ -108,9 +110,9 @@ def _run(config: Config, world: World, stop: StopRequest) -> dict[str, Any] | No
                 "use_graph and use_init are not read: wiring and weights are those of %s", start.path
             )
     else:
-        take_over(model, config.use_graph, config.use_init)
+        load_wiring_and_weights(model, config.use_graph, config.use_init)
     if config.export is not None:
-        return world.on_main(lambda: _export(parts, model, str(config.export)))
+        return world.run_on_main(lambda: _export(parts, model, str(config.export)))
     with allocations_explained(lambda: f"model: {config.model} on {world.device}"):
         model.to(world.device)
     if is_foreign(config.model):
@@ -133,15 +135,15 @@ def _threads(config: Config, model: nn.Module, world: World) -> int | None:
     return choose_threads(config.threads, work_of_step(model, share, config.image_size))
 
 
-def _find_start(parts: Parts, place: Place) -> Start:
+def _find_start(parts: ComponentBuilder, rank_info: RankInfo) -> ResumePoint:
     """The checkpoint that the run is resumed from, if it is one of this experiment or was named."""
     config = parts.config
     trains = not config.evaluate and config.export is None
-    start = find_start(checkpoints_of(config), config.resume, place, required=not trains)
+    start = find_start(checkpoints_of(config), config.resume, rank_info, required=not trains)
     return checked_start(config, start, trains and start.content is not None and _reads_length(parts))
 
 
-def _reads_length(parts: Parts) -> bool:
+def _reads_length(parts: ComponentBuilder) -> bool:
     """Whether training depends on `num_epochs` before its end. The network is built already."""
     config = parts.config
     others = (
@@ -152,7 +154,7 @@ def _reads_length(parts: Parts) -> bool:
     return "num_epochs" in parts.used or any(takes(part, "num_epochs") for part in others)
 
 
-def _export(parts: Parts, model: nn.Module, path: str) -> None:
+def _export(parts: ComponentBuilder, model: nn.Module, path: str) -> None:
     config = parts.config
     parts.warn_of_unused()
     shape = (config.in_channels, config.image_size, config.image_size)
@@ -167,7 +169,7 @@ def _export(parts: Parts, model: nn.Module, path: str) -> None:
 
 
 def _evaluate(
-    parts: Parts, model: nn.Module, world: World, start: Start, stop: StopRequest
+    parts: ComponentBuilder, model: nn.Module, world: World, start: ResumePoint, stop: StopRequest
 ) -> dict[str, Any] | None:
     config, expected = parts.config, _expected(parts, model)
     cost = _profiled(config, model)
@@ -184,7 +186,7 @@ def _evaluate(
     data = _data(parts, world, "val")
     batches = _batches(data.val, "val", world, expected, before=True)
     parts.warn_of_unused()
-    folder = world.on_main(lambda: RunFolder(run_settings(config)))
+    folder = world.run_on_main(lambda: RunFolder(run_settings(config)))
     precision = Precision(config.amp, world.device)
     size = config.test_batch_size or config.batch_size
     evaluating = allocations_explained(lambda: f"test_batch_size: evaluating {_batch_of(config, size)}")
@@ -193,7 +195,7 @@ def _evaluate(
     results = {**metrics, **observations(model), **_counts(cost), "engine": engine}
     results["threads"] = torch.get_num_threads()
     results |= {**corrupt_images(data, world), "started_from": start.record}
-    return folder.write_results(results, world.place, str(world.device)) if folder is not None else None
+    return folder.write_results(results, world.rank_info, str(world.device)) if folder is not None else None
 
 
 def _batch_of(config: Config, size: int | None = None) -> str:
@@ -204,7 +206,7 @@ def _batch_of(config: Config, size: int | None = None) -> str:
 
 
 def _train(
-    parts: Parts, model: nn.Module, world: World, start: Start, stop: StopRequest
+    parts: ComponentBuilder, model: nn.Module, world: World, start: ResumePoint, stop: StopRequest
 ) -> dict[str, Any] | None:
     config = parts.config
     if config.sync_bn:
@@ -217,8 +219,8 @@ def _train(
     if start.content is not None:
         resume(trainer, start.content, str(start.path), config.model_dump())
     # Only now is it sure that the run begins, so that a refused one moves no earlier run's files.
-    files = world.on_main(
-        lambda: RunFiles(checkpoints_of(config), run_settings(config), world.place, start, trainer.step)
+    files = world.run_on_main(
+        lambda: RunOutputs(checkpoints_of(config), run_settings(config), world.rank_info, start, trainer.step)
     )
     trainer.callbacks = (
         *_callbacks(parts, model, world, files, start, trainer.step),
@@ -231,25 +233,25 @@ def _train(
     metrics["threads"] = torch.get_num_threads()
     metrics |= {**observations(model), "started_from": start.record}
     results = {**metrics, **_counts(_profiled(config, model)), **corrupt_images(data, world)}
-    return files.run.write_results(results, world.place, str(world.device)) if files is not None else None
+    return files.run.write_results(results, world.rank_info, str(world.device)) if files is not None else None
 
 
-def _data(parts: Parts, world: World, *names: str) -> Any:
+def _data(parts: ComponentBuilder, world: World, *names: str) -> Any:
     """The data set, with batches in each of the attributes `names`."""
     workers = parts.config.workers
-    if world.place.local_size > 1 and workers != 0:
+    if world.rank_info.local_size > 1 and workers != 0:
         available = available_cpus()
         wanted = available if workers == "auto" else min(workers, available)
-        workers = max(1, wanted // world.place.local_size)
+        workers = max(1, wanted // world.rank_info.local_size)
     path = parts.config.data
     kind = locate(path, "data")
     with sizes_checked(f"data: {path}", parts.sizes_used):
-        data = parts.make_named("data", kind, "data_args", device=world.device, workers=workers)
+        data = parts.build_named("data", kind, "data_args", device=world.device, workers=workers)
     check_data(data, path, names)
     return data
 
 
-def _expected(parts: Parts, model: nn.Module) -> Expected:
+def _expected(parts: ComponentBuilder, model: nn.Module) -> Expected:
     """What the network, built but with no other part yet, expects of the data class."""
     config = parts.config
     keys: dict[str, int] = {
@@ -271,7 +273,12 @@ def _batches(source: Any, part: str, world: World, expected: Expected, before: b
 
 
 def _callbacks(
-    parts: Parts, model: nn.Module, world: World, files: RunFiles | None, start: Start, step: int
+    parts: ComponentBuilder,
+    model: nn.Module,
+    world: World,
+    files: RunOutputs | None,
+    start: ResumePoint,
+    step: int,
 ) -> tuple[Callback, ...]:
     config = parts.config
     cost = _profiled(config, model)
@@ -289,7 +296,7 @@ def _callbacks(
     if config.record_wiring:
         recorders += _recorders(parts, model, files, step)
     if files is None:
-        return (*recorders, parts.make(CheckpointSaver, folder=None, wirings=wirings, content={}))
+        return (*recorders, parts.build(CheckpointSaver, folder=None, wirings=wirings, content={}))
     content = {
         "config": config.model_dump(),
         "origin": {**files.run.origin, "device": str(world.device), "processes": world.size},
@@ -301,7 +308,7 @@ def _callbacks(
         MetricsFile(files.run),
         TensorBoard(files.run, layers, macs, first_step=step),
         *recorders,
-        parts.make(CheckpointSaver, folder=files.checkpoints, wirings=wirings, content=content),
+        parts.build(CheckpointSaver, folder=files.checkpoints, wirings=wirings, content=content),
     )
 
 
@@ -311,18 +318,20 @@ def _callback_classes(config: Config) -> dict[str, type[Callback]]:
 
 
 def _own_callbacks(
-    parts: Parts, kinds: Mapping[str, type[Callback]], files: RunFiles | None
+    parts: ComponentBuilder, kinds: Mapping[str, type[Callback]], files: RunOutputs | None
 ) -> list[Callback]:
     """Those that the experiment names. Of several processes, most are wanted in the first alone."""
     folder, settings = (None if files is None else files.run.path), parts.config.model_dump()
     return [
-        parts.make_named("callbacks", kind, path=path, folder=folder, settings=settings)
+        parts.build_named("callbacks", kind, path=path, folder=folder, settings=settings)
         for path, kind in kinds.items()
         if files is not None or kind.on_all_processes
     ]
 
 
-def _recorders(parts: Parts, model: nn.Module, files: RunFiles | None, step: int) -> tuple[Callback, ...]:
+def _recorders(
+    parts: ComponentBuilder, model: nn.Module, files: RunOutputs | None, step: int
+) -> tuple[Callback, ...]:
     layout = wiring_layout(model)
     if not layout:
         if files is not None:
@@ -330,22 +339,24 @@ def _recorders(parts: Parts, model: nn.Module, files: RunFiles | None, step: int
         return ()
     folder = files and files.run
     wiring = functools.partial(wiring_state, model)
-    return (parts.make(WiringRecorder, folder=folder, layout=layout, wiring=wiring, first_step=step),)
+    return (parts.build(WiringRecorder, folder=folder, layout=layout, wiring=wiring, first_step=step),)
 
 
 def _trainer(
-    parts: Parts, model: nn.Module, data: Any, expected: Expected, world: World, stop: StopRequest
+    parts: ComponentBuilder, model: nn.Module, data: Any, expected: Expected, world: World, stop: StopRequest
 ) -> Trainer:
     config, train = parts.config, _batches(data.train, "train", world, expected)
     check_parameters(model, config.model)
     if world.device.type == "cpu":
         has_momentum = config.optimizer == "sgd" and config.momentum > 0
-        require_memory_for_training(model, config.model, has_momentum, world.place.local_size)
-    optimizer = parts.make_named("optimizer", find_optimizer(config.optimizer), parameters=model.parameters())
-    schedule = parts.make_named(
+        require_memory_for_training(model, config.model, has_momentum, world.rank_info.local_size)
+    optimizer = parts.build_named(
+        "optimizer", find_optimizer(config.optimizer), parameters=model.parameters()
+    )
+    schedule = parts.build_named(
         "lr_scheduler", find_schedule(config.lr_scheduler), steps_per_epoch=len(train)
     )
-    trainer: Trainer = parts.make(
+    trainer: Trainer = parts.build(
         Trainer,
         model=model,
         optimizer=checked_optimizer(optimizer, config.optimizer),

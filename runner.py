@@ -14,8 +14,8 @@ from genutil.config import to_yaml
 from genutil.config.command_line import parse_command_line
 from genutil.devices import prepare_determinism, select_gpus
 from genutil.distributed.launch import launch, processes_to_start, reported_by_the_first
-from genutil.distributed.rank_info import find_place
-from genutil.exit_codes import exit_status, leave
+from genutil.distributed.rank_info import rank_info_from_env
+from genutil.exit_codes import exit_process, exit_status
 from genutil.runs.multi_seed import run_seeds
 from genutil.runs.run_folder import set_up_logging, summary
 
@@ -26,10 +26,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str]) -> int:
-    place = find_place()
-    set_up_logging(place.rank if place else 0)
+    rank_info = rank_info_from_env()
+    set_up_logging(rank_info.rank if rank_info else 0)
     sys.path.append(os.getcwd())  # classes of the user's own, named as module:Class
-    with reported_by_the_first(place):
+    with reported_by_the_first(rank_info):
         command = parse_command_line(argv)
         if command.print_config:
             print(to_yaml(command.config), end="")
@@ -51,4 +51,4 @@ def _main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    leave(main())
+    exit_process(main())

@@ -22,7 +22,7 @@ from benchmarks.machine import Spread
 from benchmarks.processes import Group, Work, in_turn
 from benchmarks.report import Report, run
 from genutil.config import load_config
-from genutil.distributed.rank_info import share
+from genutil.distributed.rank_info import shard_slice
 from genutil.distributed.world import World
 from models import build_model
 from trainers.optimizers import sgd
@@ -44,12 +44,12 @@ def prepare_steps(
     optimizer = sgd(network.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4, nestorov=False)
     images = torch.randn(batch_size, config.in_channels, config.image_size, config.image_size)
     labels = torch.randint(0, config.output_size, (batch_size,))
-    own = share(batch_size, world.rank, world.size)
+    own = shard_slice(batch_size, world.rank, world.size)
     images, labels = images[own], labels[own]
     replicas.settle(images)
 
     def step() -> torch.Tensor:
-        agreement = world.agree(len(labels), None)
+        agreement = world.all_reduce_step_status(len(labels), None)
         optimizer.zero_grad(set_to_none=True)
         loss = F.cross_entropy(replicas(images), labels)
         loss = loss * replicas.weight(len(labels), agreement().images)
@@ -58,7 +58,7 @@ def prepare_steps(
         return loss.detach()
 
     def work(steps: int) -> tuple[float, list[float]]:
-        world.wait()
+        world.barrier()
         started = time.perf_counter()
         losses = torch.stack([step() for _ in range(steps)])
         seconds = in_turn(world, time.perf_counter() - started) / steps

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from genutil.distributed.rank_info import find_place
+from genutil.distributed.rank_info import rank_info_from_env
 from genutil.distributed.world import World, join_world
 
 Work = Callable[[Any], Any]
@@ -70,7 +70,7 @@ def _serve(
         OMP_NUM_THREADS=str(threads),
     )  # fmt: skip
     torch.set_num_threads(threads)
-    with join_world(find_place(), torch.device("cpu"), timeout=600) as world:
+    with join_world(rank_info_from_env(), torch.device("cpu"), timeout=600) as world:
         work = prepare(world, *arguments)
         pipe.send("ready")
         while (message := pipe.recv()) is not None:

@@ -47,7 +47,7 @@ def prepare_sums(world: World, count: int) -> Work:
     def work(rounds: int) -> list[float]:
         found = []
         for _ in range(rounds):
-            world.wait()
+            world.barrier()
             started = time.perf_counter()
             dist.all_reduce(numbers)
             found.append(in_turn(world, time.perf_counter() - started))
@@ -62,10 +62,10 @@ def prepare_messages(world: World) -> Work:
     def work(rounds: int) -> list[float]:
         found = []
         for _ in range(rounds):
-            world.wait()
+            world.barrier()
             started = time.perf_counter()
             for _ in range(_MESSAGES):
-                world.agree(8, None)()
+                world.all_reduce_step_status(8, None)()
             found.append(in_turn(world, time.perf_counter() - started) / _MESSAGES)
         return found
 

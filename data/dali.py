@@ -14,7 +14,7 @@ import numpy as np
 import torch.utils.dlpack
 from torch import Tensor
 
-from data.image_folder import Order
+from data.image_folder import EpochBatchSampler
 from data.normalise import Normalise
 from genutil.errors import ConfigError, DataError
 
@@ -65,7 +65,7 @@ class DaliBatches:
         self.images, self.image_size, self.normalise = images, image_size, normalise
         self.num_images = len(images)
         self.threads, self.training, self.seed, self.on_gpu = max(threads, 1), training, seed, on_gpu
-        self._order = Order(len(images), batch_size, training, seed)
+        self._order = EpochBatchSampler(len(images), batch_size, training, seed)
 
     def __len__(self) -> int:
         return len(self._order)

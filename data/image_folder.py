@@ -21,7 +21,7 @@ from data.decoding import Unread, read_image
 from data.loading import Loading
 from data.normalise import Normalise
 from genutil.devices import available_cpus
-from genutil.distributed.rank_info import share
+from genutil.distributed.rank_info import shard_slice
 from genutil.errors import DataError
 
 Transform = Callable[[Image.Image], Image.Image]
@@ -127,7 +127,7 @@ class ImageFiles(Dataset[Sample]):
         return pixels.permute(2, 0, 1).contiguous(), int(self.labels[index])
 
 
-class Order(Sampler[list[tuple[int, int]]]):
+class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
     """A process's share of batches of (epoch, index). `epoch` and `start` are set before each pass."""
 
     def __init__(self, num_images: int, batch_size: int, shuffle: bool, seed: int) -> None:
@@ -144,7 +144,7 @@ class Order(Sampler[list[tuple[int, int]]]):
             np.random.default_rng([self.seed, self.epoch]).shuffle(order)
         for first in range(self.start * self.batch_size, self.num_images, self.batch_size):
             batch = order[first : first + self.batch_size]
-            yield [(self.epoch, int(index)) for index in batch[share(len(batch), self.rank, self.size)]]
+            yield [(self.epoch, int(index)) for index in batch[shard_slice(len(batch), self.rank, self.size)]]
 
 
 class FolderBatches:
@@ -186,7 +186,7 @@ class FolderBatches:
         self.image_size, self.num_images = image_size, len(images)
         self._loading = workers if isinstance(workers, Loading) else Loading(workers)
         self._files = ImageFiles(images, transform, seed)
-        self._order = Order(len(images), batch_size, shuffle, seed)
+        self._order = EpochBatchSampler(len(images), batch_size, shuffle, seed)
         self._loader = self._make_loader()
 
     @property

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data.normalise import Normalise
-from genutil.distributed.rank_info import share
+from genutil.distributed.rank_info import shard_slice
 
 
 class ImageBatches:
@@ -76,7 +76,7 @@ class ImageBatches:
             order = torch.arange(self.num_images)
         order = order.to(self.labels.device)
         for number, chosen in enumerate(torch.split(order, self.batch_size)[start:], start):
-            own = share(len(chosen), self._rank, self._size)
+            own = shard_slice(len(chosen), self._rank, self._size)
             yield self._normalise(self._images(chosen, epoch, number, own)), self.labels[chosen[own]]
 
     def _images(self, chosen: Tensor, epoch: int, number: int, own: slice) -> Tensor:

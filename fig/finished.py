@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fig.parts import whole_time
-from genutil.config.identity import differences_beyond_seeds
+from genutil.config.identity import differences_without_seed
 from genutil.errors import UserError
 from genutil.runs.run_folder import METRICS, RESULTS
 from genutil.runs.start_record import mixing, record_in
@@ -160,7 +160,7 @@ def experiment_name(result: Mapping[str, Any]) -> str:
 
 
 def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    return differences_beyond_seeds(_settings(one), _settings(other))
+    return differences_without_seed(_settings(one), _settings(other))
 
 
 def _settings(result: Mapping[str, Any]) -> dict[str, Any]:

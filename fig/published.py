@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from genutil.config import load_config
-from genutil.config.identity import differences_beyond_seeds
+from genutil.config.identity import differences_without_seed
 from genutil.runs.run_folder import run_settings
 
 _APPS = Path(__file__).resolve().parent.parent / "apps"
@@ -117,7 +117,7 @@ def other_settings(name: str, config: Mapping[str, Any]) -> list[str]:
             continue
         published = run_settings(load_config(path)).values
         if published["data"] == config["data"]:
-            changed = differences_beyond_seeds(published, config)
+            changed = differences_without_seed(published, config)
             return [key for key, pair in changed.items() if key not in _INDIFFERENT and not _paths(key, pair)]
     return []
 

@@ -8,8 +8,8 @@ import os
 from collections.abc import Iterator, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from genutil.distributed.rank_info import Place
-from genutil.errors import ConfigError, ToldByAnother
+from genutil.distributed.rank_info import RankInfo
+from genutil.errors import ConfigError, ReportedByOtherRank
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +38,7 @@ def select_gpus(gpus: Sequence[int] | None, environment: MutableMapping[str, str
     environment[_VISIBLE] = ",".join(chosen)
 
 
-def choose_device(gpus: Sequence[int] | None, processes: int | None, place: Place) -> torch.device:
+def choose_device(gpus: Sequence[int] | None, processes: int | None, rank_info: RankInfo) -> torch.device:
     """The device of this process: of the selected GPUs the one with its number on this machine, or the CPU.
 
     Warns where GPUs were asked for in vain.
@@ -46,11 +46,11 @@ def choose_device(gpus: Sequence[int] | None, processes: int | None, place: Plac
     Args:
         gpus: as selected; None: all.
         processes: processes to run on the CPU, if that was asked for.
-        place: which process this is.
+        rank_info: which process this is.
 
     Raises:
         ConfigError: there are more processes than GPUs.
-        ToldByAnother: the same, on all processes of this machine but the first.
+        ReportedByOtherRank: the same, on all processes of this machine but the first.
     """
     import torch
 
@@ -61,14 +61,14 @@ def choose_device(gpus: Sequence[int] | None, processes: int | None, place: Plac
         _log.warning("--gpus %s: no CUDA device is available; running on the CPU", " ".join(map(str, gpus)))
     if not available or gpus == []:
         return torch.device("cpu")
-    if place.local_size > available:
-        if place.local_rank:
-            raise ToldByAnother(2)
+    if rank_info.local_size > available:
+        if rank_info.local_rank:
+            raise ReportedByOtherRank(2)
         raise ConfigError(
-            f"gpus: {place.local_size} processes were started on this machine, but it has {available} GPUs "
-            "to use; start fewer processes, or offer more GPUs"
+            f"gpus: {rank_info.local_size} processes were started on this machine, but it has {available} GPUs; "
+            "start fewer processes, or offer more GPUs"
         )
-    return torch.device("cuda", place.local_rank)
+    return torch.device("cuda", rank_info.local_rank)
 
 
 def available_cpus() -> int:

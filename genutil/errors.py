@@ -8,8 +8,8 @@ __all__ = [
     "ConfigError",
     "DataError",
     "NotFiniteError",
+    "ReportedByOtherRank",
     "RunError",
-    "ToldByAnother",
     "UserError",
 ]
 
@@ -41,7 +41,7 @@ class RunError(Exception):
     """
 
 
-class ToldByAnother(Exception):
+class ReportedByOtherRank(Exception):
     """This process ends because of an error that another one tells.
 
     Attributes:

@@ -11,9 +11,9 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from genutil.distributed.launch import note_for_torchrun, wait_for_torchrun, worker_status
-from genutil.distributed.rank_info import find_place
-from genutil.errors import USER_ERRORS, RunError, ToldByAnother, UserError
+from genutil.distributed.launch import wait_for_torchrun, worker_status, write_torchrun_error
+from genutil.distributed.rank_info import rank_info_from_env
+from genutil.errors import USER_ERRORS, ReportedByOtherRank, RunError, UserError
 from genutil.output import Output, safe_output
 from genutil.signals import Interrupted
 
@@ -54,7 +54,7 @@ def _status_of_output(output: Output, status: int) -> int:
     return status or 2
 
 
-def leave(status: int) -> NoReturn:
+def exit_process(status: int) -> NoReturn:
     """End this process with `status`.
 
     One of several processes ends at once: torch's teardown waits for its threads and for the other processes,
@@ -72,10 +72,10 @@ def leave(status: int) -> NoReturn:
 
 def _is_one_of_several() -> bool:
     try:
-        place = find_place()
+        rank_info = rank_info_from_env()
     except UserError:  # it was reported before
         return False
-    return place is not None and place.size > 1
+    return rank_info is not None and rank_info.size > 1
 
 
 def _status(command: Callable[[], int]) -> int:
@@ -86,7 +86,7 @@ def _status(command: Callable[[], int]) -> int:
         return _reported(str(error), 2)
     except RunError as error:
         return _reported(str(error), 1)
-    except ToldByAnother as ended:
+    except ReportedByOtherRank as ended:
         wait_for_torchrun()
         return ended.status
     except Interrupted as stopped:
@@ -119,5 +119,5 @@ def _check_folder() -> None:
 def _reported(message: str, status: int) -> int:
     print(message, file=sys.stderr)
     sys.stderr.flush()  # a launcher that sees this process end may end the others, and print its own text
-    note_for_torchrun(message)
+    write_torchrun_error(message)
     return status

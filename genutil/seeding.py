@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from wirings.rng import preserve_rng_state as kept_rng
+from wirings.rng import preserve_rng_state as preserve_rng_state
 
-__all__ = ["kept_rng", "restore_rng_state", "rng_state", "seed_everything"]
+__all__ = ["preserve_rng_state", "restore_rng_state", "rng_state", "seed_everything"]
 
 
 def seed_everything(seed: int) -> None:

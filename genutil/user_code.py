@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
-from genutil.errors import USER_ERRORS, ConfigError, RunError, ToldByAnother
+from genutil.errors import USER_ERRORS, ConfigError, ReportedByOtherRank, RunError
 from genutil.signals import Interrupted
 
 _PROJECT = Path(__file__).resolve().parent.parent
@@ -20,7 +20,7 @@ _INSTALLED = (
     "<frozen",
     *{sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")},
 )
-_NEVER_NAMED = (*USER_ERRORS, RunError, ToldByAnother, Interrupted)
+_NEVER_NAMED = (*USER_ERRORS, RunError, ReportedByOtherRank, Interrupted)
 _LOADER = "in DataLoader worker process"
 
 

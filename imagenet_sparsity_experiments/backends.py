@@ -14,7 +14,7 @@ from data.synthetic import SyntheticBatches
 from genutil.devices import available_cpus
 from genutil.distributed.world import World
 from imagenet_sparsity_experiments.options import Options
-from trainers.batches import Batches, FirstBatches, as_batches
+from trainers.batches import Batches, LimitedBatches, as_batches
 
 _log = logging.getLogger(__name__)
 _SYNTHETIC_BATCHES = 100
@@ -98,12 +98,12 @@ def _dali(
 
 def _own_part(source: object, options: Options, world: World) -> Batches:
     batches = as_batches(source, world)
-    return batches if options.prof == -1 else FirstBatches(batches, options.prof)
+    return batches if options.prof == -1 else LimitedBatches(batches, options.prof)
 
 
 def _workers(options: Options, world: World) -> int:
     """As many as asked for, but not more than the CPUs that are there for this process."""
-    available = max(1, available_cpus() // world.place.local_size)
+    available = max(1, available_cpus() // world.rank_info.local_size)
     if options.workers > available:
         _log.info("--workers: %d asked for, one for each of %d CPUs is used", options.workers, available)
     return min(options.workers, available)

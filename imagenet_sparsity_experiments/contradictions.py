@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from genutil.config.problems import Problem, refuse
 from imagenet_sparsity_experiments.configurations import find_configuration
-from imagenet_sparsity_experiments.names import layout_of
+from imagenet_sparsity_experiments.names import checkpoint_names
 
 if TYPE_CHECKING:
     from imagenet_sparsity_experiments.options import Options
@@ -119,12 +119,12 @@ def _contradictions(options: Options) -> Iterator[tuple[str, str]]:
 
 
 def _file_names(options: Options) -> Iterator[tuple[str, str]]:
-    own = layout_of(options)
-    for name in own.beside:
+    own = checkpoint_names(options)
+    for name in own.extra_files:
         which = "final_weights" if name == options.final_weights else "raport_file"
         if not name:
             yield which, "must be the name of a file"
-        elif dataclasses.replace(own, beside=()).owns(name):
+        elif dataclasses.replace(own, extra_files=()).is_checkpoint(name):
             yield which, f"must not be {name}, which is the name of a checkpoint; choose another one"
     if options.final_weights == options.raport_file:
         yield "raport_file", "must be another file than --final-weights"
@@ -133,7 +133,7 @@ def _file_names(options: Options) -> Iterator[tuple[str, str]]:
     if (
         training
         and pretrained.parent.resolve() == Path(options.workspace).expanduser().resolve()
-        and (own.owns(pretrained.name))
+        and (own.is_checkpoint(pretrained.name))
     ):
         yield (
             "pretrained_weights",

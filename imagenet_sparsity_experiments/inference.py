@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from imagenet_sparsity_experiments.options import Options
-from trainers.latency import Timed
+from trainers.latency import TimedModel
 from trainers.precision import Precision
 
 _ROUNDS = 20
@@ -24,7 +24,7 @@ def measure_inference(network: nn.Module, options: Options, device: torch.device
         options: batch size, image size and precision.
         device: is waited for around every batch.
     """
-    timed = Timed(network, device).eval()
+    timed = TimedModel(network, device).eval()
     generator = torch.Generator().manual_seed(options.seed)
     shape = (options.batch_size, 3, options.image_size, options.image_size)
     images = torch.randn(shape, generator=generator).to(device)

@@ -20,13 +20,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str]) -> int:
     from genutil.devices import prepare_determinism
     from genutil.distributed.launch import reported_by_the_first
-    from genutil.distributed.rank_info import find_place
+    from genutil.distributed.rank_info import rank_info_from_env
     from genutil.runs.run_folder import set_up_logging, summary
     from imagenet_sparsity_experiments.options import parse_options
 
-    place = find_place()
-    set_up_logging(place.rank if place else 0)
-    with reported_by_the_first(place):
+    rank_info = rank_info_from_env()
+    set_up_logging(rank_info.rank if rank_info else 0)
+    with reported_by_the_first(rank_info):
         options = parse_options(argv)
     if options.deterministic:
         prepare_determinism()
@@ -43,6 +43,6 @@ if __name__ == "__main__":
     if not getattr(sys.flags, "safe_path", False):
         sys.path.pop(0)  # the script's own folder, whose modules are named as parts of the package
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    from genutil.exit_codes import leave
+    from genutil.exit_codes import exit_process
 
-    leave(main())
+    exit_process(main())

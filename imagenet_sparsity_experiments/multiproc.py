@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str]) -> int:
-    from genutil.distributed.launch import Machines, launch
+    from genutil.distributed.launch import Cluster, launch
     from genutil.errors import ConfigError
     from genutil.runs.run_folder import set_up_logging
 
@@ -34,7 +34,7 @@ def _main(argv: Sequence[str]) -> int:
         raise ConfigError(f"{options.training_script}: there is no such file; name main.py")
     machines = None
     if options.nnodes > 1:
-        machines = Machines(options.nnodes, options.node_rank, options.master_addr, options.master_port)
+        machines = Cluster(options.nnodes, options.node_rank, options.master_addr, options.master_port)
     script, arguments = options.training_script, options.training_script_args
     return launch(script, arguments, options.nproc_per_node, options.max_restarts, machines)
 

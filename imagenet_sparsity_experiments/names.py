@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from genutil.checkpoint.file_names import Layout
+from genutil.checkpoint.file_names import CheckpointNames
 
 if TYPE_CHECKING:
     from imagenet_sparsity_experiments.options import Options
 
 
-def layout_of(options: Options) -> Layout:
+def checkpoint_names(options: Options) -> CheckpointNames:
     """Names and keys of a run's checkpoints."""
-    return Layout(
+    return CheckpointNames(
         last="checkpoint.pth.tar",
         best="model_best.pth.tar",
         first=None,
         numbered="checkpoint-{}.pth.tar",
         keys="resnet",
-        beside=(options.final_weights, options.raport_file),
+        extra_files=(options.final_weights, options.raport_file),
     )

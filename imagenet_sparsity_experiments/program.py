@@ -11,10 +11,10 @@ from torch import nn
 
 from genutil.checkpoint import apply_weights
 from genutil.devices import choose_device
-from genutil.distributed.rank_info import Place, find_place
-from genutil.distributed.session import run_in_world
+from genutil.distributed.rank_info import RankInfo, rank_info_from_env
+from genutil.distributed.session import run_distributed
 from genutil.distributed.world import World
-from genutil.runs.run_files import Start
+from genutil.runs.run_files import ResumePoint
 from genutil.runs.run_folder import RunFolder
 from genutil.seeding import seed_everything
 from genutil.signals import StopRequest
@@ -54,16 +54,16 @@ def run(options: Options) -> dict[str, Any] | None:
         The results; None in all processes of a run but the first, and where nothing is left to train.
 
     Raises:
-        UserError, RunError, ToldByAnother, Interrupted: see genutil.distributed.session.run_in_world.
+        UserError, RunError, ReportedByOtherRank, Interrupted: see run_distributed.
     """
-    place = find_place()
-    device = choose_device(None, None, place or Place())
+    rank_info = rank_info_from_env()
+    device = choose_device(None, None, rank_info or RankInfo())
 
     def work(world: World, stop: StopRequest) -> dict[str, Any] | None:
         with failures_explained():
             return _run(options, world, stop)
 
-    return run_in_world(work, place, device, options.timeout, options.deterministic)
+    return run_distributed(work, rank_info, device, options.timeout, options.deterministic)
 
 
 def _run(options: Options, world: World, stop: StopRequest) -> dict[str, Any] | None:
@@ -111,10 +111,10 @@ def _cost(layers: Sequence[LayerDensity]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _take_weights(network: SparseResNet, options: Options, world: World) -> Start:
+def _take_weights(network: SparseResNet, options: Options, world: World) -> ResumePoint:
     """Weights of --resume, of an earlier start of this run, or of --pretrained-weights."""
     step_size = step_of(options, world.size)[0]
-    start = world.from_main(lambda: find_checked_start(options, world.place, step_size))
+    start = world.broadcast_from_main(lambda: find_checked_start(options, world.rank_info, step_size))
     if start.content is not None:
         apply_weights(start.content, network, str(start.path))
         content: Mapping[str, Any] = start.content
@@ -134,7 +134,7 @@ def _evaluate(
 ) -> dict[str, Any] | None:
     images = load_images(options, world, step_of(options, world.size)[0])
     assert images.val is not None
-    folder = world.on_main(lambda: RunFolder(settings_of(options, step_of(options, world.size)[0])))
+    folder = world.run_on_main(lambda: RunFolder(settings_of(options, step_of(options, world.size)[0])))
     precision = Precision(options.precision, world.device)
     metrics = evaluate_and_time(network, images.val, options.topk, precision, world, stop)
     results = {**metrics, **cost, "engine": "plain", **corrupt_images(images, world)}
@@ -144,12 +144,12 @@ def _evaluate(
 def _benchmark(
     network: nn.Module, options: Options, world: World, stop: StopRequest, cost: dict[str, Any]
 ) -> dict[str, Any] | None:
-    folder = world.on_main(lambda: RunFolder(settings_of(options, step_of(options, world.size)[0])))
+    folder = world.run_on_main(lambda: RunFolder(settings_of(options, step_of(options, world.size)[0])))
     results = {**measure_inference(network, options, world.device), **cost}
     return _written(options, results, folder, world) if folder is not None else None
 
 
 def _written(options: Options, results: dict[str, Any], folder: RunFolder, world: World) -> dict[str, Any]:
-    results = folder.write_results(results, world.place, str(world.device))
+    results = folder.write_results(results, world.rank_info, str(world.device))
     write_raport(options, results, folder.metrics())
     return results

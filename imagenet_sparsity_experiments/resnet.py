@@ -71,7 +71,7 @@ def _wire(network: nn.Module, rates: Mapping[str, float], configuration: Configu
     """Let layers select their weights, each by the published number: all but the whole part of rate · size.
 
     Args:
-        network: changed in place.
+        network: changed in rank_info.
         rates: fraction of the weights that is left out, by the layer's name.
         configuration: which rule selects.
     """

@@ -6,28 +6,30 @@ import dataclasses
 from typing import Any
 
 from genutil.checkpoint.serialization import describe
-from genutil.distributed.rank_info import Place
+from genutil.distributed.rank_info import RankInfo
 from genutil.runs.resumed_starts import raise_if_other_experiment
-from genutil.runs.run_files import Start, find_start
+from genutil.runs.run_files import ResumePoint, find_start
 from genutil.runs.start_record import record_in, settings_in, start_record
 from imagenet_sparsity_experiments.files import settings_of, workspace
-from imagenet_sparsity_experiments.names import layout_of
+from imagenet_sparsity_experiments.names import checkpoint_names
 from imagenet_sparsity_experiments.options import Options
 from imagenet_sparsity_experiments.training import ORDER_KEYS, TRAINING_KEYS
 
 
-def find_checked_start(options: Options, place: Place, step_size: int) -> Start:
+def find_checked_start(options: Options, rank_info: RankInfo, step_size: int) -> ResumePoint:
     """The checkpoint of `--resume`, with what the results say of it.
 
     Args:
         options: of the run.
-        place: which start of which run this is.
+        rank_info: which start of which run this is.
         step_size: images of an optimizer step.
 
     Raises:
         CheckpointError: it cannot be read, or `auto` found one of other options.
     """
-    start = find_start(workspace(options), options.resume, place, options.evaluate, layout_of(options))
+    start = find_start(
+        workspace(options), options.resume, rank_info, options.evaluate, checkpoint_names(options)
+    )
     if start.content is None or start.path is None or options.evaluate:
         return start
     if start.found_by == "restart":
@@ -49,7 +51,7 @@ def find_checked_start(options: Options, place: Place, step_size: int) -> Start:
 
 
 def _differences(
-    options: Options, start: Start, step_size: int, done: int
+    options: Options, start: ResumePoint, step_size: int, done: int
 ) -> dict[str, tuple[Any, Any]] | None:
     """The options that decide results and were others; None: the checkpoint does not hold them."""
     assert start.content is not None

@@ -6,13 +6,13 @@ from typing import Any
 
 from genutil.distributed.world import World
 from genutil.errors import ConfigError
-from genutil.runs.run_files import RunFiles, Start
+from genutil.runs.run_files import ResumePoint, RunOutputs
 from genutil.runs.run_folder import RunFolder
 from genutil.signals import StopRequest
 from imagenet_sparsity_experiments.backends import Images
 from imagenet_sparsity_experiments.density import masks_in_use, selecting_layers
 from imagenet_sparsity_experiments.files import settings_of, workspace
-from imagenet_sparsity_experiments.names import layout_of
+from imagenet_sparsity_experiments.names import checkpoint_names
 from imagenet_sparsity_experiments.options import Options
 from imagenet_sparsity_experiments.resnet import SparseResNet
 from imagenet_sparsity_experiments.schedules import find_schedule
@@ -98,7 +98,7 @@ class Training:
         network: SparseResNet,
         images: Images,
         world: World,
-        start: Start,
+        start: ResumePoint,
         stop: StopRequest,
         macs: int,
     ) -> None:
@@ -113,17 +113,17 @@ class Training:
             trainer.epoch = options.start_epoch
             trainer.step = options.start_epoch * len(trainer.train)
 
-        def files() -> tuple[RunFolder, RunFiles | None]:
+        def files() -> tuple[RunFolder, RunOutputs | None]:
             if options.no_checkpoints:
                 return RunFolder(settings), None
-            place, layout = world.place, layout_of(options)
-            made = RunFiles(workspace(options), settings, place, start, trainer.step, layout)
+            rank_info, layout = world.rank_info, checkpoint_names(options)
+            made = RunOutputs(workspace(options), settings, rank_info, start, trainer.step, layout)
             return made.run, made
 
         # Only now is it sure that the run begins, so that a refused one moves no earlier run's files.
-        made: RunFiles | None
+        made: RunOutputs | None
         self.folder: RunFolder | None
-        self.folder, made = world.on_main(files) or (None, None)
+        self.folder, made = world.run_on_main(files) or (None, None)
         callbacks: list[Callback] = []
         content: dict[str, Any] = {
             "arch": options.arch,

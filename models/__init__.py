@@ -11,7 +11,7 @@ from torch import nn
 
 from genutil.allocation import sizes_checked
 from genutil.config import Config
-from genutil.config.components import Parts, converted, locate
+from genutil.config.components import ComponentBuilder, converted, locate
 from genutil.errors import ConfigError
 from genutil.seeding import restore_rng_state, rng_state
 from models.graphs.edges import EdgeRule, EdgeSpace, find_rule
@@ -21,7 +21,7 @@ from wirings.topk import num_kept
 from wirings.wiring import GLOBAL, Wiring, count_edges, rank_together, wire
 
 
-def build_model(config: Config, parts: Parts | None = None) -> nn.Module:
+def build_model(config: Config, parts: ComponentBuilder | None = None) -> nn.Module:
     """The network that `config.model` names, with the published state-dict names.
 
     Args:
@@ -32,7 +32,7 @@ def build_model(config: Config, parts: Parts | None = None) -> nn.Module:
     Raises:
         ConfigError: there is no such class, it is no network, or it refuses its arguments.
     """
-    parts = parts or Parts(config)
+    parts = parts or ComponentBuilder(config)
     rules = _Rules(config, parts)
     random_numbers = rng_state() if config.budget is not None else None
     model = _build(config, parts, rules)
@@ -50,11 +50,11 @@ def build_model(config: Config, parts: Parts | None = None) -> nn.Module:
     return model
 
 
-def _build(config: Config, parts: Parts, rules: _Rules) -> nn.Module:
+def _build(config: Config, parts: ComponentBuilder, rules: _Rules) -> nn.Module:
     kind = locate(config.model, "model")
     rules.made.clear()
     with sizes_checked(f"model: {config.model}", parts.sizes_used):
-        model = parts.make_named("model", kind, "model_args", edges=rules.edges, wire=rules.wire)
+        model = parts.build_named("model", kind, "model_args", edges=rules.edges, wire=rules.wire)
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model: {config.model} is no torch.nn.Module")
     return model
@@ -68,7 +68,7 @@ class _Rules:
         counts: how many edges each of them gets; None: as published, by the prune rate of each space.
     """
 
-    def __init__(self, config: Config, parts: Parts) -> None:
+    def __init__(self, config: Config, parts: ComponentBuilder) -> None:
         self._config, self._parts = config, parts
         self.made: list[EdgeRule] = []
         self.counts: list[int] | None = None
@@ -83,7 +83,7 @@ class _Rules:
             given["num_edges"] = num_kept(space.numel, given.get("prune_rate", config.prune_rate))
         self._parts.used.add("prune_rate")
         kind = find_rule(config.graph)
-        rule: EdgeRule = self._parts.make_named("graph", kind, "graph_args", space=space, **given)
+        rule: EdgeRule = self._parts.build_named("graph", kind, "graph_args", space=space, **given)
         self.made.append(rule)
         return rule
 

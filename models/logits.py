@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from genutil.errors import ConfigError
-from genutil.seeding import kept_rng
+from genutil.seeding import preserve_rng_state
 
 
 def check_logits(model: nn.Module, path: str, shape: tuple[int, int, int], num_classes: int) -> None:
@@ -29,7 +29,7 @@ def check_logits(model: nn.Module, path: str, shape: tuple[int, int, int], num_c
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        with torch.no_grad(), kept_rng():
+        with torch.no_grad(), preserve_rng_state():
             try:
                 output = model(torch.zeros(2, *shape, device=device))
             except Exception:  # it is the user's code; the first batch shows whether it runs

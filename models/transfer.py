@@ -13,7 +13,7 @@ from models.graphs.edges import EdgeRule, FixedTopEdges
 _log = logging.getLogger(__name__)
 
 
-def take_over(model: nn.Module, use_graph: str | None, use_init: str | None) -> None:
+def load_wiring_and_weights(model: nn.Module, use_graph: str | None, use_init: str | None) -> None:
     """Load the weights of `use_graph` and fix the wiring by them; then take the weights of `use_init`.
 
     With `use_graph` alone this is where fine tuning starts; with both, a one-shot lottery ticket (Frankle and

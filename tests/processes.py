@@ -21,9 +21,9 @@ import torch
 import torch.distributed as dist
 
 import runner
-from genutil.distributed.rank_info import find_place
+from genutil.distributed.rank_info import rank_info_from_env
 from genutil.distributed.world import join_world
-from genutil.exit_codes import leave
+from genutil.exit_codes import exit_process
 from tests.conftest import ROOT
 
 _LIMIT = 60.0
@@ -94,12 +94,12 @@ def _run(
         GLOO_SOCKET_IFNAME="lo", OMP_NUM_THREADS="1",
     )  # fmt: skip
     pipe.send_bytes(pickle.dumps(function(*arguments)))  # by value: this process ends before it is read
-    leave(0)
+    exit_process(0)
 
 
 def _with_world(function: Callable[..., Any], *arguments: Any) -> Any:
     try:
-        with join_world(find_place(), torch.device("cpu"), _LIMIT) as world:
+        with join_world(rank_info_from_env(), torch.device("cpu"), _LIMIT) as world:
             return _outcome(function, world, *arguments)
     except Exception as error:
         return error

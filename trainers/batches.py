@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from genutil.distributed.rank_info import share
+from genutil.distributed.rank_info import shard_slice
 from genutil.distributed.world import ALONE, World
 
 
@@ -45,7 +45,7 @@ class LoaderBatches:
         return islice(iter(self.loader), start, None)
 
 
-class Shares:
+class ShardedBatches:
     """The share of one process of batches that each process makes whole."""
 
     def __init__(self, whole: Batches, rank: int, size: int) -> None:
@@ -56,7 +56,7 @@ class Shares:
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         for images, labels in self.whole.batches(epoch, start):
-            own = share(len(labels), self.rank, self.size)
+            own = shard_slice(len(labels), self.rank, self.size)
             yield images[own], labels[own]
 
 
@@ -80,10 +80,10 @@ def as_batches(
     if world.size > 1 and hasattr(whole, "shard"):
         return wrap(whole.shard(world.rank, world.size))
     whole = wrap(whole)
-    return whole if world.size == 1 else Shares(whole, world.rank, world.size)
+    return whole if world.size == 1 else ShardedBatches(whole, world.rank, world.size)
 
 
-class FirstBatches:
+class LimitedBatches:
     """The first batches of each epoch.
 
     Args:

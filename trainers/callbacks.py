@@ -263,10 +263,10 @@ class TensorBoard(Callback):
             for key, value in self._folder.settings.values.items()
             if value is not None
         }
-        with self._folder.failures_told():
+        with self._folder.io_errors_as_user_errors():
             for summary in hparams(plain, {"val/best_val": 0}):  # type: ignore[no-untyped-call]
                 self._writer.file_writer.add_summary(summary)
 
     def _add(self, kind: str, *arguments: Any) -> None:
-        with self._folder.failures_told():
+        with self._folder.io_errors_as_user_errors():
             getattr(self._writer, f"add_{kind}")(*arguments)

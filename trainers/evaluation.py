@@ -13,7 +13,7 @@ from torch import nn
 from genutil.distributed.world import ALONE, World
 from genutil.signals import StopRequest
 from trainers.batches import Batches
-from trainers.latency import Timed
+from trainers.latency import TimedModel
 from trainers.metrics import Meter
 from trainers.precision import Precision
 from trainers.progress import BatchProgress, Clock
@@ -43,14 +43,14 @@ def evaluate_and_time(
         NotFiniteError: a weight is NaN.
         Interrupted: a signal asked one of several processes to stop.
     """
-    timed = Timed(network, world.device)
+    timed = TimedModel(network, world.device)
     progress = BatchProgress(
         "evaluation", len(batches), shown=world.is_main, processes=world.size, clock=clock
     )
 
     def after_batch(images: int, meter: Meter) -> None:
         progress.advance(images, meter.own_loss)
-        world.heed(stop)
+        world.raise_if_stopped(stop)
 
     with progress, precision.autocast():
         metrics = evaluate(timed, batches, topk, world.device, after_batch, world)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Timed(nn.Module):
+class TimedModel(nn.Module):
     """A network whose forward passes are timed. The first batch runs once more beforehand, to warm up.
 
     Args:

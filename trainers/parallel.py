@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from genutil.distributed.world import World
-from genutil.seeding import kept_rng
+from genutil.seeding import preserve_rng_state
 from trainers.sync_bn import SharedBatchNorm
 
 
@@ -39,7 +39,7 @@ class Replicas:
             settings: dict[str, Any] = {"device_ids": [world.device]} if world.device.type == "cuda" else {}
             settings[_sync_buffers()] = False  # done before they are read: in evaluation and in checkpoints
             self._parallel = DistributedDataParallel(network, gradient_as_bucket_view=True, **settings)
-            world.spread_buffers(network)
+            world.broadcast_buffers(network)
 
     def __call__(self, images: Tensor) -> Tensor:
         logits: Tensor = (self._parallel or self.network)(images)
@@ -66,7 +66,7 @@ class Replicas:
             return
         self._settled = True
         buffers = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
-        with kept_rng(), warnings.catch_warnings():
+        with preserve_rng_state(), warnings.catch_warnings():
             # Told once, here: gradients of depthwise filters lie in memory as the fast layout has them.
             warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
             logits = self(images if len(images) else _blank(images))

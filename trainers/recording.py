@@ -45,7 +45,7 @@ class WiringRecorder(Callback):
         self._val: Mapping[str, float] = {}
         self._file: WiringFile | None = None
         if folder is not None:
-            with folder.failures_told():
+            with folder.io_errors_as_user_errors():
                 self._file = WiringFile(folder.path / FILE, layout, first_step)
 
     def on_start(self, trainer: Trainer) -> None:
@@ -73,7 +73,7 @@ class WiringRecorder(Callback):
 
     def on_end(self, trainer: Trainer) -> None:
         if self._file is not None and self.folder is not None:
-            with self.folder.failures_told():
+            with self.folder.io_errors_as_user_errors():
                 self._file.close()
 
     @staticmethod
@@ -92,5 +92,5 @@ class WiringRecorder(Callback):
         if self._file is None or self.folder is None:
             return
         layers = self.wiring()
-        with self.folder.failures_told():
+        with self.folder.io_errors_as_user_errors():
             self._file.append(State({"step": trainer.step, "epoch": epoch, **numbers}, layers))

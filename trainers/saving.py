@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from genutil.checkpoint.checksum import digest
-from genutil.checkpoint.file_names import Layout
+from genutil.checkpoint.file_names import CheckpointNames
 from genutil.errors import NotFiniteError, RunError
 from genutil.runs.checkpoint_folder import CheckpointFolder
 from genutil.seeding import rng_state
@@ -85,14 +85,14 @@ class CheckpointSaver(Callback):
         if self.folder is not None:
             path = self.folder.path / self.folder.layout.last
             _log.info("saved %s; go on with --resume auto", path)
-        trainer.world.wait()  # a process that is gone would make the launcher end the one that writes
+        trainer.world.barrier()  # a process that is gone would make the launcher end the one that writes
 
     def on_end(self, trainer: Trainer) -> None:
         if self.folder is not None:
             self.folder.close()
 
     def _save(
-        self, trainer: Trainer, finished: bool, names: Callable[[Layout], Iterable[str | None]]
+        self, trainer: Trainer, finished: bool, names: Callable[[CheckpointNames], Iterable[str | None]]
     ) -> None:
         """All processes make the state, since they must agree; one writes it, under each of the names."""
         state = self._state(trainer, finished)
@@ -102,7 +102,7 @@ class CheckpointSaver(Callback):
                     self.folder.save(name, state)
 
     def _state(self, trainer: Trainer, finished: bool) -> dict[str, Any]:
-        trainer.world.spread_buffers(trainer.model)
+        trainer.world.broadcast_buffers(trainer.model)
         state = {
             "model": trainer.model.state_dict(),
             "optimizer": trainer.optimizer.state_dict(),

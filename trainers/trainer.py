@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from genutil.distributed.world import ALONE, Agreement, World
+from genutil.distributed.world import ALONE, StepStatus, World
 from genutil.errors import NotFiniteError
 from genutil.signals import Interrupted, StopRequest
 from trainers.batches import Batches
@@ -118,7 +118,7 @@ class Trainer:
                     self._tell("on_epoch_end")
                     self.epoch, self.batch = self.epoch + 1, 0
                     self.meter = Meter(self.topk, self.device, self.world)
-                    self.world.heed(self.stop)
+                    self.world.raise_if_stopped(self.stop)
             except Interrupted:
                 self.read_meter()  # never save what has diverged
                 self._tell("on_interrupt")
@@ -134,7 +134,7 @@ class Trainer:
         self.model.train()
         self._tell("on_epoch_start")
         for images, labels in self.train.batches(self.epoch, self.batch):
-            agreement = self.world.agree(len(labels), self.stop.signum)
+            agreement = self.world.all_reduce_step_status(len(labels), self.stop.signum)
             images, labels = (
                 images.to(self.device, non_blocking=True),
                 labels.to(self.device, non_blocking=True),
@@ -153,7 +153,7 @@ class Trainer:
         self._tell("on_metrics", "train", {**self.running, **further})
 
     def _train_step(
-        self, images: torch.Tensor, labels: torch.Tensor, agreement: Callable[[], Agreement]
+        self, images: torch.Tensor, labels: torch.Tensor, agreement: Callable[[], StepStatus]
     ) -> None:
         """One update by a batch of which this is the process's share."""
         self._set_lr(self.schedule(self.step))
@@ -222,12 +222,12 @@ class Trainer:
 
     def _after_validation_batch(self, images: int, meter: Meter) -> None:
         self._tell("on_validation_step", images, meter)
-        self.world.heed(self.stop)
+        self.world.raise_if_stopped(self.stop)
 
     def _evaluate(
         self, batches: Batches, after_batch: Callable[[int, Meter], object] | None = None
     ) -> dict[str, float]:
-        self.world.spread_buffers(self.model)
+        self.world.broadcast_buffers(self.model)
         with self.precision.autocast():
             return evaluate(self.model, batches, self.topk, self.device, after_batch, self.world)
 

@@ -11,7 +11,7 @@ _RESNET_KEYS = {"model": "state_dict", "best_val": "best_prec1"}
 
 
 @dataclass(frozen=True)
-class Layout:
+class CheckpointNames:
     """Names and keys of a training's checkpoint files.
 
     Attributes:
@@ -20,7 +20,7 @@ class Layout:
         first: written before training; None: not at all.
         numbered: of one epoch, with {} for its number.
         keys: as the published graph networks have them (`graph`), or the published ResNets (`resnet`).
-        beside: further files of the training that are kept with the checkpoints.
+        extra_files: further files of the training that are kept with the checkpoints.
     """
 
     last: str = "last.pt"
@@ -28,7 +28,7 @@ class Layout:
     first: str | None = "init.pt"
     numbered: str = "epoch_{}.pt"
     keys: Literal["graph", "resnet"] = "graph"
-    beside: tuple[str, ...] = ()
+    extra_files: tuple[str, ...] = ()
 
     def number(self, name: str) -> int | None:
         """The epoch of a numbered file; None for others."""
@@ -36,9 +36,9 @@ class Layout:
         match = re.fullmatch(rf"{re.escape(head)}(\d+){re.escape(tail)}", name)
         return int(match[1]) if match else None
 
-    def owns(self, name: str) -> bool:
+    def is_checkpoint(self, name: str) -> bool:
         """Whether a training of this layout writes files of this name."""
-        own = (self.last, self.best, self.first, *self.beside)
+        own = (self.last, self.best, self.first, *self.extra_files)
         return name in own or self.number(name) is not None
 
     def content(self, state: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,7 +46,7 @@ class Layout:
         return to_resnet_keys(state) if self.keys == "resnet" else dict(state)
 
 
-GRAPH_LAYOUT = Layout()
+GRAPH_NAMES = CheckpointNames()
 """Of the experiments of `runner.py`."""
 
 

@@ -63,15 +63,15 @@ def named_parts(config: Config) -> dict[str, str]:
     return {key: value for key, value in values.items() if ":" in value}
 
 
-class Parts:
+class ComponentBuilder:
     """Calls classes and functions with the keys their arguments are named after, and notes the keys used."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self.used: set[str] = set()
 
-    def make_named(
-        self, key: str, target: Any, further: str | None = None, path: str | None = None, **given: Any
+    def build_named(
+        self, key: str, target: Any, args_key: str | None = None, path: str | None = None, **overrides: Any
     ) -> Any:
         """`make` what the experiment's `key` names, or `path` where that key is a list.
 
@@ -82,20 +82,20 @@ class Parts:
         if not callable(target):
             raise ConfigError(f"{key}: {path} is no class or function")
         if ":" not in path or not is_foreign(path):
-            return self.make(target, further, **given)
+            return self.build(target, args_key, **overrides)
         with foreign_errors_named(f"{key}: {path}", path):
-            return self.make(target, further, **given)
+            return self.build(target, args_key, **overrides)
 
-    def make(self, target: Callable[..., Any], further: str | None = None, **given: Any) -> Any:
-        """Call `target`. Its arguments come from `further` (the key of a mapping such as `model_args`),
-        then `given`, then the config's keys.
+    def build(self, target: Callable[..., Any], args_key: str | None = None, **overrides: Any) -> Any:
+        """Call `target`. Its arguments come from `args_key` (the key of a mapping such as `model_args`),
+        then `overrides`, then the config's keys.
 
         Raises:
-            ConfigError: an argument has no value, `further` has one that the target does not take, or a
+            ConfigError: an argument has no value, `args_key` has one that the target does not take, or a
                 target of the project's refuses its arguments with a ValueError.
         """
         name = getattr(target, "__qualname__", repr(target))
-        extra: Mapping[str, Any] = getattr(self.config, further) if further else {}
+        extra: Mapping[str, Any] = getattr(self.config, args_key) if args_key else {}
         try:
             parameters = inspect.signature(target).parameters
         except ValueError as error:  # some types written in C have none
@@ -106,18 +106,18 @@ class Parts:
         strange = [key for key in extra if key not in parameters and not takes_any]
         if strange:
             hint = did_you_mean(strange[0], parameters)
-            raise ConfigError(f"{further}: {name} takes no argument {strange[0]}{hint}")
-        arguments = dict(converted(target, extra, f"{further} of {name}"))
+            raise ConfigError(f"{args_key}: {name} takes no argument {strange[0]}{hint}")
+        arguments = dict(converted(target, extra, f"{args_key} of {name}"))
         for key, parameter in parameters.items():
             if key in arguments or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
                 continue
-            if key in given:
-                arguments[key] = given[key]
+            if key in overrides:
+                arguments[key] = overrides[key]
             elif key in Config.model_fields:
                 arguments[key] = getattr(self.config, key)
                 self.used.add(key)
             elif parameter.default is parameter.empty:
-                where = f"; give it in {further}" if further else ""
+                where = f"; give it in {args_key}" if args_key else ""
                 raise ConfigError(f"{name} needs the argument {key}, which is no key{where}")
         try:
             return target(**arguments)

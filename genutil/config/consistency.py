@@ -9,15 +9,15 @@ from genutil.config.problems import Problem, origin_of
 from genutil.config.schema import FIXED_STEP_SOLVERS, Config
 
 
-class Rule(NamedTuple):
-    """`keys` contradict each other where `broken` holds; the first one is named in the message."""
+class Check(NamedTuple):
+    """`keys` contradict each other where `fails` holds; the first one is named in the message."""
 
     keys: tuple[str, ...]
-    broken: Callable[[Config], bool]
+    fails: Callable[[Config], bool]
     message: str
 
 
-_LEARNED = ("dnw", "complete", "dnw_no_update", "td", "reg_td")
+_WITHOUT_FIXED_EDGES = ("dnw", "complete", "dnw_no_update", "td", "reg_td")
 """Graphs without a fixed set of edges."""
 
 
@@ -29,128 +29,128 @@ def _has_rho(config: Config) -> bool:
     return config.graph in ("td", "reg_td") or ":" in config.graph
 
 
-RULES = (
-    Rule(
+CHECKS = (
+    Check(
         ("evaluate",),
         lambda c: c.evaluate and c.resume is None,
         "evaluates a checkpoint; name it with --resume FILE",
     ),
-    Rule(
+    Check(
         ("export",),
         lambda c: c.export is not None and c.resume is None,
         "writes a trained network; name its checkpoint with --resume FILE",
     ),
-    Rule(
+    Check(
         ("export", "evaluate"),
         lambda c: c.export is not None and c.evaluate,
         "writes a file and evaluates nothing; give one of the two",
     ),
-    Rule(
+    Check(
         ("fast_eval",),
         lambda c: c.fast_eval and not c.evaluate,
         "removes dead neurons for evaluation only; add --evaluate --resume FILE",
     ),
-    Rule(
+    Check(
         ("use_dgl",),
         lambda c: c.use_dgl and not c.fast_eval,
         "runs the network of fast_eval as a graph; add --evaluate --fast_eval",
     ),
-    Rule(
+    Check(
         ("use_init",),
         lambda c: c.use_init is not None and c.use_graph is None,
         "gives weights to a wiring from another file; name that file with use_graph",
     ),
-    Rule(
+    Check(
         ("use_init", "graph"),
-        lambda c: c.use_init is not None and c.graph in _LEARNED,
+        lambda c: c.use_init is not None and c.graph in _WITHOUT_FIXED_EDGES,
         "would undo the wiring of use_graph, since this graph has no fixed one; choose graph: fine_tune",
     ),
-    Rule(
+    Check(
         ("engine",),
         lambda c: c.engine != "auto" and not c.fast_eval,
         "runs the network of fast_eval; add --evaluate --fast_eval",
     ),
-    Rule(
+    Check(
         ("bf16", "engine"),
         lambda c: c.bf16 and (not c.fast_eval or c.use_dgl or c.engine not in ("auto", "native", "triton")),
         "works with the engines native and triton; give --fast_eval, and --engine native, triton or none",
     ),
-    Rule(
+    Check(
         ("compile", "fast_eval"),
         lambda c: c.compile and c.fast_eval,
         "runs the network as it was trained, fast_eval another one; give one of the two",
     ),
-    Rule(
+    Check(
         ("amp", "fast_eval"),
         lambda c: c.amp is not None and c.fast_eval,
         "means nothing to the engines of fast_eval, which calculate in float32; leave it out",
     ),
-    Rule(
+    Check(
         ("use_dgl", "engine"),
         lambda c: c.use_dgl and c.engine not in ("auto", "dgl"),
         "means --engine dgl; give one of the two",
     ),
-    Rule(
+    Check(
         ("rho", "graph"),
         lambda c: c.rho is not None and not _has_rho(c),
         "has no meaning with this graph; take it out, or choose graph: td or graph: reg_td",
     ),
-    Rule(
+    Check(
         ("td_magnitude", "graph"),
         lambda c: c.td_magnitude and not _has_rho(c),
         "has no meaning with this graph; take it out, or choose graph: td or graph: reg_td",
     ),
-    Rule(
+    Check(
         ("ode_steps", "ode_solver"),
         lambda c: c.ode_steps is not None and c.ode_solver not in FIXED_STEP_SOLVERS,
         "counts the steps of euler, midpoint and rk4; this solver chooses its own (ode_rtol, ode_atol)",
     ),
-    Rule(
+    Check(
         ("ode_rtol", "ode_solver"),
         lambda c: c.ode_rtol != _default("ode_rtol") and c.ode_solver in FIXED_STEP_SOLVERS,
         "means nothing to a solver with steps of equal size; set ode_steps",
     ),
-    Rule(
+    Check(
         ("ode_atol", "ode_solver"),
         lambda c: c.ode_atol != _default("ode_atol") and c.ode_solver in FIXED_STEP_SOLVERS,
         "means nothing to a solver with steps of equal size; set ode_steps",
     ),
-    Rule(
+    Check(
         ("processes", "gpus"),
         lambda c: c.processes is not None and bool(c.gpus),
         "run on the CPU; on GPUs there is one process for each of --gpus; give one of the two",
     ),
-    Rule(
+    Check(
         ("cuda_graph", "accumulate"),
         lambda c: c.cuda_graph and c.accumulate > 1,
         "runs a batch as a whole; leave accumulate out",
     ),
-    Rule(
+    Check(
         ("sync_bn", "compile"),
         lambda c: c.sync_bn and c.compile,
         "exchanges numbers in the middle of the network, which then is not one piece; give one of the two",
     ),
-    Rule(
+    Check(
         ("seeds", "resume"),
         lambda c: bool(c.seeds) and c.resume is not None,
         "goes on with each of its runs by itself; leave --resume out",
     ),
-    Rule(
+    Check(
         ("seeds",),
         lambda c: c.seeds is not None and (not c.seeds or len(set(c.seeds)) < len(c.seeds)),
         "must be one or more different numbers",
     ),
-    Rule(
+    Check(
         ("record_interval", "record_wiring"),
         lambda c: c.record_interval is not None and not c.record_wiring,
         "counts the steps between two states of a recorded wiring; add record_wiring: true",
     ),
-    Rule(
+    Check(
         ("topk", "output_size"),
         lambda c: max(c.topk) > c.output_size,
         "must not exceed output_size, the number of classes",
     ),
-    Rule(
+    Check(
         ("multistep_lr_milestones",),
         lambda c: sorted(set(c.multistep_lr_milestones)) != c.multistep_lr_milestones,
         "must be rising epochs, such as [80, 120]",
@@ -158,8 +158,8 @@ RULES = (
 )
 
 
-def find_contradictions(config: Config, origins: Mapping[str, str]) -> Iterator[Problem]:
+def failed_checks(config: Config, origins: Mapping[str, str]) -> Iterator[Problem]:
     """One problem for each pair of keys that cannot be meant together."""
-    for rule in RULES:
-        if rule.broken(config):
+    for rule in CHECKS:
+        if rule.fails(config):
             yield Problem(rule.keys[0], rule.message, origin_of(rule.keys, origins))

@@ -24,7 +24,7 @@ _READ_BY_EVALUATIONS = frozenset(EvaluationKeys.model_fields) | {
 """Keys of an evaluation that may differ from those of the training whose weights it takes."""
 
 
-def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
+def deciding_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that decide results, as JSON would give them back.
 
     A key that is missing has its default: it came after the version that wrote the settings.
@@ -39,8 +39,8 @@ def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The deciding keys whose values differ, with both values."""
-    first, second = deciding(one), deciding(other)
+    """The deciding_settings keys whose values differ, with both values."""
+    first, second = deciding_settings(one), deciding_settings(other)
     pairs = {key: (first.get(key), second.get(key)) for key in [*first, *second]}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
@@ -70,7 +70,7 @@ def differences_to_evaluate(before: Mapping[str, Any], now: Mapping[str, Any]) -
     return {key: pair for key, pair in differences(before, now).items() if key not in _READ_BY_EVALUATIONS}
 
 
-def differences_beyond_seeds(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def differences_without_seed(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """`differences` of two seeds of an experiment: names, seeds, and what follows from the seed are left out.
 
     A value follows from the seed if it is a text that holds the seed where the other text holds the other

@@ -11,10 +11,10 @@ from typing import Any, get_args
 import yaml
 from pydantic import ValidationError
 
-from genutil.config.consistency import find_contradictions
+from genutil.config.consistency import failed_checks
 from genutil.config.problems import Problem, origin_of, refuse, shortened
 from genutil.config.schema import ALIASES, NEVER_READ, Config, canonical, schema
-from genutil.config.yaml_files import Layers, read_experiment
+from genutil.config.yaml_files import MergedConfig, read_experiment
 from genutil.errors import ConfigError
 from wirings.names import did_you_mean
 
@@ -64,7 +64,7 @@ def to_yaml(config: Config) -> str:
     return yaml.safe_dump({key: getattr(config, key) for key in schema()}, sort_keys=False)
 
 
-def _drop_never_read(layers: Layers) -> None:
+def _drop_never_read(layers: MergedConfig) -> None:
     found = [key for key in NEVER_READ if key in layers.values]
     if found:
         where = origin_of(found, layers.origins)
@@ -73,7 +73,7 @@ def _drop_never_read(layers: Layers) -> None:
         del layers.values[key]
 
 
-def _validate(layers: Layers, required: bool) -> Config:
+def _validate(layers: MergedConfig, required: bool) -> Config:
     """The Config, or a ConfigError with unknown keys, wrong values and contradictions together."""
     problems = list(layers.problems)
     known = schema()
@@ -91,7 +91,7 @@ def _validate(layers: Layers, required: bool) -> Config:
         found = _value_problems(error, layers)
         problems += [p for p in found if required or p.message != _MISSING]
         config = _without(values, {p.subject for p in found})
-    problems += find_contradictions(config, layers.origins)
+    problems += failed_checks(config, layers.origins)
     refuse(problems)
     return config
 
@@ -105,7 +105,7 @@ def _without(values: dict[str, Any], wrong: set[str]) -> Config:
     return Config.model_validate({"model": "unknown:Unknown", "data": "unknown:Unknown", **rest})
 
 
-def _value_problems(error: ValidationError, layers: Layers) -> list[Problem]:
+def _value_problems(error: ValidationError, layers: MergedConfig) -> list[Problem]:
     messages: dict[str, list[str]] = {}
     for found in error.errors():
         messages.setdefault(str(found["loc"][0]), []).append(_message(dict(found)))

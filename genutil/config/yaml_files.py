@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass
-class Layers:
+class MergedConfig:
     """Merged keys of a file and its bases: value and origin by key, and what was wrong on the way.
 
     `own` are the keys that the file itself sets, not one of its bases. `num_files` counts the files read.
@@ -42,12 +42,12 @@ class Layers:
     num_files: int = 0
 
 
-def read_experiment(path: str | os.PathLike[str]) -> Layers:
+def read_experiment(path: str | os.PathLike[str]) -> MergedConfig:
     """Read an experiment file and, before it, the files it names in `_base_`; later values win.
 
     Nothing is raised: whatever cannot be read stands in `problems`.
     """
-    layers = Layers()
+    layers = MergedConfig()
     _merge(Path(path), layers, including=(), origin="")
     return layers
 
@@ -68,7 +68,7 @@ def _resolved(path: Path) -> Path:
         return path
 
 
-def _merge(path: Path, layers: Layers, including: tuple[Path, ...], origin: str) -> None:
+def _merge(path: Path, layers: MergedConfig, including: tuple[Path, ...], origin: str) -> None:
     if not _may_read(path, layers, including, origin):
         return
     node, loader = _compose(path, layers, origin)
@@ -90,7 +90,7 @@ def _merge(path: Path, layers: Layers, including: tuple[Path, ...], origin: str)
         layers.own.update(entries)
 
 
-def _may_read(path: Path, layers: Layers, including: tuple[Path, ...], origin: str) -> bool:
+def _may_read(path: Path, layers: MergedConfig, including: tuple[Path, ...], origin: str) -> bool:
     """Whether a file is no cycle and within the limits for bases; else the problem is noted."""
     layers.num_files += 1
     if "\0" in str(path):
@@ -111,7 +111,7 @@ def _may_read(path: Path, layers: Layers, including: tuple[Path, ...], origin: s
 
 
 def _compose(
-    path: Path, layers: Layers, origin: str
+    path: Path, layers: MergedConfig, origin: str
 ) -> tuple[yaml.MappingNode | None, yaml.SafeLoader | None]:
     """The file's YAML tree; its constructor comes with it because values are made from the tree."""
     try:
@@ -133,7 +133,7 @@ def _compose(
 
 
 def _entries(
-    path: Path, node: yaml.MappingNode, loader: yaml.SafeLoader | None, layers: Layers
+    path: Path, node: yaml.MappingNode, loader: yaml.SafeLoader | None, layers: MergedConfig
 ) -> dict[str, tuple[Any, str]]:
     assert loader is not None
     entries: dict[str, tuple[Any, str]] = {}
@@ -173,7 +173,7 @@ def _duplicates(node: yaml.Node, seen: set[int] | None = None) -> Iterator[tuple
             yield from _duplicates(value, seen)
 
 
-def _report_duplicate(path: Path, key: str, line: int, layers: Layers) -> None:
+def _report_duplicate(path: Path, key: str, line: int, layers: MergedConfig) -> None:
     """Published files repeat keys and must load; in our own files it is a mistake."""
     if _OUR_FILES in _resolved(path).parents:
         problem = Problem(key, "stands twice; take one out", f"{shown(path)}, line {line}")

@@ -8,8 +8,8 @@ import time
 import traceback
 from typing import Any
 
-from genutil.distributed.world import World, in_short, is_loss_of_others
-from genutil.errors import USER_ERRORS, RunError, ToldByAnother, UserError
+from genutil.distributed.world import World, is_peer_failure, short_message
+from genutil.errors import USER_ERRORS, ReportedByOtherRank, RunError, UserError
 
 _GRACE = 8.0
 """Seconds to wait for what the others have to say; those that say nothing are lost."""
@@ -18,21 +18,21 @@ _LONGEST = 3 * _GRACE
 machine is cut, no answer comes."""
 
 
-def what_to_tell(world: World, error: Exception) -> Exception:
+def error_to_report(world: World, error: Exception) -> Exception:
     """The exception this process should end with, after the processes have compared what happened to them.
 
     The process of lowest rank that is still there tells the cause: its own error, another's error, or which
-    processes have fallen silent. The others get a ToldByAnother.
+    processes have fallen silent. The others get a ReportedByOtherRank.
     """
     if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
         error = RunError(
-            f"a loading process was killed ({in_short(error)}); most often memory is too small, or in a "
+            f"a loading process was killed ({short_message(error)}); most often memory is too small, or in a "
             "container shared memory (`docker run --shm-size 8g`)"
         )
     if world.size == 1:
         return error
     report = {
-        "own": not is_loss_of_others(error),
+        "own": not is_peer_failure(error),
         "status": 2 if isinstance(error, USER_ERRORS) else 1,
         "text": str(error) if isinstance(error, (*USER_ERRORS, RunError)) else _traceback(error),
     }
@@ -44,15 +44,15 @@ def what_to_tell(world: World, error: Exception) -> Exception:
 
 
 def _compared(world: World, error: Exception, report: dict[str, Any]) -> Exception:
-    """`what_to_tell` from the reports of all processes that can be reached."""
+    """`error_to_report` from the reports of all processes that can be reached."""
     try:
         world.store.set(f"failed/{world.rank}", json.dumps(report))
-        world.leave_talks()
+        world.abort_connections()
         reports = _collect(world)
         cause = _cause(reports)
         status = reports[cause]["status"] if cause is not None else 1
-        if not _speaks(world, reports):
-            return ToldByAnother(status)
+        if not _claims_report(world, reports):
+            return ReportedByOtherRank(status)
     except RuntimeError:  # the store is gone, with the process or machine that kept it
         return _without_store(world, error, report)
     if cause == world.rank:
@@ -84,7 +84,7 @@ def _cause(reports: dict[int, dict[str, Any]]) -> int | None:
     return min((rank for rank, report in reports.items() if report["own"]), default=None)
 
 
-def _speaks(world: World, reports: dict[int, dict[str, Any]]) -> bool:
+def _claims_report(world: World, reports: dict[int, dict[str, Any]]) -> bool:
     """Whether this process is the one that tells; another does if the first in line does not."""
     end = time.monotonic() + (0 if world.rank == min(reports, default=world.rank) else _GRACE)
     while time.monotonic() < end:
@@ -102,18 +102,19 @@ def _lost(world: World, reports: dict[int, dict[str, Any]], error: Exception) ->
     subject = f"process {names} is" if len(silent) == 1 else f"processes {names} are"
     return RunError(
         f"{subject} gone or hung, of {world.size} (0 to {world.size - 1}): killed, out of memory, or on a "
-        f"machine that is down ({in_short(error)}); {_mend(world)}"
+        f"machine that is down ({short_message(error)}); {_recovery_hint(world)}"
     )
 
 
 def _connections_broke(world: World, error: Exception) -> RunError:
     return RunError(
-        f"the connections between the {world.size} processes broke ({in_short(error)}); {_mend(world)}"
+        f"the connections between the {world.size} processes broke ({short_message(error)}); "
+        f"{_recovery_hint(world)}"
     )
 
 
-def _mend(world: World) -> str:
-    if world.place.restarts_left > 0:
+def _recovery_hint(world: World) -> str:
+    if world.rank_info.restarts_left > 0:
         return "all are started anew"
     return "the last checkpoint is whole: go on with --resume auto, or let --max_restarts N do so by itself"
 

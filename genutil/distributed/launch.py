@@ -25,8 +25,8 @@ from typing import Any
 
 from genutil.config import Config
 from genutil.devices import select_gpus
-from genutil.distributed.rank_info import Place, check_batch_size, find_place
-from genutil.errors import USER_ERRORS, ConfigError, ToldByAnother
+from genutil.distributed.rank_info import RankInfo, check_batch_size, rank_info_from_env
+from genutil.errors import USER_ERRORS, ConfigError, ReportedByOtherRank
 from genutil.signals import STOP_SIGNALS, stop_signals
 
 _STATUS = "WIRINGS_STATUS_FILE"
@@ -45,10 +45,10 @@ def processes_to_start(config: Config) -> int | None:
         ConfigError: the batch cannot be shared evenly, a GPU is not offered, or torchrun has started another
             number of processes.
     """
-    place = find_place()
-    if place is not None:
+    rank_info = rank_info_from_env()
+    if rank_info is not None:
         if _STATUS not in os.environ:
-            _check_foreign_launch(config, place)
+            _check_foreign_launch(config, rank_info)
         return None
     count = config.processes or max(len(config.gpus or []), 1)
     if count > 1 and not config.processes:
@@ -63,7 +63,7 @@ def processes_to_start(config: Config) -> int | None:
 
 
 @dataclass(frozen=True)
-class Machines:
+class Cluster:
     """The machines of a run, each of which starts its own processes.
 
     Attributes:
@@ -79,7 +79,7 @@ class Machines:
 
 
 def launch(
-    script: str, argv: Sequence[str], count: int, max_restarts: int, machines: Machines | None = None
+    script: str, argv: Sequence[str], count: int, max_restarts: int, machines: Cluster | None = None
 ) -> int:
     """Run a command in `count` processes until it ends; returns its exit status.
 
@@ -101,12 +101,16 @@ def launch(
     newer: dict[str, Any] = {
         name: value for name, value in settings.items() if _has_field(LaunchConfig, name)
     }
-    with _told_to_workers(alone=machines is None) as status, _handlers_kept(), _passed_on(SignalException):
+    with (
+        _worker_environment(alone=machines is None) as status,
+        _handlers_kept(),
+        _forward_signals_to_workers(SignalException),
+    ):
         agent = LaunchConfig(
             nproc_per_node=count, max_restarts=max_restarts, monitor_interval=0.1,
             # Else the agent makes a folder that stays.
             logs_specs=DefaultLogsSpecs(log_dir=str(status.parent / "logs")),
-            **_meeting(machines), **newer,
+            **_rendezvous_config(machines), **newer,
         )  # fmt: skip
         try:
             elastic_launch(agent, sys.executable)(script, *argv)
@@ -117,7 +121,7 @@ def launch(
         return int(status.read_text()) if status.exists() else 0
 
 
-def _meeting(machines: Machines | None) -> dict[str, Any]:
+def _rendezvous_config(machines: Cluster | None) -> dict[str, Any]:
     """Where and how the launchers of all machines find each other."""
     if machines is None:
         return {
@@ -132,18 +136,18 @@ def _meeting(machines: Machines | None) -> dict[str, Any]:
 
 
 @contextmanager
-def reported_by_the_first(place: Place | None) -> Iterator[None]:
+def reported_by_the_first(rank_info: RankInfo | None) -> Iterator[None]:
     """Around what all processes of a run do alike before they meet: the first one alone reports a mistake.
 
     Raises:
-        ToldByAnother: a mistake of the user's, in all other processes.
+        ReportedByOtherRank: a mistake of the user's, in all other processes.
     """
     try:
         yield
     except USER_ERRORS as error:
-        if place is None or place.rank == 0:
+        if rank_info is None or rank_info.rank == 0:
             raise
-        raise ToldByAnother(_USER_ERROR) from error
+        raise ReportedByOtherRank(_USER_ERROR) from error
 
 
 def is_under_torchrun() -> bool:
@@ -162,7 +166,7 @@ def wait_for_torchrun(seconds: float = _QUIET) -> None:
         time.sleep(seconds)
 
 
-def note_for_torchrun(message: str) -> None:
+def write_torchrun_error(message: str) -> None:
     """Under torchrun, put the message where torchrun looks for the cause that its own report shows."""
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if path is None or not is_under_torchrun():
@@ -183,11 +187,11 @@ def worker_status(status: int) -> int:
     return 0
 
 
-def _check_foreign_launch(config: Config, place: Place) -> None:
+def _check_foreign_launch(config: Config, rank_info: RankInfo) -> None:
     """torchrun has the last word on processes and restarts."""
-    if config.processes not in (None, place.size):
+    if config.processes not in (None, rank_info.size):
         raise ConfigError(
-            f"processes: {config.processes} asked for, but {place.size} were started; leave it out"
+            f"processes: {config.processes} asked for, but {rank_info.size} were started; leave it out"
         )
     if config.max_restarts:
         _log.warning("max_restarts has no effect under torchrun; give torchrun --max-restarts")
@@ -204,7 +208,7 @@ def _exit_status(error: object) -> int:
 
 
 @contextmanager
-def _told_to_workers(alone: bool) -> Iterator[Path]:
+def _worker_environment(alone: bool) -> Iterator[Path]:
     """What the processes find in their environment; gives the file for their status."""
     interfaces = [name for _, name in socket.if_nameindex()]
     before = dict(os.environ)
@@ -233,7 +237,7 @@ def _handlers_kept() -> Iterator[None]:
 
 
 @contextmanager
-def _passed_on(error: Callable[..., BaseException]) -> Iterator[None]:
+def _forward_signals_to_workers(error: Callable[..., BaseException]) -> Iterator[None]:
     """Within it, SIGHUP and SIGUSR1 make the agent pass them on to its processes, and wait for them.
 
     The agent's own handlers would handle SIGHUP where `nohup` has it ignored, and end the agent at a second

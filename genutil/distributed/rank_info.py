@@ -10,7 +10,7 @@ from genutil.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Place:
+class RankInfo:
     """Which of a run's processes this one is, as its launcher says.
 
     Attributes:
@@ -30,8 +30,8 @@ class Place:
     run_id: str = ""
 
 
-def find_place(environment: Mapping[str, str] = os.environ) -> Place | None:
-    """This process's place in a run; None: no launcher started it.
+def rank_info_from_env(environment: Mapping[str, str] = os.environ) -> RankInfo | None:
+    """This process's rank; None: no launcher started it.
 
     Raises:
         ConfigError: a variable of the launcher's is no number, or they contradict each other.
@@ -41,7 +41,7 @@ def find_place(environment: Mapping[str, str] = os.environ) -> Place | None:
     # torchrun may give every run the same name; the launching process tells them apart.
     launcher = f"{environment.get('TORCHELASTIC_RUN_ID', '')}-{os.uname().nodename}-{os.getppid()}"
     restarts = _number(environment, "TORCHELASTIC_RESTART_COUNT", 0)
-    place = Place(
+    rank_info = RankInfo(
         rank=_number(environment, "RANK"),
         size=_number(environment, "WORLD_SIZE"),
         local_rank=_number(environment, "LOCAL_RANK", 0),
@@ -50,10 +50,10 @@ def find_place(environment: Mapping[str, str] = os.environ) -> Place | None:
         restarts_left=_number(environment, "TORCHELASTIC_MAX_RESTARTS", 0) - restarts,
         run_id=launcher,
     )
-    _check_below("RANK", place.rank, "WORLD_SIZE", place.size)
+    _check_below("RANK", rank_info.rank, "WORLD_SIZE", rank_info.size)
     if "LOCAL_WORLD_SIZE" in environment:
-        _check_below("LOCAL_RANK", place.local_rank, "LOCAL_WORLD_SIZE", place.local_size)
-    return place
+        _check_below("LOCAL_RANK", rank_info.local_rank, "LOCAL_WORLD_SIZE", rank_info.local_size)
+    return rank_info
 
 
 _ADVICE = "a launcher such as torchrun sets it; unset RANK and WORLD_SIZE to run one process"
@@ -89,7 +89,7 @@ def check_batch_size(batch_size: int, size: int, accumulate: int) -> None:
         )
 
 
-def share(count: int, rank: int, size: int) -> slice:
+def shard_slice(count: int, rank: int, size: int) -> slice:
     """Which of `count` images process `rank` takes. Shares differ by one at most, the larger ones first."""
     each, more = divmod(count, size)
     start = rank * each + min(rank, more)

@@ -23,17 +23,17 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from genutil.devices import available_cpus
-from genutil.distributed.rank_info import Place
+from genutil.distributed.rank_info import RankInfo
 from genutil.errors import USER_ERRORS, RunError
 from genutil.signals import STOP_SIGNALS, Interrupted, StopRequest
 
 _Value = TypeVar("_Value")
-_TELL_TALE = ("gloo", "nccl", "connection closed", "connection reset", "process group")
+_COLLECTIVE_ERROR_WORDS = ("gloo", "nccl", "connection closed", "connection reset", "process group")
 """Words in the errors that torch's collectives raise; they have no type of their own."""
 
 
 @dataclass(frozen=True)
-class Agreement:
+class StepStatus:
     """What all processes know of a step.
 
     Attributes:
@@ -50,7 +50,7 @@ class World:
     """The processes of a run, and what they do together. Each method must be called by all of them.
 
     Args:
-        place: which of them this one is.
+        rank_info: which of them this one is.
         device: where this one calculates.
         store: what all of them can read and write, if there are several.
         control: their group for small messages.
@@ -59,57 +59,57 @@ class World:
 
     def __init__(
         self,
-        place: Place,
+        rank_info: RankInfo,
         device: torch.device,
         store: Any = None,
         control: Any = None,
         connections: Collection[str] = (),
     ) -> None:
-        self.place, self.device, self.store = place, device, store
+        self.rank_info, self.device, self.store = rank_info, device, store
         self._control, self._connections = control, connections
         self._launcher = os.getppid()
 
     @property
     def rank(self) -> int:
-        return self.place.rank
+        return self.rank_info.rank
 
     @property
     def size(self) -> int:
-        return self.place.size
+        return self.rank_info.size
 
     @property
     def is_main(self) -> bool:
         """Whether this process writes the files and speaks."""
         return self.rank == 0
 
-    def agree(self, images: int, signum: int | None) -> Callable[[], Agreement]:
+    def all_reduce_step_status(self, images: int, signum: int | None) -> Callable[[], StepStatus]:
         """Tell the others this process's number of images and the signal it got; the answer tells all of it.
 
         Returns at once; the answer waits for the slowest process.
         """
         if self.size == 1:
-            return lambda: Agreement(images, signum)
+            return lambda: StepStatus(images, signum)
         # Without its launcher nobody would notice a failure of this process, or could stop it.
         alone = signum is None and os.getppid() != self._launcher
         numbers = torch.tensor([images, *(signum == known for known in STOP_SIGNALS), alone])
         work = dist.all_reduce(numbers, group=self._control, async_op=True)
 
         @functools.cache
-        def answer() -> Agreement:
+        def answer() -> StepStatus:
             work.wait()
             total, *counts = numbers.tolist()
             asked = [*STOP_SIGNALS, signal.SIGTERM]
-            return Agreement(total, next((int(s) for s, n in zip(asked, counts, strict=True) if n), None))
+            return StepStatus(total, next((int(s) for s, n in zip(asked, counts, strict=True) if n), None))
 
         return answer
 
-    def heed(self, stop: StopRequest) -> None:
+    def raise_if_stopped(self, stop: StopRequest) -> None:
         """End the run where a signal has asked any of the processes to stop.
 
         Raises:
             Interrupted: on all processes.
         """
-        signum = self.agree(0, stop.signum)().signum
+        signum = self.all_reduce_step_status(0, stop.signum)().signum
         if signum is not None:
             raise Interrupted(signum)
 
@@ -128,19 +128,19 @@ class World:
         dist.all_gather_object(found, value, group=self._control)
         return found
 
-    def from_main(self, make: Callable[[], _Value]) -> _Value:
+    def broadcast_from_main(self, make: Callable[[], _Value]) -> _Value:
         """What `make` gives on process 0, which alone calls it.
 
         Raises:
             UserError: on all processes, the one that `make` raised.
         """
-        answer = [self.on_main(make)]
+        answer = [self.run_on_main(make)]
         if self.size > 1:
             dist.broadcast_object_list(answer, src=0, group=self._control)
         value: Any = answer[0]
         return value  # type: ignore[no-any-return]
 
-    def on_main(self, make: Callable[[], _Value]) -> _Value | None:
+    def run_on_main(self, make: Callable[[], _Value]) -> _Value | None:
         """`make()` on process 0; None on the others, which wait for it.
 
         Raises:
@@ -159,18 +159,18 @@ class World:
             raise failure[0]
         return value
 
-    def spread_buffers(self, network: nn.Module) -> None:
+    def broadcast_buffers(self, network: nn.Module) -> None:
         """Give all processes the buffers of process 0, such as the running means of batch norms."""
         if self.size > 1:
             for buffer in network.buffers():
                 dist.broadcast(buffer, src=0)
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """For all processes to come here."""
         if self.size > 1:
             dist.barrier(group=self._control)
 
-    def leave_talks(self) -> None:
+    def abort_connections(self) -> None:
         """Cut the connections, so that whoever waits for this process gets an error at once.
 
         torch closes them only when nothing refers to them any more, which after an error is hard to know.
@@ -183,36 +183,36 @@ class World:
                     connection.shutdown(socket.SHUT_RDWR)
 
 
-ALONE = World(Place(), torch.device("cpu"))
+ALONE = World(RankInfo(), torch.device("cpu"))
 """A run in a single process, on the CPU."""
 
 
 @contextlib.contextmanager
-def join_world(place: Place | None, device: torch.device, timeout: float) -> Iterator[World]:
+def join_world(rank_info: RankInfo | None, device: torch.device, timeout: float) -> Iterator[World]:
     """Meet the other processes of the run.
 
     Args:
-        place: of this process; None: it is alone.
+        rank_info: of this process; None: it is alone.
         device: where it calculates: messages between GPUs go by NCCL, between CPUs by gloo.
         timeout: seconds after which a process that does not answer counts as lost.
 
     Raises:
         RunError: the others did not come.
     """
-    if place is None or place.size == 1:
-        yield World(place or Place(), device)
+    if rank_info is None or rank_info.size == 1:
+        yield World(rank_info or RankInfo(), device)
         return
     limit = datetime.timedelta(seconds=timeout)
     backend = "nccl" if device.type == "cuda" else "gloo"
     if device.type == "cuda":
         torch.cuda.set_device(device)
     elif "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, available_cpus() // place.local_size))
+        torch.set_num_threads(max(1, available_cpus() // rank_info.local_size))
     try:
         meet = cast(Any, dist).rendezvous
         store, rank, size = next(meet("env://", timeout=limit))
         # The launcher's store outlives a restart: an earlier start's addresses must not be found in it.
-        store = cast(Any, dist).PrefixStore(f"start/{place.restarts}", store)
+        store = cast(Any, dist).PrefixStore(f"start/{rank_info.restarts}", store)
         others = set(_open_sockets().values())
         # Between GPUs twice the time, since an overrun there ends the process without a word.
         dist.init_process_group(
@@ -220,10 +220,10 @@ def join_world(place: Place | None, device: torch.device, timeout: float) -> Ite
         )
         # A second group for small messages, so that they never wait for gradients or for a GPU.
         control = dist.new_group(backend="gloo", timeout=limit)
-        world = World(place, device, store, control, set(_open_sockets().values()) - others)
+        world = World(rank_info, device, store, control, set(_open_sockets().values()) - others)
     except (RuntimeError, ValueError) as error:
         raise RunError(
-            f"process {place.rank} of {place.size} could not meet the others ({in_short(error)})"
+            f"process {rank_info.rank} of {rank_info.size} could not meet the others ({short_message(error)})"
         ) from error
     yield world
     dist.destroy_process_group()  # not after a failure: it may wait for messages that never come
@@ -241,12 +241,14 @@ def _open_sockets() -> dict[int, str]:
     return found
 
 
-def in_short(error: BaseException) -> str:
-    """What a collective's error says, without the place in torch's source and its advice."""
+def short_message(error: BaseException) -> str:
+    """What a collective's error says, without the position in torch's source and its advice."""
     line = str(error).strip().partition("\n")[0]
     return re.sub(r"^.*?\[[^]]*\.cc:\d+\] *|\. This is typically.*$", "", line)
 
 
-def is_loss_of_others(error: BaseException) -> bool:
+def is_peer_failure(error: BaseException) -> bool:
     """Whether an exception says that messages to other processes failed: a hint at another's failure."""
-    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in _TELL_TALE)
+    return isinstance(error, RuntimeError) and any(
+        word in str(error).lower() for word in _COLLECTIVE_ERROR_WORDS
+    )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from genutil.checkpoint import save_checkpoint
-from genutil.checkpoint.file_names import GRAPH_LAYOUT, Layout
+from genutil.checkpoint.file_names import GRAPH_NAMES, CheckpointNames
 from genutil.errors import CheckpointError
 from genutil.runs.past_runs import note_run, noted_run
 
@@ -36,16 +36,16 @@ class CheckpointFolder:
         path: Path,
         resumed_from: Path | None = None,
         run_id: str = "",
-        layout: Layout = GRAPH_LAYOUT,
+        layout: CheckpointNames = GRAPH_NAMES,
     ) -> None:
         self.path, self.layout = path, layout
         continues = resumed_from is not None and resumed_from.resolve().parent == path.resolve()
-        continues = continues or earlier_start(path, run_id) is not None
+        continues = continues or previous_attempt(path, run_id) is not None
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = self._take_lock()
             if not continues:
-                self._move_aside()
+                self._archive_old_checkpoints()
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be used for checkpoints ({error})") from error
 
@@ -68,7 +68,7 @@ class CheckpointFolder:
         for number in sorted(numbered)[:-count]:
             numbered[number].unlink(missing_ok=True)
 
-    def note_start(self, run_id: str, run_folder: Path) -> None:
+    def write_run_marker(self, run_id: str, run_folder: Path) -> None:
         """Note which run writes here, for a later start of the same run."""
         note_run(self.path, run_id, run_folder)
 
@@ -89,8 +89,8 @@ class CheckpointFolder:
             raise CheckpointError(message) from error
         return descriptor
 
-    def _move_aside(self) -> None:
-        files = sorted(file for file in self.path.iterdir() if self.layout.owns(file.name))
+    def _archive_old_checkpoints(self) -> None:
+        files = sorted(file for file in self.path.iterdir() if self.layout.is_checkpoint(file.name))
         if not files:
             return
         number, path = 1, self.path.resolve()
@@ -102,7 +102,7 @@ class CheckpointFolder:
         _log.warning("checkpoints of an earlier run are kept in %s", aside)
 
 
-def earlier_start(folder: Path, run_id: str) -> Path | None:
+def previous_attempt(folder: Path, run_id: str) -> Path | None:
     """The run folder of an earlier start of this run, if one has written its checkpoints to `folder`."""
     return noted_run(folder, run_id)
 

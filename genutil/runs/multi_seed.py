@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from genutil.checkpoint.file_names import GRAPH_LAYOUT
+from genutil.checkpoint.file_names import GRAPH_NAMES
 from genutil.config import Config
 from genutil.config.command_line import parse_command_line
 from genutil.config.identity import differences
-from genutil.distributed.rank_info import find_place
+from genutil.distributed.rank_info import rank_info_from_env
 from genutil.errors import ConfigError
 from genutil.runs.past_runs import checkpoints_of, finished_results, folder_without_results, noted_run
 from genutil.runs.run_folder import run_settings
@@ -46,7 +46,7 @@ def run_seeds(script: str, argv: Sequence[str], config: Config) -> int:
         ConfigError: torchrun has started this process.
     """
     assert config.seeds is not None
-    if find_place() is not None:
+    if rank_info_from_env() is not None:
         raise ConfigError("seeds: torchrun starts one run; start it once for each --seed and its --name")
     found = []
     for number, seed in enumerate(config.seeds, 1):
@@ -81,7 +81,7 @@ def _resumed(config: Config) -> list[str]:
     Raises:
         CheckpointError: the checkpoint is damaged.
     """
-    path = checkpoints_of(config) / GRAPH_LAYOUT.last
+    path = checkpoints_of(config) / GRAPH_NAMES.last
     if not path.is_file():
         return []
     from genutil.checkpoint.serialization import (  # imports torch, which takes a while
@@ -122,13 +122,13 @@ def summary_of_seeds(name: str, found: Sequence[Mapping[str, Any]]) -> str:
 
 def _run(command: Sequence[str]) -> int:
     """Run a command, which gets the signals that this process gets; 128 + n if signal n ended it."""
-    with subprocess.Popen(command) as process, _handed_on(process):
+    with subprocess.Popen(command) as process, _forward_signals(process):
         status = process.wait()
     return status if status >= 0 else 128 - status
 
 
 @contextmanager
-def _handed_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
+def _forward_signals(process: subprocess.Popen[bytes]) -> Iterator[None]:
     def hand_on(signum: int, frame: FrameType | None) -> None:
         # Ctrl-C reaches both by itself; a second one would end the run before it has saved.
         if signum != signal.SIGINT or not _in_foreground(process.pid):

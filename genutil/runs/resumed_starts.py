@@ -13,14 +13,14 @@ from genutil.config import Config
 from genutil.config.identity import differences_to_continue, differences_to_evaluate
 from genutil.errors import CheckpointError
 from genutil.runs.past_runs import checkpoints_of, folder_of_results, folder_without_results, noted_run
-from genutil.runs.run_files import Start
+from genutil.runs.run_files import ResumePoint
 from genutil.runs.run_folder import run_settings
 from genutil.runs.start_record import is_mixed, record_in, settings_in, start_record
 
 _log = logging.getLogger(__name__)
 
 
-def checked_start(config: Config, start: Start, reads_length: bool) -> Start:
+def checked_start(config: Config, start: ResumePoint, reads_length: bool) -> ResumePoint:
     """The start with what the results say of it, and with what is left to do where all epochs are done.
 
     Args:
@@ -107,7 +107,9 @@ def _mixture(path: Path, found: Mapping[str, tuple[Any, Any]] | None) -> str:
     return f"the training of {path} was itself resumed from a checkpoint of other settings"
 
 
-def _without_work(config: Config, start: Start, info: CheckpointInfo, reads_length: bool) -> Start:
+def _without_work(
+    config: Config, start: ResumePoint, info: CheckpointInfo, reads_length: bool
+) -> ResumePoint:
     """The start; where all epochs are done, with the folder that lacks the results, or with what to say."""
     assert start.content is not None and start.path is not None and start.record is not None
     done = 0 if info.epoch is None else info.epoch + 1

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from genutil.checkpoint import read_checkpoint
-from genutil.checkpoint.file_names import GRAPH_LAYOUT, Layout
-from genutil.distributed.rank_info import Place
-from genutil.runs.checkpoint_folder import CheckpointFolder, earlier_start, find_checkpoint
+from genutil.checkpoint.file_names import GRAPH_NAMES, CheckpointNames
+from genutil.distributed.rank_info import RankInfo
+from genutil.runs.checkpoint_folder import CheckpointFolder, find_checkpoint, previous_attempt
 from genutil.runs.run_folder import RunFolder, RunSettings
 
 
 @dataclass(frozen=True)
-class Start:
+class ResumePoint:
     """Where a run begins.
 
     Attributes:
@@ -36,28 +36,36 @@ class Start:
 
 
 def find_start(
-    folder: Path, resume: str | None, place: Place, required: bool, layout: Layout = GRAPH_LAYOUT
-) -> Start:
+    folder: Path,
+    resume: str | None,
+    rank_info: RankInfo,
+    required: bool,
+    layout: CheckpointNames = GRAPH_NAMES,
+) -> ResumePoint:
     """Where this start of a run begins: at `resume`, or after a restart at the run's own last checkpoint.
 
     Args:
         folder: of the run's checkpoints.
         resume: a file, `auto` for the last one in the folder, or None.
-        place: which start of which run this is.
+        rank_info: which start of which run this is.
         required: the run cannot do without a checkpoint.
         layout: of the folder's files.
 
     Raises:
         CheckpointError: the checkpoint is missing, damaged or foreign.
     """
-    again = place.restarts and earlier_start(folder, place.run_id) and (folder / layout.last).is_file()
+    again = (
+        rank_info.restarts and previous_attempt(folder, rank_info.run_id) and (folder / layout.last).is_file()
+    )
     path = find_checkpoint(folder, "auto" if again else resume, required, layout.last)
     if path is None:
-        return Start()
-    return Start(path, read_checkpoint(path), "restart" if again else "auto" if resume == "auto" else "file")
+        return ResumePoint()
+    return ResumePoint(
+        path, read_checkpoint(path), "restart" if again else "auto" if resume == "auto" else "file"
+    )
 
 
-class RunFiles:
+class RunOutputs:
     """The files of a training: its checkpoints, and `<log_dir>/<run>/`.
 
     A start after a failure continues the folders of the earlier start.
@@ -65,7 +73,7 @@ class RunFiles:
     Args:
         folder: of the checkpoints.
         settings: of the run.
-        place: which start of which run this is.
+        rank_info: which start of which run this is.
         start: where it begins.
         step: training steps that were done before.
         layout: of the checkpoints.
@@ -81,12 +89,12 @@ class RunFiles:
         self,
         folder: Path,
         settings: RunSettings,
-        place: Place,
-        start: Start,
+        rank_info: RankInfo,
+        start: ResumePoint,
         step: int,
-        layout: Layout = GRAPH_LAYOUT,
+        layout: CheckpointNames = GRAPH_NAMES,
     ) -> None:
-        earlier = earlier_start(folder, place.run_id) if place.restarts else start.run_folder
-        self.checkpoints = CheckpointFolder(folder, start.path, place.run_id, layout)
+        earlier = previous_attempt(folder, rank_info.run_id) if rank_info.restarts else start.run_folder
+        self.checkpoints = CheckpointFolder(folder, start.path, rank_info.run_id, layout)
         self.run = RunFolder(settings, earlier, step)
-        self.checkpoints.note_start(place.run_id, self.run.path)
+        self.checkpoints.write_run_marker(rank_info.run_id, self.run.path)

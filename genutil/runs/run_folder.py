@@ -22,7 +22,7 @@ import yaml
 from genutil.config import Config
 from genutil.config.identity import INDIFFERENT
 from genutil.config.schema import schema
-from genutil.distributed.rank_info import Place
+from genutil.distributed.rank_info import RankInfo
 from genutil.errors import UserError
 from genutil.experiment_name import folder_name
 from wirings.files import write_atomically
@@ -96,7 +96,7 @@ class RunFolder:
         self.settings, self.origin = settings, environment()
         self._start = time.monotonic()
         started = time.strftime("%Y%m%d-%H%M%S")
-        with self.failures_told():
+        with self.io_errors_as_user_errors():
             self._seconds_before = 0.0
             if earlier is not None and earlier.is_dir():
                 self.path = earlier
@@ -113,7 +113,7 @@ class RunFolder:
         Raises:
             UserError: it cannot be written.
         """
-        with self.failures_told():
+        with self.io_errors_as_user_errors():
             if not self.path.is_dir():
                 _log.warning("%s is gone and is made anew; the files in it are lost", self.path)
                 self.path.mkdir(parents=True)
@@ -125,7 +125,7 @@ class RunFolder:
         path = self.path / METRICS
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
-    def write_results(self, results: dict[str, Any], place: Place, device: str) -> dict[str, Any]:
+    def write_results(self, results: dict[str, Any], rank_info: RankInfo, device: str) -> dict[str, Any]:
         """Write `results.json`: the numbers and all that is needed to repeat them. Returns its content.
 
         Raises:
@@ -138,13 +138,13 @@ class RunFolder:
             "seed": self.settings.seed,
             "wall_time": round(self._seconds_before + time.monotonic() - self._start, 3),
             "device": device,
-            "processes": place.size,
-            "restarts": place.restarts,
+            "processes": rank_info.size,
+            "restarts": rank_info.restarts,
             **self.origin,
             "config": dict(self.settings.values),
         }
         text = json.dumps(content, indent=2) + "\n"
-        with self.failures_told():
+        with self.io_errors_as_user_errors():
             write_atomically(self.path / RESULTS, lambda file: file.write(text.encode()))
         return content
 
@@ -157,7 +157,7 @@ class RunFolder:
             write_atomically(metrics, lambda file: file.write(kept.encode()))
 
     @contextmanager
-    def failures_told(self) -> Iterator[None]:
+    def io_errors_as_user_errors(self) -> Iterator[None]:
         """Around whatever writes to the folder: a full disk and the like become errors for the user.
 
         Raises:

@@ -10,8 +10,8 @@ NumPy reads it (`numpy.load`), and `read_record` gives whole states. Its members
 
 A state is appended within the file, so that a long run does not copy it again and again
 (`genutil.runs.growing_zip`). While a run goes on, or after it was killed, NumPy may not see the last tenth
-or so of the states; `read_record` reads all. What a cut-off may leave is a state that is not whole, at the end; a
-reader leaves it out, and the next writer removes it.
+or so of the states; `read_record` reads all. What a cut-off may leave is a state that is not whole, at the
+end; a reader leaves it out, and the next writer removes it.
 """
 
 from __future__ import annotations

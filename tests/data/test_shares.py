@@ -12,7 +12,7 @@ from data.loaders import ImageBatches
 from genutil.errors import RunError
 from tests.data.test_imagenet import folder, imagenet  # noqa: F401  (a fixture)
 from tests.tiny_data import TinyBatches
-from trainers.batches import Shares, as_batches
+from trainers.batches import ShardedBatches, as_batches
 
 
 def in_memory():
@@ -48,7 +48,7 @@ def test_shares_of_image_files(folder, part, workers):  # noqa: F811
 
 def test_sources_that_know_no_shares_are_cut():
     whole = TinyBatches(11, 4, 8, 10, seed=0)
-    check_shares(whole, [Shares(whole, rank, 3) for rank in range(3)])
+    check_shares(whole, [ShardedBatches(whole, rank, 3) for rank in range(3)])
     assert as_batches(whole) is whole
 
 

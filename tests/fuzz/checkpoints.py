@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from genutil.checkpoint import apply_weights, read_checkpoint
 from genutil.checkpoint.checksum import digest
 from genutil.config import load_config
-from genutil.config.components import Parts
+from genutil.config.components import ComponentBuilder
 from tests.fuzz.guard import EXECUTED
 from tests.fuzz.mutations import byte_edits, edited, literal, odd_values
 from tests.fuzz.trained import make_trainer, train_tiny
@@ -194,7 +194,7 @@ class Checkpoints:
         last = train_tiny(folder) / "checkpoints" / "tiny" / "last.pt"
         self.content = read_checkpoint(last)
         self.config = load_config(folder / "tiny.yml")
-        self.parts = Parts(self.config)
+        self.parts = ComponentBuilder(self.config)
         model, trainer = make_trainer(self.parts)
         torch.save(self.content, folder / "old.pt", _use_new_zipfile_serialization=False)
         torch.save(self.content["model"], folder / "bare.pt")

@@ -22,7 +22,7 @@ import fig.wiring_gif
 import fig.wiring_page
 import genutil.runs.run_folder
 from genutil.config import load_config
-from genutil.distributed.rank_info import Place
+from genutil.distributed.rank_info import RankInfo
 from genutil.runs.checkpoint_folder import CheckpointFolder
 from genutil.runs.growing_zip import read_members
 from genutil.runs.multi_seed import finished_results
@@ -161,7 +161,7 @@ class Records:
         CheckpointFolder(run.parent / "checkpoints", run_id="this").close()
         again = RunFolder(settings, earlier=run, step=3)
         again.metrics()
-        again.write_results({}, Place(), "cpu")
+        again.write_results({}, RankInfo(), "cpu")
 
 
 def _npy(array: Any) -> bytes:

@@ -9,7 +9,7 @@ import yaml
 from torch import nn
 
 import runner
-from genutil.config.components import Parts
+from genutil.config.components import ComponentBuilder
 from genutil.distributed.world import ALONE
 from genutil.signals import StopRequest
 from models import build_model
@@ -30,7 +30,7 @@ def train_tiny(folder: Path, **changes: Any) -> Path:
     return folder
 
 
-def make_trainer(parts: Parts) -> tuple[nn.Module, Trainer]:
+def make_trainer(parts: ComponentBuilder) -> tuple[nn.Module, Trainer]:
     """A network and its training, not yet started."""
     model = build_model(parts.config, parts)
     data = TinyData(8, 16, 10, 0)

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from genutil.checkpoint.file_names import GRAPH_LAYOUT, Layout, from_resnet_keys, to_resnet_keys
+from genutil.checkpoint.file_names import GRAPH_NAMES, CheckpointNames, from_resnet_keys, to_resnet_keys
 from genutil.checkpoint.serialization import describe, read_checkpoint
 from genutil.runs.checkpoint_folder import CheckpointFolder
 
-RESNET = Layout(
+RESNET = CheckpointNames(
     last="checkpoint.pth.tar", best="model_best.pth.tar", first=None, numbered="checkpoint-{}.pth.tar",
-    keys="resnet", beside=("model.pth.tar",),
+    keys="resnet", extra_files=("model.pth.tar",),
 )  # fmt: skip
 STATE = {"model": {"w": torch.ones(2)}, "last_epoch": 4, "best_val": 12.5, "iter": 30, "optimizer": {}}
 
@@ -19,12 +19,12 @@ STATE = {"model": {"w": torch.ones(2)}, "last_epoch": 4, "best_val": 12.5, "iter
 def test_which_files_are_a_trainings_own():
     own = {"checkpoint.pth.tar", "model_best.pth.tar", "checkpoint-12.pth.tar", "model.pth.tar"}
     others = {"last.pt", "checkpoint-x.pth.tar", "checkpoint-1.pth.tar.old", "resnet50.pth.tar", "None"}
-    assert {name for name in own | others if RESNET.owns(name)} == own
+    assert {name for name in own | others if RESNET.is_checkpoint(name)} == own
     assert RESNET.number("checkpoint-12.pth.tar") == 12
     assert RESNET.number("checkpoint.pth.tar") is None
     for name in ("init.pt", "last.pt", "best.pt", "epoch_0.pt", "epoch_150.pt"):
-        assert GRAPH_LAYOUT.owns(name)
-    assert not GRAPH_LAYOUT.owns("mine.pt")
+        assert GRAPH_NAMES.is_checkpoint(name)
+    assert not GRAPH_NAMES.is_checkpoint("mine.pt")
 
 
 def test_keys_there_and_back():
@@ -34,13 +34,13 @@ def test_keys_there_and_back():
     assert from_resnet_keys(content) == STATE
 
 
-@pytest.mark.parametrize("layout", [GRAPH_LAYOUT, RESNET])
+@pytest.mark.parametrize("layout", [GRAPH_NAMES, RESNET])
 def test_files_of_both_layouts_read_alike(layout, tmp_path):
     folder = CheckpointFolder(tmp_path / "run", layout=layout)
     folder.save(layout.last, STATE)
     folder.close()
     raw = torch.load(tmp_path / "run" / layout.last, weights_only=True)
-    assert ("state_dict" in raw, "model" in raw) == (layout is RESNET, layout is GRAPH_LAYOUT)
+    assert ("state_dict" in raw, "model" in raw) == (layout is RESNET, layout is GRAPH_NAMES)
     content = read_checkpoint(tmp_path / "run" / layout.last)
     content.pop("format")
     torch.testing.assert_close(content, STATE)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from genutil.devices import algorithms, choose_device, prepare_determinism, select_gpus
-from genutil.distributed.rank_info import Place
+from genutil.distributed.rank_info import RankInfo
 from genutil.errors import ConfigError
 
 
@@ -36,23 +36,27 @@ def test_a_device_that_the_cluster_did_not_grant():
 def test_without_cuda_it_warns_once_and_uses_the_cpu(monkeypatch, caplog):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with caplog.at_level(logging.WARNING):
-        assert choose_device([0], None, Place()).type == "cpu"
+        assert choose_device([0], None, RankInfo()).type == "cpu"
         assert len(caplog.records) == 1
-        assert choose_device(None, None, Place()).type == choose_device([], None, Place()).type == "cpu"
+        assert choose_device(None, None, RankInfo()).type == choose_device([], None, RankInfo()).type == "cpu"
         assert len(caplog.records) == 1
 
 
 def test_with_cuda(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert choose_device([1], None, Place()) == choose_device(None, None, Place()) == torch.device("cuda", 0)
-    assert choose_device([], None, Place()).type == choose_device(None, 2, Place()).type == "cpu"
-    second = Place(rank=5, size=8, local_rank=1, local_size=2)
+    assert (
+        choose_device([1], None, RankInfo())
+        == choose_device(None, None, RankInfo())
+        == torch.device("cuda", 0)
+    )
+    assert choose_device([], None, RankInfo()).type == choose_device(None, 2, RankInfo()).type == "cpu"
+    second = RankInfo(rank=5, size=8, local_rank=1, local_size=2)
     assert choose_device([0, 1], None, second) == torch.device("cuda", 1)
     with pytest.raises(
         ConfigError, match="gpus: 4 processes were started on this machine, but it has 2 GPUs"
     ):
-        choose_device(None, None, Place(rank=0, size=4, local_rank=0, local_size=4))
+        choose_device(None, None, RankInfo(rank=0, size=4, local_rank=0, local_size=4))
 
 
 @pytest.mark.parametrize("deterministic", [True, False])

@@ -30,11 +30,11 @@ PROGRAMS = [
 
 HELD_UP = """
 import multiprocessing, sys, threading, time
-from genutil.exit_codes import leave
+from genutil.exit_codes import exit_process
 multiprocessing.get_context("fork").Process(target=time.sleep, args=(1000,)).start()
 threading.Thread(target=time.sleep, args=(1000,)).start()
 sys.stdout.write("its last word")
-leave(3)
+exit_process(3)
 """
 
 
@@ -52,14 +52,17 @@ def test_one_of_several_processes_ends_whatever_still_runs_in_it():
 
 
 def test_a_process_alone_cleans_up_first():
-    code = "import atexit; from genutil.exit_codes import leave; atexit.register(print, 'clean'); leave(3)"
+    code = (
+        "import atexit; from genutil.exit_codes import exit_process;"
+        "atexit.register(print, 'clean'); exit_process(3)"
+    )
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert (ended.returncode, ended.stdout) == (3, "clean\n")
 
 
 SCRIPT = """
 import logging, sys
-from genutil.exit_codes import exit_status, leave
+from genutil.exit_codes import exit_status, exit_process
 from genutil.runs.run_folder import set_up_logging
 def command():
     set_up_logging()
@@ -68,7 +71,7 @@ def command():
         print("±" * 20_000, flush=True)
     print("the end", file=sys.stderr)
     return 0
-leave(exit_status(command))
+exit_process(exit_status(command))
 """
 """A command with output that ASCII lacks, and more of it than a pipe holds."""
 

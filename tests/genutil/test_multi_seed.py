@@ -10,7 +10,7 @@ import sys
 import pytest
 
 import runner
-from genutil.config.identity import differences, differences_beyond_seeds
+from genutil.config.identity import differences, differences_without_seed
 from genutil.runs import multi_seed as seeds
 from genutil.runs.multi_seed import summary_of_seeds
 from genutil.runs.wiring_record import read_record
@@ -159,7 +159,7 @@ def test_an_interrupt_of_the_terminal_is_not_sent_twice(monkeypatch, in_foregrou
         pid = 1
         send_signal = staticmethod(told.append)
 
-    with seeds._handed_on(Process):
+    with seeds._forward_signals(Process):
         os.kill(os.getpid(), signum)
     assert told == [signum] * handed_on
 
@@ -240,16 +240,16 @@ def test_settings_that_decide():
     one = {"name": "x-seed1", "seed": 1, "lr": 0.1, "save_dir": "a", "use_graph": "v1/c-seed1/last.pt"}
     other = {**one, "name": "x-seed2", "seed": 2, "save_dir": "b", "use_graph": "v1/c-seed2/last.pt"}
     assert set(differences(one, other)) == {"name", "seed", "use_graph"}
-    assert not differences_beyond_seeds(one, other)
-    assert differences_beyond_seeds(one, {**other, "lr": 0.2}) == {"lr": (0.1, 0.2)}
-    assert set(differences_beyond_seeds(one, {**other, "use_graph": "v7/c-seed2/last.pt"})) == {"use_graph"}
-    assert set(differences_beyond_seeds(one, {**other, "use_graph": "v1/c-seed3/last.pt"})) == {"use_graph"}
-    assert differences_beyond_seeds({**one, "topk": (1, 5)}, {**other, "topk": [1, 5], "rho": 0.5}) == {
+    assert not differences_without_seed(one, other)
+    assert differences_without_seed(one, {**other, "lr": 0.2}) == {"lr": (0.1, 0.2)}
+    assert set(differences_without_seed(one, {**other, "use_graph": "v7/c-seed2/last.pt"})) == {"use_graph"}
+    assert set(differences_without_seed(one, {**other, "use_graph": "v1/c-seed3/last.pt"})) == {"use_graph"}
+    assert differences_without_seed({**one, "topk": (1, 5)}, {**other, "topk": [1, 5], "rho": 0.5}) == {
         "rho": (None, 0.5)
     }
     nested = [{**each, "model_args": {"start": each["use_graph"], "n": 3}} for each in (one, other)]
-    assert not differences_beyond_seeds(*nested)
-    assert differences_beyond_seeds(nested[0], {**nested[1], "model_args": {"n": 3}})
+    assert not differences_without_seed(*nested)
+    assert differences_without_seed(nested[0], {**nested[1], "model_args": {"n": 3}})
 
 
 def test_mixed_results_and_checkpoints_are_not_those_of_a_seed(write_app, tmp_path, caplog):

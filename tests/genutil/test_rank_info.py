@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import runner
 from genutil.config import load_config
 from genutil.distributed.launch import processes_to_start
-from genutil.distributed.rank_info import Place, check_batch_size, find_place, share
+from genutil.distributed.rank_info import RankInfo, check_batch_size, rank_info_from_env, shard_slice
 from genutil.errors import ConfigError
 from tests.conftest import ROOT
 
@@ -17,12 +17,12 @@ APP = ROOT / "apps/quickstart/digits_dnw.yml"
 
 
 def test_a_process_that_nobody_launched():
-    assert find_place({}) is None
-    assert find_place({"RANK": "0"}) is None
+    assert rank_info_from_env({}) is None
+    assert rank_info_from_env({"RANK": "0"}) is None
 
 
 def test_the_launcher_tells_the_place():
-    place = find_place(
+    place = rank_info_from_env(
         {
             "RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4",
             "TORCHELASTIC_RESTART_COUNT": "1", "TORCHELASTIC_MAX_RESTARTS": "3",
@@ -52,7 +52,7 @@ def test_the_launcher_tells_the_place():
 def test_variables_that_no_launcher_sets(variables, message, monkeypatch, capsys):
     environment = {"RANK": "0", "WORLD_SIZE": "2", **variables}
     with pytest.raises(ConfigError, match=message):
-        find_place(environment)
+        rank_info_from_env(environment)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert runner.main(["app:x.yml"]) == 2
@@ -61,7 +61,7 @@ def test_variables_that_no_launcher_sets(variables, message, monkeypatch, capsys
 
 @given(count=st.integers(0, 300), size=st.integers(1, 20))
 def test_shares_hold_every_image_once_and_are_even(count, size):
-    shares = [range(count)[share(count, rank, size)] for rank in range(size)]
+    shares = [range(count)[shard_slice(count, rank, size)] for rank in range(size)]
     assert [image for some in shares for image in some] == list(range(count))
     lengths = [len(some) for some in shares]
     assert lengths == sorted(lengths, reverse=True)
@@ -126,4 +126,4 @@ def test_torchrun_has_the_last_word(monkeypatch, caplog):
 
 
 def test_a_place_of_its_own_is_the_first_of_one():
-    assert Place() == Place(rank=0, size=1, local_rank=0, local_size=1)
+    assert RankInfo() == RankInfo(rank=0, size=1, local_rank=0, local_size=1)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from genutil.distributed.failures import what_to_tell
-from genutil.distributed.rank_info import Place
-from genutil.distributed.world import ALONE, Agreement, World, in_short, is_loss_of_others
-from genutil.errors import RunError, ToldByAnother, UserError
+from genutil.distributed.failures import error_to_report
+from genutil.distributed.rank_info import RankInfo
+from genutil.distributed.world import ALONE, StepStatus, World, is_peer_failure, short_message
+from genutil.errors import ReportedByOtherRank, RunError, UserError
 from tests.processes import together
 
 
@@ -19,22 +19,22 @@ def talk(world):
     """Every message once."""
     signums = [None, signal.SIGTERM, None]
     answers = [
-        world.agree(10 * world.rank, signums[world.rank])(),
-        world.agree(1, signal.SIGINT if world.rank == 0 else None)(),
-        world.agree(1, signal.SIGHUP if world.rank == 2 else None)(),
-        world.agree(1, signal.SIGUSR1 if world.rank == 1 else None)(),
-        world.agree(1, (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)[world.rank])(),
-        world.agree(world.rank, None)(),
+        world.all_reduce_step_status(10 * world.rank, signums[world.rank])(),
+        world.all_reduce_step_status(1, signal.SIGINT if world.rank == 0 else None)(),
+        world.all_reduce_step_status(1, signal.SIGHUP if world.rank == 2 else None)(),
+        world.all_reduce_step_status(1, signal.SIGUSR1 if world.rank == 1 else None)(),
+        world.all_reduce_step_status(1, (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)[world.rank])(),
+        world.all_reduce_step_status(world.rank, None)(),
     ]
     buffers = nn.BatchNorm2d(2)
     buffers.running_mean.fill_(world.rank + 5)
-    world.spread_buffers(buffers)
+    world.broadcast_buffers(buffers)
     return {
         "answers": answers,
         "sum": world.sum(torch.tensor([world.rank, 2**40 + 1])).tolist(),
         "gather": world.gather(f"process {world.rank}"),
-        "from_main": world.from_main(lambda: {"rank": world.rank}),
-        "on_main": world.on_main(lambda: world.rank),
+        "broadcast_from_main": world.broadcast_from_main(lambda: {"rank": world.rank}),
+        "run_on_main": world.run_on_main(lambda: world.rank),
         "buffers": buffers.running_mean.tolist(),
         "is_main": world.is_main,
     }
@@ -44,23 +44,23 @@ def test_messages_between_three_processes():
     found = together(3, talk)
     for rank, told in enumerate(found):
         assert told["answers"] == [
-            Agreement(30, signal.SIGTERM), Agreement(3, signal.SIGINT), Agreement(3, signal.SIGHUP),
-            Agreement(3, signal.SIGUSR1), Agreement(3, signal.SIGUSR1), Agreement(3, None),
+            StepStatus(30, signal.SIGTERM), StepStatus(3, signal.SIGINT), StepStatus(3, signal.SIGHUP),
+            StepStatus(3, signal.SIGUSR1), StepStatus(3, signal.SIGUSR1), StepStatus(3, None),
         ]  # fmt: skip
         assert told["sum"] == [3, 3 * (2**40 + 1)]
         assert told["gather"] == ["process 0", "process 1", "process 2"]
-        assert told["from_main"] == {"rank": 0}
-        assert told["on_main"] == (0 if rank == 0 else None)
+        assert told["broadcast_from_main"] == {"rank": 0}
+        assert told["run_on_main"] == (0 if rank == 0 else None)
         assert told["buffers"] == [5, 5]
         assert told["is_main"] == (rank == 0)
 
 
 def test_a_world_of_one_needs_nobody():
-    assert ALONE.agree(7, signal.SIGINT)() == Agreement(7, signal.SIGINT)
+    assert ALONE.all_reduce_step_status(7, signal.SIGINT)() == StepStatus(7, signal.SIGINT)
     assert ALONE.sum(torch.tensor([3])).tolist() == ALONE.gather(3) == [3]
-    assert ALONE.from_main(lambda: 4) == ALONE.on_main(lambda: 4) == 4
+    assert ALONE.broadcast_from_main(lambda: 4) == ALONE.run_on_main(lambda: 4) == 4
     error = ValueError("mine")
-    assert what_to_tell(ALONE, error) is error
+    assert error_to_report(ALONE, error) is error
 
 
 def refuse(world, method):
@@ -70,7 +70,7 @@ def refuse(world, method):
     return getattr(world, method)(make)
 
 
-@pytest.mark.parametrize("method", ["from_main", "on_main"])
+@pytest.mark.parametrize("method", ["broadcast_from_main", "run_on_main"])
 def test_what_the_first_refuses_all_refuse(method):
     for error in together(2, refuse, method):
         assert isinstance(error, UserError)
@@ -79,21 +79,21 @@ def test_what_the_first_refuses_all_refuse(method):
 
 def fail(world, errors):
     """Each process raises its own error, or waits for the others in vain."""
-    world.wait()
+    world.barrier()
     try:
         if world.rank in errors:
             raise errors[world.rank]
         while True:
-            world.wait()
+            world.barrier()
     except Exception as error:
-        return what_to_tell(world, error)
+        return error_to_report(world, error)
 
 
 def test_a_mistake_that_one_process_meets_is_told_by_the_first():
     first, second, third = together(3, fail, {1: UserError("cat.jpg: cannot be read")})
     assert type(first) is UserError
     assert str(first) == "process 1 of 3: cat.jpg: cannot be read"
-    assert isinstance(second, ToldByAnother) and isinstance(third, ToldByAnother)
+    assert isinstance(second, ReportedByOtherRank) and isinstance(third, ReportedByOtherRank)
     assert second.status == third.status == 2
 
 
@@ -101,7 +101,7 @@ def test_a_mistake_that_all_meet_is_told_once():
     errors = {rank: UserError(f"too many layers, says {rank}") for rank in range(2)}
     first, second = together(2, fail, errors)
     assert str(first) == "too many layers, says 0"
-    assert isinstance(second, ToldByAnother)
+    assert isinstance(second, ReportedByOtherRank)
 
 
 def test_a_bug_in_one_process_is_told_with_its_place():
@@ -109,18 +109,18 @@ def test_a_bug_in_one_process_is_told_with_its_place():
     assert type(first) is RunError
     assert "process 1 of 2: Traceback" in str(first)
     assert "KeyError: 'weight'" in str(first)
-    assert (type(second), second.status) == (ToldByAnother, 1)
+    assert (type(second), second.status) == (ReportedByOtherRank, 1)
 
 
 def disappear(world, lost):
-    world.wait()
+    world.barrier()
     try:
         if world.rank == lost:
             os.kill(os.getpid(), signal.SIGKILL)
         while True:
-            world.wait()
+            world.barrier()
     except Exception as error:
-        return what_to_tell(world, error)
+        return error_to_report(world, error)
 
 
 class SilentStore:
@@ -139,7 +139,7 @@ def test_a_store_that_never_answers_does_not_hang_a_failure(monkeypatch, own):
     """A mistake of this process is still reported, and so is a loss of the others."""
     monkeypatch.setattr("genutil.distributed.failures._LONGEST", 0.1)
     store = SilentStore()
-    found = what_to_tell(World(Place(rank=1, size=2), torch.device("cpu"), store), own)
+    found = error_to_report(World(RankInfo(rank=1, size=2), torch.device("cpu"), store), own)
     store.end.set()
     if isinstance(own, UserError):
         assert found is own
@@ -155,12 +155,14 @@ def test_a_lost_process_is_named_once(lost, speaker):
     assert type(found[speaker]) is RunError
     assert f"process {lost} is gone or hung, of 3" in str(found[speaker])
     assert "go on with --resume auto" in str(found[speaker])
-    assert isinstance(found[2], ToldByAnother)
+    assert isinstance(found[2], ReportedByOtherRank)
 
 
 def outlive_the_launcher(world):
     world._launcher = -1
-    return world.agree(1, None)().signum, world.agree(1, signal.SIGHUP if world.rank else None)().signum
+    first = world.all_reduce_step_status(1, None)()
+    second = world.all_reduce_step_status(1, signal.SIGHUP if world.rank else None)()
+    return first.signum, second.signum
 
 
 def test_processes_without_their_launcher_stop():
@@ -171,13 +173,13 @@ def test_processes_without_their_launcher_stop():
 def test_errors_of_collectives_are_known_and_shortened():
     text = "[/src/gloo/transport/tcp/pair.cc:545] Read error [10.0.0.2]:985: Connection reset by peer"
     error = RuntimeError(f"{text}. This is typically caused by something. Check it.\nmore")
-    assert is_loss_of_others(error)
-    assert in_short(error) == "Read error [10.0.0.2]:985: Connection reset by peer"
-    assert not is_loss_of_others(RuntimeError("shapes do not fit"))
-    assert not is_loss_of_others(UserError("gloo"))
+    assert is_peer_failure(error)
+    assert short_message(error) == "Read error [10.0.0.2]:985: Connection reset by peer"
+    assert not is_peer_failure(RuntimeError("shapes do not fit"))
+    assert not is_peer_failure(UserError("gloo"))
 
 
 def test_a_killed_loader_of_a_user_s_own_is_told_without_a_traceback():
-    told = what_to_tell(ALONE, RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "))
+    told = error_to_report(ALONE, RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "))
     assert type(told) is RunError
     assert str(told).startswith("a loading process was killed (DataLoader worker (pid 7) is killed by signal")

@@ -11,7 +11,7 @@ from genutil.signals import StopRequest
 from imagenet_sparsity_experiments import options as module
 from imagenet_sparsity_experiments.backends import Images, load_images
 from imagenet_sparsity_experiments.configurations import ARCHITECTURES, find_configuration
-from imagenet_sparsity_experiments.names import layout_of
+from imagenet_sparsity_experiments.names import checkpoint_names
 from imagenet_sparsity_experiments.options import Options, parse_options
 from imagenet_sparsity_experiments.resnet import SparseResNet
 from imagenet_sparsity_experiments.training import check_last_parts, make_trainer, step_of
@@ -221,13 +221,13 @@ def test_compile_and_timeout_reach_their_makers(task, monkeypatch, tmp_path):
 
     seen = {}
     monkeypatch.setattr(program, "compile_network", lambda network, device: seen.update(compiled=network))
-    run_in_world = program.run_in_world
+    run_distributed = program.run_distributed
 
     def noting(work, place, device, timeout, deterministic):
         seen.update(timeout=timeout, deterministic=deterministic)
-        return run_in_world(work, place, device, timeout)
+        return run_distributed(work, place, device, timeout)
 
-    monkeypatch.setattr(program, "run_in_world", noting)
+    monkeypatch.setattr(program, "run_distributed", noting)
     where = ["--workspace", str(tmp_path), "--timeout", "77", "--deterministic", "--prof", "1", "-b", "2"]
     if "--epochs" in task:
         where += ["--data-backend", "synthetic"]
@@ -236,8 +236,8 @@ def test_compile_and_timeout_reach_their_makers(task, monkeypatch, tmp_path):
 
 
 def test_files_are_called_as_asked():
-    layout = layout_of(parse("--final-weights", "a.tar", "--raport-file", "b.json"))
-    assert layout.beside == ("a.tar", "b.json")
+    layout = checkpoint_names(parse("--final-weights", "a.tar", "--raport-file", "b.json"))
+    assert layout.extra_files == ("a.tar", "b.json")
 
 
 def test_a_step_that_the_processes_cannot_share():

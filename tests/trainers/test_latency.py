@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from trainers import latency
-from trainers.latency import Timed
+from trainers.latency import TimedModel
 
 
 class Counted(nn.Identity):
@@ -19,7 +19,7 @@ def test_median_over_full_batches(monkeypatch):
     clock = iter([0.0, 8.0, 10.0, 14.0, 20.0, 26.0, 30.0, 130.0])
     monkeypatch.setattr(latency.time, "perf_counter", lambda: next(clock))
     network = Counted().eval()
-    timed = Timed(network, torch.device("cpu"))
+    timed = TimedModel(network, torch.device("cpu"))
     assert not timed.training
     for size in (4, 4, 4, 1):
         assert timed(torch.zeros(size, 3)).shape == (size, 3)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import trainers.progress
-from genutil.distributed.rank_info import Place
+from genutil.distributed.rank_info import RankInfo
 from genutil.distributed.world import ALONE
 from genutil.signals import StopRequest
 from trainers.callbacks import Progress
@@ -115,7 +115,7 @@ def test_a_fast_epoch_has_no_such_lines_and_never_waits_for_the_device(caplog, r
 def test_a_long_evaluation(caplog, reads, rank, monkeypatch):
     """By the first process alone."""
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(ALONE, "place", Place(rank=rank))
+    monkeypatch.setattr(ALONE, "place", RankInfo(rank=rank))
     clock = Clock()
     network = nn.Linear(3, 2).eval()
     batches = SlowBatches(clock, 20.0, 5)

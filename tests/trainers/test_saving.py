@@ -12,7 +12,7 @@ import runner
 from genutil.checkpoint import read_checkpoint
 from genutil.config import load_config
 from genutil.errors import CheckpointError, UserError
-from genutil.runs.checkpoint_folder import CheckpointFolder, earlier_start
+from genutil.runs.checkpoint_folder import CheckpointFolder, previous_attempt
 from genutil.runs.run_folder import RunFolder, run_settings
 from tests.conftest import ROOT
 from tests.trainers.test_trainer import same
@@ -88,14 +88,14 @@ def test_retention_touches_nothing_else(tmp_path):
 def test_a_later_start_of_the_same_run_moves_nothing(tmp_path):
     path = tmp_path / "tiny"
     first = CheckpointFolder(path, run_id="night-1")
-    first.note_start("night-1", tmp_path / "run")
+    first.write_run_marker("night-1", tmp_path / "run")
     (path / "init.pt").touch()
     first.close()
-    assert earlier_start(path, "night-1") == tmp_path / "run"
+    assert previous_attempt(path, "night-1") == tmp_path / "run"
     assert (
-        earlier_start(path, "night-2")
-        is earlier_start(path, "")
-        is earlier_start(tmp_path, "night-1")
+        previous_attempt(path, "night-2")
+        is previous_attempt(path, "")
+        is previous_attempt(tmp_path, "night-1")
         is None
     )
     CheckpointFolder(path, run_id="night-1").close()

@@ -256,12 +256,12 @@ def test_restarts_keep_where_the_run_began(run, last, monkeypatch):
     }.items():  # fmt: skip
         monkeypatch.setenv(key, value)
     from genutil.config.command_line import parse_command_line
-    from genutil.distributed.rank_info import find_place
+    from genutil.distributed.rank_info import rank_info_from_env
     from genutil.runs.resumed_starts import checked_start
     from genutil.runs.run_files import find_start
 
     argv = ["--lr", "0.7", "--save_dir", str(last.parent.parent), "--name", "tiny", "--resume", "auto"]
     config = parse_command_line([f"app:{ROOT / 'apps/quickstart/digits_dnw.yml'}", *argv]).config
-    start = find_start(last.parent, config.resume, find_place(), required=False)
+    start = find_start(last.parent, config.resume, rank_info_from_env(), required=False)
     assert start.found_by == "restart"
     assert checked_start(config, start, True).record == mixed["started_from"]
