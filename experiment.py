@@ -72,9 +72,9 @@ def run(config: Config) -> dict[str, Any] | None:
         left to train.
 
     Raises:
-        UserError: something that the user can mend.
+        UserError: something that the user can fix.
         RunError: a process was lost, or the like.
-        ReportedByOtherRank: another process of the run tells why it ends.
+        ReportedByOtherRank: another process reports why the run ends.
         Interrupted: a signal ended the training; its state is saved.
     """
     rank_info = rank_info_from_env()
@@ -93,9 +93,7 @@ def _run(config: Config, world: World, stop: StopRequest) -> dict[str, Any] | No
     if world.size > 1:
         _log.info("%d processes on %s", world.size, "GPUs" if world.device.type == "cuda" else "CPUs")
     if world.rank_info.restarts:
-        _log.warning(
-            "started anew after a failure; that may happen %d more times", world.rank_info.restarts_left
-        )
+        _log.warning("restarted after a failure; %d restarts left", world.rank_info.restarts_left)
     seed_everything(config.seed)
     parts = ComponentBuilder(config)
     model = build_model(config, parts)

@@ -15,11 +15,6 @@ from genutil.runs.run_folder import run_settings
 
 _APPS = Path(__file__).resolve().parent.parent / "apps"
 _FOLDERS = ("small_scale", "medium_scale", "large_scale")
-_INDIFFERENT = {
-    "test_batch_size", "topk", "evaluate", "fast_eval", "engine", "use_dgl", "compile", "deterministic",
-    "skip_corrupt",
-}  # fmt: skip
-"""Keys that do not make another experiment: how it is evaluated, and how the machine calculates."""
 
 
 class Published(NamedTuple):
@@ -118,7 +113,7 @@ def other_settings(name: str, config: Mapping[str, Any]) -> list[str]:
         published = run_settings(load_config(path)).values
         if published["data"] == config["data"]:
             changed = differences_without_seed(published, config)
-            return [key for key, pair in changed.items() if key not in _INDIFFERENT and not _paths(key, pair)]
+            return [key for key, pair in changed.items() if key != "topk" and not _paths(key, pair)]
     return []
 
 

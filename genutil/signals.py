@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop after the step at hand: Ctrl-C, the end of a job, a lost connection."""
+"""Stop signals: requests to stop after the current step, by Ctrl-C, the end of a job, a lost terminal."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 STOP_SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGHUP", "SIGINT") if hasattr(signal, name)
 )
-"""Where processes get different ones, the first of these is reported."""
-_ON_PURPOSE = (signal.SIGINT, signal.SIGTERM)
-"""A second one of these ends a process at once. SIGHUP may come twice by itself: from the shell and from the
-system."""
+"""If processes get different ones, the first of these is reported."""
+_DELIBERATE = (signal.SIGINT, signal.SIGTERM)
+"""A second one of these ends a process at once. SIGHUP is not among them: the shell and the system may both
+send one."""
 
 
 class Interrupted(Exception):
@@ -32,19 +32,19 @@ class Interrupted(Exception):
 def stop_signals() -> list[signal.Signals]:
     """The signals that stop a run in this process.
 
-    SIGHUP and SIGUSR1 are left out where they were ignored at the start, as `nohup` does with SIGHUP.
+    SIGHUP and SIGUSR1 are excluded if they were ignored at the start, as `nohup` does with SIGHUP.
     """
     return [
         signum
         for signum in STOP_SIGNALS
-        if signum in _ON_PURPOSE or signal.getsignal(signum) is not signal.SIG_IGN
+        if signum in _DELIBERATE or signal.getsignal(signum) is not signal.SIG_IGN
     ]
 
 
 class StopRequest:
-    """While entered, notes the first of `stop_signals` in `signum` instead of letting it end the process.
+    """While entered, stores the first of `stop_signals` in `signum`; the process is not ended.
 
-    It may be entered again within.
+    It is reentrant.
 
     Args:
         patient: a second SIGINT or SIGTERM changes nothing, and the sender must wait; else it ends the
@@ -62,7 +62,7 @@ class StopRequest:
         # Python allows handlers in the main thread alone.
         if self._depth == 1 and threading.current_thread() is threading.main_thread():
             for signum in stop_signals():
-                self._previous[signum] = signal.signal(signum, self._note)
+                self._previous[signum] = signal.signal(signum, self._store)
         return self
 
     def __exit__(
@@ -72,11 +72,11 @@ class StopRequest:
         if not self._depth:
             self._restore(list(self._previous))
 
-    def _note(self, signum: int, frame: FrameType | None) -> None:
+    def _store(self, signum: int, frame: FrameType | None) -> None:
         if self.signum is None:
             self.signum = signum
-        if signum in _ON_PURPOSE and not self.patient:
-            self._restore(_ON_PURPOSE)
+        if signum in _DELIBERATE and not self.patient:
+            self._restore(_DELIBERATE)
 
     def _restore(self, signums: Iterable[int]) -> None:
         for signum in signums:

@@ -15,10 +15,10 @@ from genutil.config.components import ComponentBuilder, converted, locate
 from genutil.errors import ConfigError
 from genutil.seeding import restore_rng_state, rng_state
 from models.graphs.edges import EdgeRule, EdgeSpace, find_rule
-from wirings.budgets import Budget, total_edges
+from wirings.budgets import GLOBAL, Budget, total_edges
 from wirings.errors import WiringError
 from wirings.topk import num_kept
-from wirings.wiring import GLOBAL, Wiring, count_edges, rank_together, wire
+from wirings.wiring import Wiring, count_edges, rank_together, wire
 
 
 def build_model(config: Config, parts: ComponentBuilder | None = None) -> nn.Module:

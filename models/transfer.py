@@ -33,7 +33,7 @@ def load_wiring_and_weights(model: nn.Module, use_graph: str | None, use_init: s
         if any(isinstance(rule, FixedTopEdges) for rule in rules.values()):
             raise ConfigError(
                 "graph: fine_tune takes the strongest edges of a trained network; name its checkpoint with "
-                "use_graph, or go on with --resume FILE"
+                "use_graph, or resume with --resume FILE"
             )
         return
     optional = [f"{name}.{key}" for name, rule in rules.items() for key in rule.optional_buffers]

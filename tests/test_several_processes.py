@@ -119,7 +119,7 @@ def test_training_goes_on_with_another_number_of_processes(write_app, tmp_path):
 
 
 def test_a_lost_process_costs_nothing_but_time(write_app, tmp_path):
-    """Killed in epoch 2 of 4 and started anew from within it, three processes end with the bits of a run that
+    """Killed in epoch 2 of 4 and restarted within it, three processes end with the bits of a run that
     nothing happened to, and the run's folder tells one story."""
     app = write_app(
         data_args={"num_images": 300}, num_epochs=4, log_interval=5, batch_size=6, checkpoint_interval_steps=7
@@ -130,8 +130,8 @@ def test_a_lost_process_costs_nothing_but_time(write_app, tmp_path):
     out, errors = end_of(process, 120)
     assert process.returncode == 0, errors
     assert "process 1 is gone or hung, of 3 (0 to 2)" in errors
-    assert "all are started anew" in errors
-    assert "started anew after a failure; that may happen 1 more times" in errors
+    assert "all processes are restarted" in errors
+    assert "restarted after a failure; 1 restarts left" in errors
     assert "Traceback" not in errors
     assert "top1_accuracy" in out
     ended = run_together(3, [f"app:{app}", *folders(tmp_path / "whole")], tmp_path)
@@ -153,7 +153,7 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(write_app, tmp_pa
     os.kill(workers_of(process)[1], signal.SIGTERM)
     _, errors = end_of(process, 60)
     assert process.returncode == 128 + signal.SIGTERM
-    assert errors.count("go on with --resume auto") == errors.count("stopped by SIGTERM") == 1
+    assert errors.count("resume with --resume auto") == errors.count("stopped by SIGTERM") == 1
     assert "Traceback" not in errors
     assert 30 <= last_of(tmp_path / "stopped")["iter"] < 300
     for name, more in (("stopped", ["--resume", "auto"]), ("whole", [])):
@@ -181,9 +181,9 @@ def test_a_signal_to_the_launcher_reaches_all(write_app, tmp_path, signum, monke
     process.send_signal(signum)
     _, errors = end_of(process, 60)
     assert process.returncode == 128 + signum
-    assert errors.count("go on with --resume auto") == 1
+    assert errors.count("resume with --resume auto") == 1
     assert errors.count(f"stopped by {signum.name}") == 1
-    assert "Traceback" not in errors and "started anew" not in errors
+    assert "Traceback" not in errors and "restarted" not in errors
     assert last_of(tmp_path)["iter"] >= 3
     assert list(temporary.iterdir()) == []
 
@@ -271,7 +271,7 @@ def test_an_image_that_one_process_cannot_read_is_told_once(write_app, tmp_path,
     _, errors = end_of(process, 120)
     assert process.returncode == 2, errors
     assert errors.count("n1/3.png: cannot be read; replace it") == 1
-    assert "Traceback" not in errors and "started anew" not in errors
+    assert "Traceback" not in errors and "restarted" not in errors
 
 
 def test_images_left_out_are_counted_over_all_processes(write_app, tmp_path, photographs):

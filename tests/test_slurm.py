@@ -70,6 +70,6 @@ def test_a_job_whose_time_is_over_saves_and_queues_itself_again(job, tmp_path):
     process.send_signal(signal.SIGUSR1)
     _, errors = end_of(process, 120)
     assert process.returncode == 0, errors
-    assert "go on with --resume auto" in errors
+    assert "resume with --resume auto" in errors
     assert calls(tmp_path)[-1] == f"requeue {os.getpid()}"
     assert read_checkpoint(tmp_path / "checkpoints" / "tiny" / "last.pt")["iter"] >= 3

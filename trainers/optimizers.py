@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from genutil.config.components import locate
+from genutil.config.registries import OPTIMIZERS
 
 Parameters = Iterable[nn.Parameter] | Sequence[dict[str, Any]]
 """As torch's optimizers take them: parameters, or groups of them with settings of their own."""
@@ -58,9 +59,6 @@ def optimizer_names(optimizer: torch.optim.Optimizer, model: nn.Module) -> list[
     return [names.get(id(parameter), str(number)) for number, parameter in enumerate(ordered)]
 
 
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"sgd": sgd}
-
-
 def find_optimizer(optimizer: str) -> Callable[..., Any]:
     """The factory of this name, or of `module:function`."""
-    return OPTIMIZERS.get(optimizer) or locate(optimizer, "optimizer")
+    return locate(OPTIMIZERS.get(optimizer, optimizer), "optimizer")  # type: ignore[no-any-return]

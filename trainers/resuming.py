@@ -10,16 +10,16 @@ import torch
 from torch import nn
 
 from genutil.checkpoint.serialization import describe
-from genutil.config.schema import NetworkKeys, TrainingKeys, WiringKeys
+from genutil.config.schema import keys_of
 from genutil.errors import CheckpointError
 from genutil.seeding import restore_rng_state
 from trainers.optimizers import optimizer_names
 from trainers.trainer import Trainer
 from wirings.weight_names import match_names
 
-_ORDER_KEYS = ("batch_size", "seed", "data", "data_args")
+_ORDER_KEYS = tuple(keys_of("order"))
 """What decides which images a batch holds: it must not change within an epoch."""
-_TRAINING_KEYS = tuple(key for group in (WiringKeys, NetworkKeys, TrainingKeys) for key in group.model_fields)
+_TRAINING_KEYS = tuple(keys_of("result"))
 _ODD = (AttributeError, LookupError, OverflowError, TypeError, ValueError, RuntimeError)
 """What Python and torch raise where a file holds other values than a training writes."""
 _log = logging.getLogger(__name__)

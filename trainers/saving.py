@@ -84,7 +84,7 @@ class CheckpointSaver(Callback):
         self._save(trainer, False, lambda layout: [layout.last])
         if self.folder is not None:
             path = self.folder.path / self.folder.layout.last
-            _log.info("saved %s; go on with --resume auto", path)
+            _log.info("saved %s; resume with --resume auto", path)
         trainer.world.barrier()  # a process that is gone would make the launcher end the one that writes
 
     def on_end(self, trainer: Trainer) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from genutil.config.components import locate
+from genutil.config.registries import SCHEDULES
 
 Schedule = Callable[[int], float]
 
@@ -55,14 +56,6 @@ def warmed_up(schedule: Schedule, lr: float, steps_per_epoch: int, warmup: int) 
     return rate
 
 
-SCHEDULES: dict[str, Callable[..., Schedule]] = {
-    "multistep": multistep,
-    "cosine": cosine,
-    "linear_decaying": linear_decaying,
-    "exp_decaying": exp_decaying,
-}
-
-
 def find_schedule(lr_scheduler: str) -> Callable[..., Any]:
     """The factory of this name, or of `module:function`."""
-    return SCHEDULES.get(lr_scheduler) or locate(lr_scheduler, "lr_scheduler")
+    return locate(SCHEDULES.get(lr_scheduler, lr_scheduler), "lr_scheduler")  # type: ignore[no-any-return]

@@ -144,6 +144,8 @@ def check_counts(shapes: Shapes, counts: Mapping[str, int]) -> dict[str, int]:
     return {name: int(counts[name]) for name in shapes}
 
 
+GLOBAL = "global"
+"""The budget of one ranking over all layers, which is made in each selection: see wirings.ranking."""
 BUDGETS: dict[str, Budget] = {"uniform": uniform, "erk": erk, "mobilenet_width": mobilenet_width}
 
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from wirings.budgets import BUDGETS, Budget, by_pattern, check_counts, total_edges
+from wirings.budgets import BUDGETS, GLOBAL, Budget, by_pattern, check_counts, total_edges
 from wirings.errors import WiringError
 from wirings.layers import (
     LAYER_TYPES,
@@ -36,8 +36,6 @@ from wirings.selection import EdgeSelection
 from wirings.structure import effective_edges, liveness, stages
 
 _Network = TypeVar("_Network", bound=nn.Module)
-GLOBAL = "global"
-"""Name of the budget that ranks the weights of all layers together in each selection."""
 
 
 @dataclass(frozen=True)

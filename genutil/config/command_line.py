@@ -17,14 +17,14 @@ _NUMBER = re.compile(r"^-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
 _NOTHING = ("none", "null", "~")
 _USAGE = "python runner.py app:FILE [--key value ...]"
 _EPILOG = (
-    "Every key can stand in the file, too; the command line wins. --key value, --key=value, --key v1 v2, "
-    "--flag, --no-flag; - and _ are the same in a key."
+    "Every key can also be set in the file; the command line takes precedence. --key value, --key=value, "
+    "--key v1 v2, --flag, --no-flag; - and _ are the same in a key."
 )
 
 
 @dataclass(frozen=True)
 class Command:
-    """What the user asked for."""
+    """A parsed command line."""
 
     config: Config
     print_config: bool

@@ -1,4 +1,4 @@
-"""Builds the parts of an experiment from `module:Class` names; arguments get the keys of the same names."""
+"""Components of an experiment, built from `module:Class` names; arguments get the keys of the same name."""
 
 from __future__ import annotations
 
@@ -11,18 +11,12 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from genutil.config.loading import Config
-from genutil.config.schema import EvaluationKeys, NetworkKeys, TrainingKeys, WiringKeys
+from genutil.config.schema import EvaluationKeys, NetworkKeys, TrainingKeys, WiringKeys, schema
 from genutil.errors import ConfigError
 from genutil.user_code import foreign_error, foreign_errors_named, is_foreign
 from wirings.errors import UnknownNameError
 from wirings.names import did_you_mean, import_object
 
-_READ_BY_THE_COMMAND = frozenset(
-    {
-        "graph", "budget", "callbacks", "optimizer", "lr_scheduler", "use_graph", "use_init",
-        "evaluate", "topk", "skip_profiling", "fast_eval", "use_dgl", "engine", "export", "bf16", "amp",
-    }
-)  # fmt: skip
 _log = logging.getLogger(__name__)
 
 
@@ -64,7 +58,7 @@ def named_parts(config: Config) -> dict[str, str]:
 
 
 class ComponentBuilder:
-    """Calls classes and functions with the keys their arguments are named after, and notes the keys used."""
+    """Calls classes and functions with the keys of the same names as their arguments; records keys used."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -76,7 +70,7 @@ class ComponentBuilder:
         """`make` what the experiment's `key` names, or `path` where that key is a list.
 
         Raises:
-            ConfigError: as of `make`; or `target` is of the user's own and raises an error.
+            ConfigError: see `build`; or `target` is the user's own code and raises an error.
         """
         path = path or str(getattr(self.config, key))
         if not callable(target):
@@ -99,9 +93,7 @@ class ComponentBuilder:
         try:
             parameters = inspect.signature(target).parameters
         except ValueError as error:  # some types written in C have none
-            raise ConfigError(
-                f"{name} does not tell its arguments; name a Python class or function"
-            ) from error
+            raise ConfigError(f"{name} has no signature; name a Python class or function") from error
         takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
         strange = [key for key in extra if key not in parameters and not takes_any]
         if strange:
@@ -129,17 +121,20 @@ class ComponentBuilder:
             raise ConfigError(f"{name}: {error}") from error
 
     def sizes_used(self) -> dict[str, float]:
-        """The keys asked for so far that say how large something is, with their values."""
+        """The sizes among the keys used so far, with their values."""
         keys = ("batch_size", *NetworkKeys.model_fields)
         values = {key: getattr(self.config, key) for key in keys if key in self.used}
         return {key: value for key, value in values.items() if type(value) in (int, float)}
 
     def warn_of_unused(self) -> None:
-        """Name the keys that were set on purpose and that no part has asked for."""
+        """Warn of the keys that were set explicitly and that no component uses."""
         network = {key for group in (NetworkKeys, WiringKeys) for key in group.model_fields}
         typed = {key for group in (TrainingKeys, EvaluationKeys) for key in group.model_fields}
         relevant = (self.config.explicit() & network) | (set(self.config.overrides) & typed)
-        unused = sorted(relevant - self.used - _READ_BY_THE_COMMAND)
+        read_by_experiment = {
+            key for key, field in schema().items() if field.json_schema_extra["read_by_experiment"]
+        }
+        unused = sorted(relevant - self.used - read_by_experiment)
         if unused:
             _log.warning("no effect in this experiment: %s", ", ".join(unused))
 

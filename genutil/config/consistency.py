@@ -1,4 +1,4 @@
-"""Keys that do not go together, each pair with the mend."""
+"""Checks of keys that contradict each other; each message says how to fix it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from genutil.config.problems import Problem, origin_of
-from genutil.config.schema import FIXED_STEP_SOLVERS, Config
+from genutil.config.registries import FIXED_STEP_SOLVERS
+from genutil.config.schema import Config
 
 
 class Check(NamedTuple):
-    """`keys` contradict each other where `fails` holds; the first one is named in the message."""
+    """`keys` contradict each other if `fails` returns true; the message begins with the first one."""
 
     keys: tuple[str, ...]
     fails: Callable[[Config], bool]
@@ -18,7 +19,7 @@ class Check(NamedTuple):
 
 
 _WITHOUT_FIXED_EDGES = ("dnw", "complete", "dnw_no_update", "td", "reg_td")
-"""Graphs without a fixed set of edges."""
+"""Edge rules without a fixed set of edges."""
 
 
 def _default(key: str) -> object:
@@ -43,7 +44,7 @@ CHECKS = (
     Check(
         ("export", "evaluate"),
         lambda c: c.export is not None and c.evaluate,
-        "writes a file and evaluates nothing; give one of the two",
+        "writes a file and evaluates nothing; choose one of them",
     ),
     Check(
         ("fast_eval",),
@@ -53,7 +54,7 @@ CHECKS = (
     Check(
         ("use_dgl",),
         lambda c: c.use_dgl and not c.fast_eval,
-        "runs the network of fast_eval as a graph; add --evaluate --fast_eval",
+        "executes the network of fast_eval as a graph; add --evaluate --fast_eval",
     ),
     Check(
         ("use_init",),
@@ -63,12 +64,12 @@ CHECKS = (
     Check(
         ("use_init", "graph"),
         lambda c: c.use_init is not None and c.graph in _WITHOUT_FIXED_EDGES,
-        "would undo the wiring of use_graph, since this graph has no fixed one; choose graph: fine_tune",
+        "would change the wiring of use_graph, since this graph has no fixed wiring; choose graph: fine_tune",
     ),
     Check(
         ("engine",),
         lambda c: c.engine != "auto" and not c.fast_eval,
-        "runs the network of fast_eval; add --evaluate --fast_eval",
+        "selects the engine of fast_eval; add --evaluate --fast_eval",
     ),
     Check(
         ("bf16", "engine"),
@@ -78,27 +79,27 @@ CHECKS = (
     Check(
         ("compile", "fast_eval"),
         lambda c: c.compile and c.fast_eval,
-        "runs the network as it was trained, fast_eval another one; give one of the two",
+        "compiles the network as trained, fast_eval uses another one; choose one of them",
     ),
     Check(
         ("amp", "fast_eval"),
         lambda c: c.amp is not None and c.fast_eval,
-        "means nothing to the engines of fast_eval, which calculate in float32; leave it out",
+        "has no effect with the engines of fast_eval, which compute in float32; remove it",
     ),
     Check(
         ("use_dgl", "engine"),
         lambda c: c.use_dgl and c.engine not in ("auto", "dgl"),
-        "means --engine dgl; give one of the two",
+        "means --engine dgl; choose one of them",
     ),
     Check(
         ("rho", "graph"),
         lambda c: c.rho is not None and not _has_rho(c),
-        "has no meaning with this graph; take it out, or choose graph: td or graph: reg_td",
+        "has no effect with this graph; remove it, or choose graph: td or graph: reg_td",
     ),
     Check(
         ("td_magnitude", "graph"),
         lambda c: c.td_magnitude and not _has_rho(c),
-        "has no meaning with this graph; take it out, or choose graph: td or graph: reg_td",
+        "has no effect with this graph; remove it, or choose graph: td or graph: reg_td",
     ),
     Check(
         ("ode_steps", "ode_solver"),
@@ -108,32 +109,32 @@ CHECKS = (
     Check(
         ("ode_rtol", "ode_solver"),
         lambda c: c.ode_rtol != _default("ode_rtol") and c.ode_solver in FIXED_STEP_SOLVERS,
-        "means nothing to a solver with steps of equal size; set ode_steps",
+        "has no effect with a fixed-step solver; set ode_steps",
     ),
     Check(
         ("ode_atol", "ode_solver"),
         lambda c: c.ode_atol != _default("ode_atol") and c.ode_solver in FIXED_STEP_SOLVERS,
-        "means nothing to a solver with steps of equal size; set ode_steps",
+        "has no effect with a fixed-step solver; set ode_steps",
     ),
     Check(
         ("processes", "gpus"),
         lambda c: c.processes is not None and bool(c.gpus),
-        "run on the CPU; on GPUs there is one process for each of --gpus; give one of the two",
+        "run on the CPU; on GPUs there is one process for each of --gpus; choose one of them",
     ),
     Check(
         ("cuda_graph", "accumulate"),
         lambda c: c.cuda_graph and c.accumulate > 1,
-        "runs a batch as a whole; leave accumulate out",
+        "runs each batch as a whole; remove accumulate",
     ),
     Check(
         ("sync_bn", "compile"),
         lambda c: c.sync_bn and c.compile,
-        "exchanges numbers in the middle of the network, which then is not one piece; give one of the two",
+        "exchanges statistics within the network, which cannot be compiled then; choose one of them",
     ),
     Check(
         ("seeds", "resume"),
         lambda c: bool(c.seeds) and c.resume is not None,
-        "goes on with each of its runs by itself; leave --resume out",
+        "resumes each of its runs by itself; remove --resume",
     ),
     Check(
         ("seeds",),
@@ -159,7 +160,7 @@ CHECKS = (
 
 
 def failed_checks(config: Config, origins: Mapping[str, str]) -> Iterator[Problem]:
-    """One problem for each pair of keys that cannot be meant together."""
-    for rule in CHECKS:
-        if rule.fails(config):
-            yield Problem(rule.keys[0], rule.message, origin_of(rule.keys, origins))
+    """One problem for each check that fails."""
+    for check in CHECKS:
+        if check.fails(config):
+            yield Problem(check.keys[0], check.message, origin_of(check.keys, origins))

@@ -11,8 +11,8 @@ def keys_page() -> str:
     lines = [
         "# The keys of an experiment",
         "",
-        "Each can stand in a YAML file or on the command line (`--key value`). This page is made from the",
-        "schema by `python -m genutil.config.keys_page`; `python runner.py --help` prints the same.",
+        "Each can be set in a YAML file or on the command line (`--key value`). This page is generated from",
+        "the schema by `python -m genutil.config.keys_page`; `python runner.py --help` prints the same.",
     ]
     for group in GROUPS:
         lines += [

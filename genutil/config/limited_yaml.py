@@ -13,8 +13,8 @@ _NODES = 10_000
 class LimitedLoader(yaml.SafeLoader):
     """Reads plain YAML that is nested at most 50 deep and holds at most 10,000 values.
 
-    Depth and number are those with aliases written out: a few lines of aliases of aliases stand for billions
-    of values.
+    Depth and number count aliases as if they were expanded: a few lines of nested aliases can represent
+    billions of values.
     """
 
     def __init__(self, text: str) -> None:

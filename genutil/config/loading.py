@@ -1,4 +1,4 @@
-"""From an experiment file and its overrides to one frozen Config, or to all that is wrong with it."""
+"""Loading of experiments: a file and its overrides become one frozen Config, or a list of all problems."""
 
 from __future__ import annotations
 
@@ -65,11 +65,11 @@ def to_yaml(config: Config) -> str:
 
 
 def _drop_never_read(layers: MergedConfig) -> None:
-    found = [key for key in NEVER_READ if key in layers.values]
-    if found:
-        where = origin_of(found, layers.origins)
-        _log.warning("%s never had an effect and is ignored (%s)", " and ".join(found), where)
-    for key in found:
+    ignored = [key for key in NEVER_READ if key in layers.values]
+    if ignored:
+        where = origin_of(ignored, layers.origins)
+        _log.warning("%s never had an effect and is ignored (%s)", " and ".join(ignored), where)
+    for key in ignored:
         del layers.values[key]
 
 
@@ -100,7 +100,7 @@ _MISSING = "is missing; the file must give it, as module:Class"
 
 
 def _without(values: dict[str, Any], wrong: set[str]) -> Config:
-    """A Config of the values that are right: the contradictions among them can be told as well."""
+    """A Config of the valid values, so that contradictions among them are reported as well."""
     rest = {key: value for key, value in values.items() if key not in wrong}
     return Config.model_validate({"model": "unknown:Unknown", "data": "unknown:Unknown", **rest})
 
@@ -132,7 +132,7 @@ def _choices(key: str) -> list[str]:
 
 
 def _message(found: dict[str, Any]) -> str:
-    """pydantic's message in the words of this project."""
+    """Message of a validation error of pydantic."""
     key, kind = str(found["loc"][0]), found["type"]
     if kind == "missing":
         return _MISSING

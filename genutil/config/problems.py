@@ -13,7 +13,7 @@ _LONGEST = 200
 
 @dataclass(frozen=True)
 class Problem:
-    """One mistake: what it is about, what is wrong and how to mend it, where it was written."""
+    """One problem: its subject, what is wrong and how to fix it, and where it was written."""
 
     subject: str
     message: str

@@ -7,26 +7,26 @@ help text. Nothing else in the project repeats a default.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
+from genutil.config.registries import ADAPTIVE_SOLVERS, FIXED_STEP_SOLVERS, OPTIMIZERS, SCHEDULES
 from genutil.experiment_name import checked_name
+from wirings.budgets import BUDGETS, GLOBAL
+from wirings.engines import ENGINES
 from wirings.rules import RULES
 
-KNOWN_BUDGETS = ("uniform", "erk", "global", "mobilenet_width")
-KNOWN_SCHEDULERS = ("multistep", "cosine", "linear_decaying", "exp_decaying")
-KNOWN_OPTIMIZERS = ("sgd",)
-FIXED_STEP_SOLVERS = ("euler", "midpoint", "rk4")
 ALIASES = {"nesterov": "nestorov", "random_seed": "seed"}
 NEVER_READ = ("val_resize", "prune")
-"""Keys that stand in published files and never had an effect."""
+"""Keys of published files that never had an effect."""
 
 _CLASS_PATH = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 
 
 def _refuse_bool(value: Any) -> Any:
-    """YAML's `yes` is no number, though Python would count it as 1."""
+    """YAML's `yes` is not a number, though Python treats it as 1."""
     if isinstance(value, bool):
         raise ValueError("must be a number")
     return value
@@ -51,9 +51,13 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, (int, float, str)) and not isinstance(value, bool) else value
 
 
-def _known_or_path(known: tuple[str, ...]) -> Any:
+def _known_or_path(known: Iterable[str]) -> Any:
     pattern = "^(" + "|".join(known) + ")$|" + _CLASS_PATH
     return Field(pattern=pattern, json_schema_extra={"choices": [*known, "module:Name"]})
+
+
+def _one_of(known: Iterable[str]) -> Any:
+    return Field(pattern="^(" + "|".join(known) + ")$", json_schema_extra={"choices": [*known]})
 
 
 Int = Annotated[int, BeforeValidator(_refuse_bool), AfterValidator(_within_64_bits)]
@@ -64,87 +68,132 @@ Count = Annotated[Int, Field(ge=1)]
 Fraction = Annotated[Float, Field(ge=0, le=1)]
 
 
+Role = Literal["result", "order", "evaluation", "files", "execution"]
+"""What a key decides: the result of a training (`result`); the same through the images of each batch and the
+random numbers (`order`); how a trained network is evaluated; where files and reports go; how the run is
+executed, which changes no more than rounding."""
+
+
+def key(role: Role, default: Any = ..., *, read_by_experiment: bool = False, **settings: Any) -> Any:
+    """A pydantic field with a role.
+
+    Args:
+        role: what the key decides.
+        default: of the key; without one it is required.
+        read_by_experiment: the experiment itself reads the key. Others are arguments of the network, the data
+            set and the like, and one that none of them takes has no effect.
+        settings: arguments of pydantic's `Field`.
+    """
+    extra = {**settings.pop("json_schema_extra", {}), "role": role, "read_by_experiment": read_by_experiment}
+    return Field(default, json_schema_extra=extra, **settings)
+
+
 class ExperimentKeys(BaseModel):
     """experiment"""
 
-    name: Annotated[str, AfterValidator(checked_name)] | None = Field(
+    name: Annotated[str, AfterValidator(checked_name)] | None = key(
+        "files",
         None,
-        description="what the experiment is called, any printable text; its folders have the name, or a "
-        "safe form of it; by default the file's name",
+        description="name of the experiment, any printable text; its folders have this name, or a safe "
+        "form of it; default: the file's name",
     )
-    model: ClassPath = Field(description="the network, as module:Class")
-    data: ClassPath = Field(description="the data set, as module:Class")
-    model_args: dict[str, Any] = Field({}, description="further arguments of a model class of your own")
-    data_args: dict[str, Any] = Field({}, description="further arguments of a data class of your own")
-    seed: Int = Field(0, ge=0, description="seed of weights, wiring, order and crops (also: random_seed)")
-    seeds: Annotated[list[Annotated[Int, Field(ge=0)]], BeforeValidator(_as_list)] | None = Field(
-        None, description="run the experiment once for each of these seeds; finished ones are left out"
+    model: ClassPath = key("result", description="the network, as module:Class")
+    data: ClassPath = key("order", description="the data set, as module:Class")
+    model_args: dict[str, Any] = key("result", {}, description="arguments of a model class of your own")
+    data_args: dict[str, Any] = key("order", {}, description="arguments of a data class of your own")
+    seed: Int = key(
+        "order", 0, ge=0, description="seed of weights, wiring, order and crops (also: random_seed)"
+    )
+    seeds: Annotated[list[Annotated[Int, Field(ge=0)]], BeforeValidator(_as_list)] | None = key(
+        "execution",
+        None,
+        description="run the experiment once for each of these seeds; finished ones are skipped",
     )
 
 
 class WiringKeys(BaseModel):
     """wiring"""
 
-    graph: Annotated[str, _known_or_path(tuple(RULES))] = Field(
-        "dnw", description="edge rule: how the edges in use are chosen, or module:Class"
+    graph: Annotated[str, _known_or_path(tuple(RULES))] = key(
+        "result",
+        "dnw",
+        read_by_experiment=True,
+        description="edge rule: how the edges in use are chosen, or module:Class",
     )
-    graph_args: dict[str, Any] = Field({}, description="further arguments of an edge rule of your own")
-    prune_rate: Float = Field(
-        0.0, ge=0, le=1, description="part of a layer's edges that is left out of the forward pass"
+    graph_args: dict[str, Any] = key("result", {}, description="arguments of an edge rule of your own")
+    prune_rate: Float = key(
+        "result",
+        0.0,
+        ge=0,
+        le=1,
+        description="fraction of a layer's edges that is not used in the forward pass",
     )
-    budget: Annotated[str, _known_or_path(KNOWN_BUDGETS)] | dict[str, Fraction] | None = Field(
+    budget: Annotated[str, _known_or_path((*BUDGETS, GLOBAL))] | dict[str, Fraction] | None = key(
+        "result",
         None,
+        read_by_experiment=True,
         description="how many edges each layer gets: uniform, erk, global (one ranking of all layers), "
         "mobilenet_width (the published numbers), a mapping of patterns of layer names to densities, or "
         "module:function; default: as published",
-        json_schema_extra={"choices": [*KNOWN_BUDGETS, "PATTERN=DENSITY ...", "module:function"]},
+        json_schema_extra={"choices": [*BUDGETS, GLOBAL, "PATTERN=DENSITY ...", "module:function"]},
     )
-    setting: Literal["static", "discrete_time", "continuous"] = Field(
-        "static", description="how the graph is run; static graphs are acyclic"
+    setting: Literal["static", "discrete_time", "continuous"] = key(
+        "result", "static", description="how the graph is executed; static graphs are acyclic"
     )
-    edge_scope: Literal["all", "readable"] = Field(
+    edge_scope: Literal["all", "readable"] = key(
+        "result",
         "all",
         description="choose among all entries of a graph's matrix (as published), or among those that the "
         "forward pass reads",
     )
-    rho: Annotated[Float, Field(ge=0, le=1)] | Literal["gamma"] | None = Field(
+    rho: Annotated[Float, Field(ge=0, le=1)] | Literal["gamma"] | None = key(
+        "result",
         None,
         description="td, reg_td: probability of dropping a weak edge in training; gamma = the prune rate",
     )
-    td_magnitude: bool = Field(
-        False, description="td, reg_td: use magnitudes without their signs, as the published code did"
+    td_magnitude: bool = key(
+        "result",
+        False,
+        description="td, reg_td: use magnitudes without their signs, as the published code did",
     )
-    use_graph: PathText | None = Field(
-        None, description="checkpoint whose weights, and so whose wiring, start a new training"
+    use_graph: PathText | None = key(
+        "result",
+        None,
+        read_by_experiment=True,
+        description="checkpoint whose weights, and so whose wiring, start a new training",
     )
-    use_init: PathText | None = Field(
-        None, description="checkpoint whose weights are taken over (with use_graph)"
+    use_init: PathText | None = key(
+        "result",
+        None,
+        read_by_experiment=True,
+        description="checkpoint whose weights are loaded (with use_graph)",
     )
 
 
 class NetworkKeys(BaseModel):
     """network"""
 
-    in_channels: Count = Field(3, description="channels of an image")
-    image_size: Count = Field(32, description="height and width of an image, in pixels")
-    output_size: Count = Field(10, description="number of classes")
-    dim: Count = Field(800, description="tiny graphs: nodes")
-    downsample_dim: Count = Field(32, description="tiny graphs: nodes that the stem writes to")
-    feature_dim: Count = Field(100, description="tiny graphs: output nodes, read by the classifier")
-    layers: Count = Field(
-        5, le=10_000, description="tiny graphs: blocks of a static graph, steps of a discrete one"
+    in_channels: Count = key("result", 3, description="channels of an image")
+    image_size: Count = key("result", 32, description="height and width of an image, in pixels")
+    output_size: Count = key("result", 10, description="number of classes")
+    dim: Count = key("result", 800, description="tiny graphs: nodes")
+    downsample_dim: Count = key("result", 32, description="tiny graphs: nodes that the stem writes to")
+    feature_dim: Count = key("result", 100, description="tiny graphs: output nodes, read by the classifier")
+    layers: Count = key(
+        "result", 5, le=10_000, description="tiny graphs: blocks of a static graph, steps of a discrete one"
     )
-    width_mult: Float = Field(1.0, gt=0, description="dense MobileNet: width multiplier")
-    small: bool = Field(False, description="MobileNet graph: the classifier is wired, too")
-    ode_solver: Literal[
-        "dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun", "euler", "midpoint", "rk4"
-    ] = Field("dopri5", description="continuous time: solver; the last three take steps of equal size")
-    ode_rtol: Float = Field(1e-3, gt=0, description="continuous time: relative tolerance of a step")
-    ode_atol: Float = Field(1e-3, gt=0, description="continuous time: absolute tolerance of a step")
-    ode_steps: Annotated[Count, Field(le=100_000)] | None = Field(
-        None, description="continuous time: steps of euler, midpoint and rk4; else 10"
+    width_mult: Float = key("result", 1.0, gt=0, description="dense MobileNet: width multiplier")
+    small: bool = key("result", False, description="MobileNet graph: the classifier is wired, too")
+    ode_solver: Annotated[str, _one_of((*ADAPTIVE_SOLVERS, *FIXED_STEP_SOLVERS))] = key(
+        "result", "dopri5", description="continuous time: solver; the last three take steps of equal size"
     )
-    ode_adjoint: bool = Field(
+    ode_rtol: Float = key("result", 1e-3, gt=0, description="continuous time: relative tolerance of a step")
+    ode_atol: Float = key("result", 1e-3, gt=0, description="continuous time: absolute tolerance of a step")
+    ode_steps: Annotated[Count, Field(le=100_000)] | None = key(
+        "result", None, description="continuous time: steps of euler, midpoint and rk4; else 10"
+    )
+    ode_adjoint: bool = key(
+        "result",
         False,
         description="continuous time: solve a second equation for the gradient, which takes less memory, "
         "more time, and is exact within the tolerance only",
@@ -154,88 +203,139 @@ class NetworkKeys(BaseModel):
 class TrainingKeys(BaseModel):
     """training"""
 
-    batch_size: Count = Field(128, description="images of a training step, over all devices")
-    num_epochs: Count = Field(160, description="passes over the training images")
-    optimizer: Annotated[str, _known_or_path(KNOWN_OPTIMIZERS)] = Field(
-        "sgd", description="sgd, or module:function that makes an optimizer"
+    batch_size: Count = key("order", 128, description="images of a training step, over all devices")
+    num_epochs: Count = key("result", 160, description="passes over the training images")
+    optimizer: Annotated[str, _known_or_path(OPTIMIZERS)] = key(
+        "result",
+        "sgd",
+        read_by_experiment=True,
+        description="sgd, or module:function that makes an optimizer",
     )
-    lr: Float = Field(0.1, gt=0, description="initial learning rate")
-    momentum: Float = Field(0.9, ge=0, lt=1, description="momentum of SGD")
-    weight_decay: Float = Field(0.0, ge=0, description="weight decay of SGD")
-    nestorov: bool = Field(False, description="Nesterov momentum (spelt as published; also: nesterov)")
-    accumulate: Count = Field(
-        1, description="parts that a process takes its share of a batch in; less memory, the same update"
+    lr: Float = key("result", 0.1, gt=0, description="initial learning rate")
+    momentum: Float = key("result", 0.9, ge=0, lt=1, description="momentum of SGD")
+    weight_decay: Float = key("result", 0.0, ge=0, description="weight decay of SGD")
+    nestorov: bool = key(
+        "result", False, description="Nesterov momentum (spelt as published; also: nesterov)"
     )
-    sync_bn: bool = Field(
+    accumulate: Count = key(
+        "result",
+        1,
+        description="microbatches of a process's share of a batch: less memory, the same update",
+    )
+    sync_bn: bool = key(
+        "result",
         False,
-        description="batch norms take the statistics of a batch over all processes, not over each share",
+        description="batch norms use the statistics of the whole batch, not of each process's share",
     )
-    amp: Literal["bf16", "fp16"] | None = Field(
-        None, description="calculate with 16 bits where it is safe; weights and selection stay float32"
+    amp: Literal["bf16", "fp16"] | None = key(
+        "result",
+        None,
+        read_by_experiment=True,
+        description="compute in 16 bits where it is safe; weights and selection stay float32",
     )
-    lr_scheduler: Annotated[str, _known_or_path(KNOWN_SCHEDULERS)] = Field(
-        "multistep", description="learning rate as a function of the step"
+    lr_scheduler: Annotated[str, _known_or_path(SCHEDULES)] = key(
+        "result", "multistep", read_by_experiment=True, description="learning rate as a function of the step"
     )
-    multistep_lr_milestones: Annotated[list[Count], BeforeValidator(_as_list)] = Field(
-        [80, 120], description="multistep: epochs before which the rate is lowered"
+    multistep_lr_milestones: Annotated[list[Count], BeforeValidator(_as_list)] = key(
+        "result", [80, 120], description="multistep: epochs before which the rate is lowered"
     )
-    multistep_lr_gamma: Float = Field(0.1, gt=0, le=1, description="multistep: factor of each milestone")
-    callbacks: Annotated[list[ClassPath], BeforeValidator(_as_list)] = Field(
-        [], description="classes of your own, as module:Class, that are called at the events of a training"
+    multistep_lr_gamma: Float = key(
+        "result", 0.1, gt=0, le=1, description="multistep: factor of each milestone"
     )
-    exp_decaying_lr_gamma: Float = Field(0.97, gt=0, le=1, description="exp_decaying: factor of each epoch")
+    callbacks: Annotated[list[ClassPath], BeforeValidator(_as_list)] = key(
+        "result",
+        [],
+        read_by_experiment=True,
+        description="callback classes of your own, as module:Class",
+    )
+    exp_decaying_lr_gamma: Float = key(
+        "result", 0.97, gt=0, le=1, description="exp_decaying: factor of each epoch"
+    )
 
 
 class EvaluationKeys(BaseModel):
     """evaluation"""
 
-    evaluate: bool = Field(False, description="evaluate the checkpoint of --resume; train nothing")
-    test_batch_size: Count | None = Field(None, description="images of an evaluation batch; else batch_size")
-    topk: Annotated[list[Count], BeforeValidator(_as_list)] = Field(
-        [1, 5], min_length=1, description="which top-k accuracies are reported"
+    evaluate: bool = key(
+        "evaluation",
+        False,
+        read_by_experiment=True,
+        description="evaluate the checkpoint of --resume; train nothing",
     )
-    fast_eval: bool = Field(False, description="evaluate without dead neurons")
-    engine: Literal["auto", "native", "dense", "csr", "triton", "dgl"] = Field(
+    test_batch_size: Count | None = key(
+        "evaluation", None, description="images of an evaluation batch; else batch_size"
+    )
+    topk: Annotated[list[Count], BeforeValidator(_as_list)] = key(
+        "result",
+        [1, 5],
+        min_length=1,
+        read_by_experiment=True,
+        description="which top-k accuracies are reported",
+    )
+    fast_eval: bool = key(
+        "evaluation", False, read_by_experiment=True, description="evaluate without dead neurons"
+    )
+    engine: Annotated[str, _one_of(ENGINES)] = key(
+        "evaluation",
         "auto",
-        description="with fast_eval: what runs the wiring; auto: what is fastest",
+        read_by_experiment=True,
+        description="with fast_eval: engine that executes the wiring; auto: the fastest",
     )
-    export: str | None = Field(
+    export: str | None = key(
+        "evaluation",
         None,
         pattern=r"[^/]\.(onnx|pt2|safetensors)$",
+        read_by_experiment=True,
         description="write the network of --resume to this file, compacted if possible; train nothing",
         json_schema_extra={"choices": ["FILE.onnx", "FILE.pt2", "FILE.safetensors"]},
     )
-    bf16: bool = Field(
+    bf16: bool = key(
+        "evaluation",
         False,
+        read_by_experiment=True,
         description="with fast_eval: 16 bits for the native engine's classifier weights (logits to 1e-3) or "
         "Triton's maps (to 1e-2)",
     )
-    use_dgl: bool = Field(False, description="with fast_eval: run the wiring as a DGL graph (engine: dgl)")
-    skip_profiling: bool = Field(
-        False, description="do not show what each layer costs before and after training"
+    use_dgl: bool = key(
+        "evaluation",
+        False,
+        read_by_experiment=True,
+        description="with fast_eval: execute the wiring as a DGL graph (same as engine: dgl)",
+    )
+    skip_profiling: bool = key(
+        "files",
+        False,
+        read_by_experiment=True,
+        description="do not print the cost of each layer before and after training",
     )
 
 
 class FileKeys(BaseModel):
     """files and reports"""
 
-    data_dir: PathText = Field("./datasets", description="folder of the data sets; else $DATA_DIR")
-    save_dir: PathText = Field("./checkpoints", description="checkpoints go to <save_dir>/<name>/")
-    log_dir: PathText = Field("./runs", description="logs and results go to <log_dir>/<name and start>/")
-    resume: PathText | None = Field(
-        None, description="checkpoint to go on from; auto: this experiment's last.pt"
+    data_dir: PathText = key("files", "./datasets", description="folder of the data sets; else $DATA_DIR")
+    save_dir: PathText = key("files", "./checkpoints", description="checkpoints go to <save_dir>/<name>/")
+    log_dir: PathText = key(
+        "files", "./runs", description="logs and results go to <log_dir>/<name and start>/"
     )
-    log_interval: Count = Field(50, description="training steps between two log lines")
-    checkpoint_interval: Count = Field(10, description="epochs between two epoch_N.pt")
-    checkpoint_interval_steps: Count | None = Field(
+    resume: PathText | None = key(
+        "files", None, description="checkpoint to resume from; auto: this experiment's last.pt"
+    )
+    log_interval: Count = key("files", 50, description="training steps between two log lines")
+    checkpoint_interval: Count = key("files", 10, description="epochs between two epoch_N.pt")
+    checkpoint_interval_steps: Count | None = key(
+        "files",
         None,
         description="training steps between two last.pt within an epoch; one is written after each epoch",
     )
-    keep_last: Count | None = Field(None, description="how many epoch_N.pt are kept; default: all")
-    record_wiring: bool = Field(
-        False, description="record edges, weights and live nodes in wiring.npz, for the pictures of fig"
+    keep_last: Count | None = key("files", None, description="how many epoch_N.pt are kept; default: all")
+    record_wiring: bool = key(
+        "files",
+        False,
+        description="record edges, weights and live nodes in wiring.npz, for the pictures of fig",
     )
-    record_interval: Count | None = Field(
+    record_interval: Count | None = key(
+        "files",
         None,
         description="record_wiring: training steps between two states; default: after 1, 2, 4, 8, … steps of "
         "the first epoch; one is taken after each epoch in any case",
@@ -245,46 +345,59 @@ class FileKeys(BaseModel):
 class MachineKeys(BaseModel):
     """machine"""
 
-    gpus: Annotated[list[Annotated[Int, Field(ge=0)]], BeforeValidator(_as_list)] | None = Field(
+    gpus: Annotated[list[Annotated[Int, Field(ge=0)]], BeforeValidator(_as_list)] | None = key(
+        "execution",
         None,
         description="CUDA devices to use, one process each; no number: CPU; default: the first device, if "
         "there is one",
     )
-    processes: Annotated[Count, Field(le=1024)] | None = Field(
-        None, description="training processes on the CPU, instead of GPUs; a batch is shared among them"
+    processes: Annotated[Count, Field(le=1024)] | None = key(
+        "execution",
+        None,
+        description="training processes on the CPU, instead of GPUs; they split each batch",
     )
-    threads: Annotated[Int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
+    threads: Annotated[Int, Field(ge=1, le=1024)] | Literal["auto"] = key(
+        "execution",
         "auto",
         description="CPU threads of each process; auto: $OMP_NUM_THREADS, else one where a step is small and "
         "one for each core where it is not",
     )
-    max_restarts: Annotated[Int, Field(ge=0)] = Field(
-        0, description="how often a run is started anew from last.pt when one of its processes is lost"
+    max_restarts: Annotated[Int, Field(ge=0)] = key(
+        "execution",
+        0,
+        description="how often a run is restarted from last.pt when one of its processes is lost",
     )
-    timeout: Float = Field(
+    timeout: Float = key(
+        "execution",
         600.0,
         gt=0,
         le=10_000_000,
-        description="seconds after which a process that does not answer the others counts as lost",
+        description="seconds after which a process that does not answer counts as lost",
     )
-    workers: Annotated[Int, Field(ge=0, le=1024)] | Literal["auto"] = Field(
+    workers: Annotated[Int, Field(ge=0, le=1024)] | Literal["auto"] = key(
+        "execution",
         8,
         description="loading processes of a machine, for data sets that do not fit into memory; auto: one "
         "for each CPU",
     )
-    compile: bool = Field(
-        False, description="run the network by torch.compile; on the CPU this needs a C++ compiler"
-    )
-    cuda_graph: bool = Field(
+    compile: bool = key(
+        "execution",
         False,
-        description="run training steps as one CUDA graph, without Python between their kernels; the network "
-        "must do the same in each step",
+        description="run the network by torch.compile; on the CPU this needs a C++ compiler",
     )
-    deterministic: bool = Field(
-        False, description="refuse operations whose results differ from run to run on a GPU"
+    cuda_graph: bool = key(
+        "execution",
+        False,
+        description="run training steps as one CUDA graph, without Python between kernels; the network must "
+        "do the same operations in each step",
     )
-    skip_corrupt: bool = Field(
-        False, description="images that cannot be read are named, counted and left out; else they end the run"
+    deterministic: bool = key(
+        "execution", False, description="refuse operations that are not deterministic on a GPU"
+    )
+    skip_corrupt: bool = key(
+        "execution",
+        False,
+        description="skip images that cannot be read, and report them; else one of them is an error",
     )
 
 
@@ -321,6 +434,11 @@ def canonical(key: str) -> str:
     """The schema's spelling of a key: `-` and `_` are the same, aliases are resolved."""
     key = key.replace("-", "_")
     return ALIASES.get(key, key)
+
+
+def keys_of(*roles: Role) -> list[str]:
+    """The keys that have one of these roles, in the order of the groups."""
+    return [name for name, field in schema().items() if field.json_schema_extra["role"] in roles]
 
 
 def schema() -> dict[str, Any]:

@@ -23,16 +23,20 @@ _MOST_BYTES = 1024**2
 _MOST_FILES = 100
 _LONGEST_CHAIN = 20
 _SEARCHED_FOLDERS = 200
-"""Folders in which a file of a similar name is looked for."""
+"""Number of folders that are searched for a file of a similar name."""
 _OUR_FILES = Path(__file__).resolve().parents[2] / "apps"
 _log = logging.getLogger(__name__)
 
 
 @dataclass
 class MergedConfig:
-    """Merged keys of a file and its bases: value and origin by key, and what was wrong on the way.
+    """Merged keys of a file and its bases.
 
-    `own` are the keys that the file itself sets, not one of its bases. `num_files` counts the files read.
+    Attributes:
+        values, origins: value and origin (file and line) by key.
+        problems: what is wrong in the files.
+        own: keys that the file itself sets, not one of its bases.
+        num_files: files read.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
@@ -45,7 +49,7 @@ class MergedConfig:
 def read_experiment(path: str | os.PathLike[str]) -> MergedConfig:
     """Read an experiment file and, before it, the files it names in `_base_`; later values win.
 
-    Nothing is raised: whatever cannot be read stands in `problems`.
+    Nothing is raised: what cannot be read is listed in `problems`.
     """
     layers = MergedConfig()
     _merge(Path(path), layers, including=(), origin="")
@@ -53,7 +57,7 @@ def read_experiment(path: str | os.PathLike[str]) -> MergedConfig:
 
 
 def shown(path: Path) -> str:
-    """A path as the user would write it: relative to the current folder where it lies inside."""
+    """A path relative to the current folder if it lies inside; else unchanged."""
     try:
         return str(_resolved(path).relative_to(Path.cwd()))
     except (OSError, ValueError):  # OSError: the current folder was removed
@@ -91,7 +95,7 @@ def _merge(path: Path, layers: MergedConfig, including: tuple[Path, ...], origin
 
 
 def _may_read(path: Path, layers: MergedConfig, including: tuple[Path, ...], origin: str) -> bool:
-    """Whether a file is no cycle and within the limits for bases; else the problem is noted."""
+    """Whether a file closes no cycle and is within the limits for bases; else a problem is added."""
     layers.num_files += 1
     if "\0" in str(path):
         message = f"a file's name holds no null character, got {str(path)!r}"
@@ -102,7 +106,7 @@ def _may_read(path: Path, layers: MergedConfig, including: tuple[Path, ...], ori
         message = f"{shown(path)} is not read: a chain of bases may be {_LONGEST_CHAIN} files long"
     elif layers.num_files > _MOST_FILES:
         if layers.num_files > _MOST_FILES + 1:
-            return False  # the problem is noted already
+            return False  # the problem was added already
         message = f"{shown(path)} is not read: an experiment may have {_MOST_FILES} files, bases included"
     else:
         return True
@@ -155,7 +159,7 @@ def _entries(
 
 
 def _duplicates(node: yaml.Node, seen: set[int] | None = None) -> Iterator[tuple[str, int]]:
-    """(key, line) of every key that stands twice in one mapping, at any depth."""
+    """(key, line) of every duplicate key of a mapping, at any depth."""
     seen = set() if seen is None else seen
     if id(node) in seen:  # an alias; it may even hold itself
         return
@@ -176,10 +180,10 @@ def _duplicates(node: yaml.Node, seen: set[int] | None = None) -> Iterator[tuple
 def _report_duplicate(path: Path, key: str, line: int, layers: MergedConfig) -> None:
     """Published files repeat keys and must load; in our own files it is a mistake."""
     if _OUR_FILES in _resolved(path).parents:
-        problem = Problem(key, "stands twice; take one out", f"{shown(path)}, line {line}")
+        problem = Problem(key, "duplicate key; remove one", f"{shown(path)}, line {line}")
         layers.problems.append(problem)
     else:
-        _log.warning("%s, line %d: %s stands twice; the last value is used", shown(path), line, key)
+        _log.warning("%s, line %d: duplicate key %s; the last value is used", shown(path), line, key)
 
 
 def _yaml_problem(path: Path, error: Exception) -> Problem:

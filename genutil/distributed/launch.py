@@ -1,7 +1,6 @@
-"""Starting the processes of a run on this machine, and starting them anew when one is lost.
+"""Launcher: starts the processes of a run on this machine, and restarts them after a failure.
 
-The work is done by PyTorch's elastic agent, the same that `torchrun` uses; for several machines, `torchrun`
-itself starts `runner.py`.
+It uses PyTorch's elastic agent, as `torchrun` does. On several machines, `torchrun` starts `runner.py`.
 """
 
 from __future__ import annotations
@@ -33,17 +32,17 @@ _STATUS = "WIRINGS_STATUS_FILE"
 _USER_ERROR = 2
 _log = logging.getLogger(__name__)
 _QUIET = 10.0
-"""Seconds that a process without a report of its own waits for torchrun to end it."""
+"""Seconds that a process which reports nothing waits for torchrun to end it."""
 _GRACE = 120
 """Seconds for a step and a checkpoint, from the request to stop until the processes are killed."""
 
 
 def processes_to_start(config: Config) -> int | None:
-    """How many processes this run needs; None: this process itself can run it.
+    """Number of processes to start; None: this process runs the experiment itself.
 
     Raises:
-        ConfigError: the batch cannot be shared evenly, a GPU is not offered, or torchrun has started another
-            number of processes.
+        ConfigError: the batch size is no multiple of the number of processes, a GPU is not available, or
+            torchrun has started another number of processes.
     """
     rank_info = rank_info_from_env()
     if rank_info is not None:
@@ -52,11 +51,11 @@ def processes_to_start(config: Config) -> int | None:
         return None
     count = config.processes or max(len(config.gpus or []), 1)
     if count > 1 and not config.processes:
-        select_gpus(config.gpus, dict(os.environ))  # refuses; each process selects for itself
+        select_gpus(config.gpus, dict(os.environ))  # checks them; each process selects its own
         import torch
 
         if not torch.cuda.is_available():
-            count = 1  # a warning comes when the device is chosen
+            count = 1  # choose_device warns
     if not config.evaluate:
         check_batch_size(config.batch_size, count, config.accumulate)
     return count if count > 1 or config.max_restarts else None
@@ -87,16 +86,15 @@ def launch(
         script: the command's file.
         argv: the command's arguments.
         count: processes on this machine.
-        max_restarts: how often all of them are started anew when one fails. Mistakes of the user's are no
-            such failures.
-        machines: None: this machine alone.
+        max_restarts: how often all of them are restarted when one fails. Errors of the user cause no restart.
+        machines: None: this machine only.
     """
     from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     for name in [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed")]:
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # the processes tell what users need to know
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # the processes report errors themselves
     settings = {"shutdown_timeout": _GRACE, "signals_to_handle": "SIGTERM,SIGINT,SIGQUIT"}
     newer: dict[str, Any] = {
         name: value for name, value in settings.items() if _has_field(LaunchConfig, name)
@@ -108,7 +106,7 @@ def launch(
     ):
         agent = LaunchConfig(
             nproc_per_node=count, max_restarts=max_restarts, monitor_interval=0.1,
-            # Else the agent makes a folder that stays.
+            # By default the agent makes a folder and does not remove it.
             logs_specs=DefaultLogsSpecs(log_dir=str(status.parent / "logs")),
             **_rendezvous_config(machines), **newer,
         )  # fmt: skip
@@ -122,7 +120,7 @@ def launch(
 
 
 def _rendezvous_config(machines: Cluster | None) -> dict[str, Any]:
-    """Where and how the launchers of all machines find each other."""
+    """Rendezvous of the launchers of all machines, as arguments of LaunchConfig."""
     if machines is None:
         return {
             "min_nodes": 1, "max_nodes": 1, "run_id": f"wirings-{os.getpid()}", "rdzv_backend": "c10d",
@@ -137,10 +135,10 @@ def _rendezvous_config(machines: Cluster | None) -> dict[str, Any]:
 
 @contextmanager
 def reported_by_the_first(rank_info: RankInfo | None) -> Iterator[None]:
-    """Around what all processes of a run do alike before they meet: the first one alone reports a mistake.
+    """Context manager for what all ranks do alike before they connect: rank 0 alone reports an error.
 
     Raises:
-        ReportedByOtherRank: a mistake of the user's, in all other processes.
+        ReportedByOtherRank: on all other ranks, an error of the user.
     """
     try:
         yield
@@ -156,10 +154,10 @@ def is_under_torchrun() -> bool:
 
 
 def wait_for_torchrun(seconds: float = _QUIET) -> None:
-    """Under torchrun, wait to be ended with the other processes after one of them has failed.
+    """Under torchrun, wait to be ended after another process has failed.
 
-    torchrun ends all processes of a machine as soon as one fails: a process that leaves the report to another
-    one must not be the first to end.
+    torchrun ends all processes of a machine as soon as one exits with a failure. A process that leaves the
+    report to another one must not exit first.
     """
     if is_under_torchrun():
         sys.stderr.flush()
@@ -167,7 +165,7 @@ def wait_for_torchrun(seconds: float = _QUIET) -> None:
 
 
 def write_torchrun_error(message: str) -> None:
-    """Under torchrun, put the message where torchrun looks for the cause that its own report shows."""
+    """Under torchrun, write the message to the error file that torchrun shows in its own report."""
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if path is None or not is_under_torchrun():
         return
@@ -179,26 +177,27 @@ def write_torchrun_error(message: str) -> None:
 
 
 def worker_status(status: int) -> int:
-    """The status to exit with. A mistake of the user's is noted for the launcher, which then gives up."""
-    note = os.environ.get(_STATUS)
-    if note is None or status != _USER_ERROR:
+    """Exit status of this process. An error of the user is written to the launcher's file: no restart."""
+    file = os.environ.get(_STATUS)
+    if file is None or status != _USER_ERROR:
         return status
-    Path(note).write_text(str(status))
+    Path(file).write_text(str(status))
     return 0
 
 
 def _check_foreign_launch(config: Config, rank_info: RankInfo) -> None:
-    """torchrun has the last word on processes and restarts."""
+    """Check keys that torchrun's own options decide."""
     if config.processes not in (None, rank_info.size):
         raise ConfigError(
-            f"processes: {config.processes} asked for, but {rank_info.size} were started; leave it out"
+            f"processes: {config.processes} does not match the {rank_info.size} processes that torchrun "
+            "started; remove it"
         )
     if config.max_restarts:
         _log.warning("max_restarts has no effect under torchrun; give torchrun --max-restarts")
 
 
 def _exit_status(error: object) -> int:
-    """The first failure's status; signals that nobody could tell of are told."""
+    """Exit status of the first failed rank; prints the signals that killed processes."""
     failures: dict[int, object] = getattr(error, "failures", {})
     codes = {rank: int(getattr(failure, "exitcode", 1)) for rank, failure in sorted(failures.items())}
     for rank, code in codes.items():
@@ -209,7 +208,7 @@ def _exit_status(error: object) -> int:
 
 @contextmanager
 def _worker_environment(alone: bool) -> Iterator[Path]:
-    """What the processes find in their environment; gives the file for their status."""
+    """Environment variables of the processes; gives the file for their exit status."""
     interfaces = [name for _, name in socket.if_nameindex()]
     before = dict(os.environ)
     with tempfile.TemporaryDirectory() as folder:
@@ -226,7 +225,7 @@ def _worker_environment(alone: bool) -> Iterator[Path]:
 
 @contextmanager
 def _handlers_kept() -> Iterator[None]:
-    """The agent sets signal handlers and leaves them."""
+    """Restores the signal handlers that the agent replaces."""
     handled = (*STOP_SIGNALS, signal.SIGQUIT)
     before = {signum: signal.getsignal(signum) for signum in handled}
     try:
@@ -238,24 +237,24 @@ def _handlers_kept() -> Iterator[None]:
 
 @contextmanager
 def _forward_signals_to_workers(error: Callable[..., BaseException]) -> Iterator[None]:
-    """Within it, SIGHUP and SIGUSR1 make the agent pass them on to its processes, and wait for them.
+    """Within it, the agent forwards SIGHUP and SIGUSR1 to its processes and waits for them.
 
-    The agent's own handlers would handle SIGHUP where `nohup` has it ignored, and end the agent at a second
-    one, which the shell and the system may send.
+    The agent's own handlers would also react to a SIGHUP that `nohup` ignores, and end the agent at a second
+    one; the shell and the system may both send one.
 
     Args:
         error: the agent's exception for a signal.
     """
     received: list[int] = []
 
-    def note(signum: int, frame: FrameType | None) -> None:
+    def forward(signum: int, frame: FrameType | None) -> None:
         received.append(signum)
         if len(received) == 1:
             raise error(f"stopped by {signal.Signals(signum).name}", signal.Signals(signum))
 
     for signum in stop_signals():
         if signum not in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, note)
+            signal.signal(signum, forward)
     yield
 
 

@@ -1,4 +1,4 @@
-"""Which of a run's processes this one is. Needs no torch: it is asked before devices are selected."""
+"""Rank of this process and the shares of batches; imports no torch, since devices are selected later."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from genutil.errors import ConfigError
 
 @dataclass(frozen=True)
 class RankInfo:
-    """Which of a run's processes this one is, as its launcher says.
+    """Rank of a process, as its launcher sets it.
 
     Attributes:
-        rank, size: number among all processes, from 0, and how many there are.
+        rank, size: rank among all processes, and their number (torch's world size).
         local_rank, local_size: the same on this machine.
-        restarts: how often the launcher has started the processes anew after a failure.
+        restarts: how often the launcher has restarted the processes after a failure.
         restarts_left: how often it would do so again.
-        run_id: the launcher's name for the run; the same after a restart.
+        run_id: the launcher's name of the run; the same after a restart.
     """
 
     rank: int = 0
@@ -31,14 +31,14 @@ class RankInfo:
 
 
 def rank_info_from_env(environment: Mapping[str, str] = os.environ) -> RankInfo | None:
-    """This process's rank; None: no launcher started it.
+    """Rank of this process from the variables of its launcher; None: no launcher started it.
 
     Raises:
-        ConfigError: a variable of the launcher's is no number, or they contradict each other.
+        ConfigError: a variable is no number, or they contradict each other.
     """
     if not {"RANK", "WORLD_SIZE"} <= environment.keys():
         return None
-    # torchrun may give every run the same name; the launching process tells them apart.
+    # torchrun may give every run the same name; the launcher's process id makes it unique.
     launcher = f"{environment.get('TORCHELASTIC_RUN_ID', '')}-{os.uname().nodename}-{os.getppid()}"
     restarts = _number(environment, "TORCHELASTIC_RESTART_COUNT", 0)
     rank_info = RankInfo(
@@ -74,7 +74,7 @@ def _check_below(rank_name: str, rank: int, size_name: str, size: int) -> None:
 
 
 def check_batch_size(batch_size: int, size: int, accumulate: int) -> None:
-    """Whether a batch can be shared evenly.
+    """Check that a batch can be split evenly.
 
     Raises:
         ConfigError: it cannot.
@@ -84,13 +84,13 @@ def check_batch_size(batch_size: int, size: int, accumulate: int) -> None:
         below, above = batch_size // parts * parts, (batch_size // parts + 1) * parts
         near = f"{below} or {above}" if below else f"{above}"
         raise ConfigError(
-            f"batch_size: {batch_size} images cannot be shared evenly by {size} processes with "
+            f"batch_size: {batch_size} images cannot be split evenly among {size} processes with "
             f"accumulate {accumulate}; it must be a multiple of {parts}, such as {near}"
         )
 
 
 def shard_slice(count: int, rank: int, size: int) -> slice:
-    """Which of `count` images process `rank` takes. Shares differ by one at most, the larger ones first."""
-    each, more = divmod(count, size)
-    start = rank * each + min(rank, more)
-    return slice(start, start + each + (rank < more))
+    """Slice of `count` images that belongs to `rank`. Sizes differ by one at most, the larger ones first."""
+    quotient, remainder = divmod(count, size)
+    start = rank * quotient + min(rank, remainder)
+    return slice(start, start + quotient + (rank < remainder))

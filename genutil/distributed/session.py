@@ -1,4 +1,4 @@
-"""The frame of a run: signals, choice of algorithms, the other processes, what is told at a failure."""
+"""Distributed session: runs a function in one or several processes, with signals and error reports."""
 
 from __future__ import annotations
 
@@ -25,38 +25,38 @@ def run_distributed(
     timeout: float,
     deterministic: bool = False,
 ) -> _Result:
-    """`work(world, stop)`, alone or as one of the processes of a run.
+    """Call `work(world, stop)`, in a single process or in one of several.
 
     Args:
-        work: what each process does; `stop` notes signals once it is entered.
-        rank_info: of this process; None: it is alone.
-        device: where it calculates.
+        work: the function; `stop` records signals while it is entered.
+        rank_info: of this process; None: it is the only one.
+        device: of this process.
         timeout: see join_world.
         deterministic: see genutil.devices.algorithms.
 
     Raises:
-        Exception: what `work` raised, or what another process has to tell of.
+        Exception: what `work` raised.
         RunError: a process was lost.
-        ReportedByOtherRank: another process of the run tells why it ends.
+        ReportedByOtherRank: another process reports why the run ends.
         Interrupted: a signal ended the work.
     """
     several = rank_info is not None and rank_info.size > 1
     stop = StopRequest(patient=several)
-    # Of several processes, each notes signals from the start: what happened to another must still be told.
+    # Several processes record signals from the start: an error of another one must still be reported.
     with (
         stop if several else contextlib.nullcontext(),
         algorithms(deterministic),
         join_world(rank_info, device, timeout) as world,
     ):
         try:
-            world.barrier()  # until each has reached all others: from here on a failure can be told to them
+            world.barrier()  # connects all processes, so that each of them notices a failure from here on
             return work(world, stop)
         except Interrupted as stopped:
             if world.is_main:
                 raise
             raise ReportedByOtherRank(128 + stopped.signum) from stopped
         except Exception as error:
-            told = error_to_report(world, error)
-            if told is error:
+            reported = error_to_report(world, error)
+            if reported is error:
                 raise
-            raise told from error
+            raise reported from error

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from genutil.config import Config
-from genutil.config.identity import differences
+from genutil.config.identity import identity
 from genutil.config.limited_yaml import load_yaml
 from genutil.experiment_name import folder_name
 from genutil.runs.run_folder import METRICS, RESULTS, run_settings
@@ -87,7 +87,8 @@ def folder_without_results(config: Config, last: Path | None) -> Path | None:
         settings = load_yaml(read_text(last / "config.yml"))
         lines = [parse_json(line) for line in read_text(last / METRICS).splitlines()]
         trained = max(line["epoch"] for line in lines) + 1 == config.num_epochs
-        return last if trained and not differences(settings, run_settings(config).values) else None
+        same = identity(settings) == identity(run_settings(config).values)
+        return last if trained and same else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -95,7 +96,9 @@ def folder_without_results(config: Config, last: Path | None) -> Path | None:
 def _finished(path: Path, config: Config) -> dict[str, Any] | None:
     try:
         results: dict[str, Any] = read_json(path)
-        same = not differences(results["config"], run_settings(config).values)
+        same = results["name"] == config.name and (
+            identity(results["config"]) == identity(run_settings(config).values)
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return results if same and results.get("epochs") == config.num_epochs else None

@@ -20,8 +20,8 @@ from typing import Any
 import yaml
 
 from genutil.config import Config
-from genutil.config.identity import INDIFFERENT
-from genutil.config.schema import schema
+from genutil.config.identity import identity
+from genutil.config.schema import keys_of, schema
 from genutil.distributed.rank_info import RankInfo
 from genutil.errors import UserError
 from genutil.experiment_name import folder_name
@@ -141,6 +141,7 @@ class RunFolder:
             "processes": rank_info.size,
             "restarts": rank_info.restarts,
             **self.origin,
+            "identity": identity(self.settings.values),
             "config": dict(self.settings.values),
         }
         text = json.dumps(content, indent=2) + "\n"
@@ -184,11 +185,11 @@ def run_label(config: Config) -> str:
 
     An override that the name holds already, such as the seed of `digits-seed1`, is left out.
     """
-    name = str(config.name)
+    name, shown = str(config.name), keys_of("result", "order", "evaluation")
     words = [
         f"{key}={value}"
         for key, value in config.overrides.items()
-        if key != "name" and key not in INDIFFERENT and not _is_in_name(key, value, name)
+        if key in shown and not _is_in_name(key, value, name)
     ]
     label = "+".join([folder_name(name), *words])
     return re.sub(r"[^A-Za-z0-9_.+=-]+", "_", label)[:100].rstrip("_.")

@@ -8,17 +8,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-import torchdiffeq
 from torch import Tensor, nn
 
+from genutil.config.registries import ADAPTIVE_SOLVERS, FIXED_STEP_SOLVERS
 from models.graphs.dopri5 import solve
 from models.graphs.edges import EdgeRule
 from models.graphs.nodenorm import NodeNorm
 from wirings.layout import conv1x1
 from wirings.structure import FixedSteps, Update
-
-ADAPTIVE = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
-"""Solvers that choose their steps, within a tolerance."""
 
 
 def euler(change: Update, states: Tensor, size: float) -> Tensor:
@@ -40,12 +37,10 @@ def rk4(change: Update, states: Tensor, size: float) -> Tensor:
     return size / 8 * (first + 3 * (second + third) + fourth)
 
 
-FIXED: dict[str, Callable[[Update, Tensor, float], Tensor]] = {
-    "euler": euler,
-    "midpoint": midpoint,
-    "rk4": rk4,
-}
-"""Solvers with steps of equal size. They never wait for a GPU, so that they can be part of a CUDA graph."""
+_STEPS: dict[str, Callable[[Update, Tensor, float], Tensor]] = dict(
+    zip(FIXED_STEP_SOLVERS, (euler, midpoint, rk4), strict=True)
+)
+"""Steps of equal size. They never wait for a GPU, so that they can be part of a CUDA graph."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +48,8 @@ class Solver:
     """Gives the states at t = 1 from those at t = 0, where dZ/dt = change(Z).
 
     Attributes:
-        name: of ADAPTIVE or FIXED. Unless `adjoint` is set, `dopri5` and those of FIXED are this project's;
-            all others are torchdiffeq's.
+        name: of ADAPTIVE_SOLVERS or FIXED_STEP_SOLVERS. `dopri5` and the latter are this project's unless
+            `adjoint` is set; all others are torchdiffeq's.
         rtol, atol: relative and absolute tolerance of a step of an adaptive solver.
         steps: of a solver with fixed steps.
         adjoint: solve a second equation for the gradient in place of keeping the states of all steps: less
@@ -71,11 +66,11 @@ class Solver:
     @property
     def waits_for_device(self) -> bool:
         """Whether a solution reads from the device how to go on."""
-        return self.adjoint or self.name in ADAPTIVE
+        return self.adjoint or self.name in ADAPTIVE_SOLVERS
 
     def fixed_steps(self) -> FixedSteps | None:
         """The solver without its adjoint, where its steps are of equal size."""
-        return FixedSteps(FIXED[self.name], self.steps) if self.name in FIXED else None
+        return FixedSteps(_STEPS[self.name], self.steps) if self.name in _STEPS else None
 
     def __call__(self, change: Update, states: Tensor, parameters: Sequence[Tensor] = ()) -> Tensor:
         """`parameters`: what `change` depends on beside the states; read with `adjoint` only."""
@@ -88,10 +83,12 @@ class Solver:
             return fixed(change, states)
         times = torch.tensor([0.0, 1.0], dtype=states.dtype, device=states.device)
         keys: dict[str, Any] = {"method": self.name, "rtol": self.rtol, "atol": self.atol}
-        if self.name in FIXED:
+        if self.name in _STEPS:
             keys["options"] = {"step_size": 1 / self.steps}
         if adjoint:
             keys["adjoint_params"] = tuple(parameters)
+        import torchdiffeq  # imports scipy, which takes long
+
         odeint = torchdiffeq.odeint_adjoint if adjoint else torchdiffeq.odeint
         path: Tensor = odeint(_OfStates(change), states, times, **keys)
         return path[-1]

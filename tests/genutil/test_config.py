@@ -142,15 +142,15 @@ FAST = {"fast_eval": True, "evaluate": True, "resume": "x"}
         ({"engine": "csr"}, "runs the network of fast_eval; add --evaluate --fast_eval"),
         (
             {**FAST, "use_dgl": True, "engine": "csr"},
-            "means --engine dgl; give one of the two",
+            "means --engine dgl; choose one of them",
         ),
         ({"rho": 0.5}, "choose graph: td or graph: reg_td"),
         ({"td_magnitude": True}, "choose graph: td or graph: reg_td"),
         ({"ode_steps": 5}, "counts the steps of euler, midpoint and rk4"),
-        ({"ode_solver": "rk4", "ode_rtol": 0.1}, "means nothing to a solver with steps of equal size"),
-        ({"ode_solver": "rk4", "ode_atol": 0.1}, "means nothing to a solver with steps of equal size"),
+        ({"ode_solver": "rk4", "ode_rtol": 0.1}, "has no effect with a fixed-step solver"),
+        ({"ode_solver": "rk4", "ode_atol": 0.1}, "has no effect with a fixed-step solver"),
         ({**FAST, "compile": True}, "runs the network as it was trained"),
-        ({**FAST, "amp": "bf16"}, "means nothing to the engines of fast_eval"),
+        ({**FAST, "amp": "bf16"}, "has no effect with the engines of fast_eval"),
         ({"topk": [1, 11]}, "must not exceed output_size"),
         ({"multistep_lr_milestones": [5, 3]}, "must be rising epochs"),
     ],
@@ -218,9 +218,9 @@ def test_duplicate_keys_warn_in_foreign_files_and_fail_in_ours(write_app, caplog
     path.write_text(path.read_text() + "lr: 0.5\nlr: 0.6\n")
     with caplog.at_level(logging.WARNING):
         assert load_config(path).lr == 0.6
-    assert "lr stands twice; the last value is used" in caplog.text
+    assert "duplicate key lr; the last value is used" in caplog.text
     monkeypatch.setattr("genutil.config.yaml_files._OUR_FILES", path.parent)
-    refused(path, "lr: stands twice; take one out")
+    refused(path, "lr: duplicate key; remove one")
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_shares_hold_every_image_once_and_are_even(count, size):
 def test_a_batch_that_cannot_be_shared():
     check_batch_size(12, 3, 2)
     with pytest.raises(
-        ConfigError, match=r"batch_size: 512 images cannot be shared evenly by 3 .* such as 510 or 513"
+        ConfigError, match=r"batch_size: 512 images cannot be split evenly among 3 .* such as 510 or 513"
     ):
         check_batch_size(512, 3, 1)
     with pytest.raises(
@@ -121,7 +121,9 @@ def test_torchrun_has_the_last_word(monkeypatch, caplog):
         monkeypatch.setenv(name, value)
     assert processes_to_start(load_config(APP, {"max_restarts": 2})) is None
     assert "max_restarts has no effect under torchrun; give torchrun --max-restarts" in caplog.text
-    with pytest.raises(ConfigError, match="processes: 2 asked for, but 3 were started; leave it out"):
+    with pytest.raises(
+        ConfigError, match="processes: 2 does not match the 3 processes that torchrun started"
+    ):
         processes_to_start(load_config(APP, {"processes": 2}))
 
 

@@ -154,7 +154,7 @@ def test_a_lost_process_is_named_once(lost, speaker):
     assert isinstance(found[lost], EOFError) and found[lost].args == (-signal.SIGKILL,)
     assert type(found[speaker]) is RunError
     assert f"process {lost} is gone or hung, of 3" in str(found[speaker])
-    assert "go on with --resume auto" in str(found[speaker])
+    assert "resume with --resume auto" in str(found[speaker])
     assert isinstance(found[2], ReportedByOtherRank)
 
 

@@ -81,7 +81,7 @@ def test_a_training_that_is_stopped_goes_on_exactly(place, signum):
             break
     process.send_signal(signum)
     _, errors = ended(process, status=128 + signum)
-    assert "go on with --resume auto" in errors
+    assert "resume with --resume auto" in errors
     stopped = read_checkpoint(place / "runs" / "parts" / "checkpoint.pth.tar")
     assert 3 <= stopped["iter"] < 12
     ended(start(place, *script("starter.sh"), "allsparse10", "parts", *common, "--resume", "auto"))

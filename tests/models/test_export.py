@@ -135,7 +135,7 @@ def test_the_command(tmp_path, capsys, caplog):
         ([*resumed, "--export", "out.pt"], "FILE.onnx"),
         ([*resumed, "--export", "out.safetensors"], "safetensors is for MobileNet graphs"),
         ([*resumed, "--export", "/proc/out.onnx"], "cannot be written"),
-        ([*resumed, "--evaluate", "--export", "out.onnx"], "give one of the two"),
+        ([*resumed, "--evaluate", "--export", "out.onnx"], "choose one of them"),
     ]:
         capsys.readouterr()
         assert runner.main(argv) == 2

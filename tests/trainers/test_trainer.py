@@ -156,7 +156,7 @@ def test_a_signal_stops_after_the_step_and_resuming_is_exact(write_app, tmp_path
     process.send_signal(signum)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signum
-    assert "go on with --resume auto" in errors
+    assert "resume with --resume auto" in errors
     assert f"stopped by {signum.name}" in errors
     assert "Traceback" not in errors
     stopped = read_checkpoint(folder / "last.pt")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 from wirings.errors import WiringError
 from wirings.names import did_you_mean
 
-Product = Callable[[Tensor], Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Product: TypeAlias = "Callable[[Tensor], Tensor]"
 """(sources, pixels) to (targets, pixels)."""
 
 
@@ -60,7 +61,7 @@ ENGINES = {
     "triton": "wirings.engines.triton:TritonProduct",
     "dgl": "wirings.engines.dgl:DGLProduct",
 }
-"""Named by their place, so that an engine's library is imported only when the engine is asked for."""
+"""Class by name, as `module:Class`: naming an engine imports neither its library nor torch."""
 
 
 def find_engine(name: str) -> Callable[[Tensor], Product]:
