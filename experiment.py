@@ -20,9 +20,9 @@ from genutil.distributed.rank_info import RankInfo, check_batch_size, rank_info_
 from genutil.distributed.session import run_distributed
 from genutil.distributed.world import World
 from genutil.errors import ConfigError, UserError
+from genutil.runs.checkpoint_folder import RunOutputs
 from genutil.runs.past_runs import checkpoints_of
-from genutil.runs.resumed_starts import checked_start
-from genutil.runs.run_files import ResumePoint, RunOutputs, find_start
+from genutil.runs.resume_point import ResumePoint, check_resume_point, find_resume_point
 from genutil.runs.run_folder import RunFolder, run_settings
 from genutil.seeding import seed_everything
 from genutil.signals import StopRequest
@@ -97,7 +97,7 @@ def _run(config: Config, world: World, stop: StopRequest) -> dict[str, Any] | No
     seed_everything(config.seed)
     parts = ComponentBuilder(config)
     model = build_model(config, parts)
-    start = world.broadcast_from_main(lambda: _find_start(parts, world.rank_info))
+    start = world.broadcast_from_main(lambda: _find_resume_point(parts, world.rank_info))
     if start.finished is not None:
         _log.info("%s", start.finished)
         return None
@@ -133,12 +133,12 @@ def _threads(config: Config, model: nn.Module, world: World) -> int | None:
     return choose_threads(config.threads, work_of_step(model, share, config.image_size))
 
 
-def _find_start(parts: ComponentBuilder, rank_info: RankInfo) -> ResumePoint:
+def _find_resume_point(parts: ComponentBuilder, rank_info: RankInfo) -> ResumePoint:
     """The checkpoint that the run is resumed from, if it is one of this experiment or was named."""
     config = parts.config
     trains = not config.evaluate and config.export is None
-    start = find_start(checkpoints_of(config), config.resume, rank_info, required=not trains)
-    return checked_start(config, start, trains and start.content is not None and _reads_length(parts))
+    start = find_resume_point(checkpoints_of(config), config.resume, rank_info, required=not trains)
+    return check_resume_point(config, start, trains and start.content is not None and _reads_length(parts))
 
 
 def _reads_length(parts: ComponentBuilder) -> bool:

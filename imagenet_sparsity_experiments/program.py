@@ -14,7 +14,7 @@ from genutil.devices import choose_device
 from genutil.distributed.rank_info import RankInfo, rank_info_from_env
 from genutil.distributed.session import run_distributed
 from genutil.distributed.world import World
-from genutil.runs.run_files import ResumePoint
+from genutil.runs.resume_point import ResumePoint
 from genutil.runs.run_folder import RunFolder
 from genutil.seeding import seed_everything
 from genutil.signals import StopRequest
@@ -36,7 +36,7 @@ from imagenet_sparsity_experiments.files import (
 from imagenet_sparsity_experiments.inference import measure_inference
 from imagenet_sparsity_experiments.options import Options
 from imagenet_sparsity_experiments.resnet import SparseResNet, load_pretrained
-from imagenet_sparsity_experiments.starts import find_checked_start
+from imagenet_sparsity_experiments.starts import find_checked_resume_point
 from imagenet_sparsity_experiments.training import Training, step_of
 from models.compiling import compile_network, failures_explained
 from trainers.batches import corrupt_images
@@ -114,7 +114,7 @@ def _cost(layers: Sequence[LayerDensity]) -> dict[str, Any]:
 def _take_weights(network: SparseResNet, options: Options, world: World) -> ResumePoint:
     """Weights of --resume, of an earlier start of this run, or of --pretrained-weights."""
     step_size = step_of(options, world.size)[0]
-    start = world.broadcast_from_main(lambda: find_checked_start(options, world.rank_info, step_size))
+    start = world.broadcast_from_main(lambda: find_checked_resume_point(options, world.rank_info, step_size))
     if start.content is not None:
         apply_weights(start.content, network, str(start.path))
         content: Mapping[str, Any] = start.content

@@ -7,8 +7,7 @@ from typing import Any
 
 from genutil.checkpoint.serialization import describe
 from genutil.distributed.rank_info import RankInfo
-from genutil.runs.resumed_starts import raise_if_other_experiment
-from genutil.runs.run_files import ResumePoint, find_start
+from genutil.runs.resume_point import ResumePoint, find_resume_point, raise_if_other_experiment
 from genutil.runs.start_record import record_in, settings_in, start_record
 from imagenet_sparsity_experiments.files import settings_of, workspace
 from imagenet_sparsity_experiments.names import checkpoint_names
@@ -16,7 +15,7 @@ from imagenet_sparsity_experiments.options import Options
 from imagenet_sparsity_experiments.training import ORDER_KEYS, TRAINING_KEYS
 
 
-def find_checked_start(options: Options, rank_info: RankInfo, step_size: int) -> ResumePoint:
+def find_checked_resume_point(options: Options, rank_info: RankInfo, step_size: int) -> ResumePoint:
     """The checkpoint of `--resume`, with what the results say of it.
 
     Args:
@@ -27,7 +26,7 @@ def find_checked_start(options: Options, rank_info: RankInfo, step_size: int) ->
     Raises:
         CheckpointError: it cannot be read, or `auto` found one of other options.
     """
-    start = find_start(
+    start = find_resume_point(
         workspace(options), options.resume, rank_info, options.evaluate, checkpoint_names(options)
     )
     if start.content is None or start.path is None or options.evaluate:

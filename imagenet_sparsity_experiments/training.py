@@ -6,7 +6,8 @@ from typing import Any
 
 from genutil.distributed.world import World
 from genutil.errors import ConfigError
-from genutil.runs.run_files import ResumePoint, RunOutputs
+from genutil.runs.checkpoint_folder import RunOutputs
+from genutil.runs.resume_point import ResumePoint
 from genutil.runs.run_folder import RunFolder
 from genutil.signals import StopRequest
 from imagenet_sparsity_experiments.backends import Images

@@ -11,8 +11,11 @@ from typing import Any
 
 from genutil.checkpoint import save_checkpoint
 from genutil.checkpoint.file_names import GRAPH_NAMES, CheckpointNames
+from genutil.distributed.rank_info import RankInfo
 from genutil.errors import CheckpointError
-from genutil.runs.past_runs import note_run, noted_run
+from genutil.runs.past_runs import read_run_marker, write_run_marker
+from genutil.runs.resume_point import ResumePoint
+from genutil.runs.run_folder import RunFolder, RunSettings
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +43,7 @@ class CheckpointFolder:
     ) -> None:
         self.path, self.layout = path, layout
         continues = resumed_from is not None and resumed_from.resolve().parent == path.resolve()
-        continues = continues or previous_attempt(path, run_id) is not None
+        continues = continues or read_run_marker(path, run_id) is not None
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = self._take_lock()
@@ -70,7 +73,7 @@ class CheckpointFolder:
 
     def write_run_marker(self, run_id: str, run_folder: Path) -> None:
         """Note which run writes here, for a later start of the same run."""
-        note_run(self.path, run_id, run_folder)
+        write_run_marker(self.path, run_id, run_folder)
 
     def close(self) -> None:
         """Let other processes write to the folder."""
@@ -102,23 +105,36 @@ class CheckpointFolder:
         _log.warning("checkpoints of an earlier run are kept in %s", aside)
 
 
-def previous_attempt(folder: Path, run_id: str) -> Path | None:
-    """The run folder of an earlier start of this run, if one has written its checkpoints to `folder`."""
-    return noted_run(folder, run_id)
+class RunOutputs:
+    """The files of a training: its checkpoints, and `<log_dir>/<run>/`.
 
+    A start after a failure continues the folders of the earlier start.
 
-def find_checkpoint(folder: Path, resume: str | None, required: bool, last: str) -> Path | None:
-    """The file that `resume` names: a path, or `auto` for the folder's own `last` one, if it is there.
+    Args:
+        folder: of the checkpoints.
+        settings: of the run.
+        rank_info: which start of which run this is.
+        start: where it begins.
+        step: training steps that were done before.
+        layout: of the checkpoints.
+
+    Attributes:
+        checkpoints, run: the two folders.
 
     Raises:
-        CheckpointError: `auto` finds nothing although a checkpoint is `required`.
+        UserError: a folder cannot be written to.
     """
-    if resume != "auto":
-        return None if resume is None else Path(resume).expanduser()
-    path = folder / last
-    if path.is_file():
-        return path
-    if required:
-        raise CheckpointError(f"resume: auto finds no {path}; train this experiment first, or name a file")
-    _log.info("resume: auto finds no %s; starting from the beginning", path)
-    return None
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: RunSettings,
+        rank_info: RankInfo,
+        start: ResumePoint,
+        step: int,
+        layout: CheckpointNames = GRAPH_NAMES,
+    ) -> None:
+        earlier = read_run_marker(folder, rank_info.run_id) if rank_info.restarts else start.run_folder
+        self.checkpoints = CheckpointFolder(folder, start.path, rank_info.run_id, layout)
+        self.run = RunFolder(settings, earlier, step)
+        self.checkpoints.write_run_marker(rank_info.run_id, self.run.path)

@@ -18,7 +18,7 @@ from genutil.config.command_line import parse_command_line
 from genutil.config.identity import differences
 from genutil.distributed.rank_info import rank_info_from_env
 from genutil.errors import ConfigError
-from genutil.runs.past_runs import checkpoints_of, finished_results, folder_without_results, noted_run
+from genutil.runs.past_runs import checkpoints_of, finished_results, folder_lacking_results, read_run_marker
 from genutil.runs.run_folder import run_settings
 from genutil.runs.start_record import is_mixed, record_in, settings_in
 from genutil.signals import stop_signals
@@ -103,7 +103,7 @@ def _resumed(config: Config) -> list[str]:
     elif epoch is not None and epoch + 1 >= config.num_epochs:
         if config.record_wiring:
             reason = f"{path} is trained to the end, but its wiring was not recorded"
-        elif folder_without_results(config, noted_run(path.parent)) is None:
+        elif folder_lacking_results(config, read_run_marker(path.parent)) is None:
             reason = f"{path} is trained to the end, but its results are not in {config.log_dir}"
     if reason is None:
         return ["--resume", "auto"]

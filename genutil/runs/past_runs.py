@@ -26,13 +26,13 @@ def checkpoints_of(config: Config) -> Path:
     return Path(config.save_dir).expanduser() / folder_name(str(config.name))
 
 
-def note_run(checkpoints: Path, run_id: str, run: Path) -> None:
+def write_run_marker(checkpoints: Path, run_id: str, run: Path) -> None:
     """Note in a folder of checkpoints which run writes them, and where its reports are."""
     note = json.dumps({"run_id": run_id, "folder": str(run.resolve())})
     write_atomically(checkpoints / _NOTE, lambda file: file.write(note.encode()))
 
 
-def noted_run(checkpoints: Path, run_id: str | None = None) -> Path | None:
+def read_run_marker(checkpoints: Path, run_id: str | None = None) -> Path | None:
     """The folder of the run that wrote checkpoints last; None if it is not known.
 
     Args:
@@ -74,7 +74,7 @@ def folder_of_results(config: Config, last: Path | None) -> Path | None:
     return next((path.parent for path in paths if _finished(path, config) is not None), None)
 
 
-def folder_without_results(config: Config, last: Path | None) -> Path | None:
+def folder_lacking_results(config: Config, last: Path | None) -> Path | None:
     """`last` if its training got to the end and was stopped before its results were written; else None.
 
     Args:

@@ -9,7 +9,9 @@ from torch import nn
 
 from genutil.checkpoint import load_weights, read_checkpoint, save_checkpoint
 from genutil.errors import CheckpointError
-from genutil.runs.checkpoint_folder import CheckpointFolder, find_checkpoint, previous_attempt
+from genutil.runs.checkpoint_folder import CheckpointFolder
+from genutil.runs.past_runs import read_run_marker
+from genutil.runs.resume_point import find_checkpoint
 
 
 @pytest.fixture
@@ -174,7 +176,7 @@ def test_resume_auto(tmp_path):
 @pytest.mark.parametrize("note", ["", "3", "[]", "{}", '{"run_id": "a"}', '{"run_id": "a", "folder": 1}'])
 def test_a_damaged_note_of_an_earlier_start_is_none(tmp_path, note):
     (tmp_path / ".run").write_text(note)
-    assert previous_attempt(tmp_path, "a") is None
+    assert read_run_marker(tmp_path, "a") is None
 
 
 def test_a_file_that_asks_for_too_much_memory(tmp_path, monkeypatch):

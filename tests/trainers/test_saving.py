@@ -12,7 +12,8 @@ import runner
 from genutil.checkpoint import read_checkpoint
 from genutil.config import load_config
 from genutil.errors import CheckpointError, UserError
-from genutil.runs.checkpoint_folder import CheckpointFolder, previous_attempt
+from genutil.runs.checkpoint_folder import CheckpointFolder
+from genutil.runs.past_runs import read_run_marker
 from genutil.runs.run_folder import RunFolder, run_settings
 from tests.conftest import ROOT
 from tests.trainers.test_trainer import same
@@ -91,11 +92,11 @@ def test_a_later_start_of_the_same_run_moves_nothing(tmp_path):
     first.write_run_marker("night-1", tmp_path / "run")
     (path / "init.pt").touch()
     first.close()
-    assert previous_attempt(path, "night-1") == tmp_path / "run"
+    assert read_run_marker(path, "night-1") == tmp_path / "run"
     assert (
-        previous_attempt(path, "night-2")
-        is previous_attempt(path, "")
-        is previous_attempt(tmp_path, "night-1")
+        read_run_marker(path, "night-2")
+        is read_run_marker(path, "")
+        is read_run_marker(tmp_path, "night-1")
         is None
     )
     CheckpointFolder(path, run_id="night-1").close()

@@ -9,7 +9,7 @@ import torch
 import runner
 from fig.finished import by_experiment, read_results
 from genutil.checkpoint import read_checkpoint, save_checkpoint
-from genutil.runs.past_runs import note_run
+from genutil.runs.past_runs import write_run_marker
 from genutil.runs.start_record import is_mixed, record_in, start_record
 from tests.conftest import ROOT
 from tests.trainers.test_trainer import same
@@ -210,7 +210,7 @@ def test_a_finished_run_whose_folder_is_not_known_writes_nothing(run, tmp_path, 
     run()
     before = files(tmp_path)
     assert run("--resume", "auto", "--log_dir", tmp_path / "elsewhere") == (0, None)
-    note_run(tmp_path / "checkpoints" / "tiny", "", tmp_path / "nowhere")
+    write_run_marker(tmp_path / "checkpoints" / "tiny", "", tmp_path / "nowhere")
     next((tmp_path / "runs").glob("*/results.json")).unlink()
     assert run("--resume", "auto") == (0, None)
     assert caplog.text.count("tiny is finished") == 2
@@ -250,18 +250,17 @@ def test_restarts_keep_where_the_run_began(run, last, monkeypatch):
     status, mixed = run("--num_epochs", 2, "--resume", last)
     assert status == 0
     launcher = f"x-{os.uname().nodename}-{os.getppid()}"
-    note_run(last.parent, launcher, last.parent)
+    write_run_marker(last.parent, launcher, last.parent)
     for key, value in {
         "RANK": "0", "WORLD_SIZE": "1", "TORCHELASTIC_RUN_ID": "x", "TORCHELASTIC_RESTART_COUNT": "1",
     }.items():  # fmt: skip
         monkeypatch.setenv(key, value)
     from genutil.config.command_line import parse_command_line
     from genutil.distributed.rank_info import rank_info_from_env
-    from genutil.runs.resumed_starts import checked_start
-    from genutil.runs.run_files import find_start
+    from genutil.runs.resume_point import check_resume_point, find_resume_point
 
     argv = ["--lr", "0.7", "--save_dir", str(last.parent.parent), "--name", "tiny", "--resume", "auto"]
     config = parse_command_line([f"app:{ROOT / 'apps/quickstart/digits_dnw.yml'}", *argv]).config
-    start = find_start(last.parent, config.resume, rank_info_from_env(), required=False)
+    start = find_resume_point(last.parent, config.resume, rank_info_from_env(), required=False)
     assert start.found_by == "restart"
-    assert checked_start(config, start, True).record == mixed["started_from"]
+    assert check_resume_point(config, start, True).record == mixed["started_from"]

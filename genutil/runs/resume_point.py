@@ -1,26 +1,97 @@
-"""Whether an experiment may be resumed from a checkpoint, and what its results say of that."""
+"""Resume points: the checkpoint that a run is resumed from, and whether it belongs to the experiment."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from genutil.checkpoint.serialization import CheckpointInfo, describe
+from genutil.checkpoint import CheckpointInfo, read_checkpoint
+from genutil.checkpoint.file_names import GRAPH_NAMES, CheckpointNames
+from genutil.checkpoint.serialization import describe
 from genutil.config import Config
 from genutil.config.identity import differences_to_continue, differences_to_evaluate
+from genutil.distributed.rank_info import RankInfo
 from genutil.errors import CheckpointError
-from genutil.runs.past_runs import checkpoints_of, folder_of_results, folder_without_results, noted_run
-from genutil.runs.run_files import ResumePoint
+from genutil.runs.past_runs import checkpoints_of, folder_lacking_results, folder_of_results, read_run_marker
 from genutil.runs.run_folder import run_settings
 from genutil.runs.start_record import is_mixed, record_in, settings_in, start_record
 
 _log = logging.getLogger(__name__)
 
 
-def checked_start(config: Config, start: ResumePoint, reads_length: bool) -> ResumePoint:
+@dataclass(frozen=True)
+class ResumePoint:
+    """Where a run begins.
+
+    Attributes:
+        path, content: the checkpoint it is resumed from; None: it starts at the first step.
+        found_by: `auto`: as the last one of the run's own folder; `restart`: the same after a failure of the
+            run; `file`: it was named.
+        record: where the run began, see genutil.runs.start_record; None: at its first step.
+        run_folder: an earlier run's folder that lacks nothing but its results; they go there.
+        finished: nothing is left to do: what to say.
+    """
+
+    path: Path | None = None
+    content: Mapping[str, Any] | None = None
+    found_by: Literal["file", "auto", "restart"] = "file"
+    record: Mapping[str, Any] | None = None
+    run_folder: Path | None = None
+    finished: str | None = None
+
+
+def find_resume_point(
+    folder: Path,
+    resume: str | None,
+    rank_info: RankInfo,
+    required: bool,
+    layout: CheckpointNames = GRAPH_NAMES,
+) -> ResumePoint:
+    """Where this start of a run begins: at `resume`, or after a restart at the run's own last checkpoint.
+
+    Args:
+        folder: of the run's checkpoints.
+        resume: a file, `auto` for the last one in the folder, or None.
+        rank_info: which start of which run this is.
+        required: the run cannot do without a checkpoint.
+        layout: of the folder's files.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, damaged or foreign.
+    """
+    again = (
+        rank_info.restarts and read_run_marker(folder, rank_info.run_id) and (folder / layout.last).is_file()
+    )
+    path = find_checkpoint(folder, "auto" if again else resume, required, layout.last)
+    if path is None:
+        return ResumePoint()
+    return ResumePoint(
+        path, read_checkpoint(path), "restart" if again else "auto" if resume == "auto" else "file"
+    )
+
+
+def find_checkpoint(folder: Path, resume: str | None, required: bool, last: str) -> Path | None:
+    """The file that `resume` names: a path, or `auto` for the folder's own `last` one, if it is there.
+
+    Raises:
+        CheckpointError: `auto` finds nothing although a checkpoint is `required`.
+    """
+    if resume != "auto":
+        return None if resume is None else Path(resume).expanduser()
+    path = folder / last
+    if path.is_file():
+        return path
+    if required:
+        raise CheckpointError(f"resume: auto finds no {path}; train this experiment first, or name a file")
+    _log.info("resume: auto finds no %s; starting from the beginning", path)
+    return None
+
+
+def check_resume_point(config: Config, start: ResumePoint, reads_length: bool) -> ResumePoint:
     """The start with what the results say of it, and with what is left to do where all epochs are done.
 
     Args:
@@ -118,9 +189,9 @@ def _without_work(
     same, checkpoints, results = start.record["differences"] == {}, checkpoints_of(config), None
     if same:
         own = start.path.resolve().parent == checkpoints.resolve()
-        last = noted_run(checkpoints) if own else None
+        last = read_run_marker(checkpoints) if own else None
         results = folder_of_results(config, last)
-        if results is None and (folder := folder_without_results(config, last)) is not None:
+        if results is None and (folder := folder_lacking_results(config, last)) is not None:
             return dataclasses.replace(start, run_folder=folder, record=record_in(start.content))
     what = f"{config.name} is finished" if same else "nothing is left to train"
     parts = [f"{what}: {start.path} has {done} of {config.num_epochs} epochs"]
