@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genutil.allocation import allocations_explained, require_memory_for_training, sizes_checked
 from genutil.checkpoint import apply_weights
 from genutil.config import Config
 from genutil.config.components import ComponentBuilder, locate, named_parts, takes
@@ -20,6 +19,7 @@ from genutil.distributed.rank_info import RankInfo, check_batch_size, rank_info_
 from genutil.distributed.session import run_distributed
 from genutil.distributed.world import World
 from genutil.errors import ConfigError, UserError
+from genutil.memory import allocations_explained, require_memory_for_training, sizes_checked
 from genutil.runs.checkpoint_folder import RunOutputs
 from genutil.runs.past_runs import checkpoints_of
 from genutil.runs.resume_point import ResumePoint, check_resume_point, find_resume_point

@@ -1,1 +1,1 @@
-"""What any experiment needs: configuration, command line, checkpoints, devices, reports."""
+"""Infrastructure of experiments: configuration, checkpoints, processes, run folders."""

@@ -1,4 +1,4 @@
-"""Which device an experiment runs on. `select_gpus` must be called before torch is imported."""
+"""Devices of an experiment. `select_gpus` must be called before torch is imported."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ _log = logging.getLogger(__name__)
 
 
 def select_gpus(gpus: Sequence[int] | None, environment: MutableMapping[str, str] = os.environ) -> None:
-    """Let CUDA see the chosen devices only. A list that the environment sets is narrowed, not replaced.
+    """Restrict CUDA_VISIBLE_DEVICES to the selected devices. An existing list is narrowed, not replaced.
 
     Raises:
-        ConfigError: a device that the environment does not offer.
+        ConfigError: a device is not in the existing list.
     """
     if gpus is None:
         return
-    offered = environment.get(_VISIBLE)
-    chosen = [str(gpu) for gpu in gpus]
-    if offered is not None and gpus:
-        names = [name.strip() for name in offered.split(",") if name.strip()]
+    visible = environment.get(_VISIBLE)
+    selected = [str(gpu) for gpu in gpus]
+    if visible is not None and gpus:
+        names = [name.strip() for name in visible.split(",") if name.strip()]
         if max(gpus) >= len(names):
             raise ConfigError(
-                f"gpus: {max(gpus)} is not among the {len(names)} devices of {_VISIBLE}={offered}"
+                f"gpus: {max(gpus)} is not among the {len(names)} devices of {_VISIBLE}={visible}"
             )
-        chosen = [names[gpu] for gpu in gpus]
-    environment[_VISIBLE] = ",".join(chosen)
+        selected = [names[gpu] for gpu in gpus]
+    environment[_VISIBLE] = ",".join(selected)
 
 
 def choose_device(gpus: Sequence[int] | None, processes: int | None, rank_info: RankInfo) -> torch.device:
-    """The device of this process: of the selected GPUs the one with its number on this machine, or the CPU.
+    """Device of this process: the selected GPU with the process's local rank, or the CPU.
 
-    Warns where GPUs were asked for in vain.
+    Warns if GPUs are selected and none is available.
 
     Args:
-        gpus: as selected; None: all.
-        processes: processes to run on the CPU, if that was asked for.
-        rank_info: which process this is.
+        gpus: the selected ones; None: all.
+        processes: the key `processes`: None, or a number of processes on the CPU.
+        rank_info: rank of this process.
 
     Raises:
         ConfigError: there are more processes than GPUs.
@@ -77,14 +77,15 @@ def available_cpus() -> int:
 
 
 def prepare_determinism(environment: MutableMapping[str, str] = os.environ) -> None:
-    """What matrix products on GPUs need to repeat; must be set before the first of them."""
+    """Environment variable for deterministic matrix products on GPUs; to be set before the first of them."""
     environment.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 @contextlib.contextmanager
 def algorithms(deterministic: bool) -> Iterator[None]:
-    """Within it, torch's algorithms give the same bits in each run, or else those are taken that are fastest
-    for the sizes at hand, which differ in rounding. An operation that cannot repeat is an error then.
+    """Context manager: torch uses deterministic algorithms, or else the fastest ones for the current sizes.
+
+    With `deterministic`, an operation that has no deterministic algorithm raises an error.
     """
     import torch
 
@@ -100,9 +101,9 @@ def algorithms(deterministic: bool) -> Iterator[None]:
         cudnn.benchmark, fill.fill_uninitialized_memory = before[1:]
 
 
-def _use_deterministic(wanted: bool) -> None:
-    """torch loads its compiler to change this, which takes a second: only where it is a change."""
+def _use_deterministic(deterministic: bool) -> None:
+    """Set the flag only if it changes, since torch loads its compiler to set it, which takes a second."""
     import torch
 
-    if torch.are_deterministic_algorithms_enabled() != wanted:
-        torch.use_deterministic_algorithms(wanted)
+    if torch.are_deterministic_algorithms_enabled() != deterministic:
+        torch.use_deterministic_algorithms(deterministic)

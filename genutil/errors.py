@@ -35,17 +35,17 @@ USER_ERRORS = (UserError, WiringError)
 
 
 class RunError(Exception):
-    """A run was cut off by something outside of the experiment: a lost process, a silent machine, a device.
+    """A run failed for a reason outside of the experiment: a lost process, machine or device.
 
-    Going on from the last checkpoint may well succeed, so `max_restarts` tries it again.
+    Resuming from the last checkpoint may succeed, so `max_restarts` tries it.
     """
 
 
 class ReportedByOtherRank(Exception):
-    """This process ends because of an error that another one tells.
+    """This process ends because of an error that another rank reports.
 
     Attributes:
-        status: its exit status.
+        status: exit status of the process.
     """
 
     def __init__(self, status: int) -> None:

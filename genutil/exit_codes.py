@@ -1,4 +1,4 @@
-"""How a command ends: what went wrong is shown in one message, and the exit status says what kind it was."""
+"""Exit codes: exceptions of a command become one message and an exit status."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from genutil.errors import USER_ERRORS, ReportedByOtherRank, RunError, UserError
 from genutil.output import Output, safe_output
 from genutil.signals import Interrupted
 
-_OF_THE_MACHINE = {
+_FILE_ERRORS = {
     getattr(errno, name)
     for name in (
         "EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "EIO", "EMFILE", "ENFILE", "ENOTDIR", "ENAMETOOLONG",
@@ -25,15 +25,15 @@ _OF_THE_MACHINE = {
     )
     if hasattr(errno, name)
 }  # fmt: skip
-"""Failures of files and folders that are no mistake in the program."""
+"""Failures of files and folders that are not errors in the program."""
 
 
 def exit_status(command: Callable[[], int]) -> int:
-    """Run a command. Returns its status, 2 after a mistake of the user's, 1 if a process was lost, or 128 + n
+    """Run a command. Returns its status, 2 after an error of the user, 1 if a process was lost, or 128 + n
     after signal n.
 
-    A standard output that is closed ends nothing and changes no status: its reader wants no more. One that
-    cannot be written to, such as a file on a full disk, gives status 2 at the end.
+    A closed standard output changes no status. One that cannot be written to, such as a file on a full disk,
+    gives status 2 at the end.
     """
     with safe_output() as output:
         try:
@@ -46,7 +46,7 @@ def exit_status(command: Callable[[], int]) -> int:
 
 
 def _status_of_output(output: Output, status: int) -> int:
-    """The status of a command that ended with `status`, after all of its output was written."""
+    """Exit status of a command that ended with `status`, after its output was written."""
     output.flush()
     if output.error is None or isinstance(output.error, BrokenPipeError):
         return status
@@ -58,7 +58,7 @@ def exit_process(status: int) -> NoReturn:
     """End this process with `status`.
 
     One of several processes ends at once: torch's teardown waits for its threads and for the other processes,
-    and after a failure there may be nobody to wait for.
+    which after a failure may not exist any more.
     """
     if _is_one_of_several():
         for child in multiprocessing.active_children():
@@ -97,13 +97,13 @@ def _status(command: Callable[[], int]) -> int:
         print("stopped", file=sys.stderr)
         return 130
     except OSError as error:
-        if error.filename is None or error.errno not in _OF_THE_MACHINE:
+        if error.filename is None or error.errno not in _FILE_ERRORS:
             raise
         return _reported(f"{error.filename}: {error.strerror}", 2)
 
 
 def _check_folder() -> None:
-    """Relative paths mean nothing in a folder that was removed.
+    """Check the current folder, since relative paths depend on it.
 
     Raises:
         UserError: the current folder was removed.
@@ -118,6 +118,6 @@ def _check_folder() -> None:
 
 def _reported(message: str, status: int) -> int:
     print(message, file=sys.stderr)
-    sys.stderr.flush()  # a launcher that sees this process end may end the others, and print its own text
+    sys.stderr.flush()  # when this process ends, a launcher may end the others and print its own text
     write_torchrun_error(message)
     return status

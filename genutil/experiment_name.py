@@ -1,4 +1,4 @@
-"""Names of experiments: any printable text, and the form of it that is safe as the name of a folder."""
+"""Names of experiments: any printable text, and its form as the name of a folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def checked_name(name: str) -> str:
     """The name in Unicode's composed form (NFC), so that `é` is one name however it was typed.
 
     Raises:
-        ValueError: it is empty, too long, or cannot be shown in one line or made into a folder's name.
+        ValueError: it is empty, too long, not printable, or contains a slash.
     """
     name = unicodedata.normalize("NFC", name)
     if not name.strip(" ."):
@@ -32,10 +32,9 @@ def checked_name(name: str) -> str:
 
 
 def folder_name(name: str) -> str:
-    """The name as folders have it: of ASCII letters, digits and `_.+=-`, at most 100 characters.
+    """Folder name of an experiment: ASCII letters, digits and `_.+=-`, at most 100 characters.
 
-    Where characters had to be replaced, a checksum of the name follows, so that two names never share a
-    folder. Other names stay as they are.
+    If characters were replaced, a checksum of the name is added, so that two names never share a folder.
     """
     if _SAFE.fullmatch(name) and len(name) <= MAX_LENGTH:
         return name

@@ -1,20 +1,37 @@
-"""How much memory this process may still use, and the message where something would need more."""
+"""Memory: how much is available, and errors for tensors that do not fit into it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from genutil.errors import ConfigError
+import torch
+from torch.overrides import TorchFunctionMode
+
+from genutil.errors import USER_ERRORS, ConfigError
 
 _ROOT = Path("/")
+_FACTORIES = (torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.full)
+_CHECKED_FROM = 64 * 1024**2
+"""Bytes from which on a tensor is compared with the available memory."""
+_FAILURES = re.compile(
+    r"can't allocate memory|not enough memory|out of memory|Unable to allocate|array is too big"
+    r"|negative dimension|Storage size calculation overflow|integer multiplication overflow"
+    r"|Stride calculation overflow|Overflow when unpacking|too large to convert|convert float infinity",
+    re.IGNORECASE,
+)
+_SINGLE_VALUE = re.compile(r"Expected more than 1 (value per channel|spatial element) when training, got .*")
 
 
 def available_memory(root: Path = _ROOT) -> int | None:
-    """Bytes that are free, swap included, within the limits of the process's control group; None: not known.
+    """Available bytes, swap included, within the limits of the process's control group; None: not known.
 
     Args:
-        root: where `/proc` and `/sys` are looked for.
+        root: folder that contains `proc` and `sys`.
     """
     try:
         lines = (root / "proc/meminfo").read_text().splitlines()
@@ -30,7 +47,7 @@ _GROUP_FILES = (
     ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
     ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
-"""(folder, limit, use, what a group would give back) of both versions of control groups, as seen inside."""
+"""(folder, limit, usage, reclaimable) of both versions of control groups, as seen from inside."""
 
 
 def _left_in_group(root: Path, folder: str, limit: str, used: str, cached: str) -> int | None:
@@ -46,16 +63,16 @@ def _left_in_group(root: Path, folder: str, limit: str, used: str, cached: str) 
 def require_memory(
     what: str, num_bytes: int, advice: str, available: Callable[[], int | None] = available_memory
 ) -> None:
-    """Refuse what cannot be held in memory, before a kernel that runs out of it ends the process.
+    """Raise an error for what does not fit into memory, before the kernel ends the process.
 
     Args:
-        what: begins the message, and names the key and its value.
-        num_bytes: how much it needs.
+        what: beginning of the message, with the key and its value.
+        num_bytes: bytes that are needed.
         advice: what to do.
-        available: gives the bytes that are free.
+        available: returns the available bytes.
 
     Raises:
-        ConfigError: it needs more than is free.
+        ConfigError: more is needed than available.
     """
     free = available()
     if free is not None and num_bytes > free:
@@ -63,8 +80,111 @@ def require_memory(
 
 
 def gibibytes(num_bytes: int) -> str:
-    """A size as messages show it."""
+    """A size as text."""
     if num_bytes >= 2**80:
         return "more than 10^15 GiB"
     size = num_bytes / 1024**3
     return f"{size:,.0f} GiB" if size >= 10 else f"{size:.2g} GiB"
+
+
+class _SizeCheck(TorchFunctionMode):
+    """Compares the size of every large tensor with the available memory before torch allocates it."""
+
+    def __init__(self, subject: Callable[[tuple[int, ...]], str]) -> None:
+        super().__init__()
+        self._subject = subject
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _FACTORIES and torch.device(kwargs.get("device") or "cpu").type == "cpu":
+            self._check(_shape(args, kwargs), kwargs.get("dtype") or torch.get_default_dtype())
+        return func(*args, **kwargs)
+
+    def _check(self, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+        num_bytes = math.prod(shape) * dtype.itemsize
+        if num_bytes >= _CHECKED_FROM:
+            sides = " × ".join(map(str, shape))
+            require_memory(
+                f"{self._subject(shape)}: a tensor of {sides} numbers", num_bytes, "choose a smaller size"
+            )
+
+
+def _shape(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, ...]:
+    first = args[0] if args else kwargs.get("size", ())
+    sizes = first if isinstance(first, (tuple, list)) else args
+    return tuple(size for size in sizes if isinstance(size, int))
+
+
+@contextlib.contextmanager
+def sizes_checked(what: str, sizes: Callable[[], Mapping[str, float]]) -> Iterator[None]:
+    """Context manager for the construction of a network or a data set.
+
+    Args:
+        what: the key and its value, such as `model: mine:Net`.
+        sizes: returns the keys that decide its size.
+
+    Raises:
+        ConfigError: it does not fit into memory; the message names the key that the shape of the tensor
+            shows, or all keys.
+    """
+
+    def subject(shape: tuple[int, ...]) -> str:
+        for key, value in sizes().items():
+            if shape and value == max(shape):
+                return f"{key}: {value}"
+        return f"{what} with " + ", ".join(f"{key} {value}" for key, value in sizes().items())
+
+    with allocations_explained(lambda: subject(())), _SizeCheck(subject):
+        yield
+
+
+@contextlib.contextmanager
+def allocations_explained(what: Callable[[], str]) -> Iterator[None]:
+    """Context manager that converts errors of torch about memory and sizes.
+
+    Args:
+        what: returns the beginning of the message: the operation, with the keys that decide its size.
+
+    Raises:
+        ConfigError: memory was too small, or a batch norm had a single value to normalise.
+    """
+    try:
+        yield
+    except USER_ERRORS:
+        raise
+    except (MemoryError, RuntimeError, OverflowError, TypeError, ValueError) as error:
+        text = str(error).strip().partition("\n")[0]
+        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or _FAILURES.search(text):
+            reason = re.sub(r"^\[enforce fail at [^]]*\]\s*\.?\s*", "", text)
+            raise ConfigError(
+                f"{what()} needs more memory than there is ({reason}); choose smaller sizes"
+            ) from error
+        if single := _SINGLE_VALUE.search(text):
+            raise ConfigError(
+                f"{what()}: a norm had one value of a channel to normalise ({single[0]}); choose a larger "
+                "image_size, or a batch_size that leaves no process with a single image of a batch"
+            ) from error
+        raise
+
+
+def require_memory_for_training(
+    model: torch.nn.Module, path: str, has_momentum: bool, processes: int
+) -> None:
+    """Check that gradients and momenta of a network fit into memory in addition to its weights.
+
+    Args:
+        model: the network, on the CPU.
+        path: value of the experiment's `model`.
+        has_momentum: the optimizer keeps one number for each weight.
+        processes: number of processes of this machine that train it.
+
+    Raises:
+        ConfigError: they need more than is available.
+    """
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    num_bytes = weights * (2 if has_momentum else 1) * processes
+    if num_bytes >= _CHECKED_FROM:
+        what = f"model: training {path}, beside the weights,"
+        require_memory(what, num_bytes, "choose a smaller network or fewer processes")

@@ -1,4 +1,4 @@
-"""Standard output and standard error that no character, full disk or closed pipe makes raise an error."""
+"""Standard output and standard error that raise no errors for characters, full disks or closed pipes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any, TextIO, cast
 
 
 class Output:
-    """A text stream whose failures are kept instead of raised: a long training still saves its results.
+    """A text stream that stores errors instead of raising them, so that a training still saves its results.
 
     Args:
-        stream: what is written to; None: it was closed before the command began.
+        stream: the stream; None: it was closed before the command began.
 
     Attributes:
-        error: the first failure to write.
+        error: the first error of a write.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -27,7 +27,7 @@ class Output:
             stream.reconfigure(errors="backslashreplace")  # shows what the encoding lacks as \xb1 or \u2026
 
     def write(self, text: str) -> int:
-        """Write as far as that is possible."""
+        """Write, unless there was an error."""
         if self._stream is not None and self.error is None:
             try:
                 self._stream.write(text)
@@ -36,7 +36,7 @@ class Output:
         return len(text)
 
     def flush(self) -> None:
-        """Write what is buffered, as far as that is possible."""
+        """Flush, unless there was an error."""
         if self._stream is not None and self.error is None:
             try:
                 self._stream.flush()
@@ -51,7 +51,7 @@ class Output:
         return getattr(self._stream, name)
 
     def finish(self) -> None:
-        """Flush; after a failure, let the interpreter's own flush at its end find nothing to fail on."""
+        """Flush; after an error, redirect to null, so that the interpreter's last flush succeeds."""
         self.flush()
         if self.error is not None and self._stream is not None:
             with contextlib.suppress(OSError, ValueError):
@@ -62,7 +62,7 @@ class Output:
 
 @contextlib.contextmanager
 def safe_output() -> Iterator[Output]:
-    """Within it, `sys.stdout` and `sys.stderr` never raise; gives the first of them."""
+    """Context manager: `sys.stdout` and `sys.stderr` raise no errors. Gives the former."""
     _open_closed_descriptors()
     before = sys.stdout, sys.stderr
     out, err = Output(sys.stdout), Output(sys.stderr)
@@ -76,9 +76,9 @@ def safe_output() -> Iterator[Output]:
 
 
 def _open_closed_descriptors() -> None:
-    """Else the next file that is opened, perhaps a checkpoint, gets what is written to standard output."""
+    """Open closed standard streams, so that no file gets their descriptor, and with it their output."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # uses the lowest free descriptor

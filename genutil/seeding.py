@@ -1,4 +1,4 @@
-"""Random numbers that repeat: one seed at the start, and the generators' states in every checkpoint."""
+"""Random number generators: seeding, and their states for checkpoints."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ def seed_everything(seed: int) -> None:
 
 
 def rng_state() -> dict[str, Any]:
-    """The states of all global generators, as plain values and tensors that a checkpoint may hold."""
+    """States of all global generators, as plain values and tensors for a checkpoint."""
     kind, keys, *rest = np.random.get_state()
     return {
         "python": random.getstate(),
         "numpy": (kind, torch.from_numpy(np.array(keys, dtype=np.int64)), *rest),
         "torch": torch.get_rng_state(),
-        # Of this process's own GPU: asking the others would take memory on each of them.
+        # Only of this process's GPU: a query of the others would allocate memory on each of them.
         "cuda": [torch.cuda.get_rng_state()] if torch.cuda.is_available() else [],
     }
 
 
 def restore_rng_state(state: dict[str, Any]) -> None:
-    """Put all global generators back to where `rng_state` found them."""
+    """Restore the states that `rng_state` returned."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     kind, keys, *rest = state["numpy"]

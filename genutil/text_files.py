@@ -1,4 +1,4 @@
-"""Text files that a user names: regular files of a limited size alone are read."""
+"""Text files that a user names: only regular files of limited size are read."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ def read_text(path: Path, limit: int = _LIMIT) -> str:
     """The content of a UTF-8 text file.
 
     Args:
-        path: the file. A device, a pipe or a folder is refused, since reading it may never end.
-        limit: bytes that the file may hold.
+        path: the file; devices, pipes and folders are refused, since reading them may never end.
+        limit: maximum size in bytes.
 
     Raises:
-        OSError: there is no such file, it is no regular file, or it cannot be read.
+        OSError: there is no such file, it is not a regular file, or it cannot be read.
         ValueError: it is too large, or it is not UTF-8.
     """
     # A pipe without a writer would block without O_NONBLOCK; regular files ignore it.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError("it is no regular file")
+        raise OSError("it is not a regular file")
     with open(descriptor, "rb") as file:
-        content = file.read(limit + 1)  # the size on record is 0 for files that a kernel makes up
+        content = file.read(limit + 1)  # the kernel's virtual files have size 0
     if len(content) > limit:
         raise ValueError(f"it is larger than {_size(limit)}, the limit for such a file")
     return content.decode("utf-8")

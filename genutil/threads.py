@@ -1,4 +1,4 @@
-"""How many CPU threads a run calculates with. On a busy machine, small networks are faster with one."""
+"""CPU threads of a run. On a busy machine, small networks are faster with one."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch import nn
 
 Threads = int | Literal["auto"]
 SMALL_STEP = 4 * 10**9
-"""Below this work a step is mostly overhead, which threads do not share: see benchmarks/NOTES.md."""
+"""Below this amount of work, a step is mostly overhead that threads do not reduce (benchmarks/NOTES.md)."""
 
 
 def work_of_step(network: nn.Module, batch_size: int, image_size: int) -> int:
-    """Weights × images × pixels of an image: the size of a step. Wiring and training do not change it.
+    """Weights × images × pixels: an estimate of the work of a step. It does not depend on the wiring.
 
     Args:
-        network: all its weights count, in use or not.
-        batch_size: images that this process takes at once.
+        network: the network; all weights count, in use or not.
+        batch_size: images of a microbatch of this process.
         image_size: height and width, in pixels.
     """
     weights = sum(parameter.numel() for parameter in network.parameters())
@@ -28,10 +28,10 @@ def work_of_step(network: nn.Module, batch_size: int, image_size: int) -> int:
 
 
 def choose_threads(threads: Threads, work: int, environment: Mapping[str, str] = os.environ) -> int | None:
-    """The number of threads; None: as many as torch takes by itself, one for each processor core.
+    """Number of threads; None: torch's default, one for each processor core.
 
-    It is a function of the arguments alone, and not of how busy the machine is: another number of threads
-    gives sums in another order, and so other last bits.
+    It depends on the arguments only, not on the load of the machine: another number of threads gives sums in
+    another order, with other rounding.
 
     Args:
         threads: a number, or auto: one for a small step, unless $OMP_NUM_THREADS is set.
@@ -47,7 +47,7 @@ def choose_threads(threads: Threads, work: int, environment: Mapping[str, str] =
 
 @contextlib.contextmanager
 def threads_in_use(count: int | None) -> Iterator[int]:
-    """Within it, torch has so many CPU threads; None: as many as before. Gives the number."""
+    """Context manager: torch uses `count` CPU threads; None: no change. Gives the number."""
     before = torch.get_num_threads()
     if count is not None:
         torch.set_num_threads(count)

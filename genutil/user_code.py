@@ -1,4 +1,4 @@
-"""Errors in classes and functions of the user's: the key that named them, and their own traceback."""
+"""Errors in the user's classes and functions, reported with the key that names them and their traceback."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ _LOADER = "in DataLoader worker process"
 
 
 class ForeignError(ConfigError):
-    """Code of the user's raised an error. The message ends with the traceback of that code."""
+    """The user's code raised an error. The message ends with the traceback of that code."""
 
 
 def is_foreign(path: str) -> bool:
-    """Whether a module, or what `module:Name` names, is none of the project's."""
+    """Whether a module or `module:Name` does not belong to this project."""
     return _package(path) not in _ROOMS
 
 
 @contextlib.contextmanager
 def foreign_errors_named(what: str, path: str, doing: str = "") -> Iterator[None]:
-    """Around a call of the user's code.
+    """Context manager for a call of the user's code.
 
     Args:
-        what: the key and what it names, such as `model: mine:Net`; or what is done with it.
+        what: the key and its value, such as `model: mine:Net`.
         path: `module:Name` of the code.
-        doing: follows `what` in the message.
+        doing: text after `what` in the message.
 
     Raises:
         ForeignError: the code raised an error, or called sys.exit.
@@ -55,10 +55,10 @@ def foreign_errors_named(what: str, path: str, doing: str = "") -> Iterator[None
 
 @contextlib.contextmanager
 def errors_in(parts: Mapping[str, str]) -> Iterator[None]:
-    """Around a whole run: an error that passed through code of the user's is reported as that code's.
+    """Context manager for a run: an error that passed through the user's code is reported as such.
 
     Args:
-        parts: what the experiment names, as `module:Name` by key.
+        parts: the `module:Name` values of the experiment, by key.
 
     Raises:
         ForeignError: such an error was raised.
@@ -76,11 +76,11 @@ def errors_in(parts: Mapping[str, str]) -> Iterator[None]:
 
 
 def foreign_error(what: str, error: BaseException, *paths: str) -> ForeignError:
-    """One line that says what raised the error, then its traceback from the user's first frame on.
+    """One line that names what raised the error, then the traceback from the user's first frame on.
 
     Args:
-        what: begins the line.
-        error: what was raised.
+        what: beginning of the line.
+        error: the error.
         paths: `module:Name` of the user's code.
     """
     text = str(error).strip()
@@ -99,7 +99,7 @@ def foreign_error(what: str, error: BaseException, *paths: str) -> ForeignError:
 
 
 def _origin(error: BaseException, foreign: Mapping[str, str]) -> str | None:
-    """The key and the path that an error came from; None if it is none of the user's code."""
+    """The key and the path whose code raised an error; None if it was not the user's code."""
     if "data" in foreign and _LOADER in str(error).partition("\n")[0]:
         return f"data: {foreign['data']}"
     trace = _first_frame(error, {_package(path) for path in foreign.values()})
@@ -111,7 +111,7 @@ def _origin(error: BaseException, foreign: Mapping[str, str]) -> str | None:
 
 
 def _first_frame(error: BaseException, packages: Collection[str]) -> TracebackType | None:
-    """Where the user's code begins: the first frame that is neither the project's nor installed."""
+    """The first frame of the user's code: neither the project's nor an installed package's."""
     trace = error.__traceback__
     while trace is not None:
         name, module = trace.tb_frame.f_code.co_filename, _module(trace)
@@ -124,7 +124,7 @@ def _first_frame(error: BaseException, packages: Collection[str]) -> TracebackTy
 
 
 def _is_in_autograd(error: BaseException) -> bool:
-    """Whether torch's engine raised the error: what the network computed has no gradient."""
+    """Whether torch's autograd engine raised the error."""
     last = error.__traceback__
     while last is not None and last.tb_next is not None:
         last = last.tb_next
@@ -132,7 +132,7 @@ def _is_in_autograd(error: BaseException) -> bool:
 
 
 def _named(trace: TracebackType, foreign: Mapping[str, str]) -> str:
-    """What named the code of a frame: the class whose method it is, or else all that its module holds."""
+    """The key that names the code of a frame: by the class of its method, or else by its module."""
     module = _module(trace)
     in_module = {key: path for key, path in foreign.items() if path.partition(":")[0] == module}
     classes = {kind.__qualname__ for kind in type(trace.tb_frame.f_locals.get("self")).__mro__}

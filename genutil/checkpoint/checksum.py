@@ -1,4 +1,4 @@
-"""A short number that stands for a whole content: equal contents have equal ones, damaged ones do not."""
+"""Checksum of tensors and nested plain values."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from torch import Tensor
 def digest(content: Any) -> str:
     """SHA-256 of tensors and plain values, nested in mappings and sequences, in hexadecimal.
 
-    Mappings count without their order; a list and a tuple of the same values are the same.
+    The order of a mapping does not count; a list and a tuple with the same values are equal.
 
     Raises:
-        TypeError: something in it is no plain value, and no tensor whose numbers can be read.
+        TypeError: it contains something else, or a tensor whose numbers cannot be read.
     """
-    sum_ = hashlib.sha256()
-    _add(sum_, content)
-    return sum_.hexdigest()
+    hasher = hashlib.sha256()
+    _add(hasher, content)
+    return hasher.hexdigest()
 
 
-def _add(sum_: Any, value: Any) -> None:
+def _add(hasher: Any, value: Any) -> None:
     if isinstance(value, Tensor):
-        sum_.update(f"tensor {value.dtype} {tuple(value.shape)}".encode())
+        hasher.update(f"tensor {value.dtype} {tuple(value.shape)}".encode())
         try:
             flat = value.detach().cpu().contiguous().reshape(-1)
-            sum_.update(flat.view(torch.uint8).numpy().data)
+            hasher.update(flat.view(torch.uint8).numpy().data)
         except RuntimeError as error:  # sparse, without data, or a view larger than the memory
             raise TypeError(
                 f"a {value.layout} tensor of {value.dtype} cannot be summed up: {error}"
             ) from error
     elif isinstance(value, Mapping):
-        sum_.update(f"mapping {len(value)}".encode())
+        hasher.update(f"mapping {len(value)}".encode())
         for key in sorted(value, key=repr):
-            _add(sum_, key)
-            _add(sum_, value[key])
+            _add(hasher, key)
+            _add(hasher, value[key])
     elif isinstance(value, (list, tuple)):
-        sum_.update(f"sequence {len(value)}".encode())
+        hasher.update(f"sequence {len(value)}".encode())
         for item in value:
-            _add(sum_, item)
+            _add(hasher, item)
     elif value is None or isinstance(value, (bool, int, float, str)):
         text = repr(value).encode()
-        sum_.update(f"{type(value).__name__} {len(text)} ".encode() + text)
+        hasher.update(f"{type(value).__name__} {len(text)} ".encode() + text)
     else:
         raise TypeError(f"{type(value).__name__} is neither a tensor nor a plain value")

@@ -1,4 +1,4 @@
-"""What the checkpoint files of a training are called, and under which keys they hold what."""
+"""Names of the checkpoint files of a training, and the keys of their content."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class CheckpointNames:
     """Names and keys of a training's checkpoint files.
 
     Attributes:
-        last: where the training goes on from; written after each epoch.
+        last: the one that training is resumed from; written after each epoch.
         best: the best one so far.
         first: written before training; None: not at all.
-        numbered: of one epoch, with {} for its number.
-        keys: as the published graph networks have them (`graph`), or the published ResNets (`resnet`).
-        extra_files: further files of the training that are kept with the checkpoints.
+        numbered: file of one epoch, with {} for its number.
+        keys: keys of the published graph networks (`graph`), or of the published ResNets (`resnet`).
+        extra_files: other files of the training in the same folder.
     """
 
     last: str = "last.pt"
@@ -37,9 +37,9 @@ class CheckpointNames:
         return int(match[1]) if match else None
 
     def is_checkpoint(self, name: str) -> bool:
-        """Whether a training of this layout writes files of this name."""
-        own = (self.last, self.best, self.first, *self.extra_files)
-        return name in own or self.number(name) is not None
+        """Whether a training writes files of this name."""
+        names = (self.last, self.best, self.first, *self.extra_files)
+        return name in names or self.number(name) is not None
 
     def content(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """A training's state under the keys of its files."""
@@ -47,21 +47,21 @@ class CheckpointNames:
 
 
 GRAPH_NAMES = CheckpointNames()
-"""Of the experiments of `runner.py`."""
+"""Names of the experiments of `runner.py`."""
 
 
 def to_resnet_keys(state: Mapping[str, Any]) -> dict[str, Any]:
-    """`state_dict`, `best_prec1`, and `epoch`, which is the next one to train, counted from 0."""
+    """A state with the keys `state_dict`, `best_prec1`, and `epoch`: the next one to train, from 0."""
     content = {_RESNET_KEYS.get(key, key): value for key, value in state.items() if key != "last_epoch"}
     return {**content, "epoch": state["last_epoch"] + 1}
 
 
 def from_resnet_keys(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse; published files also lack some of the keys."""
-    names = {theirs: ours for ours, theirs in _RESNET_KEYS.items()}
+    """The inverse of `to_resnet_keys`; published files may lack some of the keys."""
+    names = {resnet_key: key for key, resnet_key in _RESNET_KEYS.items()}
     state = {names.get(key, key): value for key, value in content.items() if key != "epoch"}
-    # Elsewhere, such as in files of Lightning, `epoch` is another number.
-    known = not {"format", "arch", "best_prec1", "optimizer"}.isdisjoint(content)
-    if known and isinstance(content.get("epoch"), int):
+    # In other files, such as those of Lightning, `epoch` is another number.
+    is_resnet = not {"format", "arch", "best_prec1", "optimizer"}.isdisjoint(content)
+    if is_resnet and isinstance(content.get("epoch"), int):
         state["last_epoch"] = content["epoch"] - 1
     return state

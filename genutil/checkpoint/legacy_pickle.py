@@ -1,4 +1,4 @@
-"""Published checkpoint files: what stands in for the pickled objects in them, so that nothing is executed.
+"""Published checkpoint files: inert replacements for the pickled objects in them; nothing is executed.
 
 The files were written by torch 1.0. Beside tensors they hold `train.ScalarMeter` objects (curves of a
 training) and numpy scalars and arrays, under the names of numpy 1.x or 2.x. torch's restricted reader refuses
@@ -69,7 +69,7 @@ def _known(dtype: object) -> _DataType:
 
 
 def stubs_for_published_files() -> AbstractContextManager[None]:
-    """While it is entered, `torch.load(weights_only=True)` also reads published files."""
+    """Context manager: `torch.load(weights_only=True)` also reads published files."""
     stubs: list[Any] = [
         (ScalarMeter, "train.ScalarMeter"),
         (_DataType, "numpy.dtype"),

@@ -1,4 +1,4 @@
-"""Checkpoint files: written whole, read without executing anything in them, checked before they are used."""
+"""Checkpoint files: written atomically, read without executing code, checked before use."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from wirings.weight_names import MatchedWeights, match_names
 from wirings.weights_file import are_weights, check_fit, find_weights, read_content
 
 FORMAT = 2
-"""Of the files written here: 1 had no checksum."""
+"""Version of the format. Files of version 1 have no checksum."""
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """Where a checkpoint stands.
+    """Progress and origin of a checkpoint.
 
     Attributes:
-        epoch: last finished epoch, from 0; −1 before training; None where the file does not say.
-        step: optimizer steps done; None where the file does not say.
-        best_val: best validation accuracy so far; None where the file does not say.
+        epoch: last finished epoch, from 0; −1 before training; None: not known.
+        step: optimizer steps done; None: not known.
+        best_val: best validation accuracy so far; None: not known.
         origin: written by this project (`native`), by the published code (`published`), or `weights` alone.
     """
 
@@ -44,7 +44,7 @@ class CheckpointInfo:
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a checkpoint so that at any moment `path` is whole: the old one, or the new one.
+    """Write a checkpoint atomically: at any moment, `path` is the complete old or new file.
 
     Raises:
         CheckpointError: the file could not be written; an earlier one of this name is untouched.
@@ -62,17 +62,17 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """The content of a checkpoint file on the CPU: a dict with the weights under `model`, in any layout.
 
-    Read are files of this project, published ones, plain state dicts, state dicts under `state_dict` or as
-    the only mapping of tensors in the file, and `.safetensors` files with a state dict. Of a file that has
-    them not under `model` or `state_dict`, the weights alone are taken; `weights_under` is then their key, ""
-    for a plain state dict.
+    Supported are files of this project, published ones, plain state dicts, state dicts under `state_dict` or
+    as the only mapping of tensors in the file, and `.safetensors` files with a state dict. If the weights are
+    not under `model` or `state_dict`, only they are read; `weights_under` is then their key, "" for a plain
+    state dict.
 
-    Nothing in the file is executed: anything but tensors, plain values and what published files hold is
-    refused.
+    Nothing in the file is executed: everything but tensors, plain values and the objects of published files
+    is refused.
 
     Raises:
         CheckpointError: the file is missing, truncated, foreign, holds more than plain values, or its content
-            does not fit its checksum.
+            does not match its checksum.
     """
     path = Path(path).expanduser()
     with _refusals(), stubs_for_published_files():
@@ -82,7 +82,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _refusals() -> Iterator[None]:
-    """Within it, what the library refuses about a file is a CheckpointError."""
+    """Converts a WiringError about a file into a CheckpointError."""
     try:
         yield
     except WiringError as error:
@@ -90,10 +90,9 @@ def _refusals() -> Iterator[None]:
 
 
 def load_weights(path: str | Path, model: nn.Module) -> CheckpointInfo:
-    """Put a checkpoint's weights into a model. A file that does not fit leaves the model as it was.
+    """Load a checkpoint's weights into a model. A file that does not fit leaves the model unchanged.
 
-    Names that other programs have changed are matched (wirings.weight_names), and one line says what was
-    done; files of this project and published ones need none.
+    Names that other programs have changed are matched (wirings.weight_names), with one line of log.
 
     Raises:
         CheckpointError: see read_checkpoint; or names, shapes or types differ from the model's.
@@ -104,13 +103,13 @@ def load_weights(path: str | Path, model: nn.Module) -> CheckpointInfo:
 def apply_weights(
     content: Mapping[str, Any], model: nn.Module, path: str, optional: Collection[str] = ()
 ) -> CheckpointInfo:
-    """`load_weights` for content that has been read already.
+    """`load_weights` for the content of a file.
 
     Args:
-        content: what read_checkpoint gave.
-        model: where the weights go.
+        content: result of read_checkpoint.
+        model: the network.
         path: the file, for errors.
-        optional: names that the file need not have; the model then keeps its own values.
+        optional: names that may be missing in the file; the model then keeps its values.
     """
     own = model.state_dict()
     matched = match_names(content["model"], own)
@@ -124,12 +123,12 @@ def apply_weights(
 
 
 def report_changes(content: Mapping[str, Any], matched: MatchedWeights, path: str) -> None:
-    """One line about what was done to the names of a file's weights, if something was.
+    """Log how the names of a file's weights were changed, if they were.
 
-    Published files have the prefix `module.`, which is not worth a line.
+    The prefix `module.` of published files is not logged.
 
     Args:
-        content: what read_checkpoint gave.
+        content: result of read_checkpoint.
         matched: its weights.
         path: the file.
     """
@@ -143,10 +142,10 @@ def report_changes(content: Mapping[str, Any], matched: MatchedWeights, path: st
 
 
 def describe(content: Mapping[str, Any], path: str) -> CheckpointInfo:
-    """What a checkpoint says of itself; `path` is named in errors.
+    """Progress and origin of a checkpoint; `path` is its file, for errors.
 
     Raises:
-        CheckpointError: a count or accuracy in it is no number.
+        CheckpointError: a count or accuracy in it is not a number.
     """
     if "format" in content:
         origin: Literal["native", "published", "weights"] = "native"
@@ -169,7 +168,7 @@ def _number(content: Mapping[str, Any], key: str, path: str) -> float | None:
             int(number)  # an error for what is not finite
         return number
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise CheckpointError(f"{path}: its {key} is no number but {str(value)[:50]!r}") from error
+        raise CheckpointError(f"{path}: its {key} is not a number but {str(value)[:50]!r}") from error
 
 
 def _with_model(content: Any, path: Path) -> dict[str, Any]:
@@ -184,7 +183,7 @@ def _with_model(content: Any, path: Path) -> dict[str, Any]:
 
 
 def _checked(content: Any, path: Path) -> Any:
-    """The content without its checksum. Published files and those of format 1 have none."""
+    """The content without its checksum, which is checked. Published files and version 1 have none."""
     if not isinstance(content, dict) or are_weights(content):
         return content
     checksum = content.pop("checksum", None)
@@ -195,5 +194,7 @@ def _checked(content: Any, path: Path) -> Any:
     except TypeError:
         is_whole = False
     if not is_whole:
-        raise CheckpointError(f"{path}: is damaged: its content does not fit its checksum; take another file")
+        raise CheckpointError(
+            f"{path}: is damaged: its content does not match its checksum; use another file"
+        )
     return content

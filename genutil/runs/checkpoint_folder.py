@@ -1,4 +1,4 @@
-"""The folder of one experiment's checkpoints: one writer at a time, and earlier runs' files are kept."""
+"""Folders of a training: its checkpoints (one writer at a time; earlier files are kept) and its reports."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class CheckpointFolder:
     """`<save_dir>/<name>/`, held by this process until it ends or `close` is called.
 
     Args:
-        path: the folder; made if it is not there.
-        resumed_from: the file this run goes on from. If it lies elsewhere or is None, checkpoints that are
-            already in the folder belong to another run and are moved aside to `<folder>.1`, `.2`, ….
-        run_id: names the run; the files of an earlier start of the same run are not moved.
-        layout: of its files.
+        path: the folder; created if it does not exist.
+        resumed_from: the file that this run is resumed from. If it is in another folder or None, existing
+            checkpoints belong to another run and are moved to `<folder>.1`, `.2`, ….
+        run_id: id of the run; the files of an earlier start of the same run are not moved.
+        layout: names of its files.
 
     Raises:
         CheckpointError: another process is writing to the folder, or it cannot be made.
@@ -53,9 +53,9 @@ class CheckpointFolder:
             raise CheckpointError(f"{path}: cannot be used for checkpoints ({error})") from error
 
     def save(self, name: str, state: Mapping[str, Any]) -> None:
-        """Write `name` into the folder, whole or not at all."""
+        """Write `name` into the folder, completely or not at all."""
         if not self.path.is_dir():
-            _log.warning("%s is gone and is made anew; the checkpoints in it are lost", self.path)
+            _log.warning("%s was removed and is created again; its checkpoints are lost", self.path)
             self.close()
             self.path.mkdir(parents=True)
             self._lock = self._take_lock()
@@ -72,7 +72,7 @@ class CheckpointFolder:
             numbered[number].unlink(missing_ok=True)
 
     def write_run_marker(self, run_id: str, run_folder: Path) -> None:
-        """Note which run writes here, for a later start of the same run."""
+        """Record which run writes here, for a later start of the same run."""
         write_run_marker(self.path, run_id, run_folder)
 
     def close(self) -> None:
@@ -86,8 +86,8 @@ class CheckpointFolder:
         except OSError as error:
             os.close(descriptor)
             message = (
-                f"{self.path}: another run is writing its checkpoints here; give this one a name or folder "
-                "of its own"
+                f"{self.path}: another run is writing its checkpoints here; give this one another name "
+                "or folder"
             )
             raise CheckpointError(message) from error
         return descriptor
@@ -97,26 +97,26 @@ class CheckpointFolder:
         if not files:
             return
         number, path = 1, self.path.resolve()
-        while (aside := path.with_name(f"{path.name}.{number}")).exists():
+        while (archive := path.with_name(f"{path.name}.{number}")).exists():
             number += 1
-        aside.mkdir()
+        archive.mkdir()
         for file in files:
-            file.rename(aside / file.name)
-        _log.warning("checkpoints of an earlier run are kept in %s", aside)
+            file.rename(archive / file.name)
+        _log.warning("checkpoints of an earlier run were moved to %s", archive)
 
 
 class RunOutputs:
-    """The files of a training: its checkpoints, and `<log_dir>/<run>/`.
+    """The two folders of a training: its checkpoints, and `<log_dir>/<run>/`.
 
     A start after a failure continues the folders of the earlier start.
 
     Args:
-        folder: of the checkpoints.
-        settings: of the run.
-        rank_info: which start of which run this is.
-        start: where it begins.
+        folder: folder of the checkpoints.
+        settings: settings of the run.
+        rank_info: rank of this process, with the run's id and its restarts.
+        start: where the run begins.
         step: training steps that were done before.
-        layout: of the checkpoints.
+        layout: names of the checkpoints.
 
     Attributes:
         checkpoints, run: the two folders.

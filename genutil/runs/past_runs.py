@@ -1,4 +1,4 @@
-"""What earlier runs have left: folders of checkpoints, results, and folders whose results are missing."""
+"""Earlier runs: their checkpoints, their results, and folders whose results are missing."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from genutil.runs.start_record import is_mixed, record_in
 from genutil.text_files import parse_json, read_json, read_text
 from wirings.files import write_atomically
 
-_NOTE = ".run"
-"""In a folder of checkpoints."""
+_MARKER = ".run"
+"""File in a folder of checkpoints."""
 _WIRING = "wiring.npz"
-"""In a run's folder, with `record_wiring`."""
+"""File in a run's folder, with `record_wiring`."""
 
 
 def checkpoints_of(config: Config) -> Path:
@@ -27,31 +27,31 @@ def checkpoints_of(config: Config) -> Path:
 
 
 def write_run_marker(checkpoints: Path, run_id: str, run: Path) -> None:
-    """Note in a folder of checkpoints which run writes them, and where its reports are."""
-    note = json.dumps({"run_id": run_id, "folder": str(run.resolve())})
-    write_atomically(checkpoints / _NOTE, lambda file: file.write(note.encode()))
+    """Record in a folder of checkpoints the id and the folder of the run that writes them."""
+    marker = json.dumps({"run_id": run_id, "folder": str(run.resolve())})
+    write_atomically(checkpoints / _MARKER, lambda file: file.write(marker.encode()))
 
 
 def read_run_marker(checkpoints: Path, run_id: str | None = None) -> Path | None:
-    """The folder of the run that wrote checkpoints last; None if it is not known.
+    """Folder of the run that wrote checkpoints last; None: not known.
 
     Args:
-        checkpoints: their folder.
-        run_id: only of an earlier start of this run.
+        checkpoints: folder of the checkpoints.
+        run_id: if given, the folder of another run is not returned.
     """
     try:
-        note = read_json(checkpoints / _NOTE)
-        found = Path(note["folder"])
-        return found if run_id is None or (run_id and note["run_id"] == run_id) else None
+        marker = read_json(checkpoints / _MARKER)
+        folder = Path(marker["folder"])
+        return folder if run_id is None or (run_id and marker["run_id"] == run_id) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def finished_results(config: Config) -> dict[str, Any] | None:
-    """`results.json` of a finished training with these settings, from its first step or from a checkpoint of
-    the same settings; None if there is none.
+    """`results.json` of a finished training of this experiment; None if there is none.
 
-    Where the wiring is to be recorded, a training without its record is not finished.
+    A training that was resumed from a checkpoint of other settings does not count, nor one without the record
+    of its wiring if the experiment asks for it.
     """
     for path in sorted(Path(config.log_dir).expanduser().glob(f"*/{RESULTS}"), reverse=True):
         if config.record_wiring and not path.with_name(_WIRING).is_file():
@@ -63,23 +63,23 @@ def finished_results(config: Config) -> dict[str, Any] | None:
 
 
 def folder_of_results(config: Config, last: Path | None) -> Path | None:
-    """The folder of a training's results, if it is finished; None if they are not found.
+    """Folder of the results of a finished training; None if there is none.
 
     Args:
-        config: the settings of the training, which may have begun at a checkpoint of other settings.
-        last: the folder of the run that wrote the checkpoints, where it is known.
+        config: the experiment; its training may have been resumed from a checkpoint of other settings.
+        last: folder of the run that wrote the checkpoints, if it is known.
     """
-    beside = sorted(Path(config.log_dir).expanduser().glob(f"*/{RESULTS}"), reverse=True)
-    paths = [*([last / RESULTS] if last else []), *beside]
+    runs = sorted(Path(config.log_dir).expanduser().glob(f"*/{RESULTS}"), reverse=True)
+    paths = [*([last / RESULTS] if last else []), *runs]
     return next((path.parent for path in paths if _finished(path, config) is not None), None)
 
 
 def folder_lacking_results(config: Config, last: Path | None) -> Path | None:
-    """`last` if its training got to the end and was stopped before its results were written; else None.
+    """`last` if its training is complete and only its results are missing; else None.
 
     Args:
-        config: the settings of the training.
-        last: the folder of the run that wrote the checkpoints, where it is known.
+        config: the experiment.
+        last: folder of the run that wrote the checkpoints, if it is known.
     """
     if last is None or last.parent.resolve() != Path(config.log_dir).expanduser().resolve():
         return None

@@ -32,8 +32,8 @@ class ResumePoint:
         found_by: `auto`: as the last one of the run's own folder; `restart`: the same after a failure of the
             run; `file`: it was named.
         record: where the run began, see genutil.runs.start_record; None: at its first step.
-        run_folder: an earlier run's folder that lacks nothing but its results; they go there.
-        finished: nothing is left to do: what to say.
+        run_folder: an earlier run's folder that lacks only its results; they are written there.
+        finished: the message if nothing is left to train; else None.
     """
 
     path: Path | None = None
@@ -51,26 +51,25 @@ def find_resume_point(
     required: bool,
     layout: CheckpointNames = GRAPH_NAMES,
 ) -> ResumePoint:
-    """Where this start of a run begins: at `resume`, or after a restart at the run's own last checkpoint.
+    """The checkpoint that `resume` names, or after a restart the run's own last one.
 
     Args:
-        folder: of the run's checkpoints.
+        folder: the run's checkpoints.
         resume: a file, `auto` for the last one in the folder, or None.
-        rank_info: which start of which run this is.
-        required: the run cannot do without a checkpoint.
-        layout: of the folder's files.
+        rank_info: rank of this process, with the run's id and its restarts.
+        required: the run needs a checkpoint.
+        layout: names of the folder's files.
 
     Raises:
         CheckpointError: the checkpoint is missing, damaged or foreign.
     """
-    again = (
-        rank_info.restarts and read_run_marker(folder, rank_info.run_id) and (folder / layout.last).is_file()
-    )
-    path = find_checkpoint(folder, "auto" if again else resume, required, layout.last)
+    restarted = rank_info.restarts > 0 and read_run_marker(folder, rank_info.run_id) is not None
+    restarted = restarted and (folder / layout.last).is_file()
+    path = find_checkpoint(folder, "auto" if restarted else resume, required, layout.last)
     if path is None:
         return ResumePoint()
     return ResumePoint(
-        path, read_checkpoint(path), "restart" if again else "auto" if resume == "auto" else "file"
+        path, read_checkpoint(path), "restart" if restarted else "auto" if resume == "auto" else "file"
     )
 
 
@@ -92,12 +91,16 @@ def find_checkpoint(folder: Path, resume: str | None, required: bool, last: str)
 
 
 def check_resume_point(config: Config, start: ResumePoint, reads_length: bool) -> ResumePoint:
-    """The start with what the results say of it, and with what is left to do where all epochs are done.
+    """Check that a checkpoint belongs to the experiment, and whether its training is finished.
 
     Args:
         config: the experiment.
         start: the checkpoint that `resume` names, or none.
-        reads_length: whether a part of the experiment takes `num_epochs`.
+        reads_length: whether a component of the experiment takes `num_epochs`.
+
+    Returns:
+        `start` with its record for the results, and where all epochs are done with `finished` or
+        `run_folder`.
 
     Raises:
         CheckpointError: `auto` found a checkpoint of other settings.
@@ -108,15 +111,15 @@ def check_resume_point(config: Config, start: ResumePoint, reads_length: bool) -
     trains = not (config.evaluate or config.export)
     if start.found_by == "restart":
         return dataclasses.replace(start, record=record_in(start.content))
-    found = _differences(config, start.content, info, reads_length)
+    changed = _differences(config, start.content, info, reads_length)
     if start.found_by == "auto":
-        raise_if_other_experiment(path, found, "num_epochs" if reads_length else "", "--name")
-    record = start_record(start.content, str(start.path), info.epoch, info.step, found)
+        raise_if_other_experiment(path, changed, "num_epochs" if reads_length else "", "--name")
+    record = start_record(start.content, str(start.path), info.epoch, info.step, changed)
     start = dataclasses.replace(start, record=record)
     if trains:
         start = _without_work(config, start, info, reads_length)
         if is_mixed(record) and start.finished is None:
-            _log.warning("%s; the results say so", _mixture(path, found))
+            _log.warning("%s; the results record this", _mixture(path, changed))
     return start
 
 
@@ -142,54 +145,54 @@ def _is_within_epoch(content: Mapping[str, Any]) -> bool:
 
 
 def raise_if_other_experiment(
-    path: Path, found: Mapping[str, tuple[Any, Any]] | None, length: str, place: str
+    path: Path, changed: Mapping[str, tuple[Any, Any]] | None, length: str, option: str
 ) -> None:
-    """Refuse a checkpoint that `auto` found.
+    """Refuse a checkpoint that `auto` found if it belongs to another experiment.
 
     Args:
-        path: its file.
-        found: the settings in which it differs; None: it does not hold its settings.
-        length: the key of the number of epochs, if training depends on it before its end; else empty.
-        place: the option that gives an experiment files of its own.
+        path: the checkpoint's file.
+        changed: the settings that differ; None: the file does not contain its settings.
+        length: the key of the number of epochs, if training depends on it from the start; else empty.
+        option: the option that gives an experiment its own files.
 
     Raises:
         CheckpointError: there are differences, or they are not known.
     """
-    if found is not None and not found:
+    if changed is not None and not changed:
         return
-    lines = [f"resume: auto found {path}, which is of another experiment:"]
-    lines += [f"  {key}: {old!r} there, {new!r} here" for key, (old, new) in (found or {}).items()]
-    if found is None:
-        lines[0] = f"resume: auto found {path}, which does not hold its settings"
-    elif length in found:
-        lines.append(f"  ({length} counts from the first step on, as in a cosine schedule)")
+    lines = [f"resume: auto found {path}, which belongs to another experiment:"]
+    lines += [f"  {key}: {old!r} in the file, now {new!r}" for key, (old, new) in (changed or {}).items()]
+    if changed is None:
+        lines[0] = f"resume: auto found {path}, which does not contain its settings"
+    elif length in changed:
+        lines.append(f"  (training depends on {length} from the first step, as in a cosine schedule)")
     lines.append(
-        f"repeat its settings; or name the file, --resume {path}, and the results say that they are mixed; "
-        f"or give this experiment a {place} of its own"
+        f"use the same settings; or name the file, --resume {path}, and the results record that the settings "
+        f"are mixed; or give this experiment another {option}"
     )
     raise CheckpointError("\n".join(lines))
 
 
-def _mixture(path: Path, found: Mapping[str, tuple[Any, Any]] | None) -> str:
-    if found is None:
-        return f"{path} does not hold its settings, which may be others"
-    if found:
-        return f"{path} was trained with other settings ({', '.join(found)})"
+def _mixture(path: Path, changed: Mapping[str, tuple[Any, Any]] | None) -> str:
+    if changed is None:
+        return f"{path} does not contain its settings, which may differ"
+    if changed:
+        return f"{path} was trained with other settings ({', '.join(changed)})"
     return f"the training of {path} was itself resumed from a checkpoint of other settings"
 
 
 def _without_work(
     config: Config, start: ResumePoint, info: CheckpointInfo, reads_length: bool
 ) -> ResumePoint:
-    """The start; where all epochs are done, with the folder that lacks the results, or with what to say."""
+    """`start`; where all epochs are done, with the folder that lacks the results, or with a message."""
     assert start.content is not None and start.path is not None and start.record is not None
     done = 0 if info.epoch is None else info.epoch + 1
     if done < config.num_epochs or "optimizer" not in start.content:
         return start
     same, checkpoints, results = start.record["differences"] == {}, checkpoints_of(config), None
     if same:
-        own = start.path.resolve().parent == checkpoints.resolve()
-        last = read_run_marker(checkpoints) if own else None
+        is_in_folder = start.path.resolve().parent == checkpoints.resolve()
+        last = read_run_marker(checkpoints) if is_in_folder else None
         results = folder_of_results(config, last)
         if results is None and (folder := folder_lacking_results(config, last)) is not None:
             return dataclasses.replace(start, run_folder=folder, record=record_in(start.content))

@@ -1,4 +1,4 @@
-"""What a run leaves behind for its reader: a folder with its configuration, metrics and results."""
+"""Run folders: configuration, metrics, results and provenance of a run."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ _PROJECT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What a run is called, where its reports go, and all that decides its results.
+    """Name, folder and settings of a run.
 
     Attributes:
-        name: of the experiment.
-        label: begins the name of the run's folder; safe as such.
-        log_dir: holds the folders of all runs.
-        seed: of its random numbers.
+        name: name of the experiment.
+        label: beginning of the folder's name, safe for file systems.
+        log_dir: folder of the folders of all runs.
+        seed: seed of the random numbers.
         values: all settings by name, as plain values.
     """
 
@@ -66,7 +66,7 @@ class RunSettings:
 
 
 def run_settings(config: Config) -> RunSettings:
-    """Those of an experiment: the folder is named after it and its overrides."""
+    """Settings of an experiment's run; its folder is named after the experiment and its overrides."""
     return RunSettings(
         name=str(config.name),
         label=run_label(config),
@@ -80,13 +80,13 @@ class RunFolder:
     """`<log_dir>/<run>/`: `config.yml` at once, then metrics as they come, `results.json` at the end.
 
     Args:
-        settings: of the run.
-        earlier: the folder of an earlier start of the same run, which is continued.
-        step: training steps that were done before this start; what the earlier one told of later steps is
-            dropped, since it will be told again.
+        settings: settings of the run.
+        earlier: folder of an earlier start of the same run, which is continued.
+        step: training steps that were done before this start; metrics of later steps are removed, since they
+            will be written again.
 
     Attributes:
-        origin: versions, machine and commit at the start, for whoever wants to repeat the run.
+        origin: versions, machine and commit at the start.
 
     Raises:
         UserError: the folder cannot be made.
@@ -115,7 +115,7 @@ class RunFolder:
         """
         with self.io_errors_as_user_errors():
             if not self.path.is_dir():
-                _log.warning("%s is gone and is made anew; the files in it are lost", self.path)
+                _log.warning("%s was removed and is created again; its files are lost", self.path)
                 self.path.mkdir(parents=True)
             with open(self.path / METRICS, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
@@ -126,7 +126,7 @@ class RunFolder:
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def write_results(self, results: dict[str, Any], rank_info: RankInfo, device: str) -> dict[str, Any]:
-        """Write `results.json`: the numbers and all that is needed to repeat them. Returns its content.
+        """Write `results.json`: the results and all that is needed to reproduce them. Returns its content.
 
         Raises:
             UserError: it cannot be written.
@@ -159,7 +159,7 @@ class RunFolder:
 
     @contextmanager
     def io_errors_as_user_errors(self) -> Iterator[None]:
-        """Around whatever writes to the folder: a full disk and the like become errors for the user.
+        """Convert an OSError while writing to the folder, such as a full disk, into a UserError.
 
         Raises:
             UserError: a file could not be written.
@@ -169,7 +169,7 @@ class RunFolder:
         except OSError as error:
             raise UserError(
                 f"{self.settings.log_dir}: cannot be written to ({error}); free some space or choose another "
-                "folder; checkpoints that are there are whole"
+                "folder; existing checkpoints are complete"
             ) from error
 
 
@@ -181,9 +181,9 @@ def _is_before(line: str, step: int) -> bool:
 
 
 def run_label(config: Config) -> str:
-    """Experiment name and overrides that decide results, safe as a folder's name, at most 100 characters.
+    """Experiment name and overrides that decide results, safe for file systems, at most 100 characters.
 
-    An override that the name holds already, such as the seed of `digits-seed1`, is left out.
+    An override that the name already contains, such as the seed of `digits-seed1`, is omitted.
     """
     name, shown = str(config.name), keys_of("result", "order", "evaluation")
     words = [
@@ -212,10 +212,10 @@ def environment() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The project's git commit, with `-dirty` where files differ from it; None outside of its own checkout.
+    """The project's git commit, with `-dirty` if files differ from it; None outside of its own checkout.
 
-    A repository around the project's folder, such as that of another project whose virtual environment the
-    code lies in, is not meant.
+    A repository that contains the project's folder, such as another project with its virtual environment,
+    does not count.
     """
     if not (_PROJECT / ".git").exists():  # a folder, or a file in a worktree
         return None
@@ -242,7 +242,7 @@ def processor() -> str:
 
 
 def summary(results: dict[str, Any]) -> str:
-    """The final numbers as a small table for the screen."""
+    """The results as a small table for the terminal."""
     rows = [(key, f"{value:.2f} %") for key, value in results.items() if key.endswith("_accuracy")]
     if "CELoss" in results:
         rows.append(("loss", f"{results['CELoss']:.4f}"))
@@ -254,9 +254,9 @@ def summary(results: dict[str, Any]) -> str:
 
 
 def set_up_logging(rank: int = 0) -> None:
-    """Messages go to standard error, one line each. Of several processes the first speaks.
+    """Log to standard error, one line a message. Only rank 0 logs below ERROR.
 
-    The others tell only what the first cannot know: which images they cannot read.
+    The other ranks also log which images they cannot read, which rank 0 cannot know.
     """
     name = "" if rank == 0 else f"process {rank}: "
     logging.basicConfig(level=logging.INFO, format=f"{name}%(message)s", stream=sys.stderr)
@@ -266,7 +266,7 @@ def set_up_logging(rank: int = 0) -> None:
 
 
 def _new_folder(parent: Path, name: str) -> Path:
-    """Two runs that start in the same second get two folders."""
+    """A new folder; two runs that start in the same second get different ones."""
     for number in range(1, 1000):
         path = parent / (name if number == 1 else f"{name}.{number}")
         try:

@@ -1,11 +1,11 @@
-"""Where a run began: at the first step, or at a checkpoint, of the same settings or of others.
+"""Start records: the first step, or the checkpoint, that a run started from, and its settings.
 
-`results.json` and checkpoints hold it as `started_from`: None, or a mapping of
+`results.json` and checkpoints contain it as `started_from`: None, or a mapping of
 
     file, epoch, step  the checkpoint: its path, its last finished epoch from 0, its steps; None: not known
-    differences        {key: [value there, value here]} of the settings that decide results; None: the file
-                       does not hold its settings
-    earlier            the same four of each start before, as far as its settings were others
+    differences        {key: [value in the file, value of the run]} of the settings that decide results; None:
+                       the file does not contain its settings
+    earlier            the same four of each earlier start whose settings differed
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _UNKNOWN = {"file": None, "epoch": None, "step": None, "differences": None}
 
 
 def settings_in(content: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The settings that a checkpoint holds; None if there are none, or they are no plain values."""
+    """The settings in a checkpoint; None if there are none, or they are not plain values."""
     config = content.get("config")
     try:
         plain = json.loads(json.dumps(config))
@@ -34,7 +34,7 @@ def start_record(
     step: int | None,
     differences: Mapping[str, tuple[Any, Any]] | None,
 ) -> dict[str, Any]:
-    """The record of a run that begins at a checkpoint with this content; see the module."""
+    """The record of a run that starts from a checkpoint with this content."""
     pairs = None if differences is None else {key: list(pair) for key, pair in differences.items()}
     return {
         "file": file, "epoch": epoch, "step": step, "differences": pairs,
@@ -43,7 +43,7 @@ def start_record(
 
 
 def record_in(content: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Where the run of a checkpoint or of results began."""
+    """The start record of a checkpoint or of results."""
     record = content.get("started_from")
     if record is None or _is_record(record):
         return record
@@ -51,12 +51,12 @@ def record_in(content: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def is_mixed(record: Mapping[str, Any] | None) -> bool:
-    """Whether a part of the run was trained with other settings, or with settings that are not known."""
+    """Whether some of the run's training had other settings, or settings that are not known."""
     return bool(_mixing_starts(record))
 
 
 def mixing(record: Mapping[str, Any] | None) -> list[dict[str, list[Any]] | None]:
-    """The differences of each start at a checkpoint of other settings, the first start first."""
+    """The differences of each start from a checkpoint of other settings, in the order of the starts."""
     return [start["differences"] for start in _mixing_starts(record)]
 
 
@@ -76,7 +76,7 @@ def _mixing_starts(record: Any) -> list[dict[str, Any]]:
 
 
 def _is_record(record: Any) -> bool:
-    """Whether it is what `start_record` makes: files may come from anywhere."""
+    """Whether a value has the form of a start record; files may have any content."""
     try:
         json.dumps(record)
     except (TypeError, ValueError, RecursionError):

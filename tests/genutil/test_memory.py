@@ -3,9 +3,15 @@
 import pytest
 import torch
 
-from genutil.allocation import allocations_explained, require_memory_for_training, sizes_checked
 from genutil.errors import ConfigError
-from genutil.memory import available_memory, gibibytes, require_memory
+from genutil.memory import (
+    allocations_explained,
+    available_memory,
+    gibibytes,
+    require_memory,
+    require_memory_for_training,
+    sizes_checked,
+)
 
 GIB = 1024**3
 
@@ -126,9 +132,7 @@ def test_random_numbers_are_the_same_while_sizes_are_checked():
 
 def test_gradients_and_momenta_need_room(monkeypatch):
     model = torch.nn.Linear(10_000, 10_000, device="meta")  # 0.37 GiB
-    monkeypatch.setattr(
-        "genutil.allocation.require_memory", lambda *given: require_memory(*given, lambda: GIB)
-    )
+    monkeypatch.setattr("genutil.memory.require_memory", lambda *given: require_memory(*given, lambda: GIB))
     require_memory_for_training(model, "x:Y", has_momentum=True, processes=1)
     with pytest.raises(ConfigError, match=r"model: training x:Y, beside the weights, needs 1.5 GiB"):
         require_memory_for_training(model, "x:Y", has_momentum=True, processes=2)

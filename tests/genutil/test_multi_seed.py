@@ -4,18 +4,16 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 
 import pytest
 
 import runner
 from genutil.config.identity import differences, differences_without_seed
-from genutil.runs import multi_seed as seeds
+from genutil.runs import multi_seed
 from genutil.runs.multi_seed import summary_of_seeds
 from genutil.runs.wiring_record import read_record
 from genutil.spread import mean_and_std, spread
-from tests.conftest import ROOT
 from tests.processes import start, wait_for_line
 
 
@@ -144,38 +142,19 @@ def test_a_run_of_a_seed_saves_at_a_lost_connection_or_a_time_limit(write_app, t
     assert not (tmp_path / "checkpoints" / "tiny-seed2").exists()
 
 
-@pytest.mark.parametrize(
-    ("in_foreground", "signum", "handed_on"),
-    [
-        (True, signal.SIGINT, False), (True, signal.SIGTERM, True), (False, signal.SIGINT, True),
-        (True, signal.SIGHUP, True), (True, signal.SIGUSR1, True),
-    ],
-)  # fmt: skip
-def test_an_interrupt_of_the_terminal_is_not_sent_twice(monkeypatch, in_foreground, signum, handed_on):
-    monkeypatch.setattr(seeds, "_in_foreground", lambda pid: in_foreground)
-    told = []
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_signals_are_forwarded_once(signum):
+    """The run is in a session of its own, so that a terminal's Ctrl-C does not reach it a second time."""
+    signums = []
 
     class Process:
-        pid = 1
-        send_signal = staticmethod(told.append)
+        send_signal = staticmethod(signums.append)
 
-    with seeds._forward_signals(Process):
+    with multi_seed._forward_signals(Process):
         os.kill(os.getpid(), signum)
-    assert told == [signum] * handed_on
-
-
-def test_foreground_is_told_from_the_terminal():
-    """A process of a new session has no terminal; one that a terminal was made for is in its foreground."""
-    code = "import os; from genutil.runs.multi_seed import _in_foreground; print(_in_foreground(os.getpid()))"
-    spawn = f"import pty, sys; pty.spawn([sys.executable, '-c', {code!r}])"
-    told = [
-        subprocess.run(
-            [sys.executable, "-c", each], cwd=ROOT, capture_output=True, text=True, start_new_session=True,
-            stdin=subprocess.DEVNULL, check=True,
-        ).stdout.strip()
-        for each in (code, spawn)
-    ]  # fmt: skip
-    assert told == ["False", "True"]
+    assert signums == [signum]
+    code = "import os, sys; sys.exit(os.getsid(0) != os.getpid())"
+    assert multi_seed._run([sys.executable, "-c", code]) == 0
 
 
 def test_a_finished_run_without_its_record_is_trained_anew(write_app, tmp_path, capfd):

@@ -109,10 +109,13 @@ def test_auto_is_refused_for_other_options_and_for_a_finished_training(images, s
     cosine = ["--lr-schedule", "cosine", "--resume", "auto"]
     assert run(images, space, "--epochs", 1, "--lr", "0.02", *cosine) == 2
     errors = capsys.readouterr().err
-    assert "checkpoint.pth.tar, which is of another experiment:\n  lr: 0.01 there, 0.02 here\n" in errors
-    assert "--workspace of its own" in errors
+    assert (
+        "checkpoint.pth.tar, which belongs to another experiment:\n  lr: 0.01 in the file, now 0.02\n"
+        in errors
+    )
+    assert "another --workspace" in errors
     assert run(images, space, "--epochs", 2, "--lr", "0.01", *cosine) == 2
-    assert "epochs: 1 there, 2 here" in capsys.readouterr().err
+    assert "epochs: 1 in the file, now 2" in capsys.readouterr().err
     assert run(images, space, "--epochs", 1, "--lr", "0.01", *cosine) == 0
     assert "the training is finished: " in caplog.text
     assert {path: path.stat().st_mtime_ns for path in space.rglob("*")} == before

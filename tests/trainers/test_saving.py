@@ -163,7 +163,7 @@ def test_a_removed_folder_is_made_anew(write_app, tmp_path, folder, monkeypatch,
     monkeypatch.setattr(Trainer, "fit", fit_without_folders)
     assert run(write_app()) == 0
     assert read_checkpoint(folder / "last.pt")["last_epoch"] == 1
-    assert caplog.text.count("is gone and is made anew") == 2
+    assert caplog.text.count("was removed and is created again") == 2
     assert [line["epoch"] for line in metrics(tmp_path)] == [1, 1]
     with pytest.raises(CheckpointError, match="another run is writing"):
         one = CheckpointFolder(folder)

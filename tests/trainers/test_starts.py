@@ -51,12 +51,12 @@ def files(tmp_path):
 @pytest.mark.parametrize(
     ("options", "difference"),
     [
-        (["--lr", 0.05], "lr: 0.1 there, 0.05 here"),
-        (["--seed", 3], "seed: 0 there, 3 here"),
-        (["--batch_size", 4, "--graph", "random"], "batch_size: 8 there, 4 here"),
-        (["--data_args", "num_images=40"], "data_args: {} there, {'num_images': '40'} here"),
-        (["--lr", 0.05, "--evaluate"], "lr: 0.1 there, 0.05 here"),
-        (["--lr", 0.05, "--export", "x.onnx"], "lr: 0.1 there, 0.05 here"),
+        (["--lr", 0.05], "lr: 0.1 in the file, now 0.05"),
+        (["--seed", 3], "seed: 0 in the file, now 3"),
+        (["--batch_size", 4, "--graph", "random"], "batch_size: 8 in the file, now 4"),
+        (["--data_args", "num_images=40"], "data_args: {} in the file, now {'num_images': '40'}"),
+        (["--lr", 0.05, "--evaluate"], "lr: 0.1 in the file, now 0.05"),
+        (["--lr", 0.05, "--export", "x.onnx"], "lr: 0.1 in the file, now 0.05"),
     ],
 )
 def test_auto_is_refused_for_another_experiment(run, tmp_path, capsys, last, options, difference):
@@ -64,7 +64,7 @@ def test_auto_is_refused_for_another_experiment(run, tmp_path, capsys, last, opt
     before, bits = files(tmp_path), last.read_bytes()
     assert run(*options, "--resume", "auto") == (2, None)
     errors = capsys.readouterr().err
-    assert f"resume: auto found {last}, which is of another experiment:\n" in errors
+    assert f"resume: auto found {last}, which belongs to another experiment:\n" in errors
     assert f"  {difference}\n" in errors
     assert f"repeat its settings; or name the file, --resume {last}" in errors and "--name" in errors
     assert files(tmp_path) == before and last.read_bytes() == bits
@@ -76,7 +76,7 @@ def test_auto_is_refused_where_the_settings_are_not_known(run, last, capsys):
     for config in (None, [1], {"lr": torch.zeros(2)}):
         save_checkpoint(last, {**content, "config": config})
         assert run("--resume", "auto") == (2, None)
-        assert f"auto found {last}, which does not hold its settings" in capsys.readouterr().err
+        assert f"auto found {last}, which does not contain its settings" in capsys.readouterr().err
 
 
 def test_places_may_change(run, tmp_path):
@@ -110,7 +110,7 @@ def test_more_epochs_are_refused_where_the_schedule_counts_them(run, last, capsy
     assert run(*options)[0] == 0
     assert run(*options, "--num_epochs", 3, "--resume", "auto") == (2, None)
     errors = capsys.readouterr().err
-    assert "num_epochs: 1 there, 3 here" in errors
+    assert "num_epochs: 1 in the file, now 3" in errors
     status, results = run(*options, "--num_epochs", 3, "--resume", last)
     assert status == 0
     assert results["started_from"]["differences"] == {"num_epochs": [1, 3]}
@@ -119,7 +119,7 @@ def test_more_epochs_are_refused_where_the_schedule_counts_them(run, last, capsy
 def test_fewer_epochs_than_were_trained_are_refused(run, capsys):
     assert run("--num_epochs", 2)[0] == 0
     assert run("--num_epochs", 1, "--resume", "auto") == (2, None)
-    assert "num_epochs: 2 there, 1 here" in capsys.readouterr().err
+    assert "num_epochs: 2 in the file, now 1" in capsys.readouterr().err
 
 
 def test_a_named_file_of_other_settings_makes_a_mixed_run_and_it_stays_one(run, tmp_path, last, caplog):

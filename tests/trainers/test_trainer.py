@@ -217,7 +217,7 @@ def test_earlier_checkpoints_are_kept_aside(write_app, tmp_path, folder, caplog)
     first = (folder / "best.pt").read_bytes()
     run(path)
     assert (tmp_path / "checkpoints" / "tiny.1" / "best.pt").read_bytes() == first
-    assert "are kept in" in caplog.text
+    assert "were moved to" in caplog.text
     run(path, "--resume", "auto", "--num_epochs", "3")
     assert not (tmp_path / "checkpoints" / "tiny.2").exists()
 
