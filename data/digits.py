@@ -1,13 +1,14 @@
-"""Handwritten digits that come with scikit-learn: nothing to download."""
+"""Handwritten digits that are part of scikit-learn's files: no download."""
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
+from torch import Tensor
 
 from data.loaders import ImageBatches
 from data.normalise import raise_if_not_grey
@@ -16,8 +17,9 @@ from genutil.memory import require_memory
 
 _BYTES_PER_PIXEL = 4 + 4 + 1 + 8
 """While an image is made: enlarged, rounded, in bytes, and in double precision for mean and deviation."""
-_SPLIT_SEED = 0
-"""The split is a part of the data set: it stays the same whatever the experiment's seed is."""
+_NUM_TRAIN = 1437
+_SPLIT = Path(__file__).with_name("digits_split.npy")
+"""Indices of the training images, then of the test images: one random split by classes, for all seeds."""
 
 
 class Digits:
@@ -55,18 +57,15 @@ class Digits:
             raise DataError(
                 f"image_size: digits have 8×8 pixels and can be enlarged only, not to {image_size}"
             )
-        digits = load_digits()
+        small, labels = _read_digits()
         require_memory(
-            f"image_size: {len(digits.images)} digits of {image_size} × {image_size} pixels",
-            _BYTES_PER_PIXEL * len(digits.images) * image_size**2,
+            f"image_size: {len(small)} digits of {image_size} × {image_size} pixels",
+            _BYTES_PER_PIXEL * len(small) * image_size**2,
             "choose a smaller image_size",
         )
-        small = torch.from_numpy(digits.images).float().unsqueeze(1) * (255 / 16)
         large = F.interpolate(small, size=(image_size, image_size), mode="bilinear", align_corners=False)
-        images, labels = large.round().clamp(0, 255).byte(), torch.from_numpy(digits.target).long()
-        train, test = train_test_split(
-            torch.arange(len(labels)).numpy(), test_size=0.2, random_state=_SPLIT_SEED, stratify=digits.target
-        )
+        images = large.round().clamp(0, 255).byte()
+        train, test = torch.from_numpy(np.load(_SPLIT)).long().tensor_split([_NUM_TRAIN])
         pixels = images[train].double() / 255
         mean, std = [pixels.mean().item()] * in_channels, [pixels.std().item()] * in_channels
         self.train = ImageBatches(
@@ -76,3 +75,17 @@ class Digits:
         self.val = ImageBatches(
             images[test], labels[test], test_batch_size or batch_size, mean, std, device=device
         )
+
+
+def _read_digits() -> tuple[Tensor, Tensor]:
+    """Images, (1797, 1, 8, 8) with values up to 255, and labels, without the import of scikit-learn.
+
+    Raises:
+        DataError: scikit-learn is not installed.
+    """
+    package = importlib.util.find_spec("sklearn")
+    if package is None or package.origin is None:
+        raise DataError("data: the digits are files of scikit-learn; install it: pip install scikit-learn")
+    path = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
+    table = torch.from_numpy(np.loadtxt(path, np.int64, delimiter=","))
+    return table[:, :-1].float().view(-1, 1, 8, 8) * (255 / 16), table[:, -1]
