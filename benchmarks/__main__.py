@@ -39,7 +39,7 @@ def commands(quick: bool) -> list[list[str]]:
         rest += [one, [*one, "--app", WIDER], ["roofline", *once], ["roofline", *once, "--sigma", "0"]]
         rest += [["threads", "--app", "apps/quickstart/wiring_demo.yml", "--busy", "1", *once]]
         rest += [["sparse_resnet", "--arch", "resnet18", *small, "--image_size", "32", *once]]
-        rest += [["wire", *small, "--image_size", "32", *once]]
+        rest += [["wire", *small, "--image_size", "32", *once], ["startup", *once]]
         return [["topk", *once], *steps, *peaks, *rest]
     sizes = {app: ["--batch_size", str(size)] for app, size in BATCH_SIZES.items()}
     steps = [["train_step", app, *size, "--rounds", str(ROUNDS[app])] for app, size in sizes.items()]
@@ -58,6 +58,7 @@ def commands(quick: bool) -> list[list[str]]:
         ["wiring_page"],
         ["sparse_resnet"],
         ["wire"],
+        ["startup"],
     ]
     return [["topk"], *steps, *peaks, *rest]
 
