@@ -30,7 +30,6 @@ from genutil.threads import choose_threads, threads_in_use, work_of_step
 from genutil.user_code import errors_in, is_foreign
 from models import build_model
 from models.compiling import compile_network, failures_explained
-from models.graphs.neuralgraph import ContinuousTimeNeuralGraph
 from models.logits import check_logits
 from models.transfer import load_wiring_and_weights
 from models.wiring_state import wiring_layout, wiring_state
@@ -58,7 +57,7 @@ from wirings.compacting import compact, engines_of
 from wirings.errors import MissingPackageError
 from wirings.exporting import export
 from wirings.profiling import Profile, as_table, profile
-from wirings.structure import image_size, observations, wired_layers
+from wirings.structure import image_size, observations, waits_for_device, wired_layers
 from wirings.wiring import Wiring
 
 _log = logging.getLogger(__name__)
@@ -377,8 +376,10 @@ def _capture(
     if not config.cuda_graph:
         return None
     obstacle = obstacle_to_capture(optimizer, world.device, config.amp, world.size)
-    if isinstance(model, ContinuousTimeNeuralGraph) and model.odesolve.solver.waits_for_device:
-        obstacle = obstacle or f"ode_solver {config.ode_solver} chooses its steps by the states; take rk4"
+    if waits_for_device(model):
+        obstacle = (
+            obstacle or "the forward pass waits for the device; for a graph in time, set ode_solver: rk4"
+        )
     classes = _callback_classes(config).values()
     if Wiring(model).reads_gradients or any(map(reads_gradients, classes)):
         obstacle = obstacle or "an edge rule or a callback acts between the backward pass and the update"

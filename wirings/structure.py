@@ -277,6 +277,10 @@ class WiredNetwork(nn.Module):
         """The modules that `torch.compile` can take in one piece each."""
         return [self]
 
+    def waits_for_device(self) -> bool:
+        """Whether the forward pass reads values back from a GPU, so that it cannot be part of a CUDA graph."""
+        return False
+
     def observations(self) -> dict[str, float]:
         """Numbers of the last forward pass, for metrics and results."""
         return {}
@@ -323,6 +327,11 @@ def complexity_method(model: nn.Module) -> Callable[..., list[LayerComplexity] |
 def parts_to_compile(model: nn.Module) -> list[nn.Module]:
     """See WiredNetwork; of any network."""
     return list(_method(model, "parts_to_compile")())
+
+
+def waits_for_device(model: nn.Module) -> bool:
+    """See WiredNetwork; of any network."""
+    return bool(_method(model, "waits_for_device")())
 
 
 def observations(model: nn.Module) -> dict[str, float]:

@@ -286,6 +286,10 @@ class ContinuousTimeNeuralGraph(TinyClassifier):
         """All but the solver, whose steps depend on the states."""
         return [self.downsample, self.odesolve.odefunc]
 
+    def waits_for_device(self) -> bool:
+        """True for a solver that chooses its steps by the states."""
+        return self.odesolve.solver.waits_for_device
+
     def observations(self) -> dict[str, float]:
         """Of the last forward pass and what came back through it: how often the dynamics were evaluated."""
         return {"ode_evaluations": self.odesolve.num_evaluations}
