@@ -278,7 +278,7 @@ class WiredNetwork(nn.Module):
         return [self]
 
     def waits_for_device(self) -> bool:
-        """Whether the forward pass reads values back from a GPU, so that it cannot be part of a CUDA graph."""
+        """Whether the forward pass reads values back from a GPU, and so cannot be part of a CUDA graph."""
         return False
 
     def observations(self) -> dict[str, float]:
