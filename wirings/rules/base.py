@@ -227,11 +227,16 @@ class MaskedEdges(EdgeRule):
         return self.allowed()
 
     def allowed(self) -> EdgeSelection:
-        """The non-zero entries of the mask; on the CPU listed again only when the mask has changed."""
+        """The non-zero entries of the mask; on the CPU listed again only when the mask has changed.
+
+        In training its version counter alone shows a change: the bits are not read in every step.
+        """
         if self.mask.device.type != "cpu" or torch.compiler.is_compiling():
             # Comparing it with the last mask would wait for a GPU.
             return EdgeSelection.from_mask(self.mask != 0)
-        return self._mask_cache.cached(lambda: EdgeSelection.from_mask(self.mask != 0), self.mask)
+        return self._mask_cache.cached(
+            lambda: EdgeSelection.from_mask(self.mask != 0), self.mask, by_counter=self.training
+        )
 
     def deciding(self) -> tuple[Tensor, ...]:
         return (self.mask,)
