@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,26 +33,25 @@ from models.compiling import compile_network, failures_explained
 from models.logits import check_logits
 from models.transfer import load_wiring_and_weights
 from models.wiring_state import wiring_layout, wiring_state
+from trainers.batch_checks import BatchSpec, CheckedBatches, batch_spec, label_errors_explained
 from trainers.batches import Batches, as_batches, corrupt_images
-from trainers.callbacks import Callback, MetricsFile, Progress, TensorBoard, WiringUpdate, reads_gradients
+from trainers.callback import Callback, EveryEpochs, EverySteps, reads_gradients
+from trainers.callbacks import MetricsFile, Progress, TensorBoard, WiringSummaries, WiringUpdate
 from trainers.captured import CapturedStep, obstacle_to_capture
-from trainers.checks import CheckedBatches, Expected, expected_by, label_errors_explained
-from trainers.evaluation import evaluate_and_time
-from trainers.foreign_parts import (
+from trainers.checkpointing import CheckpointSaver, resumable_state
+from trainers.component_checks import (
     check_data,
     check_parameters,
     checked_callback,
     checked_optimizer,
     checked_schedule,
 )
+from trainers.evaluation import evaluate_and_time
 from trainers.optimizers import find_optimizer
 from trainers.precision import Precision
-from trainers.recording import WiringRecorder
-from trainers.resuming import resume
-from trainers.saving import CheckpointSaver
-from trainers.schedules import find_schedule
-from trainers.sync_bn import synchronise_batch_norms
+from trainers.schedules import Schedule, find_schedule
 from trainers.trainer import Trainer
+from trainers.wiring_recorder import DoublingSteps, WiringRecorder
 from wirings.compacting import compact, engines_of
 from wirings.errors import MissingPackageError
 from wirings.exporting import export
@@ -60,6 +59,8 @@ from wirings.profiling import Profile, as_table, profile
 from wirings.structure import image_size, observations, waits_for_device, wired_layers
 from wirings.wiring import Wiring
 
+_IMAGE_INTERVAL = 10
+"""Epochs between two pictures of the wiring for TensorBoard."""
 _log = logging.getLogger(__name__)
 
 
@@ -89,6 +90,7 @@ def run(config: Config) -> dict[str, Any] | None:
 def _run(config: Config, world: World, stop: StopRequest) -> dict[str, Any] | None:
     if not (config.evaluate or config.export):
         check_batch_size(config.batch_size, world.size, config.accumulate)
+        _check_sync_bn(config, world)
     if world.size > 1:
         _log.info("%d processes on %s", world.size, "GPUs" if world.device.type == "cuda" else "CPUs")
     if world.rank_info.restarts:
@@ -121,6 +123,19 @@ def _run(config: Config, world: World, stop: StopRequest) -> dict[str, Any] | No
         if config.evaluate:
             return _evaluate(parts, model, world, start, stop)
         return _train(parts, model, world, start, stop)
+
+
+def _check_sync_bn(config: Config, world: World) -> None:
+    """Refuse `sync_bn` where torch has no synchronized batch norms.
+
+    Raises:
+        ConfigError: several processes train on CPUs.
+    """
+    if config.sync_bn and world.size > 1 and world.device.type != "cuda":
+        raise ConfigError(
+            "sync_bn: needs GPUs, since torch has no synchronized batch norms for CPUs; leave sync_bn out, "
+            "or train on GPUs (--gpus 0 1)"
+        )
 
 
 def _threads(config: Config, model: nn.Module, world: World) -> int | None:
@@ -168,7 +183,7 @@ def _export(parts: ComponentBuilder, model: nn.Module, path: str) -> None:
 def _evaluate(
     parts: ComponentBuilder, model: nn.Module, world: World, start: ResumePoint, stop: StopRequest
 ) -> dict[str, Any] | None:
-    config, expected = parts.config, _expected(parts, model)
+    config, spec = parts.config, _batch_spec(parts, model)
     cost = _profiled(config, model)
     engine = "plain"
     if config.fast_eval:
@@ -181,13 +196,13 @@ def _evaluate(
         except ValueError as error:
             raise ConfigError(f"fast_eval: {error}") from error
     data = _data(parts, world, "val")
-    batches = _batches(data.val, "val", world, expected, before=True)
+    batches = _batches(data.val, "val", world, spec, check_now=True)
     parts.warn_of_unused()
     folder = world.run_on_main(lambda: RunFolder(run_settings(config)))
     precision = Precision(config.amp, world.device)
     size = config.test_batch_size or config.batch_size
     evaluating = allocations_explained(lambda: f"test_batch_size: evaluating {_batch_of(config, size)}")
-    with label_errors_explained(expected), evaluating:
+    with label_errors_explained(spec), evaluating:
         metrics = evaluate_and_time(model, batches, config.topk, precision, world, stop)
     results = {**metrics, **observations(model), **_counts(cost), "engine": engine}
     results["threads"] = torch.get_num_threads()
@@ -206,31 +221,60 @@ def _train(
     parts: ComponentBuilder, model: nn.Module, world: World, start: ResumePoint, stop: StopRequest
 ) -> dict[str, Any] | None:
     config = parts.config
-    if config.sync_bn:
-        model = synchronise_batch_norms(model, world)
-    expected = _expected(parts, model)
+    if config.sync_bn and world.size > 1:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        parts.used.add("sync_bn")
+    spec = _batch_spec(parts, model)
     data = _data(parts, world, "train", "val")
-    trainer = _trainer(parts, model, data, expected, world, stop)
-    own = _callback_classes(config)
+    train = _batches(data.train, "train", world, spec)
+    optimizer, schedule = _optimizer_and_schedule(parts, model, world, len(train))
+    val = _batches(data.val, "val", world, spec, check_now=True)
+    classes = _callback_classes(config)
+    parts.used |= {"num_epochs", "accumulate"}
     parts.warn_of_unused()
+    state, first_step = None, 0
     if start.content is not None:
-        resume(trainer, start.content, str(start.path), config.model_dump())
-    # Only now is it sure that the run begins, so that a refused one moves no earlier run's files.
-    files = world.run_on_main(
-        lambda: RunOutputs(checkpoints_of(config), run_settings(config), world.rank_info, start, trainer.step)
+        state = resumable_state(
+            start.content, str(start.path), config.model_dump(), model, optimizer, len(train), config.topk
+        )
+        first_step = state["iter"]
+    # A run that is refused moves no files of earlier runs, so the folders come after all checks.
+    outputs = world.run_on_main(
+        lambda: RunOutputs(checkpoints_of(config), run_settings(config), world.rank_info, start, first_step)
     )
-    trainer.callbacks = (
-        *_callbacks(parts, model, world, files, start, trainer.step),
-        *_own_callbacks(parts, own, files),
+    callbacks = [
+        *_callbacks(config, model, world, outputs, start, first_step),
+        *_user_callbacks(parts, classes, outputs),
+    ]
+    trainer = Trainer(
+        model,
+        optimizer,
+        schedule,
+        train,
+        val,
+        num_epochs=config.num_epochs,
+        topk=config.topk,
+        log_interval=config.log_interval,
+        callbacks=callbacks,
+        precision=Precision(config.amp, world.device),
+        accumulate=config.accumulate,
+        world=world,
+        stop=stop,
+        observe=functools.partial(observations, model),
+        capture=_capture(config, model, optimizer, callbacks, world),
     )
+    if state is not None:
+        trainer.load_state_dict(state)
     training = allocations_explained(lambda: f"batch_size: training by {_batch_of(config)}")
-    with label_errors_explained(expected), training:
+    with label_errors_explained(spec), training:
         metrics: dict[str, Any] = trainer.fit()
     metrics |= {"best_val": trainer.best_val, "epochs": trainer.epoch, "steps": trainer.step}
     metrics["threads"] = torch.get_num_threads()
     metrics |= {**observations(model), "started_from": start.record}
     results = {**metrics, **_counts(_profiled(config, model)), **corrupt_images(data, world)}
-    return files.run.write_results(results, world.rank_info, str(world.device)) if files is not None else None
+    if outputs is None:
+        return None
+    return outputs.run.write_results(results, world.rank_info, str(world.device))
 
 
 def _data(parts: ComponentBuilder, world: World, *names: str) -> Any:
@@ -238,8 +282,8 @@ def _data(parts: ComponentBuilder, world: World, *names: str) -> Any:
     workers = parts.config.workers
     if world.rank_info.local_size > 1 and workers != 0:
         available = available_cpus()
-        wanted = available if workers == "auto" else min(workers, available)
-        workers = max(1, wanted // world.rank_info.local_size)
+        workers = available if workers == "auto" else min(workers, available)
+        workers = max(1, workers // world.rank_info.local_size)
     path = parts.config.data
     kind = locate(path, "data")
     with sizes_checked(f"data: {path}", parts.sizes_used):
@@ -248,101 +292,31 @@ def _data(parts: ComponentBuilder, world: World, *names: str) -> Any:
     return data
 
 
-def _expected(parts: ComponentBuilder, model: nn.Module) -> Expected:
-    """What the network, built but with no other part yet, expects of the data class."""
+def _batch_spec(parts: ComponentBuilder, model: nn.Module) -> BatchSpec:
+    """Batches that the network can be trained on. To be called before another component is built."""
     config = parts.config
     keys: dict[str, int] = {
         key: getattr(config, key) for key in ("in_channels", "output_size") if key in parts.used
     }
-    return expected_by(model, f"data: {config.data}", keys)
+    return batch_spec(model, f"data: {config.data}", keys)
 
 
-def _batches(source: Any, part: str, world: World, expected: Expected, before: bool = False) -> Batches:
-    """This process's share of a part of the data set, checked; with `before`, its first batch at once."""
+def _batches(source: Any, part: str, world: World, spec: BatchSpec, check_now: bool = False) -> Batches:
+    """This process's shards of a data set's `train` or `val`, checked; the first batch at once if asked."""
 
     def checked(batches: Batches) -> Batches:
-        made = CheckedBatches(batches, expected, part)
-        if before:
-            made.check_first()
-        return made
+        checked_batches = CheckedBatches(batches, spec, part)
+        if check_now:
+            checked_batches.check_first()
+        return checked_batches
 
     return as_batches(source, world, checked)
 
 
-def _callbacks(
-    parts: ComponentBuilder,
-    model: nn.Module,
-    world: World,
-    files: RunOutputs | None,
-    start: ResumePoint,
-    step: int,
-) -> tuple[Callback, ...]:
+def _optimizer_and_schedule(
+    parts: ComponentBuilder, model: nn.Module, world: World, steps_per_epoch: int
+) -> tuple[torch.optim.Optimizer, Schedule]:
     config = parts.config
-    cost = _profiled(config, model)
-
-    wiring = Wiring(model)
-
-    def wirings() -> list[Tensor]:
-        return list(wiring.adjacency().values())
-
-    def layers() -> list[tuple[Tensor, Tensor]]:
-        weights = [rule.weight for rule in wiring.rules.values()]
-        return [(used.flatten(1), weight.flatten(1)) for used, weight in zip(wirings(), weights, strict=True)]
-
-    recorders: tuple[Callback, ...] = (WiringUpdate(wiring),) if wiring.reads_gradients else ()
-    if config.record_wiring:
-        recorders += _recorders(parts, model, files, step)
-    if files is None:
-        return (*recorders, parts.build(CheckpointSaver, folder=None, wirings=wirings, content={}))
-    content = {
-        "config": config.model_dump(),
-        "origin": {**files.run.origin, "device": str(world.device), "processes": world.size},
-        "started_from": start.record,
-    }
-    macs = None if config.skip_profiling or cost is None else cost.macs
-    return (
-        Progress(),
-        MetricsFile(files.run),
-        TensorBoard(files.run, layers, macs, first_step=step),
-        *recorders,
-        parts.build(CheckpointSaver, folder=files.checkpoints, wirings=wirings, content=content),
-    )
-
-
-def _callback_classes(config: Config) -> dict[str, type[Callback]]:
-    """What the experiment's `callbacks` names, by its path."""
-    return {path: checked_callback(locate(path, "callbacks"), path) for path in config.callbacks}
-
-
-def _own_callbacks(
-    parts: ComponentBuilder, kinds: Mapping[str, type[Callback]], files: RunOutputs | None
-) -> list[Callback]:
-    """Those that the experiment names. Of several processes, most are wanted in the first alone."""
-    folder, settings = (None if files is None else files.run.path), parts.config.model_dump()
-    return [
-        parts.build_named("callbacks", kind, path=path, folder=folder, settings=settings)
-        for path, kind in kinds.items()
-        if files is not None or kind.on_all_processes
-    ]
-
-
-def _recorders(
-    parts: ComponentBuilder, model: nn.Module, files: RunOutputs | None, step: int
-) -> tuple[Callback, ...]:
-    layout = wiring_layout(model)
-    if not layout:
-        if files is not None:
-            _log.warning("record_wiring: %s has no wired layer; nothing is recorded", type(model).__name__)
-        return ()
-    folder = files and files.run
-    wiring = functools.partial(wiring_state, model)
-    return (parts.build(WiringRecorder, folder=folder, layout=layout, wiring=wiring, first_step=step),)
-
-
-def _trainer(
-    parts: ComponentBuilder, model: nn.Module, data: Any, expected: Expected, world: World, stop: StopRequest
-) -> Trainer:
-    config, train = parts.config, _batches(data.train, "train", world, expected)
     check_parameters(model, config.model)
     if world.device.type == "cpu":
         has_momentum = config.optimizer == "sgd" and config.momentum > 0
@@ -351,28 +325,105 @@ def _trainer(
         "optimizer", find_optimizer(config.optimizer), parameters=model.parameters()
     )
     schedule = parts.build_named(
-        "lr_scheduler", find_schedule(config.lr_scheduler), steps_per_epoch=len(train)
+        "lr_scheduler", find_schedule(config.lr_scheduler), steps_per_epoch=steps_per_epoch
     )
-    trainer: Trainer = parts.build(
-        Trainer,
-        model=model,
-        optimizer=checked_optimizer(optimizer, config.optimizer),
-        schedule=checked_schedule(schedule, config.lr_scheduler),
-        train=train,
-        val=_batches(data.val, "val", world, expected, before=True),
-        device=world.device,
-        observe=functools.partial(observations, model),
-        world=world,
-        stop=stop,
-        capture=_capture(config, model, optimizer, world),
+    return (
+        checked_optimizer(optimizer, config.optimizer),
+        checked_schedule(schedule, config.lr_scheduler),
     )
-    return trainer
+
+
+def _callbacks(
+    config: Config,
+    model: nn.Module,
+    world: World,
+    outputs: RunOutputs | None,
+    start: ResumePoint,
+    first_step: int,
+) -> list[Callback]:
+    """Callbacks of every training: reports in the first process, updates and files in all of them."""
+    wiring, cost = Wiring(model), _profiled(config, model)
+    callbacks: list[Callback] = []
+    if outputs is not None:
+        macs = None if config.skip_profiling or cost is None else cost.macs
+        board = TensorBoard(outputs.run, macs, first_step)
+        summaries = WiringSummaries(board, functools.partial(_masks_and_weights, wiring))
+        callbacks += [Progress(), MetricsFile(outputs.run), board, summaries]
+        callbacks.append(EveryEpochs(_IMAGE_INTERVAL, summaries.draw))
+    if wiring.reads_gradients:
+        callbacks.append(WiringUpdate(wiring))
+    if config.record_wiring:
+        callbacks += _recorder(config, model, outputs, first_step)
+    saver = CheckpointSaver(
+        folder=None if outputs is None else outputs.checkpoints,
+        wirings=lambda: wiring.adjacency().values(),
+        content={} if outputs is None else _checkpoint_content(config, world, outputs, start),
+        checkpoint_interval=config.checkpoint_interval,
+        keep_last=config.keep_last,
+    )
+    callbacks.append(saver)
+    if config.checkpoint_interval_steps is not None:
+        callbacks.append(EverySteps(config.checkpoint_interval_steps, saver.save_within_epoch))
+    return callbacks
+
+
+def _masks_and_weights(wiring: Wiring) -> list[tuple[Tensor, Tensor]]:
+    """Edges in use and weights of each wired layer, as (targets, sources) matrices."""
+    weights = [rule.weight for rule in wiring.rules.values()]
+    masks = wiring.adjacency().values()
+    return [(mask.flatten(1), weight.flatten(1)) for mask, weight in zip(masks, weights, strict=True)]
+
+
+def _checkpoint_content(
+    config: Config, world: World, outputs: RunOutputs, start: ResumePoint
+) -> dict[str, Any]:
+    return {
+        "config": config.model_dump(),
+        "origin": {**outputs.run.origin, "device": str(world.device), "processes": world.size},
+        "started_from": start.record,
+    }
+
+
+def _recorder(
+    config: Config, model: nn.Module, outputs: RunOutputs | None, first_step: int
+) -> list[Callback]:
+    layout = wiring_layout(model)
+    if not layout:
+        if outputs is not None:
+            _log.warning("record_wiring: %s has no wired layer; nothing is recorded", type(model).__name__)
+        return []
+    folder = None if outputs is None else outputs.run
+    recorder = WiringRecorder(folder, layout, functools.partial(wiring_state, model), first_step)
+    if config.record_interval is None:
+        return [recorder, DoublingSteps(recorder.record)]
+    return [recorder, EverySteps(config.record_interval, recorder.record)]
+
+
+def _callback_classes(config: Config) -> dict[str, type[Callback]]:
+    """Classes that the experiment's `callbacks` names, by their paths."""
+    return {path: checked_callback(locate(path, "callbacks"), path) for path in config.callbacks}
+
+
+def _user_callbacks(
+    parts: ComponentBuilder, classes: Mapping[str, type[Callback]], outputs: RunOutputs | None
+) -> list[Callback]:
+    """Callbacks that the experiment names. Of several processes, the first one alone has most of them."""
+    folder, settings = (None if outputs is None else outputs.run.path), parts.config.model_dump()
+    return [
+        parts.build_named("callbacks", kind, path=path, folder=folder, settings=settings)
+        for path, kind in classes.items()
+        if outputs is not None or kind.on_all_processes
+    ]
 
 
 def _capture(
-    config: Config, model: nn.Module, optimizer: torch.optim.Optimizer, world: World
+    config: Config,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    callbacks: Sequence[Callback],
+    world: World,
 ) -> type[CapturedStep] | None:
-    """What makes steps CUDA graphs, where that was asked for and is possible."""
+    """The class that turns steps into CUDA graphs, if `cuda_graph` is set and they can be."""
     if not config.cuda_graph:
         return None
     obstacle = obstacle_to_capture(optimizer, world.device, config.amp, world.size)
@@ -380,8 +431,7 @@ def _capture(
         obstacle = (
             obstacle or "the forward pass waits for the device; for a graph in time, set ode_solver: rk4"
         )
-    classes = _callback_classes(config).values()
-    if Wiring(model).reads_gradients or any(map(reads_gradients, classes)):
+    if any(map(reads_gradients, callbacks)):
         obstacle = obstacle or "an edge rule or a callback acts between the backward pass and the update"
     if obstacle is not None:
         _log.warning("cuda_graph has no effect: %s", obstacle)

@@ -1,1 +1,1 @@
-"""Data sets. Those that fit into memory live there as one tensor; their batches are made on the device."""
+"""Data sets. Small ones are one tensor in memory; their batches are made on the device."""

@@ -1,16 +1,18 @@
-"""CIFAR-10: 60,000 photographs of 32×32 pixels in ten classes; also images of one's own in its format."""
+"""CIFAR-10: 60,000 photographs of 32×32 pixels in ten classes; also your own images in its format."""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 from torchvision import datasets
 
 from data.cifar_files import has_checksum, read_batch
-from data.loaders import ImageBatches
+from data.dataset import InMemoryDataset
 from data.normalise import channel_statistics, grey
 from genutil.errors import DataError
 
@@ -19,73 +21,59 @@ MEAN, STD = (0.491, 0.482, 0.447), (0.247, 0.243, 0.262)
 _log = logging.getLogger(__name__)
 
 
-class CIFAR10:
+@dataclass(eq=False, repr=False)
+class CIFAR10(InMemoryDataset):
     """50,000 images to train on (cropped after padding by 4, mirrored), 10,000 to test.
 
-    Source: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
+    Source: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. The images take
+    about 0.3 GB. The files are searched in `<data_dir>/cifar10` and `<data_dir>`, else downloaded to the
+    first.
 
     Args:
-        data_dir: looked for in `<data_dir>/cifar10` and `<data_dir>`, else downloaded to the first.
-        batch_size, test_batch_size: images of a training and of a test batch.
+        data_dir, batch_size, test_batch_size, seed, device: see ImageDataset.
         image_size: must be 32.
-        seed: of order, crops and flips.
-        device: where the images live (about 0.3 GB).
         in_channels: 3, or 1 for grey.
-        verify: the files must be the published ones, by their checksums. Otherwise other checksums are a
-            warning, and there may be any number of `data_batch_<number>` of any length.
+        verify: the files must have the published checksums. Otherwise other checksums are a warning, and
+            there may be any number of `data_batch_<number>` of any length.
 
     Raises:
-        DataError: the files are damaged, or absent and not to be downloaded, or an argument is out of range.
+        DataError: the files are damaged, or missing and cannot be downloaded, or an argument is out of range.
     """
+
+    verify: bool = True
 
     name = "CIFAR-10"
     num_classes = 10
-    published: type[Any] = datasets.CIFAR10
+    published: ClassVar[type[Any]] = datasets.CIFAR10
     """Names and checksums of the files."""
     subfolder = "cifar10"
     url = URL
     mean, std = MEAN, STD
     label_key = "labels"
     own_files = "data_batch_[0-9]*"
-    """Names of the training files of one's own data."""
+    """Names of the training files, where they are a user's own."""
 
-    def __init__(
-        self,
-        data_dir: str | Path,
-        batch_size: int,
-        test_batch_size: int | None = None,
-        image_size: int = 32,
-        seed: int = 0,
-        device: torch.device | str = "cpu",
-        in_channels: int = 3,
-        verify: bool = True,
-    ) -> None:
-        if image_size != 32:
-            raise DataError(f"image_size: {self.name} images have 32 pixels, not {image_size}")
-        mean, std = channel_statistics(self.mean, self.std, in_channels)
-        folder = self._find_or_download(Path(data_dir).expanduser(), verify)
-        train, test = self._files(folder, verify)
+    def __post_init__(self) -> None:
+        if self.image_size != 32:
+            raise DataError(f"image_size: {self.name} images have 32 pixels, not {self.image_size}")
+        mean, std = channel_statistics(self.mean, self.std, self.in_channels)
+        folder = self._find_or_download(Path(self.data_dir).expanduser())
+        train, test = (self._read(files) for files in self._files(folder))
+        self._make_batches(train, test, mean, std, crop_padding=4, flip=True)
 
-        def read(files: list[Path]) -> tuple[torch.Tensor, torch.Tensor]:
-            parts = [read_batch(file, self.label_key) for file in files]
-            images, labels = (torch.cat(part) for part in zip(*parts, strict=True))
-            return grey(images) if in_channels == 1 else images, labels
+    def _read(self, files: list[Path]) -> tuple[Tensor, Tensor]:
+        """Images and labels of several files."""
+        batches = [read_batch(file, self.label_key) for file in files]
+        images, labels = (torch.cat(tensors) for tensors in zip(*batches, strict=True))
+        return grey(images) if self.in_channels == 1 else images, labels
 
-        images, labels = read(train)
-        self.train = ImageBatches(
-            images, labels, batch_size, mean, std,
-            shuffle=True, crop_padding=4, flip=True, seed=seed, device=device,
-        )  # fmt: skip
-        images, labels = read(test)
-        self.val = ImageBatches(images, labels, test_batch_size or batch_size, mean, std, device=device)
-
-    def _find_or_download(self, data_dir: Path, verify: bool) -> Path:
+    def _find_or_download(self, data_dir: Path) -> Path:
         """The folder of the files."""
         home, base = data_dir / self.subfolder, str(self.published.base_folder)
         for folder in (home, data_dir):
             if (folder / base).is_dir():
                 return folder / base
-        if not verify:
+        if not self.verify:
             raise DataError(
                 f"{home / base}: there is no such folder; put files in {self.name}'s format there"
             )
@@ -100,14 +88,14 @@ class CIFAR10:
             ) from error
         return home / base
 
-    def _files(self, folder: Path, verify: bool) -> tuple[list[Path], list[Path]]:
+    def _files(self, folder: Path) -> tuple[list[Path], list[Path]]:
         """The training and the test files of a folder."""
         lists = self.published.train_list, self.published.test_list
         checksums = {folder / name: md5 for files in lists for name, md5 in files}
         train, test = ([folder / name for name, _ in files] for files in lists)
-        if not verify:
-            found = sorted(folder.glob(self.own_files), key=lambda path: (len(path.name), path.name))
-            train = found or train
+        if not self.verify:
+            own_files = sorted(folder.glob(self.own_files), key=lambda path: (len(path.name), path.name))
+            train = own_files or train
         problems = {path: "is missing" for path in (*train, *test) if not path.is_file()}
         if not problems:
             problems = {
@@ -115,14 +103,14 @@ class CIFAR10:
                 for path in (*train, *test)
                 if not has_checksum(path, checksums.get(path, ""))
             }
-            if problems and not verify:
+            if problems and not self.verify:
                 names = ", ".join(path.name for path in problems)
                 _log.warning("%s: not the published files, by their checksums: %s", folder, names)
                 return train, test
         for path, problem in problems.items():
-            way = ", or, if they are your own, add --data_args verify=false" if verify else ""
+            hint = ", or, if they are your own, add --data_args verify=false" if self.verify else ""
             raise DataError(
-                f"{folder}: files are missing or damaged; remove the folder and run again{way} "
+                f"{folder}: files are missing or damaged; remove the folder and run again{hint} "
                 f"({path.name} {problem})"
             )
         return train, test

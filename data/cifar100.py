@@ -1,4 +1,4 @@
-"""CIFAR-100: 60,000 photographs of 32×32 pixels in a hundred classes; also images of one's own."""
+"""CIFAR-100: 60,000 photographs of 32×32 pixels in a hundred classes; also your own images."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from data.cifar10 import CIFAR10
 class CIFAR100(CIFAR10):
     """50,000 images to train on, 10,000 to test, with the fine labels; arguments and errors: see CIFAR10.
 
-    Source: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. The files are looked
-    for in `<data_dir>/cifar100` and `<data_dir>`. Set `output_size: 100`.
+    Source: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. The files are
+    searched in `<data_dir>/cifar100` and `<data_dir>`. Set `output_size: 100`.
     """
 
     name = "CIFAR-100"

@@ -1,4 +1,4 @@
-"""Files in the format of CIFAR-10 and CIFAR-100: pickled dictionaries, of which nothing is executed."""
+"""Files in the format of CIFAR-10 and CIFAR-100: pickled dictionaries, read without executing anything."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NUMERIC = re.compile(r"b1|[iu][1248]")
 
 
 def has_checksum(path: Path, md5: str) -> bool:
-    """Whether the file is the published one."""
+    """Whether a file has this checksum."""
     return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == md5
 
 
@@ -43,9 +43,9 @@ def read_batch(path: Path, label_key: str) -> tuple[torch.Tensor, torch.Tensor]:
         images, labels = named["data"], named[label_key]
         images = images.values if isinstance(images, _Array) else np.asarray(images)
         labels = np.asarray(labels.values if isinstance(labels, _Array) else labels)
-    except Exception as error:  # what a damaged pickle raises is not limited to any types
+    except Exception as error:  # a damaged pickle raises errors of any type
         raise DataError(
-            f"{path}: is no CIFAR batch that can be read ({type(error).__name__}: {error}); it must be a "
+            f"{path}: is not a CIFAR batch that can be read ({type(error).__name__}: {error}); it must be a "
             f"pickled dictionary with data and {label_key}, of plain values and arrays of integers alone"
         ) from error
     if images.dtype != np.uint8 or images.ndim != 2 or images.shape[1] != _PIXELS or not len(images):
@@ -59,7 +59,7 @@ def read_batch(path: Path, label_key: str) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 class _Restricted(pickle.Unpickler):
-    """Reads plain values; numpy's arrays become stand-ins, and any other name in a file is an error."""
+    """Reads plain values; numpy's arrays become `_Array`, and any other name in a file is an error."""
 
     def find_class(self, module: str, name: str) -> Any:
         known = {
@@ -80,7 +80,7 @@ class _Restricted(pickle.Unpickler):
 
 
 class _DataType:
-    """In place of numpy.dtype: integers and bool alone."""
+    """Stands for numpy.dtype in a file: integers and bool only."""
 
     def __init__(self, code: object, _align: object = False, _copy: object = True) -> None:
         if not isinstance(code, str) or not _NUMERIC.fullmatch(code):
@@ -92,7 +92,7 @@ class _DataType:
 
 
 class _Array:
-    """In place of numpy.ndarray. Attribute: values."""
+    """Stands for numpy.ndarray in a file. Attribute: values."""
 
     values: Any
 
@@ -127,5 +127,5 @@ def _scalar(dtype: object, raw: object) -> int:
 
 
 def _as_bytes(text: str, _encoding: str) -> bytes:
-    """What _codecs.encode is written for: bytes of Python 3 in an old protocol of pickle."""
+    """_codecs.encode, by which old protocols of pickle write the bytes of Python 3."""
     return text.encode("latin1")

@@ -1,11 +1,12 @@
 """Batches from folders of image files, decoded and cropped by NVIDIA DALI, on GPUs or CPUs.
 
-DALI is an optional package; nothing here imports it before it is asked for. Its CPU pipelines were run and
-tested, those of GPUs were not measured yet.
+DALI is an optional package, imported when it is used. Its CPU pipelines were run and tested; those of GPUs
+were not measured yet.
 """
 
 from __future__ import annotations
 
+import copy
 import importlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -26,10 +27,10 @@ _MISSING = (
 
 
 class DaliBatches:
-    """Batches in the order of FolderBatches: which images are in batch b of epoch e depends on (seed, e, b).
+    """Batches in the order of FolderBatches: the images of batch b of epoch e depend on (seed, e, b) alone.
 
-    Crops and flips depend on (seed, epoch, first batch): a training that goes on within an epoch sees the
-    images it would have seen, cropped otherwise.
+    Crops and flips depend on (seed, epoch, first batch): a training that is resumed within an epoch gets the
+    same images with other crops.
 
     Args:
         images: (file, label).
@@ -37,7 +38,7 @@ class DaliBatches:
         batch_size: images of a batch; the last one of an epoch may be shorter.
         normalise: uint8 to float32, on the device.
         threads: decoding threads of this process.
-        training: random crops and flips and a new order in each epoch; else the centre, in order.
+        training: random crops and flips and a new order in each epoch; else the centre crop, in order.
         seed: of order, crops and flips.
         on_gpu: decode on the GPU; else on the CPU.
 
@@ -65,15 +66,16 @@ class DaliBatches:
         self.images, self.image_size, self.normalise = images, image_size, normalise
         self.num_images = len(images)
         self.threads, self.training, self.seed, self.on_gpu = max(threads, 1), training, seed, on_gpu
-        self._order = EpochBatchSampler(len(images), batch_size, training, seed)
+        self._sampler = EpochBatchSampler(len(images), batch_size, training, seed)
 
     def __len__(self) -> int:
-        return len(self._order)
+        return len(self._sampler)
 
     def shard(self, rank: int, size: int) -> DaliBatches:
-        """From now on, give only the share of process `rank` of `size` of each batch."""
-        self._order.rank, self._order.size = rank, size
-        return self
+        """A copy with the shard of process `rank` of `size` of each batch; this object does not change."""
+        shard = copy.copy(self)
+        shard._sampler = self._sampler.shard(rank, size)
+        return shard
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """float32 images (n, 3, height, width) and int64 labels (n), from batch `start` on.
@@ -81,30 +83,31 @@ class DaliBatches:
         Raises:
             DataError: an image cannot be decoded.
         """
-        self._order.epoch, self._order.start = epoch, start
-        batches = [[index for _, index in batch] for batch in self._order]
-        own = [index for batch in batches for index in batch]
-        # The batches of a process have one size, but for the last one, which may be shorter or empty.
-        run = (
-            self._pipeline(own, len(batches[0]), [self.seed, epoch, start, self._order.rank]) if own else None
-        )
+        self._sampler.epoch, self._sampler.start = epoch, start
+        batches = [[index for _, index in batch] for batch in self._sampler]
+        indices = [index for batch in batches for index in batch]
+        pipeline = None
+        if indices:
+            # The shards of a process have one size, except the last one, which may be smaller or empty.
+            seeds = [self.seed, epoch, start, self._sampler.rank]
+            pipeline = self._pipeline(indices, len(batches[0]), seeds)
         for batch in batches:
             labels = torch.tensor([self.images[index][1] for index in batch], dtype=torch.int64)
-            if batch and run is not None:
-                images = self._decoded(run)[: len(batch)]
+            if batch and pipeline is not None:
+                images = self._decoded(pipeline)[: len(batch)]
             else:
                 images = torch.zeros(0, 3, self.image_size, self.image_size, dtype=torch.uint8)
             yield self.normalise(images), labels.to(self.normalise.device, non_blocking=True)
 
-    def _pipeline(self, order: Sequence[int], batch_size: int, seeds: Sequence[int]) -> Any:
-        """A built pipeline that gives (images, labels) of the files in this order."""
+    def _pipeline(self, indices: Sequence[int], batch_size: int, seeds: Sequence[int]) -> Any:
+        """A built pipeline that decodes and crops the images with these indices, in this order."""
         dali = import_dali()
         fn, types = dali.fn, dali.types
         decoder = "mixed" if self.on_gpu else "cpu"
 
         def pixels() -> Any:
             encoded, _ = fn.readers.file(
-                files=[self.images[index][0] for index in order], labels=[0] * len(order), name="files"
+                files=[self.images[index][0] for index in indices], labels=[0] * len(indices), name="files"
             )
             size, mirror = [self.image_size] * 2, 0
             if self.training:
@@ -141,12 +144,12 @@ class DaliBatches:
     def _decoded(self, pipeline: Any) -> Tensor:
         """The next batch as uint8 (images, 3, height, width)."""
         try:
-            # Bound to torch's stream, so that DALI does not use its memory again before it is copied.
+            # On torch's stream, so that DALI does not reuse its memory before it is copied.
             stream = torch.cuda.current_stream(self.normalise.device) if self.on_gpu else None
             (images,) = pipeline.run(stream)
         except RuntimeError as error:
-            told = str(error)  # with a traceback through the pipeline's definition
-            reason = (told.partition("encountered:")[2] or told).strip().partition("\n")[0]
+            text = str(error)  # with a traceback through the pipeline's definition
+            reason = (text.partition("encountered:")[2] or text).strip().partition("\n")[0]
             raise DataError(
                 f"an image cannot be decoded by DALI ({reason}); --data-backend pytorch names it, and leaves "
                 "such images out with --skip-corrupt"

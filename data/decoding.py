@@ -1,4 +1,4 @@
-"""Image files of every mode that Pillow knows as 8-bit RGB images."""
+"""Decoding of image files of every mode of Pillow into 8-bit RGB images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Unread(NamedTuple):
     Attributes:
         file: its path.
         problem: what is wrong with it.
-        remedy: what to do, other than leaving it out.
+        remedy: what to do, instead of leaving it out.
     """
 
     file: str
@@ -50,7 +50,7 @@ def read_image(file: str) -> Image.Image | Unread:
         raise
     except UnknownRangeError as error:
         return Unread(file, str(error), "convert it to 8 bits")
-    except Exception as error:  # what PIL's decoders raise for damaged files is not limited to any types
+    except Exception as error:  # PIL's decoders raise errors of any type for damaged files
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
             raise
         return Unread(file)
@@ -82,7 +82,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _scaled(image: Image.Image) -> Image.Image:
-    """Integers of more than 8 bits as 8-bit grey."""
+    """Integers of more than 8 bits, scaled to 8-bit grey."""
     mode, full, tags = image.mode, 2**31 - 1 if image.mode == "I" else 65535, _tags(image)
     if image.format in _SIXTEEN_BITS:
         full = 65535
@@ -110,5 +110,5 @@ def _scaled(image: Image.Image) -> Image.Image:
 
 
 def _tags(image: Image.Image) -> Any:
-    """Of a TIFF, else None."""
+    """Tags of a TIFF file; None for other formats."""
     return getattr(image, "tag_v2", None) if image.format == "TIFF" else None

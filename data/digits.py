@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,29 +11,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data.loaders import ImageBatches
+from data.dataset import InMemoryDataset
 from data.normalise import raise_if_not_grey
 from genutil.errors import DataError
 from genutil.memory import require_memory
 
 _BYTES_PER_PIXEL = 4 + 4 + 1 + 8
-"""While an image is made: enlarged, rounded, in bytes, and in double precision for mean and deviation."""
+"""Memory while images are made: enlarged, rounded, as bytes, in double precision for mean and deviation."""
 _NUM_TRAIN = 1437
 _SPLIT = Path(__file__).with_name("digits_split.npy")
 """Indices of the training images, then of the test images: one random split by classes, for all seeds."""
 
 
-class Digits:
+@dataclass(eq=False, repr=False)
+class Digits(InMemoryDataset):
     """1,797 real handwritten digits of 8×8 pixels, enlarged: 1,437 to train on, 360 to test.
 
     Source: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI repository, 1998.
+    scikit-learn has the images, so `data_dir` is not read.
 
     Args:
-        data_dir: not needed; scikit-learn has the images.
-        batch_size, test_batch_size: images of a training and of a test batch.
+        data_dir, batch_size, test_batch_size, seed, device: see ImageDataset.
         image_size: height and width that the images are enlarged to, in pixels, at least 8.
-        seed: of order and crops.
-        device: where the images live.
         in_channels: 1, or 3 equal ones.
 
     Raises:
@@ -42,39 +42,26 @@ class Digits:
     name = "digits"
     num_classes = 10
 
-    def __init__(
-        self,
-        data_dir: str | Path,
-        batch_size: int,
-        test_batch_size: int | None = None,
-        image_size: int = 32,
-        seed: int = 0,
-        device: torch.device | str = "cpu",
-        in_channels: int = 3,
-    ) -> None:
-        raise_if_not_grey(in_channels, self.name)
-        if image_size < 8:
-            raise DataError(
-                f"image_size: digits have 8×8 pixels and can be enlarged only, not to {image_size}"
-            )
+    def __post_init__(self) -> None:
+        raise_if_not_grey(self.in_channels, self.name)
+        size = self.image_size
+        if size < 8:
+            raise DataError(f"image_size: digits have 8×8 pixels and can be enlarged only, not to {size}")
         small, labels = _read_digits()
         require_memory(
-            f"image_size: {len(small)} digits of {image_size} × {image_size} pixels",
-            _BYTES_PER_PIXEL * len(small) * image_size**2,
+            f"image_size: {len(small)} digits of {size} × {size} pixels",
+            _BYTES_PER_PIXEL * len(small) * size**2,
             "choose a smaller image_size",
         )
-        large = F.interpolate(small, size=(image_size, image_size), mode="bilinear", align_corners=False)
+        large = F.interpolate(small, size=(size, size), mode="bilinear", align_corners=False)
         images = large.round().clamp(0, 255).byte()
         train, test = torch.from_numpy(np.load(_SPLIT)).long().tensor_split([_NUM_TRAIN])
         pixels = images[train].double() / 255
-        mean, std = [pixels.mean().item()] * in_channels, [pixels.std().item()] * in_channels
-        self.train = ImageBatches(
-            images[train], labels[train], batch_size, mean, std,
-            shuffle=True, crop_padding=image_size // 8, seed=seed, device=device,
+        mean, std = [pixels.mean().item()] * self.in_channels, [pixels.std().item()] * self.in_channels
+        self._make_batches(
+            (images[train], labels[train]), (images[test], labels[test]), mean, std,
+            crop_padding=size // 8, flip=False,
         )  # fmt: skip
-        self.val = ImageBatches(
-            images[test], labels[test], test_batch_size or batch_size, mean, std, device=device
-        )
 
 
 def _read_digits() -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torchvision import datasets
 
-from data.loaders import ImageBatches
+from data.dataset import InMemoryDataset
 from data.normalise import raise_if_not_grey
 from genutil.errors import DataError
 
@@ -23,67 +24,57 @@ FILES = {
     "test labels": ("t10k-labels-idx1-ubyte", (10_000,)),
 }
 MEAN, STD = 0.2190, 0.3318
-"""Of the 60,000 training images after padding to 32 pixels, over all pixels."""
+"""Over all pixels of the 60,000 training images, after padding to 32 pixels."""
 _log = logging.getLogger(__name__)
 
 
-class FashionMNIST:
+@dataclass(eq=False, repr=False)
+class FashionMNIST(InMemoryDataset):
     """60,000 images to train on (cropped after padding by 4, mirrored), 10,000 to test; 32×32 pixels.
 
-    Source: H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST", arXiv 1708.07747.
+    Source: H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST", arXiv 1708.07747. The images take about 0.1 GB.
+    The four files, packed or not, are searched in `<data_dir>/fashion_mnist`, `<data_dir>/FashionMNIST/raw`
+    and the folder of Debian's package dataset-fashion-mnist, else downloaded to the second.
 
     Args:
-        data_dir: the four files, packed or not, are looked for in `<data_dir>/fashion_mnist`,
-            `<data_dir>/FashionMNIST/raw` and the folder of Debian's package dataset-fashion-mnist, else
-            downloaded to the second.
-        batch_size, test_batch_size: images of a training and of a test batch.
+        data_dir, batch_size, test_batch_size, seed, device: see ImageDataset.
         image_size: must be 32.
-        seed: of order, crops and flips.
-        device: where the images live (about 0.1 GB).
-        num_images: train on the first so many images only.
         in_channels: 1, or 3 equal ones.
+        num_images: train on the first `num_images` images only.
 
     Raises:
-        DataError: the files are damaged, or absent and not to be downloaded, or an argument is out of range.
+        DataError: the files are damaged, or missing and cannot be downloaded, or an argument is out of range.
     """
+
+    num_images: int = 60_000
 
     name = "Fashion-MNIST"
     num_classes = 10
 
-    def __init__(
-        self,
-        data_dir: str | Path,
-        batch_size: int,
-        test_batch_size: int | None = None,
-        image_size: int = 32,
-        seed: int = 0,
-        device: torch.device | str = "cpu",
-        num_images: int = 60_000,
-        in_channels: int = 3,
-    ) -> None:
-        raise_if_not_grey(in_channels, self.name)
-        if image_size != 32:
-            raise DataError(f"image_size: Fashion-MNIST images are padded to 32 pixels, not {image_size}")
-        if not 1 <= num_images <= 60_000:
-            raise DataError(f"num_images: Fashion-MNIST has 1 to 60,000 images to train on, not {num_images}")
-        read = read_files(data_dir)
-        for part in ("train", "test"):
-            read[f"{part} images"] = F.pad(read[f"{part} images"].unsqueeze(1), (2, 2, 2, 2))
-            read[f"{part} labels"] = read[f"{part} labels"].long()
-        mean, std = [MEAN] * in_channels, [STD] * in_channels
-        self.train = ImageBatches(
-            read["train images"][:num_images], read["train labels"][:num_images], batch_size, mean, std,
-            shuffle=True, crop_padding=4, flip=True, seed=seed, device=device,
-        )  # fmt: skip
-        self.val = ImageBatches(
-            read["test images"], read["test labels"], test_batch_size or batch_size, mean, std, device=device
+    def __post_init__(self) -> None:
+        raise_if_not_grey(self.in_channels, self.name)
+        if self.image_size != 32:
+            raise DataError(
+                f"image_size: Fashion-MNIST images are padded to 32 pixels, not {self.image_size}"
+            )
+        if not 1 <= self.num_images <= 60_000:
+            raise DataError(
+                f"num_images: Fashion-MNIST has 1 to 60,000 images to train on, not {self.num_images}"
+            )
+        arrays = read_files(self.data_dir)
+        train, test = (
+            (F.pad(arrays[f"{part} images"].unsqueeze(1), (2, 2, 2, 2)), arrays[f"{part} labels"].long())
+            for part in ("train", "test")
         )
+        train = (train[0][: self.num_images], train[1][: self.num_images])
+        mean, std = [MEAN] * self.in_channels, [STD] * self.in_channels
+        self._make_batches(train, test, mean, std, crop_padding=4, flip=True)
 
 
 def read_files(data_dir: str | Path) -> dict[str, torch.Tensor]:
     """The uint8 arrays of the four files, by the keys of FILES; `data_dir` and errors: see FashionMNIST."""
     folder = _find_or_download(Path(data_dir).expanduser())
-    return {what: read_idx(_file(folder, name), shape) for what, (name, shape) in FILES.items()}
+    return {key: read_idx(_file(folder, name), shape) for key, (name, shape) in FILES.items()}
 
 
 def read_idx(path: Path, shape: tuple[int, ...]) -> torch.Tensor:
@@ -99,7 +90,7 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> torch.Tensor:
     # magic number: two zeros, type 8 (unsigned byte), number of axes; then their lengths, big-endian
     header = bytes([0, 0, 8, len(shape)]) + np.array(shape, ">u4").tobytes()
     if content[: len(header)] != header or len(content) != len(header) + int(np.prod(shape)):
-        raise DataError(f"{path}: is no IDX file of {' × '.join(map(str, shape))} bytes; fetch it again")
+        raise DataError(f"{path}: is not an IDX file of {' × '.join(map(str, shape))} bytes; fetch it again")
     return torch.from_numpy(np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape).copy())
 
 

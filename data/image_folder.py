@@ -1,7 +1,8 @@
-"""Batches from folders of image files: one folder a class, decoded by worker processes."""
+"""Batches from folders of image files, one folder per class, decoded by worker processes."""
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import signal
@@ -25,7 +26,7 @@ from genutil.distributed.rank_info import shard_slice
 from genutil.errors import DataError
 
 Transform = Callable[[Image.Image], Image.Image]
-"""May draw random numbers from torch's global generator, which is seeded for each image."""
+"""May use torch's global generator, which is seeded for each image."""
 Sample = tuple[Tensor, int] | Unread
 """uint8 (channels, height, width) and its label, or the file that could not be read."""
 
@@ -33,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 
 def list_classes(folder: Path) -> list[str]:
-    """Names of the classes, sorted: their places are the labels. Hidden folders and those whose names begin
+    """Names of the classes, sorted: their indices are the labels. Hidden folders and those whose names begin
     with @ are left out.
 
     Raises:
@@ -52,26 +53,26 @@ def list_classes(folder: Path) -> list[str]:
 
 
 def list_images(folder: Path, classes: Sequence[str]) -> list[tuple[str, int]]:
-    """(file, label) of every image, by class and name. `classes` gives the labels. Hidden files and the
+    """(file, label) of every image, by class and name; a label is an index of `classes`. Hidden files and the
     folders that `list_classes` leaves out are not read.
 
     Raises:
         DataError: a class has no images, or is not among `classes`.
     """
     labels = {name: label for label, name in enumerate(classes)}
-    here = list_classes(folder)
-    strange = [name for name in here if name not in labels]
-    if strange:
-        raise DataError(f"{folder}: has the class {strange[0]}, which the training images lack")
+    names = list_classes(folder)
+    unknown = [name for name in names if name not in labels]
+    if unknown:
+        raise DataError(f"{folder}: has the class {unknown[0]}, which the training images lack")
     images: list[tuple[str, int]] = []
-    for name in here:
-        found = sorted(_image_files(folder / name))
-        if not found:
+    for name in names:
+        files = sorted(_image_files(folder / name))
+        if not files:
             raise DataError(
                 f"{folder / name}: has no images ({', '.join(IMG_EXTENSIONS)}); "
                 "fill it, or remove it if there is no such class"
             )
-        images += [(file, labels[name]) for file in found]
+        images += [(file, labels[name]) for file in files]
     return images
 
 
@@ -89,7 +90,7 @@ def _is_left_out(folder: str) -> bool:
 
 
 def count_workers(workers: int | Literal["auto"]) -> int:
-    """Processes to start: as asked, but not more than there are CPUs. Batches do not depend on it."""
+    """Loading processes to start, at most one per CPU. Batches do not depend on their number."""
     available = available_cpus()
     if workers == "auto":
         return available
@@ -104,11 +105,11 @@ class ImageFiles(Dataset[Sample]):
     Args:
         images: (file, label).
         transform: image to image; all results of a batch must have one size.
-        seed: of what the transform draws.
+        seed: of the transform's random numbers.
     """
 
     def __init__(self, images: Sequence[tuple[str, int]], transform: Transform, seed: int) -> None:
-        # As arrays, not lists of objects: workers then share the memory of the process they were forked from.
+        # Arrays, not lists of objects: forked workers then share the memory of their parent.
         self.files = np.array([os.fsencode(file) for file, _ in images])
         self.labels = np.array([label for _, label in images], dtype=np.int64)
         self.transform, self.seed = transform, seed
@@ -128,7 +129,11 @@ class ImageFiles(Dataset[Sample]):
 
 
 class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
-    """A process's share of batches of (epoch, index). `epoch` and `start` are set before each pass."""
+    """Batches of (epoch, index), or their shards for one process.
+
+    Attributes:
+        epoch, start: of the next pass; set before it.
+    """
 
     def __init__(self, num_images: int, batch_size: int, shuffle: bool, seed: int) -> None:
         self.num_images, self.batch_size, self.shuffle, self.seed = num_images, batch_size, shuffle, seed
@@ -137,6 +142,12 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
 
     def __len__(self) -> int:
         return -(-self.num_images // self.batch_size)
+
+    def shard(self, rank: int, size: int) -> EpochBatchSampler:
+        """A copy with the shard of process `rank` of `size`."""
+        shard = copy.copy(self)
+        shard.rank, shard.size = rank, size
+        return shard
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = np.arange(self.num_images)
@@ -156,14 +167,12 @@ class FolderBatches:
     Args:
         images: (file, label).
         transform: PIL image to PIL image of the network's size, RGB or grey.
-        image_size: height and width that it gives, in pixels.
+        image_size: height and width of its results, in pixels.
         batch_size: images of a batch; the last one of an epoch may be shorter.
         normalise: uint8 to float32, on the device.
-        workers: loading processes; 0: this one. Data sets of one run give the same `Loading`.
+        loading: loading processes; the same object for all data sets of a run.
         shuffle: a new order in each epoch.
         seed: of order and transforms.
-        skip_corrupt: leave out images that cannot be read; else the first one ends the run.
-        corrupt: where the files that were left out are noted.
 
     Attributes:
         num_images: images of an epoch.
@@ -176,79 +185,73 @@ class FolderBatches:
         image_size: int,
         batch_size: int,
         normalise: Normalise,
-        workers: int | Loading,
+        loading: Loading,
         shuffle: bool,
         seed: int,
-        skip_corrupt: bool,
-        corrupt: set[str],
     ) -> None:
-        self.normalise, self.skip_corrupt, self.corrupt = normalise, skip_corrupt, corrupt
-        self.image_size, self.num_images = image_size, len(images)
-        self._loading = workers if isinstance(workers, Loading) else Loading(workers)
+        self.normalise, self.image_size, self.num_images = normalise, image_size, len(images)
+        self._loading = loading
         self._files = ImageFiles(images, transform, seed)
-        self._order = EpochBatchSampler(len(images), batch_size, shuffle, seed)
+        self._sampler = EpochBatchSampler(len(images), batch_size, shuffle, seed)
         self._loader = self._make_loader()
 
-    @property
-    def workers(self) -> int:
-        """Loading processes that are used; 0: images are decoded in this one."""
-        return self._loading.workers
-
     def __len__(self) -> int:
-        return len(self._order)
+        return len(self._sampler)
 
     def shard(self, rank: int, size: int) -> FolderBatches:
-        """From now on, give only the share of process `rank` of `size` of each batch."""
-        self._order.rank, self._order.size = rank, size
-        return self
+        """A copy with the shard of process `rank` of `size` of each batch; this object does not change."""
+        shard = copy.copy(self)
+        shard._sampler = self._sampler.shard(rank, size)
+        shard._loader = shard._make_loader()
+        return shard
 
     def example_batch(self) -> tuple[Tensor, Tensor]:
-        """An image as in a batch, in black, and all labels: no file is read."""
+        """A black image as in a batch, and all labels: no file is read."""
         shape = (1, self.normalise.channels, self.image_size, self.image_size)
         return self.normalise(torch.zeros(shape, dtype=torch.uint8)), torch.from_numpy(self._files.labels)
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """float32 images (n, channels, height, width) and int64 labels (n), from batch `start` on.
 
-        n is 0 where a process has no share in a batch, or no image of it can be read.
+        n is 0 where the shard of a batch is empty, or none of its images can be read.
 
         Raises:
             DataError: an image cannot be read, or with `skip_corrupt` none of them.
-            RunError: loading processes are killed again and again, or too few files may be open.
+            RunError: loading processes are killed repeatedly, or too few files may be open.
         """
-        any_read, left_out = False, ""
+        any_read, first_unread = False, ""
         for images, labels, unread in self._loaded(epoch, start):
-            self._note(unread)
+            self._loading.leave_out(unread)
             any_read = any_read or images is not None
-            left_out = left_out or "".join(image.file for image in unread[:1])
+            first_unread = first_unread or "".join(image.file for image in unread[:1])
             if images is None:
                 shape = (0, self.normalise.channels, self.image_size, self.image_size)
                 images = torch.zeros(shape, dtype=torch.uint8)
             yield self.normalise(images), labels.to(self.normalise.device, non_blocking=True)
-        if left_out and not any_read:
-            raise DataError(f"{left_out}: neither this nor any other image can be read")
+        if first_unread and not any_read:
+            raise DataError(f"{first_unread}: neither this nor any other image can be read")
 
     def _make_loader(self) -> DataLoader[Any]:
         workers = self._loading.workers
-        more: dict[str, Any] = {"persistent_workers": True, "prefetch_factor": 4} if workers else {}
+        options: dict[str, Any] = {"persistent_workers": True, "prefetch_factor": 4} if workers else {}
         return DataLoader(
             self._files,
-            batch_sampler=self._order,
+            batch_sampler=self._sampler,
             num_workers=workers,
             collate_fn=self._loading.collate,
             pin_memory=self.normalise.device.type == "cuda",
             worker_init_fn=_prepare_worker,
             generator=torch.Generator(),  # else it draws from the global one, as dropout does
-            **more,
+            **options,
         )
 
     def _loaded(self, epoch: int, start: int) -> Iterator[tuple[Tensor | None, Tensor, list[Unread]]]:
-        """What the loading processes give. When one is lost, new ones begin at the batch that is missing."""
+        """Batches of the loading processes. When one of them is lost, new ones begin at the missing batch."""
         number, lost_at = start, -1
         while True:
-            self._order.epoch, self._order.start = epoch, number
+            self._sampler.epoch, self._sampler.start = epoch, number
             try:
-                if self._loader.num_workers > self._loading.workers:  # another data set found out
+                if self._loader.num_workers > self._loading.workers:  # reduced by another data set
                     self._loader = self._make_loader()
                 for batch in _without_interruptions(self._loader):
                     yield self._loading.received(batch)
@@ -259,17 +262,9 @@ class FolderBatches:
                 lost_at = number
                 self._loader = self._make_loader()
 
-    def _note(self, unread: list[Unread]) -> None:
-        for file, problem, remedy in unread:
-            if not self.skip_corrupt:
-                raise DataError(f"{file}: {problem}; {remedy}, or leave out such images with --skip_corrupt")
-            if file not in self.corrupt:
-                self.corrupt.add(file)
-                _log.warning("%s: %s and is left out (%d so far)", file, problem, len(self.corrupt))
-
 
 def _without_interruptions(loader: DataLoader[Any]) -> Iterator[Any]:
-    """An iterator over a loader that tells of killed workers when it is asked for a batch, and only then.
+    """An iterator over a loader that reports killed workers only when the next batch is requested.
 
     torch also sets a handler for SIGCHLD, which would raise its error in the middle of a training step.
     """
@@ -283,7 +278,7 @@ def _without_interruptions(loader: DataLoader[Any]) -> Iterator[Any]:
 
 def _prepare_worker(_worker: int) -> None:
     torch.set_num_threads(1)
-    # These reach all processes of a terminal or a job; the training one decides. SIGTERM ends this one.
+    # These reach all processes of a terminal or a job; the training process acts on them.
     for name in ("SIGINT", "SIGHUP", "SIGUSR1"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)

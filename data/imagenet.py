@@ -1,14 +1,15 @@
-"""ImageNet: 1.28 million photographs in a thousand classes, or any other set of images in such folders."""
+"""ImageNet: 1.28 million photographs in a thousand classes, or other images in such folders."""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import torch
 from torchvision.transforms import v2
 
+from data.dataset import ImageDataset
 from data.image_folder import FolderBatches, Transform, count_workers, list_classes, list_images
 from data.loading import Loading
 from data.normalise import Normalise, channel_statistics
@@ -18,70 +19,66 @@ _log = logging.getLogger(__name__)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-class ImageFolders:
+@dataclass(eq=False, repr=False)
+class ImageFolders(ImageDataset):
     """Images in `<data_dir>/train/<class>/` and `<data_dir>/val/<class>/`.
 
-    Training: a random part of the image (8 to 100 % of its area, 3:4 to 4:3) resized to the network's size,
-    and mirrored at random. Validation: the shorter side resized to 8/7 of the network's size (256 pixels for
-    224), and the centre of it.
+    Training: a random crop (8 to 100 % of the image's area, 3:4 to 4:3) resized to the network's size, and
+    mirrored at random. Validation: the shorter side resized to 8/7 of the network's size (256 pixels for
+    224), and the centre crop.
 
     Args:
         data_dir: holds `train` and `val`, in the class's `subfolder`.
-        batch_size, test_batch_size: images of a training and of a validation batch.
+        batch_size, test_batch_size, seed: see ImageDataset.
         image_size: height and width for the network, in pixels.
-        output_size: classes of the network; there may be fewer in the folders, not more.
+        device: where batches are normalised.
+        in_channels: 3, or 1 for grey.
+        output_size: classes of the network; the folders may have fewer, not more.
         workers: loading processes; `auto`: one for each CPU.
-        seed: of order, crops and flips.
         evaluate: the training images are not needed.
         validate: the validation images are needed.
-        in_channels: 3, or 1 for grey.
         skip_corrupt: leave out images that cannot be read; else the first one ends the run.
-        device: where batches are normalised.
 
     Attributes:
-        train, val: batches; `train` is None where `evaluate` is set, `val` where nothing is validated.
-        corrupt: files that were left out.
+        train, val: batches; `train` is None where `evaluate` is set, `val` where `validate` is not.
 
     Raises:
         DataError: a folder is missing, a class is empty, there are too many classes, or `in_channels` is
             neither 1 nor 3.
     """
 
+    image_size: int = 224
+    output_size: int = 1000
+    workers: int | Literal["auto"] = "auto"
+    evaluate: bool = False
+    skip_corrupt: bool = False
+    validate: bool = True
+    train: FolderBatches | None = field(default=None, init=False)
+    val: FolderBatches | None = field(default=None, init=False)
+
     subfolder = ""
 
-    def __init__(
-        self,
-        data_dir: str | Path,
-        batch_size: int,
-        test_batch_size: int | None = None,
-        image_size: int = 224,
-        output_size: int = 1000,
-        workers: int | Literal["auto"] = "auto",
-        seed: int = 0,
-        evaluate: bool = False,
-        skip_corrupt: bool = False,
-        device: torch.device | str = "cpu",
-        validate: bool = True,
-        in_channels: int = 3,
-    ) -> None:
-        normalise = Normalise(*channel_statistics(MEAN, STD, in_channels), device)
-        folder = Path(data_dir).expanduser() / self.subfolder
-        train, val, classes = find_folders(folder, output_size, evaluate)
-        loading = Loading(count_workers(workers))
-        self.corrupt: set[str] = set()
-        self.train = None
-        if not evaluate:
+    def __post_init__(self) -> None:
+        normalise = Normalise(*channel_statistics(MEAN, STD, self.in_channels), self.device)
+        folder = Path(self.data_dir).expanduser() / self.subfolder
+        train, val, classes = find_folders(folder, self.output_size, self.evaluate)
+        self._loading = Loading(count_workers(self.workers), self.skip_corrupt)
+        if not self.evaluate:
             self.train = FolderBatches(
-                list_images(train, classes), training_crop(image_size, in_channels), image_size, batch_size,
-                normalise, loading, shuffle=True, seed=seed, skip_corrupt=skip_corrupt, corrupt=self.corrupt,
+                list_images(train, classes), training_crop(self.image_size, self.in_channels),
+                self.image_size, self.batch_size, normalise, self._loading, shuffle=True, seed=self.seed,
             )  # fmt: skip
-        self.val = None
-        if validate:
+        if self.validate:
             self.val = FolderBatches(
-                list_images(val, classes), centre_crop(image_size, in_channels), image_size,
-                test_batch_size or batch_size, normalise, loading, shuffle=False, seed=seed,
-                skip_corrupt=skip_corrupt, corrupt=self.corrupt,
+                list_images(val, classes), centre_crop(self.image_size, self.in_channels), self.image_size,
+                self.test_batch_size or self.batch_size, normalise, self._loading, shuffle=False,
+                seed=self.seed,
             )  # fmt: skip
+
+    @property
+    def corrupt(self) -> set[str]:
+        """Files that were left out so far."""
+        return self._loading.corrupt
 
 
 class ImageNet(ImageFolders):
@@ -95,7 +92,7 @@ class ImageNet(ImageFolders):
 
 
 def find_folders(folder: Path, output_size: int, evaluate: bool) -> tuple[Path, Path, list[str]]:
-    """The folders of the training and validation images, and the names of the classes.
+    """Folders of the training and validation images, and names of the classes.
 
     Raises:
         DataError: a folder is missing, or there are more than `output_size` classes.
@@ -106,28 +103,28 @@ def find_folders(folder: Path, output_size: int, evaluate: bool) -> tuple[Path, 
             f"{folder / 'val'}, one folder for each class, or name another folder of data"
         )
     train, val = folder / "train", folder / "val"
-    # Labels are places among the training classes, also where only some of them are evaluated.
+    # Labels number the training classes, also where only some of them are evaluated.
     classes = list_classes(train if train.is_dir() or not evaluate else val)
     if len(classes) > output_size:
         raise DataError(f"{folder}: has {len(classes)} classes, but the network has {output_size}")
     if len(classes) < output_size:
         _log.warning(
-            "%s: has %d classes and the network %d; labels are places among those in the folders",
+            "%s: has %d classes and the network %d; labels number the classes of the folders",
             folder, len(classes), output_size,
         )  # fmt: skip
     return train, val, classes
 
 
 def training_crop(image_size: int, channels: int = 3) -> v2.Compose:
-    """A random part of an image, mirrored at random; PIL image to PIL image, grey with one channel."""
-    steps = [v2.RandomResizedCrop(image_size, antialias=True), v2.RandomHorizontalFlip()]
-    return v2.Compose([*steps, *_grey(channels)])
+    """Random crop and flip; PIL image to PIL image, grey with one channel."""
+    transforms = [v2.RandomResizedCrop(image_size, antialias=True), v2.RandomHorizontalFlip()]
+    return v2.Compose([*transforms, *_grey(channels)])
 
 
 def centre_crop(image_size: int, channels: int = 3) -> v2.Compose:
-    """The centre of an image, with the published margin: 224 of 256 pixels; grey with one channel."""
-    steps = [v2.Resize(round(image_size * 256 / 224), antialias=True), v2.CenterCrop(image_size)]
-    return v2.Compose([*steps, *_grey(channels)])
+    """Centre crop with the published margin, 224 of 256 pixels; grey with one channel."""
+    transforms = [v2.Resize(round(image_size * 256 / 224), antialias=True), v2.CenterCrop(image_size)]
+    return v2.Compose([*transforms, *_grey(channels)])
 
 
 def _grey(channels: int) -> list[Transform]:

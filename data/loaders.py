@@ -1,4 +1,4 @@
-"""Batches from images that live in memory: shuffled, cropped, flipped and normalised on the device."""
+"""Batches from images in memory: shuffled, cropped, flipped and normalised on the device."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class ImageBatches:
     """Batches of a set of images. Batch b of epoch e depends on (seed, e, b) alone.
 
     Args:
-        images: uint8, (images, channels, height, width). One channel gives batches of `len(mean)` equal ones.
+        images: uint8, (images, channels, height, width). One channel becomes `len(mean)` equal ones.
         labels: int64, (images).
         batch_size: images of a batch; the last one of an epoch may be shorter.
         mean, std: by channel, for pixels within 0..1.
         shuffle: a new order in each epoch.
-        crop_padding: zeros put around an image before a crop of its size is taken at random; 0: no crop.
-        flip: mirror every other image, at random, left to right.
+        crop_padding: zeros around an image, of which a random crop of the image's size is taken; 0: no crop.
+        flip: mirror each image left to right, with a probability of one half.
         seed: of order, crops and flips.
-        device: where the images live and the batches are made.
+        device: where the images are and the batches are made.
 
     Attributes:
         num_images: images of an epoch.
@@ -49,7 +49,7 @@ class ImageBatches:
         self.shuffle, self.crop_padding, self.flip, self.seed = shuffle, crop_padding, flip, seed
         self.height, self.width = images.shape[-2:]
         self.labels = labels.to(device)
-        # Padded once: a crop is then a copy of rows, each 32 bytes that lie side by side.
+        # Padded once: a crop is then a copy of rows of contiguous bytes.
         self._padded = F.pad(images.to(device), (crop_padding,) * 4).contiguous()
         self._normalise = Normalise(mean, std, device)
         self._rank, self._size = 0, 1
@@ -58,7 +58,7 @@ class ImageBatches:
         return -(-self.num_images // self.batch_size)
 
     def shard(self, rank: int, size: int) -> ImageBatches:
-        """The same batches, but only the share of process `rank` of `size`."""
+        """A copy with the shard of process `rank` of `size` of each batch; this object does not change."""
         shard = copy.copy(self)
         shard._rank, shard._size = rank, size
         return shard
@@ -75,46 +75,47 @@ class ImageBatches:
         else:
             order = torch.arange(self.num_images)
         order = order.to(self.labels.device)
-        for number, chosen in enumerate(torch.split(order, self.batch_size)[start:], start):
-            own = shard_slice(len(chosen), self._rank, self._size)
-            yield self._normalise(self._images(chosen, epoch, number, own)), self.labels[chosen[own]]
+        for number, indices in enumerate(torch.split(order, self.batch_size)[start:], start):
+            own_slice = shard_slice(len(indices), self._rank, self._size)
+            images = self._images(indices, epoch, number, own_slice)
+            yield self._normalise(images), self.labels[indices[own_slice]]
 
-    def _images(self, chosen: Tensor, epoch: int, number: int, own: slice) -> Tensor:
-        """uint8 images, cropped and flipped: of a whole batch `chosen`, the part `own`.
+    def _images(self, indices: Tensor, epoch: int, number: int, own_slice: slice) -> Tensor:
+        """uint8 images, cropped and flipped: `own_slice` of a whole batch `indices`.
 
-        Random numbers are drawn for the whole batch, so that an image looks the same whoever takes it.
+        Random numbers are drawn for the whole batch, so that an image is the same in whichever shard it is.
         """
         if not self.crop_padding and not self.flip:
-            return self._padded[chosen[own]]
-        device = chosen.device
+            return self._padded[indices[own_slice]]
+        device = indices.device
         generator = self._generator(device, epoch, number)
         offsets = torch.randint(
-            0, 2 * self.crop_padding + 1, (2, len(chosen)), generator=generator, device=device
+            0, 2 * self.crop_padding + 1, (2, len(indices)), generator=generator, device=device
         )
-        images = self._crops(chosen[own], *offsets[:, own])
+        images = self._crops(indices[own_slice], *offsets[:, own_slice])
         if self.flip:
-            mirrored = torch.rand(len(chosen), generator=generator, device=device)[own] < 0.5
-            if device.type == "cuda":  # which images these are would have to be waited for
-                return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
-            which = mirrored.nonzero().flatten()
-            images[which] = images[which].flip(-1)
+            flips = torch.rand(len(indices), generator=generator, device=device)[own_slice] < 0.5
+            if device.type == "cuda":  # nonzero() would wait for the device
+                return torch.where(flips.view(-1, 1, 1, 1), images.flip(-1), images)
+            flipped = flips.nonzero().flatten()
+            images[flipped] = images[flipped].flip(-1)
         return images
 
-    def _crops(self, chosen: Tensor, tops: Tensor, lefts: Tensor) -> Tensor:
-        """Image i of `chosen` from row tops[i] and column lefts[i] on.
+    def _crops(self, indices: Tensor, tops: Tensor, lefts: Tensor) -> Tensor:
+        """Crops of the images `indices`; crop i begins at row tops[i] and column lefts[i].
 
-        Seen as bytes, every row of a crop is a window of `width` bytes, so one selection of windows gives all
+        In memory, every row of a crop is a window of `width` bytes, so one selection of windows gives all
         crops: five times as fast as indexing pixel by pixel.
         """
         channels, height, width = self._padded.shape[1:]
         windows = self._padded.as_strided((self._padded.numel() - self.width + 1, self.width), (1, 1))
-        planes = chosen.view(-1, 1, 1) * channels + torch.arange(channels, device=chosen.device).view(-1, 1)
-        rows = tops.view(-1, 1, 1) + torch.arange(self.height, device=chosen.device)
+        planes = indices.view(-1, 1, 1) * channels + torch.arange(channels, device=indices.device).view(-1, 1)
+        rows = tops.view(-1, 1, 1) + torch.arange(self.height, device=indices.device)
         first_bytes = (planes * height + rows) * width + lefts.view(-1, 1, 1)
         crops = windows.index_select(0, first_bytes.flatten())
-        return crops.view(len(chosen), channels, self.height, self.width)
+        return crops.view(len(indices), channels, self.height, self.width)
 
     def _generator(self, device: torch.device | str, *numbers: int) -> torch.Generator:
-        """Independent random numbers for each (seed, epoch) and (seed, epoch, batch)."""
+        """Generator of independent random numbers for each (seed, epoch) and (seed, epoch, batch)."""
         state = np.random.SeedSequence([self.seed, *numbers]).generate_state(1, np.uint64)
         return torch.Generator(device).manual_seed(int(state[0] >> np.uint64(1)))

@@ -1,4 +1,4 @@
-"""How batches come from loading processes to this one, also where shared memory or files are scarce."""
+"""Loading processes of image files: shared memory, open files, failures, images that cannot be read."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import torch
 from torch import Tensor
 
 from data.decoding import Unread
-from genutil.errors import RunError
+from genutil.errors import DataError, RunError
 
 try:
     import resource
 except ImportError:  # Windows has no such limits
     resource = None  # type: ignore[assignment]
 
-SHARED_MEMORY = "/dev/shm"  # noqa: S108  (where Linux keeps it; only looked at)
+SHARED_MEMORY = "/dev/shm"  # noqa: S108  (Linux's place of it; only its free space is read)
 _FILES_OF_A_WORKER, _OTHER_FILES = 8, 64
-"""Pipes and batches under way of each loading process; what else a run has open, at most."""
+"""Open files for pipes and batches of each loading process; at most so many others of a run."""
 _log = logging.getLogger(__name__)
 
 
 def shared_memory_advice() -> str:
-    """How much shared memory there is, and how to get more or need none."""
+    """Size of the shared memory, and how to get more or need none."""
     return (
         f"{_shared_memory_size()}; a container gets more with `docker run --shm-size 8g`, and --workers 0 "
         "needs none"
@@ -33,21 +33,25 @@ def shared_memory_advice() -> str:
 
 
 class Loading:
-    """The loading processes of a run: how many, and whether batches are handed over in shared memory.
+    """Loading processes of a run: their number, how batches are passed on, which images are left out.
 
-    All data sets of a run have the same one, so that each problem is reported once.
+    All data sets of a run share one object, so that each problem is reported once.
 
     Args:
-        workers: loading processes asked for. Fewer are used, with a warning, if this process may not open
+        workers: loading processes to start. Fewer are used, with a warning, if this process may not open
             enough files; none, if the system does not allow to start any.
+        skip_corrupt: leave out images that cannot be read; else the first one ends the run.
 
     Attributes:
         workers: loading processes that are used; 0: images are decoded in this process.
-        share: batches are handed over in shared memory while it has room; else through pipes.
+        uses_shared_memory: batches are passed on in shared memory while it has room; else through pipes.
+        corrupt: files that were left out.
     """
 
-    def __init__(self, workers: int) -> None:
-        self.workers, self.share = workers, True
+    def __init__(self, workers: int, skip_corrupt: bool = False) -> None:
+        self.workers, self.skip_corrupt = workers, skip_corrupt
+        self.uses_shared_memory = True
+        self.corrupt: set[str] = set()
         self._reported = False
         limit = _open_files_limit()
         if workers and limit is not None:
@@ -65,26 +69,26 @@ class Loading:
                 self._use_none(error)
 
     def collate(self, samples: list[Any]) -> tuple[Any, Any, list[Unread]]:
-        """A batch of samples (uint8 image, label) or Unread, in the form that `received` takes.
+        """A batch of samples (uint8 image, label) or Unread, as the argument of `received`.
 
         Raises:
             MemoryError: it does not fit into memory.
         """
-        read = [sample for sample in samples if not isinstance(sample, Unread)]
+        pairs = [sample for sample in samples if not isinstance(sample, Unread)]
         unread = [sample for sample in samples if isinstance(sample, Unread)]
-        labels = torch.tensor([label for _, label in read], dtype=torch.int64)
-        if not read:
+        labels = torch.tensor([label for _, label in pairs], dtype=torch.int64)
+        if not pairs:
             return None, labels.numpy(), unread
-        images = torch.stack([image for image, _ in read])
+        images = torch.stack([image for image, _ in pairs])
         in_worker = torch.utils.data.get_worker_info() is not None
-        return self._sent(images) if in_worker else images, labels.numpy(), unread
+        return self._to_send(images) if in_worker else images, labels.numpy(), unread
 
     def received(self, batch: tuple[Any, Any, list[Unread]]) -> tuple[Tensor | None, Tensor, list[Unread]]:
-        """uint8 images (None: no image could be read), int64 labels, and what could not be read."""
+        """uint8 images (None: none could be read), int64 labels, and the images that could not be read."""
         images, labels, unread = batch
         if images is not None and not isinstance(images, Tensor):
             images = torch.from_numpy(images)
-            if self.share and not self._reported:
+            if self.uses_shared_memory and not self._reported:
                 self._reported = True
                 _log.warning(
                     "shared memory is too small for a batch of %s: batches come through pipes, which is "
@@ -93,13 +97,26 @@ class Loading:
                 )  # fmt: skip
         return images, torch.from_numpy(labels), unread
 
+    def leave_out(self, unread: list[Unread]) -> None:
+        """Note images that cannot be read, with one warning for each file.
+
+        Raises:
+            DataError: they may not be left out.
+        """
+        for file, problem, remedy in unread:
+            if not self.skip_corrupt:
+                raise DataError(f"{file}: {problem}; {remedy}, or leave out such images with --skip_corrupt")
+            if file not in self.corrupt:
+                self.corrupt.add(file)
+                _log.warning("%s: %s and is left out (%d so far)", file, problem, len(self.corrupt))
+
     def recover(self, error: Exception, number: int, again: bool) -> None:
-        """Prepare for another attempt after an error of the loading processes.
+        """Prepare another attempt after an error of the loading processes.
 
         Args:
-            error: what reading a batch raised.
+            error: raised while a batch was read.
             number: of the batch.
-            again: the attempt before failed at this batch, too.
+            again: the last attempt failed at this batch, too.
 
         Raises:
             RunError: another attempt would fail as well.
@@ -120,19 +137,19 @@ class Loading:
                 f"little memory for {self.workers} of them: start fewer with --workers. Shared memory: "
                 f"{shared_memory_advice()}"
             ) from error
-        else:  # a bus error for want of shared memory looks like any other kill
-            self.share = False
+        else:  # a bus error, where shared memory is full, looks like any other kill
+            self.uses_shared_memory = False
             _log.warning(
                 "a loading process was killed (%s); starting new ones at batch %d, without shared memory; %s",
                 error, number, shared_memory_advice(),
             )  # fmt: skip
 
-    def _sent(self, images: Tensor) -> Any:
-        """In shared memory if there is room, else as an array, which is copied through a pipe.
+    def _to_send(self, images: Tensor) -> Any:
+        """The images in shared memory if it has room, else as an array, which is copied through a pipe.
 
-        Where torch finds no room itself, it reports that in a thread, and the batch never comes.
+        The free space is checked here: where torch finds too little itself, the batch never arrives.
         """
-        if self.share and _free_shared_memory() >= 2 * images.nbytes:
+        if self.uses_shared_memory and _free_shared_memory() >= 2 * images.nbytes:
             try:
                 return images.share_memory_()  # type: ignore[no-untyped-call]
             except (OSError, RuntimeError):
@@ -150,10 +167,10 @@ class Loading:
 
 
 def _try_locks(number: int) -> None:
-    """Make as many locks as loading processes need: Linux keeps them in shared memory.
+    """Make as many locks as loading processes need. On Linux they are in shared memory.
 
     Raises:
-        OSError: there is no room for them, or it is read-only.
+        OSError: the shared memory is full or read-only.
     """
     context = multiprocessing.get_context()
     locks = [context.Lock() for _ in range(number)]
@@ -161,7 +178,7 @@ def _try_locks(number: int) -> None:
 
 
 def _open_files_limit() -> int | None:
-    """How many files this process may open; None if there is no limit."""
+    """Number of files that this process may open; None if there is no limit."""
     if resource is None:
         return None
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -169,21 +186,21 @@ def _open_files_limit() -> int | None:
 
 
 def _free_shared_memory() -> float:
-    """In bytes; infinite where it is no file system."""
+    """Free bytes; infinite where shared memory is no file system."""
     try:
-        found = os.statvfs(SHARED_MEMORY)
+        status = os.statvfs(SHARED_MEMORY)
     except (OSError, AttributeError):
         return float("inf")
-    return found.f_bavail * found.f_frsize
+    return status.f_bavail * status.f_frsize
 
 
 def _shared_memory_size() -> str:
     try:
-        found = os.statvfs(SHARED_MEMORY)
+        status = os.statvfs(SHARED_MEMORY)
     except (OSError, AttributeError):
         return f"there is no {SHARED_MEMORY}"
-    access = ", read-only" if found.f_flag & os.ST_RDONLY else ""
-    free, size = found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+    access = ", read-only" if status.f_flag & os.ST_RDONLY else ""
+    free, size = status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize
     return f"{SHARED_MEMORY} has {_in_bytes(size)}, {_in_bytes(free)} of it free{access}"
 
 

@@ -1,4 +1,4 @@
-"""From bytes to numbers of mean 0 and standard deviation 1."""
+"""Normalisation of pixels: from bytes to numbers of mean 0 and standard deviation 1."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from genutil.errors import DataError
 
 LUMA = (0.299, 0.587, 0.114)
-"""Shares of red, green and blue in grey, by ITU-R BT.601, as in Pillow and torchvision."""
+"""Weights of red, green and blue in grey, by ITU-R BT.601, as in Pillow and torchvision."""
 
 
 class Normalise:
@@ -19,7 +19,7 @@ class Normalise:
 
     Args:
         mean, std: by channel, for pixels within 0..1.
-        device: where the numbers are wanted.
+        device: of the results.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device | str) -> None:
@@ -30,7 +30,7 @@ class Normalise:
 
     @property
     def channels(self) -> int:
-        """Of the images it gives."""
+        """Channels of the normalised images."""
         return self._scale.shape[1]
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ def channel_statistics(
 ) -> tuple[list[float], list[float]]:
     """Mean and standard deviation for images of `in_channels` channels, from those of RGB images.
 
-    Those of grey images are weighted by LUMA, as if the three channels rose and fell together.
+    Those of grey images are weighted by LUMA, as if the three channels were fully correlated.
 
     Raises:
         DataError: `in_channels` is neither 1 nor 3.
@@ -58,10 +58,10 @@ def channel_statistics(
 
 
 def raise_if_not_grey(in_channels: int, name: str) -> None:
-    """Refuse channel counts that grey images cannot be given with.
+    """Refuse channel counts that grey images cannot have.
 
     Args:
-        in_channels: as asked for.
+        in_channels: channels of the network's images.
         name: of the data set.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Random images that cost nothing to load: for measuring how fast a network trains."""
+"""Random images that need no loading, for measuring the speed of a training."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from data.normalise import Normalise
 
 
 class SyntheticBatches:
-    """The same random images again and again, on the device.
+    """The same batch of random images in every step, on the device.
 
     Args:
         num_batches: of an epoch.
         batch_size: images of a batch.
         image_size: height and width, in pixels.
-        num_classes: labels are drawn from so many.
+        num_classes: upper bound of the labels.
         normalise: uint8 to float32, on the device.
         seed: of images and labels.
     """

@@ -63,9 +63,9 @@ def load_images(options: Options, world: World, step_size: int) -> Images:
         )
     elif options.data_backend == "pytorch":
         folders = ImageFolders(
-            str(options.data), step_size, val_size, options.image_size,
-            options.num_classes, _workers(options, world), options.seed, options.evaluate,
-            options.skip_corrupt, world.device, validate=not options.training_only,
+            str(options.data), step_size, val_size, options.image_size, options.seed, world.device,
+            output_size=options.num_classes, workers=_workers(options, world), evaluate=options.evaluate,
+            skip_corrupt=options.skip_corrupt, validate=not options.training_only,
         )  # fmt: skip
         train, val, corrupt = folders.train, folders.val, folders.corrupt
     else:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+import torch
 
 from genutil.distributed.world import World
 from genutil.errors import ConfigError
@@ -17,11 +20,12 @@ from imagenet_sparsity_experiments.names import checkpoint_names
 from imagenet_sparsity_experiments.options import Options
 from imagenet_sparsity_experiments.resnet import SparseResNet
 from imagenet_sparsity_experiments.schedules import find_schedule
-from trainers.callbacks import Callback, MetricsFile, Progress, TensorBoard
-from trainers.objective import Objective
+from trainers.callback import Callback, EveryEpochs
+from trainers.callbacks import MetricsFile, Progress, TensorBoard, WiringSummaries
+from trainers.checkpointing import CheckpointSaver, resumable_state
+from trainers.criterion import Criterion
 from trainers.optimizers import sgd, without_decay_of_norms
-from trainers.resuming import resume
-from trainers.saving import CheckpointSaver
+from trainers.precision import Precision
 from trainers.trainer import Trainer
 
 ORDER_KEYS = ("optimizer_batch_size", "seed")
@@ -104,27 +108,29 @@ class Training:
         macs: int,
     ) -> None:
         check_last_parts(options, images, world.size)
+        assert images.train is not None
         self.options, self.world = options, world
-        self.trainer = make_trainer(options, network, images, world, stop)
-        trainer, settings = self.trainer, settings_of(options, step_of(options, world.size)[0])
+        settings = settings_of(options, step_of(options, world.size)[0])
+        optimizer = _optimizer(options, network)
+        state, first_step = None, options.start_epoch * len(images.train)
         if start.content is not None:
-            path = str(start.path)
-            resume(trainer, start.content, path, settings.values, ORDER_KEYS, TRAINING_KEYS)
-        else:
-            trainer.epoch = options.start_epoch
-            trainer.step = options.start_epoch * len(trainer.train)
+            state = resumable_state(
+                start.content, str(start.path), settings.values, network, optimizer, len(images.train),
+                options.topk, ORDER_KEYS, TRAINING_KEYS,
+            )  # fmt: skip
+            first_step = state["iter"]
+        names = checkpoint_names(options)
 
-        def files() -> tuple[RunFolder, RunOutputs | None]:
+        def open_outputs() -> tuple[RunFolder, RunOutputs | None]:
             if options.no_checkpoints:
                 return RunFolder(settings), None
-            rank_info, layout = world.rank_info, checkpoint_names(options)
-            made = RunOutputs(workspace(options), settings, rank_info, start, trainer.step, layout)
-            return made.run, made
+            outputs = RunOutputs(workspace(options), settings, world.rank_info, start, first_step, names)
+            return outputs.run, outputs
 
-        # Only now is it sure that the run begins, so that a refused one moves no earlier run's files.
-        made: RunOutputs | None
+        # A run that is refused moves no files of earlier runs, so the folders come after all checks.
+        outputs: RunOutputs | None
         self.folder: RunFolder | None
-        self.folder, made = world.run_on_main(files) or (None, None)
+        self.folder, outputs = world.run_on_main(open_outputs) or (None, None)
         callbacks: list[Callback] = []
         content: dict[str, Any] = {
             "arch": options.arch,
@@ -132,27 +138,26 @@ class Training:
             "started_from": start.record,
         }
         if self.folder is not None:
-            callbacks += [Progress(), MetricsFile(self.folder)]
-            callbacks.append(
-                TensorBoard(
-                    self.folder,
-                    lambda: selecting_layers(network),
-                    macs,
-                    pictures=False,
-                    first_step=trainer.step,
-                )
-            )
+            board = TensorBoard(self.folder, macs, first_step)
+            summaries = WiringSummaries(board, lambda: selecting_layers(network), pictures=False)
+            callbacks += [Progress(), MetricsFile(self.folder), board, summaries]
+            callbacks.append(EveryEpochs(10, summaries.draw))
             content["origin"] = {**self.folder.origin, "device": str(world.device), "processes": world.size}
         if not options.no_checkpoints:
             callbacks.append(
                 CheckpointSaver(
-                    made.checkpoints if made else None,
+                    outputs.checkpoints if outputs else None,
                     lambda: masks_in_use(network).values(),
                     content,
                     checkpoint_interval=1 if options.gather_checkpoints else None,
+                    names=names,
                 )
             )
-        trainer.callbacks = tuple(callbacks)
+        self.trainer = make_trainer(options, network, optimizer, images, callbacks, world, stop)
+        if state is not None:
+            self.trainer.load_state_dict(state)
+        else:
+            self.trainer.epoch, self.trainer.step = options.start_epoch, first_step
 
     def fit(self) -> dict[str, Any]:
         """Train to the end. Returns the last metrics.
@@ -169,17 +174,25 @@ class Training:
         return {**metrics, "epochs": trainer.epoch, "steps": trainer.step}
 
 
-def make_trainer(
-    options: Options, network: SparseResNet, images: Images, world: World, stop: StopRequest
-) -> Trainer:
-    """The training loop of the project with this program's objective, schedule and optimizer."""
-    assert images.train is not None
+def _optimizer(options: Options, network: SparseResNet) -> torch.optim.Optimizer:
     parameters = network.parameters() if options.bn_weight_decay else without_decay_of_norms(network)
+    return sgd(parameters, options.lr, options.momentum, options.weight_decay, nestorov=options.nesterov)
+
+
+def make_trainer(
+    options: Options,
+    network: SparseResNet,
+    optimizer: torch.optim.Optimizer,
+    images: Images,
+    callbacks: Sequence[Callback],
+    world: World,
+    stop: StopRequest,
+) -> Trainer:
+    """The training loop of the project with this program's criterion and schedule."""
+    assert images.train is not None
     return Trainer(
         model=network,
-        optimizer=sgd(
-            parameters, options.lr, options.momentum, options.weight_decay, nestorov=options.nesterov
-        ),
+        optimizer=optimizer,
         schedule=find_schedule(
             options.lr_schedule, options.lr, len(images.train), options.epochs, options.warmup
         ),
@@ -187,12 +200,11 @@ def make_trainer(
         val=images.val,
         num_epochs=options.epochs,
         topk=options.topk,
-        device=world.device,
         log_interval=options.print_freq,
-        amp=options.precision,
-        loss_scale=options.static_loss_scale,
+        callbacks=callbacks,
+        precision=Precision(options.precision, world.device, options.static_loss_scale),
         accumulate=step_of(options, world.size)[1],
         world=world,
         stop=stop,
-        objective=Objective(options.label_smoothing, options.mixup, options.seed),
+        criterion=Criterion(options.label_smoothing, options.mixup, options.seed),
     )

@@ -1,4 +1,4 @@
-"""A training step as one CUDA graph: launched as a whole, so that small networks do not wait for Python.
+"""Training steps as CUDA graphs, launched as a whole, so that small networks do not wait for Python.
 
 Not measured on a GPU yet.
 """
@@ -11,24 +11,24 @@ import torch
 from torch import Tensor
 
 StepFunction = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Images and labels to (loss, logits), with an update of the weights."""
+"""Updates the weights by images and labels; returns loss and logits."""
 Recorded = tuple[Callable[[], None], tuple[Tensor, Tensor]]
-"""What repeats a step, and where its loss and logits lie after each repetition."""
+"""A function that replays a step, and the tensors of loss and logits that each replay overwrites."""
 
 _WARM_UP = 3
-"""Steps of a shape before its graph: libraries choose their algorithms and take their memory in them."""
+"""Steps of a shape before it is recorded: libraries choose algorithms and allocate memory in them."""
 
 
 class CapturedStep:
-    """Records a step once a shape of batch has come several times, and replays it for that shape.
+    """Records a step after several batches of one shape, and replays it for that shape.
 
-    Other batches, such as a shorter last one, are run as they are.
+    Batches of other shapes, such as a shorter last one, are run without a graph.
 
     Args:
-        step: must do the same operations in each call, and must not wait for the device. What changes from
-            step to step must be read from tensors, as the learning rate is.
+        step: must do the same operations in each call, and must not wait for the device. Values that change
+            from step to step must be read from tensors, as the learning rate is.
         record: makes a graph of a call.
-        run_plainly: runs a call that is not recorded.
+        run_plainly: runs a call without a graph.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class CapturedStep:
     ) -> None:
         self._step = step
         self._record, self._run_plainly = record or record_graph, run_plainly or run_on_side_stream
-        self._seen: dict[tuple[torch.Size, torch.dtype, torch.Size], int] = {}
+        self._counts: dict[tuple[torch.Size, torch.dtype, torch.Size], int] = {}
         self._images: Tensor | None = None
         self._labels: Tensor
         self._replay: Callable[[], None]
@@ -48,12 +48,12 @@ class CapturedStep:
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """(loss, logits) of a batch on the device. Both may be overwritten by the next call."""
         shape = images.shape, images.dtype, labels.shape
-        if self._images is None and self._seen.get(shape, 0) >= _WARM_UP:
+        if self._images is None and self._counts.get(shape, 0) >= _WARM_UP:
             self._images, self._labels = images.clone(), labels.clone()
-            kept = self._images, self._labels
-            self._replay, self._results = self._record(lambda: self._step(*kept))
+            inputs = self._images, self._labels
+            self._replay, self._results = self._record(lambda: self._step(*inputs))
         if self._images is None or shape != (self._images.shape, self._images.dtype, self._labels.shape):
-            self._seen[shape] = self._seen.get(shape, 0) + 1
+            self._counts[shape] = self._counts.get(shape, 0) + 1
             return self._run_plainly(lambda: self._step(images, labels))
         self._images.copy_(images, non_blocking=True)
         self._labels.copy_(labels, non_blocking=True)
@@ -70,7 +70,7 @@ def record_graph(run: Callable[[], tuple[Tensor, Tensor]]) -> Recorded:
 
 
 def run_on_side_stream(run: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """A call on a stream of its own: what autograd keeps of it must not belong to the stream of all else."""
+    """A call on a side stream: autograd's buffers must not belong to the default stream before a capture."""
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -84,13 +84,13 @@ def run_on_side_stream(run: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor
 def obstacle_to_capture(
     optimizer: torch.optim.Optimizer, device: torch.device, amp: str | None, processes: int
 ) -> str | None:
-    """Why the steps of a training cannot be a CUDA graph, whatever its network is; None if they can."""
+    """Why the steps of a training cannot be CUDA graphs, whatever its network is; None if they can."""
     if device.type != "cuda":
         return f"the network is on {device}, and CUDA graphs need a GPU"
     if processes > 1:
         return "several processes exchange gradients"
     if amp == "fp16":
-        return "fp16 leaves out steps whose gradients overflow; take --amp bf16"
+        return "fp16 skips steps whose gradients overflow; choose --amp bf16"
     if not isinstance(optimizer, torch.optim.SGD) or not optimizer.defaults["fused"]:
-        return f"{type(optimizer).__name__} may read its learning rate on the host; take --optimizer sgd"
+        return f"{type(optimizer).__name__} may read its learning rate on the host; choose --optimizer sgd"
     return None

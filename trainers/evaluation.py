@@ -1,4 +1,4 @@
-"""Evaluation: every image of a set exactly once."""
+"""Evaluation of a network: loss and accuracies over every image of a data set, exactly once."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ def evaluate_and_time(
     stop: StopRequest,
     clock: Clock = time.monotonic,
 ) -> dict[str, Any]:
-    """`evaluate`, its progress shown, stopped by signals; also `images`, and `latency_ms` of an image.
+    """`evaluate` with a progress bar. Adds `images`, and `latency_ms` per image.
 
     Args:
         network: on the world's device.
-        batches: what to evaluate: this process's share.
-        topk: which accuracies to count.
-        precision: how the network calculates.
+        batches: this process's shards, on the world's device.
+        topk: the accuracies to count.
+        precision: mixed precision.
         world: the processes that evaluate together.
         stop: notes signals.
         clock: see BatchProgress.
 
     Raises:
         NotFiniteError: a weight is NaN.
-        Interrupted: a signal asked one of several processes to stop.
+        Interrupted: a signal stopped one of several processes.
     """
     timed = TimedModel(network, world.device)
     progress = BatchProgress(
-        "evaluation", len(batches), shown=world.is_main, processes=world.size, clock=clock
+        "evaluation", len(batches), visible=world.is_main, processes=world.size, clock=clock
     )
 
     def after_batch(images: int, meter: Meter) -> None:
@@ -53,7 +53,7 @@ def evaluate_and_time(
         world.raise_if_stopped(stop)
 
     with progress, precision.autocast():
-        metrics = evaluate(timed, batches, topk, world.device, after_batch, world)
+        metrics = evaluate(timed, batches, topk, after_batch, world)
     latency = 1000 * timed.seconds_per_image()
     return {**metrics, "images": sum(world.gather(timed.num_images)), "latency_ms": latency}
 
@@ -62,21 +62,19 @@ def evaluate(
     model: nn.Module,
     batches: Batches,
     topk: Sequence[int],
-    device: torch.device,
     after_batch: Callable[[int, Meter], object] | None = None,
     world: World = ALONE,
 ) -> dict[str, float]:
     """Mean cross-entropy (`CELoss`) and top-k accuracies (percent) over all images of all processes.
 
-    The model's mode is put back afterwards.
+    The model's training mode is restored afterwards.
 
     Args:
-        model: the network, on `device`.
-        batches: what to evaluate: this process's share.
-        topk: which accuracies to count.
-        device: where the batches are used.
-        after_batch: called after each batch with the number of its images in this process, and with the
-            metrics so far; may raise to end the evaluation.
+        model: the network, on the world's device.
+        batches: this process's shards, on the world's device.
+        topk: the accuracies to count.
+        after_batch: called after each batch with the number of its images in this process and the metrics so
+            far; may raise to end the evaluation.
         world: the processes that evaluate together.
 
     Raises:
@@ -84,11 +82,10 @@ def evaluate(
     """
     was_training = model.training
     model.eval()
-    meter = Meter(topk, device, world)
+    meter = Meter(topk, world.device, world)
     try:
         with torch.no_grad():
             for images, labels in batches.batches(0):
-                images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
                 if len(labels):
                     logits = model(images)
                     meter.update(F.cross_entropy(logits, labels), logits, labels)

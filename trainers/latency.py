@@ -1,4 +1,4 @@
-"""How long a network takes for an image."""
+"""Latency of a network per image."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 
 class TimedModel(nn.Module):
-    """A network whose forward passes are timed. The first batch runs once more beforehand, to warm up.
+    """A network whose forward passes are timed. The first batch is run twice; its first pass is a warm-up.
 
     Args:
         network: on `device`.
-        device: is waited for around every forward pass.
+        device: synchronized before and after every forward pass.
 
     Attributes:
-        num_images: images seen.
+        num_images: images of all timed passes.
     """
 
     def __init__(self, network: nn.Module, device: torch.device) -> None:
@@ -30,16 +30,16 @@ class TimedModel(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         if not self.num_images:
             self.network(images)
-        self._wait()
+        self._synchronize()
         start = time.perf_counter()
         logits: Tensor = self.network(images)
-        self._wait()
+        self._synchronize()
         self._seconds.append((len(images), time.perf_counter() - start))
         self.num_images += len(images)
         return logits
 
     def seconds_per_batch(self) -> list[float]:
-        """Of all batches of full size, in their order."""
+        """Times of all batches of full size, in their order."""
         full = max((size for size, _ in self._seconds), default=0)
         return [seconds for size, seconds in self._seconds if size == full]
 
@@ -48,6 +48,6 @@ class TimedModel(nn.Module):
         times, full = self.seconds_per_batch(), max((size for size, _ in self._seconds), default=0)
         return statistics.median(times) / full if times else float("nan")
 
-    def _wait(self) -> None:
+    def _synchronize(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)

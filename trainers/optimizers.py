@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from genutil.config.components import locate
 from genutil.config.registries import OPTIMIZERS
 
 Parameters = Iterable[nn.Parameter] | Sequence[dict[str, Any]]
-"""As torch's optimizers take them: parameters, or groups of them with settings of their own."""
+"""Parameters, or groups of them with their own settings, as torch's optimizers take them."""
 
 
 def sgd(
@@ -35,7 +35,7 @@ def sgd(
 def without_decay_of_norms(model: nn.Module) -> list[dict[str, Any]]:
     """Two groups of parameters: those of batch norms, without weight decay, and all others.
 
-    Batch norms are found by what they are, not by their names: those of a ResNet's shortcuts are called
+    Batch norms are found by their class, not by their names: those of a ResNet's shortcuts are called
     `downsample.1`.
     """
     norms = [
@@ -44,21 +44,51 @@ def without_decay_of_norms(model: nn.Module) -> list[dict[str, Any]]:
         if isinstance(module, _BatchNorm)
         for parameter in module.parameters(recurse=False)
     ]
-    known = {id(parameter) for parameter in norms}
-    others = [parameter for parameter in model.parameters() if id(parameter) not in known]
+    norm_ids = {id(parameter) for parameter in norms}
+    others = [parameter for parameter in model.parameters() if id(parameter) not in norm_ids]
     return [{"params": norms, "weight_decay": 0.0}, {"params": others}]
 
 
-def optimizer_names(optimizer: torch.optim.Optimizer, model: nn.Module) -> list[str]:
-    """Names of the parameters in the optimizer's order, by which its state is kept.
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate of all groups."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
 
-    Parameters that are not the model's are called by their number.
+
+def make_lr_tensor(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """Turn the learning rates into tensors: a CUDA graph of a step would keep a number as a constant."""
+    for group in optimizer.param_groups:
+        group["lr"] = torch.tensor(float(group["lr"]), device=device)
+
+
+def optimizer_names(optimizer: torch.optim.Optimizer, model: nn.Module) -> list[str]:
+    """Names of the parameters in the optimizer's order, by which its state is stored.
+
+    Parameters that are not the model's are named by their number.
     """
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     ordered = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     return [names.get(id(parameter), str(number)) for number, parameter in enumerate(ordered)]
 
 
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Restore momenta and the like; settings such as the weight decay stay those of the experiment.
+
+    Args:
+        optimizer: has the parameters in the order of `state`.
+        state: what `optimizer.state_dict()` returned.
+    """
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
+
+
 def find_optimizer(optimizer: str) -> Callable[..., Any]:
-    """The factory of this name, or of `module:function`."""
+    """The factory of this name, or of `module:function`.
+
+    Raises:
+        ConfigError: there is no such module or function.
+    """
     return locate(OPTIMIZERS.get(optimizer, optimizer), "optimizer")  # type: ignore[no-any-return]

@@ -1,11 +1,12 @@
-"""One network on all processes of a run: each takes its share of a batch, and the gradients are added up."""
+"""Data-parallel training: each process trains on its shard of a batch, and gradients are averaged."""
 
 from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,31 +14,59 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from genutil.distributed.world import World
+from genutil.distributed.world import StepStatus, World
 from genutil.seeding import preserve_rng_state
-from trainers.sync_bn import SharedBatchNorm
+from genutil.signals import StopRequest
 
 
-class Replicas:
-    """The network of this process, kept equal to those of the others.
+@dataclass(frozen=True)
+class Microbatch:
+    """Images of one forward and backward pass.
 
-    Called, it is the network. A loss is to be multiplied by `weight`; then the gradients that its backward
-    pass leaves are those of the mean over the whole batch, on all processes.
+    Attributes:
+        images: (n, channels, height, width); one blank image where this process has none and the others
+            wait for its gradients or batch norms.
+        labels: (n), empty for a blank image.
+        index: number of the microbatch in the step.
+        sync_context: context of the forward and the backward pass. Gradients are exchanged in that of the
+            last microbatch.
+    """
+
+    images: Tensor
+    labels: Tensor
+    index: int
+    sync_context: Callable[[], AbstractContextManager[Any]]
+    _num_images: Callable[[], int]
+    _num_processes: int
+
+    @property
+    def loss_weight(self) -> float:
+        """Factor that turns the mean loss of the microbatch into its share of the global mean.
+
+        DistributedDataParallel averages gradients over processes, so the number of processes is a factor.
+        Waits until all processes have begun the step; read after the forward pass, it costs little.
+        """
+        return len(self.labels) * self._num_processes / max(self._num_images(), 1)
+
+
+class DataParallelModel:
+    """A network that several processes train together. Called, it is the network.
 
     Args:
         network: on the world's device. It gets the weights and buffers of process 0.
         world: the processes.
+        stop: its signal is exchanged with the number of images, in one message a step; a new one by default.
     """
 
-    def __init__(self, network: nn.Module, world: World) -> None:
-        self.network, self.world = network, world
+    def __init__(self, network: nn.Module, world: World, stop: StopRequest | None = None) -> None:
+        self.network, self.world, self.stop = network, world, stop or StopRequest()
+        self._status: Callable[[], StepStatus] = lambda: StepStatus(0, None)
+        self._has_sync_batchnorm = any(isinstance(module, nn.SyncBatchNorm) for module in network.modules())
         self._parallel: DistributedDataParallel | None = None
-        self._settled = False
-        norms = (SharedBatchNorm, nn.SyncBatchNorm)
-        self._has_talking_norms = any(isinstance(module, norms) for module in network.modules())
+        self._has_buckets = False
         if world.size > 1:
             settings: dict[str, Any] = {"device_ids": [world.device]} if world.device.type == "cuda" else {}
-            settings[_sync_buffers()] = False  # done before they are read: in evaluation and in checkpoints
+            settings[_buffer_setting()] = False  # World.broadcast_buffers does it before they are read
             self._parallel = DistributedDataParallel(network, gradient_as_bucket_view=True, **settings)
             world.broadcast_buffers(network)
 
@@ -45,31 +74,50 @@ class Replicas:
         logits: Tensor = (self._parallel or self.network)(images)
         return logits
 
-    def weight(self, part: int, total: int) -> float:
-        """Of the mean loss of `part` images out of `total`; the processes' gradients are averaged."""
-        return part * self.world.size / max(total, 1)
+    def microbatches(self, images: Tensor, labels: Tensor, accumulate: int = 1) -> Iterator[Microbatch]:
+        """This process's shard of a batch, in up to `accumulate` microbatches of nearly equal size.
 
-    def backward_of_part(self, last: bool) -> AbstractContextManager[Any]:
-        """For forward and backward of a part of the share; the gradients are exchanged with the last one."""
-        if self._parallel is None or last:
-            return nullcontext()
-        return self._parallel.no_sync()
-
-    def settle(self, images: Tensor) -> None:
-        """Before the first step: let the order in which gradients are exchanged be chosen.
-
-        It is chosen in the first backward pass and used from the second on. Where more than two processes add
-        up, the order decides the rounding, so a training that goes on from a checkpoint would differ in its
-        first step from one that was never stopped. Nothing of this pass remains.
+        The sum of all losses, each times its `loss_weight`, has the gradients of the batch's mean loss.
+        Microbatches without images are left out, unless other processes wait for their passes.
         """
-        if self._parallel is None or self._settled:
-            return
-        self._settled = True
+        self._status = self.world.all_reduce_step_status(len(labels), self.stop.signum)
+        if self._parallel is not None and not self._has_buckets:
+            self._build_buckets(self._parallel, images)
+        pairs = list(zip(images.tensor_split(accumulate), labels.tensor_split(accumulate), strict=True))
+        if not self._has_sync_batchnorm:
+            pairs = [pair for pair in pairs if len(pair[1])] or pairs[:1]
+        for index, (micro_images, micro_labels) in enumerate(pairs):
+            is_last = index == len(pairs) - 1
+            yield Microbatch(
+                micro_images if len(micro_labels) else _blank(images),
+                micro_labels,
+                index,
+                nullcontext if self._parallel is None or is_last else self._parallel.no_sync,
+                self.num_images,
+                self.world.size,
+            )
+
+    def num_images(self) -> int:
+        """Images of the current batch in all processes. Waits until all of them have begun the step."""
+        return self._status().images
+
+    def stop_signal(self) -> int | None:
+        """The signal that stops all processes after the current step; None if there is none."""
+        return self.stop.signum if self.world.size == 1 else self._status().signum
+
+    def _build_buckets(self, parallel: DistributedDataParallel, images: Tensor) -> None:
+        """A throw-away backward pass, after which the buckets of gradients have their final order.
+
+        DistributedDataParallel finds the order in its first backward pass and uses it from the second one.
+        With more than two processes the order decides the rounding, so the first step after a resume would
+        differ from the same step of an uninterrupted training. RNG state, gradients and buffers are restored.
+        """
+        self._has_buckets = True
         buffers = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
         with preserve_rng_state(), warnings.catch_warnings():
-            # Told once, here: gradients of depthwise filters lie in memory as the fast layout has them.
+            # Gradients of depthwise filters have the strides of channels-last maps; torch warns of it once.
             warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-            logits = self(images if len(images) else _blank(images))
+            logits = parallel(images if len(images) else _blank(images))
             loss = F.cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.long))
             loss.backward()  # type: ignore[no-untyped-call]
         self.network.zero_grad(set_to_none=True)
@@ -77,25 +125,13 @@ class Replicas:
             for name, buffer in self.network.named_buffers():
                 buffer.copy_(buffers[name])
 
-    def parts(self, images: Tensor, labels: Tensor, count: int) -> Iterator[tuple[Tensor, Tensor, bool]]:
-        """This process's share in up to `count` parts of nearly equal size; true for the last one.
-
-        A part without images is left out. Where the others would wait for it, it is a blank image, with no
-        label to count: for a process without any image, and in all parts if batch norms talk to each other.
-        """
-        split = list(zip(images.tensor_split(count), labels.tensor_split(count), strict=True))
-        if not self._has_talking_norms:
-            split = [part for part in split if len(part[1])] or split[:1]
-        for number, (some, theirs) in enumerate(split, start=1):
-            yield some if len(theirs) else _blank(images), theirs, number == len(split)
-
 
 def _blank(images: Tensor) -> Tensor:
     """One image of zeros, of the size of these."""
     return images.new_zeros(1, *images.shape[1:])
 
 
-def _sync_buffers() -> str:
-    """What says whether buffers are made equal before each forward pass; torch has renamed it."""
-    known = inspect.signature(DistributedDataParallel).parameters
-    return "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+def _buffer_setting() -> str:
+    """Name of the argument that broadcasts buffers before a forward pass; it depends on torch's version."""
+    arguments = inspect.signature(DistributedDataParallel).parameters
+    return "forward_sync_buffers" if "forward_sync_buffers" in arguments else "broadcast_buffers"

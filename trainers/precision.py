@@ -1,8 +1,7 @@
-"""Arithmetic in 16 bits where it is safe, with float32 weights: automatic mixed precision."""
+"""Automatic mixed precision: 16-bit arithmetic where it is safe, with float32 weights."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -12,63 +11,57 @@ _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Precision:
-    """How forward, backward and optimizer step calculate.
-
-    Args:
-        amp: bf16 or fp16: products, convolutions and maps in 16 bits; None: everything as it is.
-        device: where.
-        loss_scale: fp16: a fixed scale; None: one that follows the gradients.
+    """Precision of the forward pass, the backward pass and the optimizer step.
 
     fp16 has a small range, so its loss is scaled up before the backward pass, and a step whose gradients
-    overflow is left out.
+    overflow is skipped.
+
+    Args:
+        amp: bf16 or fp16: 16 bits for products, convolutions and maps; None: the types of weights and images.
+        device: of the network.
+        loss_scale: fp16: a fixed scale; None: one that follows the gradients.
     """
 
     def __init__(self, amp: str | None, device: torch.device, loss_scale: float | None = None) -> None:
         self._type, self._device = _TYPES[amp] if amp else None, device
         self._fixed_scale = loss_scale
-        self._scaler = torch.amp.GradScaler(device.type) if amp == "fp16" else None
-        if self._scaler is not None and loss_scale is not None:
-            self._scaler.load_state_dict({**self._scaler.state_dict(), "scale": loss_scale})
+        options = {} if loss_scale is None else {"init_scale": loss_scale}
+        self._scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16", **options)
 
-    def autocast(self) -> AbstractContextManager[Any]:
-        """For the forward pass and the loss."""
-        if self._type is None:
-            return nullcontext()
-        return torch.autocast(self._device.type, dtype=self._type)
+    def autocast(self) -> torch.autocast:
+        """Context of the forward pass and the loss."""
+        return torch.autocast(self._device.type, dtype=self._type, enabled=self._type is not None)
 
     def backward(self, loss: Tensor) -> None:
         """Backward pass of a loss."""
-        if self._scaler is not None:
-            loss = self._scaler.scale(loss)
-        loss.backward()  # type: ignore[no-untyped-call]
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
     def unscale(self, optimizer: torch.optim.Optimizer) -> None:
-        """Make the gradients those of the loss, before something else than `step` reads them."""
-        if self._scaler is not None:
-            self._scaler.unscale_(optimizer)
+        """Divide the gradients by the loss scale, before something else than `step` reads them."""
+        self._scaler.unscale_(optimizer)
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
         """Optimizer step by the gradients that `backward` left."""
-        if self._scaler is None:
-            optimizer.step()
-            return
-        _start_momenta_at_zero(optimizer)
+        if self._scaler.is_enabled():
+            _start_momenta_at_zero(optimizer)
         self._scaler.step(optimizer)
         self._scaler.update(self._fixed_scale)
 
-    def state(self) -> dict[str, Any] | None:
-        """The scale of the loss, for a checkpoint; None where there is none."""
-        return None if self._scaler is None else self._scaler.state_dict()
+    def state_dict(self) -> dict[str, Any] | None:
+        """The loss scale, for a checkpoint; None where there is none."""
+        return self._scaler.state_dict() or None
 
-    def restore(self, state: dict[str, Any] | None) -> None:
-        """Go on with the scale that `state` gave."""
-        if self._scaler is not None and state is not None and self._fixed_scale is None:
+    def load_state_dict(self, state: dict[str, Any] | None) -> None:
+        """Restore the loss scale. It stays as it is where it is fixed or `state` has none."""
+        if self._scaler.is_enabled() and self._fixed_scale is None and state is not None:
             self._scaler.load_state_dict(state)
 
 
 def _start_momenta_at_zero(optimizer: torch.optim.Optimizer) -> None:
-    """torch's fused SGD takes uninitialised memory for its momenta in the first step, which fills them; where
-    that step is left out since its gradients overflow, the second one would add to what the memory held.
+    """Allocate the momenta of torch's fused SGD as zeros before its first step.
+
+    Its own are uninitialised until the first step writes them; if that step is skipped since gradients
+    overflow, the second step adds to whatever the memory held.
     """
     if not isinstance(optimizer, torch.optim.SGD):
         return

@@ -1,4 +1,4 @@
-"""How far a pass over batches is: a bar on a terminal, a plain line every 30 seconds elsewhere."""
+"""Progress of a pass over batches: a bar on a terminal, a plain line every 30 seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class BatchProgress:
     Args:
         name: of the pass, such as "epoch 1 of 160".
         total: batches of the pass.
-        done: batches that were done before.
-        more: batches of the same kind that follow after this pass, for the time that is left of all of them.
-        shown: False: nothing is shown, as by all processes of a run but the first.
-        processes: that share each batch.
+        done: batches done before.
+        batches_after: batches of the same kind in later passes, for the remaining time of all of them.
+        visible: False: nothing is shown, as in all processes of a run but the first.
+        processes: number of processes that share each batch.
         clock: seconds; only differences count.
     """
 
@@ -37,18 +37,18 @@ class BatchProgress:
         name: str,
         total: int,
         done: int = 0,
-        more: int = 0,
-        shown: bool = True,
+        batches_after: int = 0,
+        visible: bool = True,
         processes: int = 1,
         clock: Clock = time.monotonic,
     ) -> None:
-        self.name, self.total, self.done, self.more = name, total, done, more
-        self.shown, self.processes = shown, processes
+        self.name, self.total, self.done, self.batches_after = name, total, done, batches_after
+        self.visible, self.processes = visible, processes
         self._clock = clock
         self._first, self._images = done, 0
         self._started = self._reported = clock()
         self._bar: Any = None
-        if shown and sys.stderr.isatty():
+        if visible and sys.stderr.isatty():
             with contextlib.suppress(OSError):
                 self._bar = tqdm(total=total, initial=done, desc=name, leave=False)
 
@@ -61,14 +61,14 @@ class BatchProgress:
         self.close()
 
     def advance(self, images: int, loss: Callable[[], float]) -> None:
-        """One batch more is done.
+        """Count one more batch.
 
         Args:
-            images: of the batch, in this process.
-            loss: gives the mean loss so far. It may wait for the device; only a line calls it.
+            images: images of the batch in this process.
+            loss: returns the mean loss so far. It may wait for the device; only a line calls it.
         """
         self.done, self._images = self.done + 1, self._images + images
-        if not self.shown:
+        if not self.visible:
             return
         if self._bar is not None:
             self._on_bar(self._bar.update)
@@ -79,20 +79,20 @@ class BatchProgress:
             _log.info("%s", self._line(now - self._started, loss()))
 
     def show_loss(self, loss: float) -> bool:
-        """Shows a loss on the bar; returns whether there is one."""
+        """Show a loss on the bar. Returns whether there is a bar."""
         if self._bar is None:
             return False
         self._on_bar(lambda: self._bar.set_postfix(loss=f"{loss:.4f}"))
         return True
 
     def close(self) -> None:
-        """Removes the bar."""
+        """Remove the bar."""
         if self._bar is not None:
             self._on_bar(self._bar.close)
             self._bar = None
 
     def _on_bar(self, draw: Callable[[], object]) -> None:
-        """A terminal that is gone (a lost connection) must not end the run before it has saved."""
+        """Draw on the bar. A lost terminal must not end the run before it has saved."""
         try:
             draw()
         except OSError:
@@ -101,12 +101,14 @@ class BatchProgress:
     def _line(self, seconds: float, loss: float) -> str:
         speed = self._images * self.processes / seconds
         per_batch = seconds / (self.done - self._first)
-        left = per_batch * (self.total - self.done)
+        seconds_left = per_batch * (self.total - self.done)
         line = (
             f"{self.name}, batch {self.done} of {self.total}: loss {loss:.4f}, {speed:.1f} images/s, "
-            f"{_as_time(left)} left"
+            f"{_as_time(seconds_left)} left"
         )
-        return f"{line}, {_as_time(left + per_batch * self.more)} in all" if self.more else line
+        if not self.batches_after:
+            return line
+        return f"{line}, {_as_time(seconds_left + per_batch * self.batches_after)} in all"
 
 
 def _as_time(seconds: float) -> str:

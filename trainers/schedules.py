@@ -1,7 +1,6 @@
-"""Learning rates as pure functions of the number of optimizer steps already done.
+"""Learning-rate schedules: pure functions of the number of optimizer steps done.
 
-A schedule factory takes keys of the experiment by their names (and `steps_per_epoch`)
-and returns the function.
+A schedule factory takes keys of the experiment by their names, and `steps_per_epoch`, and returns a function.
 A factory of your own is named in an experiment as `lr_scheduler: my_module:my_factory`.
 """
 
@@ -36,7 +35,7 @@ def cosine(lr: float, steps_per_epoch: int, num_epochs: int) -> Schedule:
 
 
 def linear_decaying(lr: float, steps_per_epoch: int, num_epochs: int) -> Schedule:
-    """Lower by lr / T in every update t = 1..T: lr · (1 − t / T)."""
+    """lr · (1 − t / T) in update t = 1..T, T being the updates of the whole training."""
     total = steps_per_epoch * num_epochs
     return lambda step: lr * (1 - (step + 1) / total)
 
@@ -47,7 +46,7 @@ def exp_decaying(lr: float, steps_per_epoch: int, exp_decaying_lr_gamma: float) 
 
 
 def warmed_up(schedule: Schedule, lr: float, steps_per_epoch: int, warmup: int) -> Schedule:
-    """lr · (epoch + 1) / warmup in the first `warmup` epochs, which take the place of the schedule's."""
+    """lr · (epoch + 1) / warmup in the first `warmup` epochs, in place of the schedule's rate."""
 
     def rate(step: int) -> float:
         epoch = step // steps_per_epoch
@@ -57,5 +56,9 @@ def warmed_up(schedule: Schedule, lr: float, steps_per_epoch: int, warmup: int) 
 
 
 def find_schedule(lr_scheduler: str) -> Callable[..., Any]:
-    """The factory of this name, or of `module:function`."""
+    """The factory of this name, or of `module:function`.
+
+    Raises:
+        ConfigError: there is no such module or function.
+    """
     return locate(SCHEDULES.get(lr_scheduler, lr_scheduler), "lr_scheduler")  # type: ignore[no-any-return]

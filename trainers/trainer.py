@@ -1,4 +1,4 @@
-"""The training loop. Everything that is not training or counting is a callback's work."""
+"""Training loop. Reports, checkpoints and everything else that does not train are callbacks."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from genutil.distributed.world import ALONE, StepStatus, World
+from genutil.distributed.world import ALONE, World
 from genutil.errors import NotFiniteError
+from genutil.seeding import restore_rng_state, rng_state
 from genutil.signals import Interrupted, StopRequest
 from trainers.batches import Batches
-from trainers.callbacks import Callback, reads_gradients
+from trainers.callback import Callback, CallbackList
 from trainers.captured import StepFunction
+from trainers.criterion import Criterion
 from trainers.evaluation import evaluate
 from trainers.metrics import Meter
-from trainers.objective import Objective
-from trainers.parallel import Replicas
+from trainers.optimizers import load_optimizer_state, make_lr_tensor, optimizer_names, set_lr
+from trainers.parallel import DataParallelModel
 from trainers.precision import Precision
 from trainers.schedules import Schedule
 
@@ -30,29 +32,33 @@ class Trainer:
     """Trains a network and validates it after each epoch.
 
     Args:
-        model, optimizer: the network, on its device, and what trains it.
-        schedule: learning rate by optimizer steps done, set before each step.
-        train, val: training and validation batches; of several processes, this one's share. Without `val`
-            nothing is validated.
+        model, optimizer: the network, on the world's device, and its optimizer.
+        schedule: learning rate as a function of the optimizer steps done; set before each step.
+        train, val: training and validation batches on the world's device; of several processes, this one's
+            shards. None for `val`: there is no validation.
         num_epochs: passes over `train`.
-        topk: which accuracies to count.
-        device: where the batches are used.
-        log_interval: steps between two readings of the metrics; in between the device is never waited for.
+        topk: the accuracies to count.
+        log_interval: steps between two readings of the metrics. Between them the loop never waits for the
+            device.
         callbacks: called at every event, in this order.
-        amp, loss_scale: see trainers.precision.Precision.
-        accumulate: parts in which a share of a batch is taken.
+        precision: mixed precision; none by default.
+        accumulate: microbatches in which a process takes its shard of a batch.
         world: the processes that train together.
         stop: notes signals; a new one by default.
-        objective: what is minimised; plain cross-entropy by default.
-        observe: gives further numbers of the last step, which are told with each epoch's training metrics.
-        capture: makes the function that runs forward pass, backward pass and update of a whole batch, from
-            the plain one; such as CapturedStep. Only for one process, whole shares and plain cross-entropy.
+        criterion: what is minimised; plain cross-entropy by default.
+        observe: returns further numbers of the last step; they are added to each epoch's training metrics.
+        capture: turns a function that does the forward pass, backward pass and update of a whole batch into
+            a faster one, such as CapturedStep. Only for one process, one microbatch, plain cross-entropy, and
+            callbacks that do not read gradients.
 
     Attributes:
-        epoch, batch, step: the epoch at hand, its batches done, all optimizer steps done.
-        lr: the learning rate of the step at hand or just done.
-        running: metrics of the epoch at hand, as read last; of all processes.
+        epoch, batch, step: number of the current epoch, its batches done, all optimizer steps done.
+        epoch_finished: whether the current epoch is trained and validated.
+        lr: the learning rate of the current or the last step.
+        meter: sums of the current epoch's training metrics.
+        train_metrics: training metrics of the current epoch over all processes, as last read.
         best_val: best validation accuracy (the first of `topk`, percent); −1 before the first validation.
+        improved: whether the last validation was the best so far.
     """
 
     def __init__(
@@ -64,37 +70,33 @@ class Trainer:
         val: Batches | None,
         num_epochs: int,
         topk: Sequence[int],
-        device: torch.device,
         log_interval: int,
         callbacks: Sequence[Callback] = (),
-        amp: str | None = None,
-        loss_scale: float | None = None,
+        precision: Precision | None = None,
         accumulate: int = 1,
         world: World = ALONE,
         stop: StopRequest | None = None,
-        objective: Objective | None = None,
+        criterion: Criterion | None = None,
         observe: Callable[[], Mapping[str, float]] = dict,
         capture: Callable[[StepFunction], StepFunction] | None = None,
     ) -> None:
         self.model, self.optimizer, self.schedule = model, optimizer, schedule
         self.train, self.val, self.num_epochs = train, val, num_epochs
-        self.topk, self.device, self.log_interval = tuple(topk), device, log_interval
-        self.callbacks, self.observe = tuple(callbacks), observe
+        self.topk, self.log_interval, self.accumulate = tuple(topk), log_interval, accumulate
+        self.callbacks = CallbackList(callbacks)
+        self.precision = precision or Precision(None, world.device)
+        self.criterion, self.observe = criterion or Criterion(), observe
+        self.world, self.stop = world, stop or StopRequest()
+        self.parallel = DataParallelModel(model, world, self.stop)
         self.epoch = self.batch = self.step = 0
-        self.best_val = -1.0
-        self.improved = False
-        self.running: dict[str, float] = {}
-        self.meter = Meter(self.topk, device, world)
-        self.world, self.accumulate = world, accumulate
-        self.replicas = Replicas(model, world)
-        self.precision = Precision(amp, device, loss_scale)
-        self.objective = objective or Objective()
-        self.stop = stop or StopRequest()
+        self.epoch_finished = False
         self.lr = float(optimizer.param_groups[0]["lr"])
-        self._captured = None if capture is None else capture(self._update)
-        if capture is not None:  # a number would become a constant of the captured step
-            for group in optimizer.param_groups:
-                group["lr"] = torch.tensor(self.lr, device=device)
+        self.meter = Meter(self.topk, world.device, world)
+        self.train_metrics: dict[str, float] = {}
+        self.best_val, self.improved = -1.0, False
+        self._captured_update = None if capture is None else capture(self._update_whole_batch)
+        if capture is not None:
+            make_lr_tensor(optimizer, world.device)
 
     @property
     def total_steps(self) -> int:
@@ -102,126 +104,109 @@ class Trainer:
         return self.num_epochs * len(self.train)
 
     def fit(self) -> dict[str, float]:
-        """Train to the end; returns the last validation's metrics, or those of training if there is none.
+        """Train to the end.
+
+        Returns:
+            The metrics of the last validation; those of training if there is no validation.
 
         Raises:
-            NotFiniteError: the loss or a weight became NaN or infinite; nothing was saved since.
-            Interrupted: a signal asked to stop; callbacks have saved the state.
+            NotFiniteError: the loss or a weight became NaN or infinite; no checkpoint was written since.
+            Interrupted: a signal stopped the training; callbacks have saved its state.
         """
         metrics: dict[str, float] = {}
         with self.stop:
-            self._tell("on_start")
+            self.callbacks.on_start(self)
             try:
                 while self.epoch < self.num_epochs:
                     self._train_epoch()
                     metrics = self._validate()
-                    self._tell("on_epoch_end")
-                    self.epoch, self.batch = self.epoch + 1, 0
-                    self.meter = Meter(self.topk, self.device, self.world)
+                    self.epoch_finished = True
+                    self.callbacks.on_epoch_end(self)
+                    self.epoch, self.batch, self.epoch_finished = self.epoch + 1, 0, False
+                    self.meter = Meter(self.topk, self.world.device, self.world)
                     self.world.raise_if_stopped(self.stop)
             except Interrupted:
-                self.read_meter()  # never save what has diverged
-                self._tell("on_interrupt")
+                self.read_meter()  # raises if the training has diverged: such a state is not saved
+                self.callbacks.on_interrupt(self)
                 raise
             except NotFiniteError as error:
                 raise NotFiniteError(f"{error} (step {self.step}); {_ADVICE}") from error
             finally:
-                self._tell("on_end")
-        return metrics or (self._evaluate(self.val) if self.val is not None else self.running)
+                self.callbacks.on_end(self)
+        return metrics or (self._evaluate(self.val) if self.val is not None else self.train_metrics)
 
     def _train_epoch(self) -> None:
-        started, first = time.monotonic(), self.meter.images()
+        started, images_before = time.monotonic(), self.meter.images()
         self.model.train()
-        self._tell("on_epoch_start")
+        self.callbacks.on_epoch_start(self)
         for images, labels in self.train.batches(self.epoch, self.batch):
-            agreement = self.world.all_reduce_step_status(len(labels), self.stop.signum)
-            images, labels = (
-                images.to(self.device, non_blocking=True),
-                labels.to(self.device, non_blocking=True),
-            )
-            self._train_step(images, labels, agreement)
+            self.train_step(images, labels)
+            self.callbacks.on_step(self)
             if self.step % self.log_interval == 0:
                 self.read_meter()
-                self._tell("on_log")
-            signum = agreement().signum if self.world.size > 1 else self.stop.signum
+                self.callbacks.on_log(self)
+            signum = self.parallel.stop_signal()
             if signum is not None:
                 raise Interrupted(signum)
         self.read_meter()
         seconds = time.monotonic() - started
-        speed = (self.meter.images() - first) / max(seconds, 1e-9)
-        further = {"epoch_time": seconds, "images_per_second": speed, **self.observe()}
-        self._tell("on_metrics", "train", {**self.running, **further})
+        speed = (self.meter.images() - images_before) / max(seconds, 1e-9)
+        metrics = {**self.train_metrics, "epoch_time": seconds, "images_per_second": speed, **self.observe()}
+        self.callbacks.on_metrics(self, "train", metrics)
 
-    def _train_step(
-        self, images: torch.Tensor, labels: torch.Tensor, agreement: Callable[[], StepStatus]
-    ) -> None:
-        """One update by a batch of which this is the process's share."""
-        self._set_lr(self.schedule(self.step))
-        if self._captured is not None:
-            self.meter.update(*self._captured(images, labels), labels)
-            self._end_step()
-            return
-        self.replicas.settle(images)
+    def train_step(self, images: Tensor, labels: Tensor) -> None:
+        """One update by a batch, of which `images` and `labels` are this process's shard."""
+        self.lr = self.schedule(self.step)
+        set_lr(self.optimizer, self.lr)
+        if self._captured_update is not None:
+            self.meter.update(*self._captured_update(images, labels), labels)
+        else:
+            self._update(images, labels)
+        self.batch += 1
+        self.step += 1
+
+    def _update(self, images: Tensor, labels: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        parts = self.replicas.parts(images, labels, self.accumulate)
-        for part, (some, theirs, is_last) in enumerate(parts):
-            mixed = self.objective.mix(some, theirs, self.step, self.world.rank, part)
-            with self.replicas.backward_of_part(is_last):
+        for batch in self.parallel.microbatches(images, labels, self.accumulate):
+            mixed = self.criterion.prepare(
+                batch.images, batch.labels, self.step, self.world.rank, batch.index
+            )
+            with batch.sync_context():
                 with self.precision.autocast():
-                    logits = self.replicas(mixed.images)
-                    loss = self.objective.loss(logits, mixed) if len(theirs) else logits.sum() * 0
-                self.precision.backward(loss * self.replicas.weight(len(theirs), agreement().images))
-            if len(theirs):
-                self.meter.update(loss, logits, theirs)
-        if agreement().images:  # none where no image of a batch can be read
-            self._before_optimizer_step()
+                    logits = self.parallel(mixed.images)
+                    loss = self.criterion(logits, mixed)
+                self.precision.backward(loss * batch.loss_weight)  # gradients add up to those of the mean
+            self.meter.update(loss, logits, batch.labels)
+        if self.parallel.num_images():  # none where no image of the batch could be read
+            if self.callbacks.reads_gradients:
+                self.precision.unscale(self.optimizer)
+                self.callbacks.before_optimizer_step(self)
             self.precision.step(self.optimizer)
-        self._end_step()
 
-    def _before_optimizer_step(self) -> None:
-        waiting = [callback for callback in self.callbacks if reads_gradients(type(callback))]
-        if waiting:
-            self.precision.unscale(self.optimizer)
-        for callback in waiting:
-            callback.before_optimizer_step(self)
-
-    def _update(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The update by a whole batch; gives its loss and logits."""
+    def _update_whole_batch(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The update of one process with one microbatch. Returns loss and logits."""
         self.optimizer.zero_grad(set_to_none=True)
         with self.precision.autocast():
             logits = self.model(images)
-            loss = self.objective.loss(logits, self.objective.mix(images, labels, self.step))
+            loss = self.criterion(logits, self.criterion.prepare(images, labels, self.step))
         self.precision.backward(loss)
         self.precision.step(self.optimizer)
         return loss.detach(), logits.detach()
 
-    def _set_lr(self, lr: float) -> None:
-        self.lr = lr
-        for group in self.optimizer.param_groups:
-            if isinstance(group["lr"], torch.Tensor):
-                group["lr"].fill_(lr)
-            else:
-                group["lr"] = lr
-
-    def _end_step(self) -> None:
-        self.batch += 1
-        self.step += 1
-        self._tell("on_step")
-
     def _validate(self) -> dict[str, float]:
         if self.val is None:
-            return self.running
-        self._tell("on_validation_start", len(self.val))
+            return self.train_metrics
+        self.callbacks.on_validation_start(self, len(self.val))
         metrics = self._evaluate(self.val, self._after_validation_batch)
-        self._check(metrics, "validation loss")
+        _raise_if_not_finite(metrics, "validation loss")
         accuracy = metrics[f"top{self.topk[0]}_accuracy"]
         self.improved = accuracy > self.best_val
         self.best_val = max(accuracy, self.best_val)
-        self._tell("on_metrics", "val", {**metrics, "best_val": self.best_val})
+        self.callbacks.on_metrics(self, "val", {**metrics, "best_val": self.best_val})
         return metrics
 
     def _after_validation_batch(self, images: int, meter: Meter) -> None:
-        self._tell("on_validation_step", images, meter)
+        self.callbacks.on_validation_step(self, images, meter)
         self.world.raise_if_stopped(self.stop)
 
     def _evaluate(
@@ -229,21 +214,56 @@ class Trainer:
     ) -> dict[str, float]:
         self.world.broadcast_buffers(self.model)
         with self.precision.autocast():
-            return evaluate(self.model, batches, self.topk, self.device, after_batch, self.world)
+            return evaluate(self.model, batches, self.topk, after_batch, self.world)
 
     def read_meter(self) -> None:
-        """Read the metrics of the epoch so far, of all processes.
+        """Read the metrics of the current epoch, over all processes.
 
         Raises:
             NotFiniteError: the loss is NaN or infinite.
         """
-        self.running = self.meter.read()
-        self._check(self.running, "training loss")
+        self.train_metrics = self.meter.read()
+        _raise_if_not_finite(self.train_metrics, "training loss")
 
-    def _check(self, metrics: dict[str, float], name: str) -> None:
-        if not math.isfinite(metrics["CELoss"]):
-            raise NotFiniteError(f"the {name} is {metrics['CELoss']}")
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that training is resumed from, under the keys of the published checkpoints.
 
-    def _tell(self, event: str, *arguments: Any) -> None:
-        for callback in self.callbacks:
-            getattr(callback, event)(self, *arguments)
+        To be called by all processes: buffers and metrics are exchanged.
+        """
+        self.world.broadcast_buffers(self.model)
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "optimizer_names": optimizer_names(self.optimizer, self.model),
+            "last_epoch": self.epoch if self.epoch_finished else self.epoch - 1,
+            "best_val": self.best_val,
+            "iter": self.step,
+            "scheduler": {"step": self.step, "lr": self.lr},
+            "scaler": self.precision.state_dict(),
+            "rng": rng_state(),
+            "epoch_progress": {
+                "batch": 0 if self.epoch_finished else self.batch,
+                "batches": len(self.train),
+                "meter": None if self.epoch_finished else self.meter.state_dict(),
+            },
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned. Settings of the optimizer stay those of this trainer.
+
+        Older and published checkpoints lack keys: `trainers.checkpointing.resumable_state` adds them.
+        """
+        progress = state["epoch_progress"]
+        self.model.load_state_dict(state["model"])
+        load_optimizer_state(self.optimizer, state["optimizer"])
+        self.precision.load_state_dict(state["scaler"])
+        restore_rng_state(state["rng"])
+        self.epoch, self.batch, self.step = state["last_epoch"] + 1, progress["batch"], state["iter"]
+        self.best_val, self.lr = state["best_val"], state["scheduler"]["lr"]
+        if progress["meter"] is not None:
+            self.meter.load_state_dict(progress["meter"])
+
+
+def _raise_if_not_finite(metrics: Mapping[str, float], name: str) -> None:
+    if not math.isfinite(metrics["CELoss"]):
+        raise NotFiniteError(f"the {name} is {metrics['CELoss']}")

@@ -144,7 +144,7 @@ def test_nothing_in_a_file_is_executed(own, tmp_path, place, protocol):
         return hostile if place == "whole" else {**content, place: hostile}
 
     own(change=spoil, protocol=protocol)
-    with pytest.raises(DataError, match=r"data_batch_1: is no CIFAR batch .* is not allowed in it"):
+    with pytest.raises(DataError, match=r"data_batch_1: is not a CIFAR batch .* is not allowed in it"):
         CIFAR10(tmp_path, batch_size=4, verify=False)
     assert not (tmp_path / "executed").exists()
 
@@ -154,14 +154,14 @@ def test_nothing_in_a_file_is_executed(own, tmp_path, place, protocol):
     [
         (lambda content: {**content, "data": content["data"][:, :100]}, r"data must be uint8 of the shape"),
         (lambda content: {**content, "data": content["data"].astype(int)}, "data must be uint8"),
-        (lambda content: {**content, "data": content["data"][:0], "labels": []}, "is no CIFAR batch"),
+        (lambda content: {**content, "data": content["data"][:0], "labels": []}, "is not a CIFAR batch"),
         (lambda content: {**content, "labels": content["labels"][:3]}, "labels must be 4 integers"),
         (lambda content: {**content, "labels": [0.5] * 4}, "labels must be 4 integers"),
         (lambda content: {**content, "labels": None}, "labels must be 4 integers"),
         (lambda content: {"data": content["data"]}, "KeyError: 'labels'"),
-        (lambda content: {**content, "data": np.array([None, {}])}, "is no CIFAR batch"),
+        (lambda content: {**content, "data": np.array([None, {}])}, "is not a CIFAR batch"),
         (lambda content: {**content, "data": np.zeros(2, "f4")}, "arrays of type 'f4' are not allowed"),
-        (lambda content: [content], "is no CIFAR batch"),
+        (lambda content: [content], "is not a CIFAR batch"),
     ],
 )
 def test_files_with_other_content(own, tmp_path, change, message):
@@ -176,7 +176,7 @@ def test_files_with_other_content(own, tmp_path, change, message):
 def test_damaged_files(own, tmp_path, content):
     own()
     (tmp_path / FOLDERS[CIFAR10] / "data_batch_2").write_bytes(content)
-    with pytest.raises(DataError, match="data_batch_2: is no CIFAR batch"):
+    with pytest.raises(DataError, match="data_batch_2: is not a CIFAR batch"):
         CIFAR10(tmp_path, batch_size=4, verify=False)
 
 

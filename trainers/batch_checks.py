@@ -1,4 +1,4 @@
-"""What batches of a data class must look like: checked where they come in, reported with the class's name."""
+"""Checks of the batches of a data class: types, shapes, labels. Messages name the class."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ import torch
 from torch import Tensor, nn
 
 from genutil.errors import DataError
-from trainers.batches import Batches, LoaderBatches
+from trainers.batches import Batches, BatchesWithExample, LoaderBatches
 
 _OUT_OF_BOUNDS = re.compile(r"Target (-?\d+) is out of bounds")
-"""What torch's cross-entropy says on the CPU."""
+"""Error of torch's cross-entropy on the CPU."""
 
 
 @dataclass(frozen=True)
-class Expected:
-    """What a network expects of batches.
+class BatchSpec:
+    """Batches that a network can be trained on.
 
     Attributes:
         source: the data class as the experiment names it: `data: module:Class`.
-        num_classes: labels are below it; None where the network does not read `output_size`.
-        in_channels: of the images; None where the network does not read the key: its images may have any
-            shape and type.
+        num_classes: upper bound of the labels; None where the network does not read `output_size`.
+        in_channels: channels of the images; None where the network does not read the key: then its images
+            may have any shape and type.
         dtype: of the network's weights.
     """
 
@@ -39,17 +39,17 @@ class Expected:
     dtype: torch.dtype = torch.float32
 
     def checked(self, batch: Any, part: str, first: bool) -> tuple[Tensor, Tensor]:
-        """A batch with labels of int64 and floating-point images of `dtype`.
+        """The batch with int64 labels and floating-point images of `dtype`.
 
-        Nothing waits for a GPU but the first batch: labels there are read once.
+        Labels on a GPU are checked in the first batch only, since reading them waits for the device.
 
         Args:
-            batch: what the source gave.
+            batch: what the source yields.
             part: `train` or `val`.
-            first: whether it is the first batch, of which everything is checked.
+            first: whether it is the first batch.
 
         Raises:
-            DataError: the batch has something else.
+            DataError: it is no such batch, and cannot be converted.
         """
         where = f"{self.source}: {part}"
         pair = isinstance(batch, (tuple, list)) and len(batch) == 2
@@ -79,7 +79,7 @@ class Expected:
         """Check one image as in a batch, and all labels of a source.
 
         Raises:
-            DataError: they are not what the network expects.
+            DataError: the network cannot be trained on them.
         """
         images, labels = example
         self.checked((images, labels[:1]), part, first=False)
@@ -92,7 +92,7 @@ class Expected:
             raise self._wrong_label(where, lowest if lowest < 0 else highest)
 
     def _wrong_label(self, where: str, label: int) -> DataError:
-        """The error of a label that the network has no output for."""
+        """Error for a label without an output of the network."""
         allowed = "0 or more" if self.num_classes is None else f"within 0..{self.num_classes - 1}"
         remedy = "correct the labels"
         if label >= 0 and self.num_classes is not None:
@@ -110,72 +110,72 @@ class Expected:
             if not images.is_floating_point():
                 raise DataError(
                     f"{where}: images must be floating-point numbers, not {images.dtype}; scale and "
-                    "normalise them, such as (images / 255 - mean) / std, or give uint8 ones to "
-                    "data.loaders:ImageBatches, which does so"
+                    "normalise them, such as (images / 255 - mean) / std, or use data.loaders:ImageBatches, "
+                    "which does so with uint8 images"
                 )
         return images.to(self.dtype) if images.is_floating_point() else images
 
 
 class CheckedBatches:
-    """Batches that are checked and converted: see Expected.
+    """Batches that are checked and converted by a BatchSpec.
 
     Args:
-        whole: batches.
-        expected: what they must look like.
+        source: the batches.
+        spec: their types, shapes and labels.
         part: `train` or `val`.
     """
 
-    def __init__(self, whole: Batches, expected: Expected, part: str) -> None:
-        self.whole, self.expected, self.part = whole, expected, part
+    def __init__(self, source: Batches, spec: BatchSpec, part: str) -> None:
+        self.source, self.spec, self.part = source, spec, part
         self._first = True
-        if hasattr(whole, "example_batch"):
-            expected.check_example(whole.example_batch(), part)
+        if isinstance(source, BatchesWithExample):
+            spec.check_example(source.example_batch(), part)
 
     def __len__(self) -> int:
-        return len(self.whole)
+        return len(self.source)
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """As the whole gives them.
+        """The batches of an epoch, from number `start`.
 
         Raises:
-            DataError: a batch is not what the network expects.
+            DataError: the network cannot be trained on a batch.
         """
-        for batch in self.whole.batches(epoch, start):
-            images, labels = self.expected.checked(batch, self.part, self._first)
+        for batch in self.source.batches(epoch, start):
+            images, labels = self.spec.checked(batch, self.part, self._first)
             self._first = self._first and not len(labels)
             yield images, labels
 
     def check_first(self) -> None:
-        """Check the first batch now, without an effect on what is drawn at random later.
+        """Check the first batch now; random numbers that are drawn later stay the same.
 
         Sources that would start processes for it, or that may not repeat, are checked when they are used.
 
         Raises:
-            DataError: it is not what the network expects.
+            DataError: the network cannot be trained on it.
         """
-        if hasattr(self.whole, "example_batch"):
+        if isinstance(self.source, BatchesWithExample):
             return
-        if isinstance(self.whole, LoaderBatches) and getattr(self.whole.loader, "num_workers", None) != 0:
+        if isinstance(self.source, LoaderBatches) and getattr(self.source.loader, "num_workers", None) != 0:
             return
-        with _random_numbers_restored(self.whole):
+        with _preserve_generators(self.source):
             next(iter(self.batches(0)), None)
 
 
-def expected_by(network: nn.Module, source: str, keys: Mapping[str, int]) -> Expected:
-    """What a network expects of batches.
+def batch_spec(network: nn.Module, source: str, keys: Mapping[str, int]) -> BatchSpec:
+    """Batches that a network can be trained on.
 
     Args:
-        network: gives the type of the images.
+        network: its weights have the type of the images.
         source: the data class as the experiment names it.
-        keys: `output_size` and `in_channels`, as far as the network reads them.
+        keys: `output_size` and `in_channels`, if the network reads them.
     """
     types = (p.dtype for p in network.parameters() if p.is_floating_point())
-    return Expected(source, keys.get("output_size"), keys.get("in_channels"), next(types, torch.float32))
+    return BatchSpec(source, keys.get("output_size"), keys.get("in_channels"), next(types, torch.float32))
 
 
 @contextlib.contextmanager
-def label_errors_explained(expected: Expected) -> Iterator[None]:
-    """Within it, labels that only the loss finds out of range are reported with the data class.
+def label_errors_explained(spec: BatchSpec) -> Iterator[None]:
+    """Context in which errors of the loss about labels out of range become errors that name the data class.
 
     Raises:
         DataError: a label has no output of the network.
@@ -183,23 +183,23 @@ def label_errors_explained(expected: Expected) -> Iterator[None]:
     try:
         yield
     except (IndexError, RuntimeError) as error:
-        found = _OUT_OF_BOUNDS.search(str(error))
-        if found:
+        match = _OUT_OF_BOUNDS.search(str(error))
+        if match:
             raise DataError(
-                f"{expected.source}: label {found[1]} has no output of the network; correct the labels, or "
+                f"{spec.source}: label {match[1]} has no output of the network; correct the labels, or "
                 "give the network an output for each class"
             ) from error
         if "device-side assert" in str(error):
             raise DataError(
-                f"{expected.source}: an index on the GPU is out of range, most often a label outside of the "
+                f"{spec.source}: an index on the GPU is out of range, most often a label outside of the "
                 "network's outputs; run on the CPU (--gpus without a number), which names it"
             ) from error
         raise
 
 
 @contextlib.contextmanager
-def _random_numbers_restored(source: Any) -> Iterator[None]:
-    """Global generators, and those of a DataLoader, have the state afterwards that they had before."""
+def _preserve_generators(source: Any) -> Iterator[None]:
+    """Context that restores the global generators and those of a DataLoader."""
     loader = getattr(source, "loader", None)
     owners = (loader, getattr(loader, "sampler", None))
     generators = [

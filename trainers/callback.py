@@ -1,0 +1,181 @@
+"""Callbacks: the events of a training, a list of callbacks, and wrappers that set how often one is called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import nn
+
+from genutil.distributed.world import World
+from trainers.batches import Batches
+from trainers.metrics import Meter
+
+
+class Training(Protocol):
+    """What callbacks may read of a training: see `trainers.trainer.Trainer`."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    train: Batches
+    val: Batches | None
+    num_epochs: int
+    topk: tuple[int, ...]
+    epoch: int
+    batch: int
+    step: int
+    lr: float
+    meter: Meter
+    train_metrics: dict[str, float]
+    best_val: float
+    improved: bool
+    world: World
+
+    @property
+    def total_steps(self) -> int: ...
+
+    def read_meter(self) -> None: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+
+class Callback:
+    """Methods that are called at the events of a training; a subclass defines those that it needs.
+
+    Of several processes, only the first one has callbacks that write or show something. A class of your own
+    is named in an experiment under `callbacks`; see docs/adding.md.
+    """
+
+    on_all_processes: ClassVar[bool] = False
+    """Whether an experiment's callback is used in all processes of a run, or in the first one only."""
+
+    def on_start(self, trainer: Training) -> None:
+        """Before the first step of this process."""
+
+    def on_epoch_start(self, trainer: Training) -> None:
+        """Before the first step of an epoch, or of the rest of an epoch after a resume."""
+
+    def before_optimizer_step(self, trainer: Training) -> None:
+        """After the backward pass of a whole batch and before the optimizer's step.
+
+        The gradients are those of all processes, without the loss scale of fp16 (where they may be infinite:
+        such a step is skipped). Not called in steps that are CUDA graphs. Must not wait for the device.
+        """
+
+    def on_step(self, trainer: Training) -> None:
+        """After each optimizer step. Must not wait for the device."""
+
+    def on_log(self, trainer: Training) -> None:
+        """Every `log_interval` steps, when `trainer.train_metrics` has been updated."""
+
+    def on_validation_start(self, trainer: Training, batches: int) -> None:
+        """Before the first of `batches` validation batches."""
+
+    def on_validation_step(self, trainer: Training, images: int, meter: Meter) -> None:
+        """After each validation batch. Must not wait for the device.
+
+        Args:
+            trainer: the training.
+            images: number of images of the batch in this process.
+            meter: metrics of the validation so far.
+        """
+
+    def on_metrics(self, trainer: Training, phase: str, metrics: dict[str, float]) -> None:
+        """Once an epoch for the phase `train` and once for `val`."""
+
+    def on_epoch_end(self, trainer: Training) -> None:
+        """After validation; `trainer.improved` says whether it was the best so far."""
+
+    def on_interrupt(self, trainer: Training) -> None:
+        """After the last step, if a signal stops the training."""
+
+    def on_end(self, trainer: Training) -> None:
+        """At the end of the training, also after an error or a signal."""
+
+
+def reads_gradients(callback: Callback) -> bool:
+    """Whether a callback acts between the backward pass and the optimizer's step."""
+    return type(callback).before_optimizer_step is not Callback.before_optimizer_step
+
+
+class CallbackList(Callback):
+    """Calls several callbacks, in their order, at every event.
+
+    Attributes:
+        reads_gradients: whether one of them acts between the backward pass and the optimizer's step.
+    """
+
+    def __init__(self, callbacks: Iterable[Callback] = ()) -> None:
+        self.callbacks = tuple(callbacks)
+        self.reads_gradients = any(map(reads_gradients, self.callbacks))
+
+    def on_start(self, trainer: Training) -> None:
+        for callback in self.callbacks:
+            callback.on_start(trainer)
+
+    def on_epoch_start(self, trainer: Training) -> None:
+        for callback in self.callbacks:
+            callback.on_epoch_start(trainer)
+
+    def before_optimizer_step(self, trainer: Training) -> None:
+        for callback in self.callbacks:
+            callback.before_optimizer_step(trainer)
+
+    def on_step(self, trainer: Training) -> None:
+        for callback in self.callbacks:
+            callback.on_step(trainer)
+
+    def on_log(self, trainer: Training) -> None:
+        for callback in self.callbacks:
+            callback.on_log(trainer)
+
+    def on_validation_start(self, trainer: Training, batches: int) -> None:
+        for callback in self.callbacks:
+            callback.on_validation_start(trainer, batches)
+
+    def on_validation_step(self, trainer: Training, images: int, meter: Meter) -> None:
+        for callback in self.callbacks:
+            callback.on_validation_step(trainer, images, meter)
+
+    def on_metrics(self, trainer: Training, phase: str, metrics: dict[str, float]) -> None:
+        for callback in self.callbacks:
+            callback.on_metrics(trainer, phase, metrics)
+
+    def on_epoch_end(self, trainer: Training) -> None:
+        for callback in self.callbacks:
+            callback.on_epoch_end(trainer)
+
+    def on_interrupt(self, trainer: Training) -> None:
+        for callback in self.callbacks:
+            callback.on_interrupt(trainer)
+
+    def on_end(self, trainer: Training) -> None:
+        for callback in self.callbacks:
+            callback.on_end(trainer)
+
+
+class EverySteps(Callback):
+    """Calls a function after every `interval`-th step, except the last step of an epoch.
+
+    After that one, `on_epoch_end` is called.
+    """
+
+    def __init__(self, interval: int, function: Callable[[Training], object]) -> None:
+        self.interval, self.function = interval, function
+
+    def on_step(self, trainer: Training) -> None:
+        if trainer.step % self.interval == 0 and trainer.batch < len(trainer.train):
+            self.function(trainer)
+
+
+class EveryEpochs(Callback):
+    """Calls a function after every `interval`-th epoch and after the last one."""
+
+    def __init__(self, interval: int, function: Callable[[Training], object]) -> None:
+        self.interval, self.function = interval, function
+
+    def on_epoch_end(self, trainer: Training) -> None:
+        epochs = trainer.epoch + 1
+        if epochs % self.interval == 0 or epochs == trainer.num_epochs:
+            self.function(trainer)

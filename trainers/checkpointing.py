@@ -1,0 +1,300 @@
+"""Checkpoints of a training: when they are written, that processes agree on them, how training is resumed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from genutil.checkpoint.checksum import digest
+from genutil.checkpoint.file_names import GRAPH_NAMES, CheckpointNames
+from genutil.checkpoint.serialization import describe
+from genutil.config.schema import keys_of
+from genutil.errors import CheckpointError, NotFiniteError, RunError
+from genutil.runs.checkpoint_folder import CheckpointFolder
+from genutil.seeding import restore_rng_state, rng_state
+from trainers.callback import Callback, Training
+from trainers.metrics import Meter
+from trainers.optimizers import optimizer_names
+from trainers.precision import Precision
+from wirings.weight_names import match_names
+
+_ORDER_KEYS = tuple(keys_of("order"))
+"""Keys that decide which images a batch holds: they must not change within an epoch."""
+_TRAINING_KEYS = tuple(keys_of("result"))
+"""Keys that decide what is trained, and how."""
+_VALUE_ERRORS = (AttributeError, LookupError, OverflowError, TypeError, ValueError, RuntimeError)
+"""Errors of Python and torch where a file holds other values than `Trainer.state_dict` returns."""
+_AGREED_KEYS = ("model", "wirings", "optimizer", "rng", "epoch_progress", "best_val")
+_log = logging.getLogger(__name__)
+
+
+class CheckpointSaver(Callback):
+    """Files before training, after each epoch and on a signal, of the best epoch, and of every N-th epoch.
+
+    Every process of a run has a saver, since all of them must agree on the state; the first one writes it.
+
+    Args:
+        folder: where the files go; None in the processes that do not write.
+        wirings: returns the edges in use of every wired layer.
+        content: added to the state of the training in each file: what repeats the run.
+        checkpoint_interval: a file of epoch N is written for every N that it divides; None: never.
+        keep_last: how many files of one epoch are kept; None: all.
+        names: of the files.
+    """
+
+    def __init__(
+        self,
+        folder: CheckpointFolder | None,
+        wirings: Callable[[], Iterable[Tensor]],
+        content: Mapping[str, Any],
+        checkpoint_interval: int | None = 10,
+        keep_last: int | None = None,
+        names: CheckpointNames = GRAPH_NAMES,
+    ) -> None:
+        self.folder, self.wirings, self.content, self.names = folder, wirings, dict(content), names
+        self.interval, self.keep_last = checkpoint_interval, keep_last
+
+    def on_start(self, trainer: Training) -> None:
+        if trainer.step == 0:
+            self._save(trainer, self.names.first)
+
+    def save_within_epoch(self, trainer: Training) -> None:
+        """Write the last file after a step. Must be called in all processes.
+
+        Raises:
+            NotFiniteError: the loss or a weight is NaN or infinite.
+        """
+        trainer.read_meter()
+        _check_weights(trainer.model)
+        self._save(trainer, self.names.last)
+
+    def on_epoch_end(self, trainer: Training) -> None:
+        is_numbered = self.interval is not None and trainer.epoch % self.interval == 0
+        self._save(
+            trainer,
+            self.names.numbered.format(trainer.epoch) if is_numbered else None,
+            self.names.best if trainer.improved else None,
+            self.names.last,
+        )
+        if self.folder is not None and self.keep_last is not None:
+            self.folder.keep_last(self.keep_last)
+
+    def on_interrupt(self, trainer: Training) -> None:
+        self._save(trainer, self.names.last)
+        if self.folder is not None:
+            _log.info("saved %s; resume with --resume auto", self.folder.path / self.names.last)
+        trainer.world.barrier()  # if a process ended now, the launcher would end the one that writes
+
+    def on_end(self, trainer: Training) -> None:
+        if self.folder is not None:
+            self.folder.close()
+
+    def _save(self, trainer: Training, *names: str | None) -> None:
+        """Write the state under each of the names. Called in all processes, since they must agree on it."""
+        state = {**trainer.state_dict(), **self.content}
+        if trainer.world.size > 1:
+            self._check_agreement(trainer, state)
+        if self.folder is not None:
+            for name in filter(None, names):
+                self.folder.save(name, state)
+
+    def _check_agreement(self, trainer: Training, state: Mapping[str, Any]) -> None:
+        """Compare weights, wirings, momenta and random numbers of all processes, to the bit.
+
+        Raises:
+            RunError: they differ.
+        """
+        state = {**state, "wirings": [edges.bool() for edges in self.wirings()]}
+        digests = trainer.world.gather({key: digest(state[key]) for key in _AGREED_KEYS})
+        for rank, digests_of_rank in enumerate(digests):
+            differing = [key for key in _AGREED_KEYS if digests_of_rank[key] != digests[0][key]]
+            if differing:
+                raise RunError(
+                    f"process {rank} differs from process 0 in {', '.join(differing)} at step "
+                    f"{trainer.step}; nothing was saved. Possible causes: a faulty device, other versions, "
+                    "another kind of processor, or a component of your own that is not the same in all "
+                    "processes"
+                )
+
+
+def _check_weights(model: nn.Module) -> None:
+    """The loss shows a diverged update only in the next step."""
+    for name, weight in model.named_parameters():
+        if not torch.isfinite(weight).all():
+            raise NotFiniteError(f"{name} is not finite")
+
+
+def resumable_state(
+    checkpoint: Mapping[str, Any],
+    path: str,
+    config: Mapping[str, Any],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    steps_per_epoch: int,
+    topk: Sequence[int],
+    order_keys: Collection[str] = _ORDER_KEYS,
+    training_keys: Collection[str] = _TRAINING_KEYS,
+) -> dict[str, Any]:
+    """The state of a checkpoint for `Trainer.load_state_dict`, checked before the run writes anything.
+
+    Files of earlier versions and published ones lack keys, and name or order parameters in another way; here
+    they get what is missing. Changed settings are reported.
+
+    Args:
+        checkpoint: content of the file.
+        path: of the file, for messages.
+        config: the experiment's keys and values.
+        model, optimizer, steps_per_epoch, topk: of the training.
+        order_keys: keys that decide which images a batch holds.
+        training_keys: keys that decide what is trained, and how; changes of them are reported.
+
+    Raises:
+        CheckpointError: the file holds weights alone, does not fit the training, or was saved within an epoch
+            whose batches would be others now.
+    """
+    if "optimizer" not in checkpoint:
+        raise CheckpointError(
+            f"{path}: holds weights alone, so training cannot be resumed from it; resume the training's last "
+            "checkpoint (last.pt, checkpoint.pth.tar), or start a new training at epoch 0 with its weights: "
+            "--use_graph FILE in place of --resume FILE (--pretrained-weights FILE for the sparse ResNets)"
+        )
+    try:
+        progress = {"batch": 0, "batches": steps_per_epoch, "meter": None}
+        progress.update(checkpoint.get("epoch_progress") or {})
+        _check_settings(checkpoint, path, config, progress, steps_per_epoch, order_keys, training_keys)
+        state = {
+            "model": match_names(checkpoint["model"], model.state_dict()).weights,
+            "optimizer": {"state": _optimizer_state(optimizer, model, checkpoint)},
+            "scheduler": {"lr": _last_lr(checkpoint, optimizer)},
+            "scaler": checkpoint.get("scaler"),
+            "rng": checkpoint.get("rng", rng_state()),
+            **_counts(checkpoint, path, progress, steps_per_epoch),
+        }
+        # Loaded into objects of their own, so that wrong values are refused now.
+        restore_rng_state(state["rng"])
+        Precision("fp16", torch.device("cpu")).load_state_dict(state["scaler"])
+        if progress["meter"] is not None:
+            Meter(topk, "cpu").load_state_dict(progress["meter"])
+    except _VALUE_ERRORS as error:
+        raise CheckpointError(f"{path}: its training state does not fit this experiment ({error})") from error
+    _log.info("resumed from %s: epoch %d, step %d", path, state["last_epoch"] + 2, state["iter"])
+    return state
+
+
+def _check_settings(
+    checkpoint: Mapping[str, Any],
+    path: str,
+    config: Mapping[str, Any],
+    progress: Mapping[str, Any],
+    steps_per_epoch: int,
+    order_keys: Collection[str],
+    training_keys: Collection[str],
+) -> None:
+    """Report changed settings; within an epoch, refuse those that change its batches.
+
+    Raises:
+        CheckpointError: the batches of the epoch would be others.
+    """
+    saved = checkpoint.get("config") or {}
+    changed = {
+        key: (saved[key], config[key])
+        for key in [*training_keys, *order_keys]
+        if key in saved and key in config and saved[key] != config[key]
+    }
+    causes = [key for key in order_keys if key in changed]
+    if progress["batches"] != steps_per_epoch:
+        causes.append(f"the number of batches ({progress['batches']}, now {steps_per_epoch})")
+    if progress["batch"] and causes:
+        raise CheckpointError(
+            f"{path}: was saved within an epoch, and {', '.join(causes)} changed since; resume with the "
+            "settings that it was saved with"
+        )
+    for key, (old, new) in changed.items():
+        _log.warning("%s is %s now; in %s it was %s", key, new, path, old)
+
+
+def _counts(
+    checkpoint: Mapping[str, Any], path: str, progress: Mapping[str, Any], steps_per_epoch: int
+) -> dict[str, Any]:
+    """Epochs, steps and batches done, and the best validation accuracy.
+
+    Raises:
+        ValueError: a count is out of range.
+    """
+    info = describe(checkpoint, path)
+    last_epoch = -1 if info.epoch is None else info.epoch
+    step, batch = info.step or 0, int(progress["batch"])
+    if last_epoch < -1 or step < 0 or not 0 <= batch <= steps_per_epoch:
+        raise ValueError(f"epoch {last_epoch + 1}, batch {batch}, step {step}")
+    due_step = (last_epoch + 1) * steps_per_epoch
+    if not batch and step != due_step:
+        _log.warning(
+            "an epoch has %d steps now; the step counter is set to %d, as the learning rate follows epochs",
+            steps_per_epoch, due_step,
+        )  # fmt: skip
+        step = due_step
+    return {
+        "last_epoch": last_epoch,
+        "best_val": -1.0 if info.best_val is None else info.best_val,
+        "iter": step,
+        "epoch_progress": {"batch": batch, "batches": steps_per_epoch, "meter": progress["meter"]},
+    }
+
+
+def _last_lr(checkpoint: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> float:
+    """Learning rate of the last step; of published files, which do not hold it, the initial one."""
+    if "format" in checkpoint and "scheduler" in checkpoint:
+        return float(checkpoint["scheduler"]["lr"])
+    return float(optimizer.param_groups[0]["lr"])
+
+
+def _optimizer_state(
+    optimizer: torch.optim.Optimizer, model: nn.Module, checkpoint: Mapping[str, Any]
+) -> dict[int, Any]:
+    """Momenta and the like of a checkpoint, by position in this optimizer.
+
+    An optimizer numbers its parameters; here they are matched by name.
+
+    Raises:
+        ValueError: names, number or shapes of the parameters differ.
+    """
+    saved, own_names = checkpoint["optimizer"], optimizer_names(optimizer, model)
+    saved_names = _saved_names(checkpoint, own_names, model)
+    numbers = [number for group in saved["param_groups"] for number in group["params"]]
+    if sorted(saved_names) != sorted(own_names) or len(numbers) != len(saved_names):
+        raise ValueError(
+            f"its optimizer has {len(numbers)} parameters, this one has {len(own_names)} or others"
+        )
+    number_of = dict(zip(saved_names, numbers, strict=True))
+    states = {
+        position: saved["state"][number_of[name]]
+        for position, name in enumerate(own_names)
+        if number_of[name] in saved["state"]
+    }
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    for position, state in states.items():
+        name, momentum = own_names[position], state.get("momentum_buffer")
+        if momentum is not None and momentum.shape != shapes.get(name, momentum.shape):
+            raise ValueError(f"the momentum of {name} has shape {list(momentum.shape)}")
+    return states
+
+
+def _saved_names(checkpoint: Mapping[str, Any], own_names: Sequence[str], model: nn.Module) -> list[str]:
+    """Names of the parameters in the order of a file's optimizer.
+
+    A published file has none. Its order is that of its own network, which the order of its weights shows;
+    where batch norms have a group of their own, it has the names with `bn` and is the first.
+    """
+    if "optimizer_names" in checkpoint:
+        return list(checkpoint["optimizer_names"])
+    if "format" in checkpoint:  # written before names were stored: the order is this network's
+        return list(own_names)
+    matched = match_names(checkpoint["model"], model.state_dict())
+    names = [name for name in matched.weights if name in set(own_names)]
+    if len(checkpoint["optimizer"]["param_groups"]) > 1:
+        return sorted(names, key=lambda name: "bn" not in name)
+    return names
