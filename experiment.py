@@ -282,8 +282,8 @@ def _data(parts: ComponentBuilder, world: World, *names: str) -> Any:
     workers = parts.config.workers
     if world.rank_info.local_size > 1 and workers != 0:
         available = available_cpus()
-        workers = available if workers == "auto" else min(workers, available)
-        workers = max(1, workers // world.rank_info.local_size)
+        on_machine = available if workers == "auto" else min(workers, available)
+        workers = max(1, on_machine // world.rank_info.local_size)
     path = parts.config.data
     kind = locate(path, "data")
     with sizes_checked(f"data: {path}", parts.sizes_used):

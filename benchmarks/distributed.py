@@ -1,12 +1,12 @@
 """A training step by several processes against the same global batch in one.
 
     python -m benchmarks.distributed [APP] [--batch_size N] [--processes N] [--rounds N] [--steps N]
-        [--no-sync_bn] [--threads N] [--json FILE]
+        [--threads N] [--json FILE]
 
-One process has all threads, of N processes each has its share of them. Both are started once and then
-measured in turn; batch norms are synchronised by default, so that both calculate the same. How far
-their losses part is measured in float64: in float32 rounding alone makes two wirings part after a dozen
-steps.
+One process has all threads, each of N processes has 1/N of them. Both are started once and then measured in
+turn. The difference of their losses is measured with batch norms in evaluation mode, since each process takes
+the statistics of its own images, and in float64: in float32, rounding alone makes two wirings differ after a
+dozen steps.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 
 import torch
 import torch.nn.functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmarks.machine import Spread
 from benchmarks.processes import Group, Work, in_turn
@@ -26,33 +27,31 @@ from genutil.distributed.rank_info import shard_slice
 from genutil.distributed.world import World
 from models import build_model
 from trainers.optimizers import sgd
-from trainers.parallel import Replicas
-from trainers.sync_bn import synchronise_batch_norms
+from trainers.parallel import DataParallelModel
 
 
 def prepare_steps(
-    world: World, app: str, batch_size: int, sync_bn: bool, dtype: torch.dtype = torch.float32
+    world: World, app: str, batch_size: int, norms_train: bool = True, dtype: torch.dtype = torch.float32
 ) -> Work:
-    """Training steps on one random batch, of which this process has its share."""
+    """Training steps on one random batch, of which this process has a shard."""
     torch.set_default_dtype(dtype)
     torch.manual_seed(0)
     config = load_config(app, {"batch_size": batch_size})
     network = build_model(config).train()
-    if sync_bn:
-        network = synchronise_batch_norms(network, world)
-    replicas = Replicas(network, world)
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            module.train(norms_train)
+    parallel = DataParallelModel(network, world)
     optimizer = sgd(network.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4, nestorov=False)
     images = torch.randn(batch_size, config.in_channels, config.image_size, config.image_size)
     labels = torch.randint(0, config.output_size, (batch_size,))
-    own = shard_slice(batch_size, world.rank, world.size)
-    images, labels = images[own], labels[own]
-    replicas.settle(images)
+    own_slice = shard_slice(batch_size, world.rank, world.size)
+    images, labels = images[own_slice], labels[own_slice]
 
     def step() -> torch.Tensor:
-        agreement = world.all_reduce_step_status(len(labels), None)
         optimizer.zero_grad(set_to_none=True)
-        loss = F.cross_entropy(replicas(images), labels)
-        loss = loss * replicas.weight(len(labels), agreement().images)
+        (batch,) = parallel.microbatches(images, labels)
+        loss = F.cross_entropy(parallel(batch.images), batch.labels) * batch.loss_weight
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         return loss.detach()
@@ -75,7 +74,7 @@ def measure_processes(options: argparse.Namespace) -> Report:
     }
     seconds: dict[str, list[float]] = {name: [] for name in sizes}
     groups = {
-        name: Group(size, prepare_steps, options.app, options.batch_size, options.sync_bn, threads=threads)
+        name: Group(size, prepare_steps, options.app, options.batch_size, threads=threads)
         for name, (size, threads) in sizes.items()
     }
     for number in range(1 + options.rounds):
@@ -91,26 +90,25 @@ def measure_processes(options: argparse.Namespace) -> Report:
             f"rounds of {options.steps} steps: {options.rounds}, medians (low to high)",
         ],
     )
-    if options.sync_bn:
-        first, second = (_losses(options, size) for size, _ in sizes.values())
-        apart = max(abs(one - other) / abs(one) for one, other in zip(first, second, strict=True))
-        report.notes.append(
-            f"losses of {len(first)} steps in float64 differ by {apart:.1e} at most (relative)"
-        )
+    first, second = (_losses(options, size) for size, _ in sizes.values())
+    difference = max(abs(one - other) / abs(one) for one, other in zip(first, second, strict=True))
+    report.notes.append(
+        f"losses of {len(first)} steps in float64, with batch norms in evaluation mode, differ by "
+        f"{difference:.1e} at most (relative)"
+    )
     base = statistics.median(next(iter(seconds.values())))
-    for name, found in seconds.items():
-        spread = Spread(min(found), statistics.median(found), max(found), len(found))
+    for name, times in seconds.items():
+        spread = Spread(min(times), statistics.median(times), max(times), len(times))
         ratio = spread.median / base
         report.add((name, str(spread), f"{ratio:.2f}"), processes=name, ratio=ratio, **spread.numbers())
     return report
 
 
 def _losses(options: argparse.Namespace, size: int) -> list[float]:
-    group = Group(size, prepare_steps, options.app, 8 * options.processes, True, torch.float64)
-    _, losses = group.tell(50)[0]
+    group = Group(size, prepare_steps, options.app, 8 * options.processes, False, torch.float64)
+    losses: list[float] = group.tell(50)[0][1]
     group.close()
-    found: list[float] = losses
-    return found
+    return losses
 
 
 if __name__ == "__main__":
@@ -120,5 +118,4 @@ if __name__ == "__main__":
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--sync_bn", action=argparse.BooleanOptionalAction, default=True)
     run(measure_processes, parser)

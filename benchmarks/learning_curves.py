@@ -17,23 +17,22 @@ from torch import nn
 
 from benchmarks.baseline import Baseline
 from benchmarks.report import Report, run
-from benchmarks.steps import CPU
 from data.fashion_mnist import FashionMNIST
 from genutil.config import Config, load_config
 from models import build_model
-from trainers.callbacks import Callback
+from trainers.callback import Callback, Training
 from trainers.optimizers import sgd
 from trainers.schedules import cosine
 from trainers.trainer import Trainer
 
 
 class Curve(Callback):
-    """Notes the metrics of each epoch."""
+    """Keeps the metrics of each epoch."""
 
     def __init__(self) -> None:
         self.points: dict[str, list[dict[str, float]]] = {"train": [], "val": []}
 
-    def on_metrics(self, trainer: Trainer, phase: str, metrics: dict[str, float]) -> None:
+    def on_metrics(self, trainer: Training, phase: str, metrics: dict[str, float]) -> None:
         self.points[phase].append(metrics)
 
 
@@ -44,7 +43,7 @@ def train(network: nn.Module, config: Config, images: int, epochs: int) -> Curve
     )
     optimizer = sgd(network.parameters(), config.lr, config.momentum, config.weight_decay, config.nestorov)
     schedule, curve = cosine(config.lr, len(data.train), epochs), Curve()
-    Trainer(network, optimizer, schedule, data.train, data.val, epochs, [1], CPU, 10**9, [curve]).fit()
+    Trainer(network, optimizer, schedule, data.train, data.val, epochs, [1], 10**9, [curve]).fit()
     return curve
 
 

@@ -111,7 +111,7 @@ class Training:
         assert images.train is not None
         self.options, self.world = options, world
         settings = settings_of(options, step_of(options, world.size)[0])
-        optimizer = _optimizer(options, network)
+        optimizer = make_optimizer(options, network)
         state, first_step = None, options.start_epoch * len(images.train)
         if start.content is not None:
             state = resumable_state(
@@ -174,7 +174,8 @@ class Training:
         return {**metrics, "epochs": trainer.epoch, "steps": trainer.step}
 
 
-def _optimizer(options: Options, network: SparseResNet) -> torch.optim.Optimizer:
+def make_optimizer(options: Options, network: SparseResNet) -> torch.optim.Optimizer:
+    """SGD by the options; without --bn-weight-decay, batch norms have no weight decay."""
     parameters = network.parameters() if options.bn_weight_decay else without_decay_of_norms(network)
     return sgd(parameters, options.lr, options.momentum, options.weight_decay, nestorov=options.nesterov)
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from models.graphs.neuralgraph import StaticNeuralGraph
 from trainers.callbacks import Callback
 from wirings.rules.base import EdgeRule
 from wirings.selection import EdgeSelection
@@ -56,6 +57,15 @@ class WiredNet(nn.Module):
     def forward(self, images):
         maps = F.relu(self.conv(F.relu(self.norm(self.stem(images)))))
         return self.fc(maps.mean((2, 3)))
+
+
+class GraphWithFrozenNorms(StaticNeuralGraph):
+    """A graph whose logits of an image do not depend on the batch: its batch norms are in evaluation mode."""
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        self.downsample.eval()
+        return self
 
 
 class Notes(Callback):

@@ -18,6 +18,7 @@ from tests.processes import end_of, folders, run_together, start, wait_for_line,
 from tests.trainers.test_trainer import same
 
 STATE = ("model", "optimizer", "last_epoch", "best_val", "iter", "scheduler", "rng")
+FROZEN_NORMS = "tests.own_parts:GraphWithFrozenNorms"
 
 
 def metrics_of(folder):
@@ -40,10 +41,11 @@ def run_alone(app, path, *argv):
 
 
 def test_two_processes_give_the_numbers_of_one(write_app, tmp_path):
-    """Over 50 steps, with last batches of odd sizes and batch norms over the whole batch; each file once."""
-    app = write_app(data_args={"num_images": 75}, num_epochs=5, log_interval=1, test_batch_size=4)
+    """Over 50 steps, with last batches of odd sizes; each file is written once."""
+    keys = {"num_epochs": 5, "log_interval": 1, "test_batch_size": 4}
+    app = write_app(model=FROZEN_NORMS, data_args={"num_images": 75}, **keys)
     alone = metrics_of(run_alone(app, tmp_path / "alone"))
-    argv = [f"app:{app}", *folders(tmp_path / "two"), "--processes", 2, "--sync_bn"]
+    argv = [f"app:{app}", *folders(tmp_path / "two"), "--processes", 2]
     first, second = run_together(2, argv, tmp_path)
     assert (first.status, second.status) == (0, 0), first.err
     assert (second.out, second.err) == ("", "")
@@ -60,9 +62,10 @@ def test_two_processes_give_the_numbers_of_one(write_app, tmp_path):
 
 @pytest.mark.parametrize("graph", ["random", "td"])
 def test_processes_share_masks_that_are_drawn(write_app, tmp_path, graph):
-    app = write_app(graph=graph, log_interval=1, **({"rho": 0.5} if graph == "td" else {}))
+    keys = {"graph": graph, "log_interval": 1, **({"rho": 0.5} if graph == "td" else {})}
+    app = write_app(model=FROZEN_NORMS, **keys)
     alone = metrics_of(run_alone(app, tmp_path / "alone"))
-    argv = [f"app:{app}", *folders(tmp_path / "two"), "--sync_bn"]
+    argv = [f"app:{app}", *folders(tmp_path / "two")]
     assert [ended.status for ended in run_together(2, argv, tmp_path)] == [0, 0]
     for one, other in zip(alone, metrics_of(tmp_path / "two"), strict=True):
         assert other["CELoss"] == pytest.approx(one["CELoss"], rel=1e-5)
@@ -80,10 +83,22 @@ NETWORKS = {
 @pytest.mark.parametrize("network", NETWORKS)
 def test_every_network_is_the_same_in_all_processes(write_app, tmp_path, network):
     """Each checkpoint compares them to the bit."""
-    app = write_app(num_epochs=1, topk=[1], sync_bn=True, **NETWORKS[network])
+    app = write_app(num_epochs=1, topk=[1], **NETWORKS[network])
     for ended in run_together(2, [f"app:{app}", *folders(tmp_path)], tmp_path):
         assert ended.status == 0, ended.err
     assert last_of(tmp_path)["iter"] == 3
+
+
+def test_sync_bn_needs_gpus(write_app, tmp_path, caplog):
+    """One message of several processes on CPUs; a single process has nothing to synchronize."""
+    app = write_app(num_epochs=1)
+    ended = run_together(2, [f"app:{app}", *folders(tmp_path), "--sync_bn"], tmp_path)
+    assert [one.status for one in ended] == [2, 2]
+    errors = "".join(one.err for one in ended)
+    assert errors.count("sync_bn: needs GPUs") == 1
+    assert "leave sync_bn out, or train on GPUs (--gpus 0 1)" in errors
+    run_alone(app, tmp_path, "--sync_bn")
+    assert "no effect in this experiment: sync_bn" in caplog.text
 
 
 def test_three_processes_count_every_image_once(write_app, tmp_path):
@@ -104,9 +119,9 @@ def test_three_processes_count_every_image_once(write_app, tmp_path):
 
 def test_training_goes_on_with_another_number_of_processes(write_app, tmp_path):
     """From a checkpoint within an epoch, by two processes, to the end by one: the epoch's mean counts all."""
-    app = write_app(data_args={"num_images": 40}, num_epochs=1, log_interval=1)
+    app = write_app(model=FROZEN_NORMS, data_args={"num_images": 40}, num_epochs=1, log_interval=1)
     alone = metrics_of(run_alone(app, tmp_path / "alone"))
-    argv = [f"app:{app}", *folders(tmp_path / "two"), "--sync_bn", "--checkpoint_interval_steps", 3]
+    argv = [f"app:{app}", *folders(tmp_path / "two"), "--checkpoint_interval_steps", 3]
     assert [one.status for one in run_together(2, [*argv, "--optimizer", "tests.stops:stops"], tmp_path)] == [
         2,
         2,

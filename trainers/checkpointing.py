@@ -163,7 +163,7 @@ def resumable_state(
             "--use_graph FILE in place of --resume FILE (--pretrained-weights FILE for the sparse ResNets)"
         )
     try:
-        progress = {"batch": 0, "batches": steps_per_epoch, "meter": None}
+        progress: dict[str, Any] = {"batch": 0, "batches": steps_per_epoch, "meter": None}
         progress.update(checkpoint.get("epoch_progress") or {})
         _check_settings(checkpoint, path, config, progress, steps_per_epoch, order_keys, training_keys)
         state = {

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_FIRST_SCALE = 2.0**16
+"""Loss scale of fp16 in the first step; torch's default."""
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -25,8 +27,8 @@ class Precision:
     def __init__(self, amp: str | None, device: torch.device, loss_scale: float | None = None) -> None:
         self._type, self._device = _TYPES[amp] if amp else None, device
         self._fixed_scale = loss_scale
-        options = {} if loss_scale is None else {"init_scale": loss_scale}
-        self._scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16", **options)
+        first_scale = _FIRST_SCALE if loss_scale is None else loss_scale
+        self._scaler = torch.amp.GradScaler(device.type, init_scale=first_scale, enabled=amp == "fp16")
 
     def autocast(self) -> torch.autocast:
         """Context of the forward pass and the loss."""

@@ -260,6 +260,7 @@ class Trainer:
         restore_rng_state(state["rng"])
         self.epoch, self.batch, self.step = state["last_epoch"] + 1, progress["batch"], state["iter"]
         self.best_val, self.lr = state["best_val"], state["scheduler"]["lr"]
+        set_lr(self.optimizer, self.lr)
         if progress["meter"] is not None:
             self.meter.load_state_dict(progress["meter"])
 

@@ -225,7 +225,7 @@ class TrainingKeys(BaseModel):
     sync_bn: bool = key(
         "result",
         False,
-        description="batch norms use the statistics of the whole batch, not of each process's share",
+        description="on GPUs: batch norms use the statistics of the whole batch, not of each process's shard",
     )
     amp: Literal["bf16", "fp16"] | None = key(
         "result",

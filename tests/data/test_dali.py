@@ -11,6 +11,7 @@ from PIL import Image
 from data.dali import DaliBatches
 from data.image_folder import FolderBatches, list_classes, list_images
 from data.imagenet import MEAN, STD, centre_crop, training_crop
+from data.loading import Loading
 from data.normalise import Normalise
 from genutil.errors import ConfigError, DataError
 
@@ -41,8 +42,7 @@ def dali(images, training=False, seed=0, on_gpu=False, batch_size=4):
 def folder(images, training=False):
     transform = training_crop(SIZE) if training else centre_crop(SIZE)
     return FolderBatches(
-        images, transform, SIZE, 4, Normalise(MEAN, STD, "cpu"), 0, shuffle=training, seed=0,
-        skip_corrupt=False, corrupt=set(),
+        images, transform, SIZE, 4, Normalise(MEAN, STD, "cpu"), Loading(0), shuffle=training, seed=0
     )  # fmt: skip
 
 

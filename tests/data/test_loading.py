@@ -95,11 +95,11 @@ def test_pipes_give_the_same_batches(folder, monkeypatch, caplog):  # noqa: F811
 class NoSharedMemory(torch.utils.data.Dataset):
     """Reading ends with a bus error, as writing to shared memory without room does, while it is in use."""
 
-    def __init__(self, files, sets):
-        self.files, self.sets = files, sets
+    def __init__(self, files, loading):
+        self.files, self.loading = files, loading
 
     def __getitem__(self, item):
-        if self.sets.share:
+        if self.loading.uses_shared_memory:
             os.kill(os.getpid(), signal.SIGBUS)
         return self.files[item]
 

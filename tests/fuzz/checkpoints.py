@@ -22,7 +22,7 @@ from tests.fuzz.guard import EXECUTED
 from tests.fuzz.mutations import byte_edits, edited, literal, odd_values
 from tests.fuzz.trained import make_trainer, train_tiny
 from tests.published_files import published_content, write_published
-from trainers.resuming import resume
+from trainers.checkpointing import resumable_state
 
 _CALL = f'__import__("sys").audit("{EXECUTED}")'
 _GLOBALS = (
@@ -223,7 +223,12 @@ class Checkpoints:
         content = read_checkpoint(path)
         model, trainer = make_trainer(self.parts)
         apply_weights(content, model, str(path))
-        resume(trainer, content, str(path), self.config.model_dump())
+        trainer.load_state_dict(
+            resumable_state(
+                content, str(path), self.config.model_dump(), model, trainer.optimizer, len(trainer.train),
+                self.config.topk,
+            )
+        )  # fmt: skip
 
     def _bytes(self, place: int, edits: Any) -> bytes:
         return edited(self.valid[place], edits)

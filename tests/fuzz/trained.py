@@ -10,8 +10,6 @@ from torch import nn
 
 import runner
 from genutil.config.components import ComponentBuilder
-from genutil.distributed.world import ALONE
-from genutil.signals import StopRequest
 from models import build_model
 from tests.conftest import TINY
 from tests.tiny_data import TinyData
@@ -34,11 +32,11 @@ def make_trainer(parts: ComponentBuilder) -> tuple[nn.Module, Trainer]:
     """A network and its training, not yet started."""
     model = build_model(parts.config, parts)
     data = TinyData(8, 16, 10, 0)
-    train = as_batches(data.train, ALONE)
-    optimizer = parts.make(find_optimizer(parts.config.optimizer), parameters=model.parameters())
-    schedule = parts.make(find_schedule(parts.config.lr_scheduler), steps_per_epoch=len(train))
-    trainer = parts.make(
-        Trainer, model=model, optimizer=optimizer, schedule=schedule, train=train,
-        val=as_batches(data.val, ALONE), device=ALONE.device, observe=dict, world=ALONE, stop=StopRequest(),
+    train = as_batches(data.train)
+    optimizer = parts.build(find_optimizer(parts.config.optimizer), parameters=model.parameters())
+    schedule = parts.build(find_schedule(parts.config.lr_scheduler), steps_per_epoch=len(train))
+    trainer = Trainer(
+        model, optimizer, schedule, train, as_batches(data.val), parts.config.num_epochs, parts.config.topk,
+        parts.config.log_interval,
     )  # fmt: skip
     return model, trainer

@@ -14,7 +14,7 @@ from imagenet_sparsity_experiments.configurations import ARCHITECTURES, find_con
 from imagenet_sparsity_experiments.names import checkpoint_names
 from imagenet_sparsity_experiments.options import Options, parse_options
 from imagenet_sparsity_experiments.resnet import SparseResNet
-from imagenet_sparsity_experiments.training import check_last_parts, make_trainer, step_of
+from imagenet_sparsity_experiments.training import check_last_parts, make_optimizer, make_trainer, step_of
 from tests.imagenet_sparsity_experiments.toy import make_images
 
 DEFAULTS = {
@@ -64,7 +64,8 @@ class Built:
         )
         step_size, _ = step_of(options, 1)
         self.images: Images = load_images(options, ALONE, step_size)
-        self.trainer = make_trainer(options, self.network, self.images, ALONE, StopRequest())
+        optimizer = make_optimizer(options, self.network)
+        self.trainer = make_trainer(options, self.network, optimizer, self.images, (), ALONE, StopRequest())
         self.batch, self.labels = next(iter(self.images.train.batches(0)))
 
     @property
@@ -73,7 +74,7 @@ class Built:
 
 
 def scale(built):
-    state = built.trainer.precision.state()
+    state = built.trainer.precision.state_dict()
     return None if state is None else state["scale"]
 
 
@@ -83,7 +84,7 @@ EFFECTS = {
     "arch": (["--arch", "resnet34"], lambda b: len(b.network.layer1), 3),
     "model_config": (["-c", "allsparse10"], lambda b: type(b.network.conv1).__name__, "WiredConv2d"),
     "channels_last": (["--channels-last"], lambda b: b.network.channels_last, True),
-    "seed": (["--seed", 3], lambda b: (b.trainer.objective.seed, b.labels.tolist()), (3, [2, 2, 2, 5])),
+    "seed": (["--seed", 3], lambda b: (b.trainer.criterion.seed, b.labels.tolist()), (3, [2, 2, 2, 5])),
     "epochs": (["--epochs", 40], lambda b: b.trainer.num_epochs, 40),
     "batch_size": (["-b", 6], lambda b: len(b.batch), 6),
     "optimizer_batch_size": (
@@ -92,8 +93,8 @@ EFFECTS = {
     "lr": (["--lr", 0.5], lambda b: b.trainer.schedule(0), 0.5),
     "lr_schedule": (["--lr-schedule", "cosine"], lambda b: b.trainer.schedule(45 * 100), pytest.approx(0.05)),
     "warmup": (["--warmup", 5], lambda b: b.trainer.schedule(0), 0.1 / 5),
-    "label_smoothing": (["--label-smoothing", 0.1], lambda b: b.trainer.objective.label_smoothing, 0.1),
-    "mixup": (["--mixup", 0.2], lambda b: b.trainer.objective.mixup, 0.2),
+    "label_smoothing": (["--label-smoothing", 0.1], lambda b: b.trainer.criterion.label_smoothing, 0.1),
+    "mixup": (["--mixup", 0.2], lambda b: b.trainer.criterion.mixup, 0.2),
     "momentum": (["--momentum", 0.5], lambda b: b.group["momentum"], 0.5),
     "weight_decay": (["--weight-decay", 0.25], lambda b: b.group["weight_decay"], 0.25),
     "bn_weight_decay": (["--bn-weight-decay"], lambda b: len(b.trainer.optimizer.param_groups), 1),
@@ -204,8 +205,8 @@ def test_workers_and_corrupt_images(tmp_path, monkeypatch):
     monkeypatch.setattr("imagenet_sparsity_experiments.backends.available_cpus", lambda: 2)
     for asked, started in ((0, 0), (1, 1), (9, 2)):
         images = load_images(parse_options([*map(str, small), "-j", str(asked)]), ALONE, 4)
-        assert images.train.workers == started
-    assert not images.train.skip_corrupt
+        assert images.train._loading.workers == started
+    assert not images.train._loading.skip_corrupt
     (tmp_path / "val" / "class0" / "0.jpg").write_text("no image")
     options = parse_options([*map(str, small), "-j", "0", "--skip-corrupt"])
     images = load_images(options, ALONE, 4)

@@ -1,4 +1,4 @@
-"""What a data class gives is checked: harmless things are converted, others refused with the class's name."""
+"""Checks of batches: other types are converted where that is harmless, else refused with the class's name."""
 
 import json
 
@@ -11,10 +11,10 @@ from data.loaders import ImageBatches
 from genutil.checkpoint import read_checkpoint
 from genutil.errors import DataError
 from tests.odd_data import Loaders
+from trainers.batch_checks import BatchSpec, CheckedBatches, batch_spec, label_errors_explained
 from trainers.batches import as_batches
-from trainers.checks import CheckedBatches, Expected, expected_by, label_errors_explained
 
-EXPECTED = Expected("data: my_data:Own", num_classes=10, in_channels=3)
+SPEC = BatchSpec("data: my_data:Own", num_classes=10, in_channels=3)
 IMAGES, LABELS = torch.randn(4, 3, 8, 8), torch.tensor([0, 9, 3, 3])
 
 
@@ -31,8 +31,8 @@ class Source:
         return iter(self.given[start:])
 
 
-def checked(*batches, expected=EXPECTED):
-    return list(CheckedBatches(Source(*batches), expected, "val").batches(0))
+def checked(*batches, spec=SPEC):
+    return list(CheckedBatches(Source(*batches), spec, "val").batches(0))
 
 
 @pytest.mark.parametrize("kind", ["int64", "int32", "int16", "uint8", "int8", "uint16"])
@@ -47,8 +47,8 @@ def test_labels_of_other_integer_types_are_converted(kind, shape):
 @pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.bfloat16])
 def test_images_get_the_type_of_the_weights(kind):
     for network in (nn.Linear(2, 2), nn.Linear(2, 2).double(), nn.ReLU()):
-        expected = expected_by(network, "data: a:B", {"in_channels": 3})
-        ((images, _),) = checked((IMAGES.to(kind), LABELS), expected=expected)
+        spec = batch_spec(network, "data: a:B", {"in_channels": 3})
+        ((images, _),) = checked((IMAGES.to(kind), LABELS), spec=spec)
         assert images.dtype == next((p.dtype for p in network.parameters()), torch.float32)
         assert torch.equal(images, IMAGES.to(kind).to(images.dtype))
 
@@ -92,22 +92,22 @@ def test_other_batches_are_refused_with_the_name_of_the_class(batch, message):
 
 
 def test_what_a_network_does_not_read_is_not_checked():
-    expected = Expected("data: my_data:Own")
+    spec = BatchSpec("data: my_data:Own")
     flat = torch.arange(8, dtype=torch.uint8).reshape(4, 2)
-    ((images, labels),) = checked((flat, LABELS + 90), expected=expected)
+    ((images, labels),) = checked((flat, LABELS + 90), spec=spec)
     assert images is flat
     assert labels.max() == 99
     with pytest.raises(DataError, match="labels must be 0 or more, not -1"):
-        checked((flat, LABELS - 1), expected=expected)
+        checked((flat, LABELS - 1), spec=spec)
 
 
 def test_all_labels_of_a_source_that_knows_them_are_checked_at_once():
     labels = torch.tensor([0, 1, 2, 12])
     source = ImageBatches(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), labels, 1, [0.5] * 3, [0.5] * 3)
     with pytest.raises(DataError, match=r"val: labels must be within .* not 12"):
-        CheckedBatches(source, EXPECTED, "val")
+        CheckedBatches(source, SPEC, "val")
     with pytest.raises(DataError, match="in_channels: 1, not"):
-        CheckedBatches(source, Expected("data: a:B", 13, 1), "val")
+        CheckedBatches(source, BatchSpec("data: a:B", 13, 1), "val")
 
 
 def test_the_check_before_training_changes_no_random_numbers():
@@ -115,28 +115,28 @@ def test_the_check_before_training_changes_no_random_numbers():
     torch.manual_seed(5)
     expected = [labels.tolist() for _, labels in source.batches(0)]
     torch.manual_seed(5)
-    whole = CheckedBatches(source, EXPECTED, "val")
+    whole = CheckedBatches(source, SPEC, "val")
     whole.check_first()
     assert [labels.tolist() for _, labels in whole.batches(0)] == expected
-    bad = CheckedBatches(as_batches(Loaders(4, 8, 10, label=-1).val), EXPECTED, "val")
+    bad = CheckedBatches(as_batches(Loaders(4, 8, 10, label=-1).val), SPEC, "val")
     with pytest.raises(DataError, match="not -1"):
         bad.check_first()
 
 
 def test_iterables_that_may_not_repeat_are_not_read_in_advance():
-    whole = CheckedBatches(as_batches(iter([(IMAGES, LABELS)])), EXPECTED, "val")
+    whole = CheckedBatches(as_batches(iter([(IMAGES, LABELS)])), SPEC, "val")
     whole.check_first()
     assert len(list(whole.batches(0))) == 1
 
 
 def test_errors_that_the_loss_finds():
     message = "data: my_data:Own: label 3 has no output of the network"
-    with pytest.raises(DataError, match=message), label_errors_explained(EXPECTED):
+    with pytest.raises(DataError, match=message), label_errors_explained(SPEC):
         nn.functional.cross_entropy(torch.zeros(4, 3), LABELS.clamp(max=3))
     message = r"data: my_data:Own: an index on the GPU is out of range, .* names it"
-    with pytest.raises(DataError, match=message), label_errors_explained(EXPECTED):
+    with pytest.raises(DataError, match=message), label_errors_explained(SPEC):
         raise RuntimeError("CUDA error: device-side assert triggered\nmore")
-    with pytest.raises(IndexError, match="mine"), label_errors_explained(EXPECTED):
+    with pytest.raises(IndexError, match="mine"), label_errors_explained(SPEC):
         raise IndexError("mine")
 
 

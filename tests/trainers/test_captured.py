@@ -7,6 +7,7 @@ from torch import nn
 import runner
 from trainers.captured import CapturedStep, obstacle_to_capture
 from trainers.optimizers import sgd
+from trainers.precision import Precision
 from trainers.trainer import Trainer
 
 
@@ -54,21 +55,13 @@ def network():
     return nn.Sequential(nn.Flatten(), nn.Linear(48, 16), nn.ReLU(), nn.Linear(16, 5))
 
 
-def train(model, schedule, capture=None, **settings):
+def train(model, schedule, amp, capture=None):
     optimizer = sgd(model.parameters(), lr=0.5, momentum=0.9, weight_decay=1e-3, nestorov=False)
+    precision = Precision(amp, torch.device("cpu"))
     trainer = Trainer(
-        model,
-        optimizer,
-        schedule,
-        Batches(),
-        None,
-        3,
-        (1,),
-        torch.device("cpu"),
-        2,
-        capture=capture,
-        **settings,
-    )
+        model, optimizer, schedule, Batches(), None, num_epochs=3, topk=(1,), log_interval=2,
+        precision=precision, capture=capture,
+    )  # fmt: skip
     return trainer, trainer.fit()
 
 
@@ -80,8 +73,8 @@ def schedule(step):
 def test_a_captured_training_is_the_plain_one(amp):
     """Weights, metrics and the learning rate, which changes within the run and is exact in float32."""
     recorder, models = Recorder(), (network(), network())
-    plain, metrics = train(models[0], schedule, amp=amp)
-    captured, found = train(models[1], schedule, recorder.capture, amp=amp)
+    plain, metrics = train(models[0], schedule, amp)
+    captured, found = train(models[1], schedule, amp, recorder.capture)
     assert metrics == found
     assert captured.lr == plain.lr == schedule(11)
     for ours, theirs in zip(models[1].parameters(), models[0].parameters(), strict=True):

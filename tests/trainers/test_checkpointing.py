@@ -17,8 +17,9 @@ from genutil.runs.past_runs import read_run_marker
 from genutil.runs.run_folder import RunFolder, run_settings
 from tests.conftest import ROOT
 from tests.trainers.test_trainer import same
-from trainers.callbacks import Callback, TensorBoard
-from trainers.saving import CheckpointSaver
+from trainers.callback import Callback, CallbackList
+from trainers.callbacks import TensorBoard
+from trainers.checkpointing import CheckpointSaver
 from trainers.trainer import Trainer
 
 STATE = ("model", "optimizer", "last_epoch", "best_val", "iter", "scheduler", "scaler", "rng")
@@ -157,7 +158,8 @@ def test_a_removed_folder_is_made_anew(write_app, tmp_path, folder, monkeypatch,
     fit = Trainer.fit
 
     def fit_without_folders(self):
-        self.callbacks += (Removes(folder, next((tmp_path / "runs").iterdir())),)
+        removes = Removes(folder, next((tmp_path / "runs").iterdir()))
+        self.callbacks = CallbackList((*self.callbacks.callbacks, removes))
         return fit(self)
 
     monkeypatch.setattr(Trainer, "fit", fit_without_folders)
@@ -173,7 +175,7 @@ def test_a_removed_folder_is_made_anew(write_app, tmp_path, folder, monkeypatch,
 
 def test_files_that_cannot_be_written_are_told(write_app, tmp_path, monkeypatch, caplog):
     folder = RunFolder(run_settings(load_config(write_app())))
-    board = TensorBoard(folder, list, None)
+    board = TensorBoard(folder)
 
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -181,7 +183,7 @@ def test_files_that_cannot_be_written_are_told(write_app, tmp_path, monkeypatch,
     for name in ("add_scalar", "close"):
         monkeypatch.setattr(board._writer, name, full)
     with pytest.raises(UserError, match=r"runs: cannot be written to .*No space left.* free some space"):
-        board._add("scalar", "train/lr", 0.1, 1)
+        board.add_scalar("train/lr", 0.1, 1)
     board.on_end(None)
     assert "the last values for TensorBoard could not be written" in caplog.text
     (folder.path / "metrics.jsonl").mkdir()
@@ -195,10 +197,10 @@ def test_weights_that_are_not_finite_are_not_saved(write_app, folder, capsys, mo
     def spoil(self, trainer):
         if trainer.step == 2:
             next(trainer.model.parameters()).data.fill_(float("nan"))
-        on_step(self, trainer)
+        save(self, trainer)
 
-    on_step = CheckpointSaver.on_step
-    monkeypatch.setattr(CheckpointSaver, "on_step", spoil)
+    save = CheckpointSaver.save_within_epoch
+    monkeypatch.setattr(CheckpointSaver, "save_within_epoch", spoil)
     assert run(write_app(), "--checkpoint_interval_steps", 1) == 2
     assert "is not finite" in capsys.readouterr().err
     assert read_checkpoint(folder / "last.pt")["iter"] == 1

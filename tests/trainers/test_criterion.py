@@ -1,10 +1,10 @@
-"""What training minimises: against the definitions, written out."""
+"""The criterion against the definitions of cross-entropy, label smoothing and mixup."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from trainers.objective import Objective
+from trainers.criterion import Criterion
 
 IMAGES = torch.randn(6, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 1, 2, 3, 1, 0])
@@ -20,61 +20,66 @@ def smoothed(labels, smoothing):
 
 
 def test_plain_cross_entropy():
-    mixed = Objective().mix(IMAGES, LABELS, step=3)
+    mixed = Criterion().prepare(IMAGES, LABELS, step=3)
     assert mixed.images is IMAGES
     assert mixed.labels is LABELS
-    torch.testing.assert_close(Objective().loss(LOGITS, mixed), F.cross_entropy(LOGITS, LABELS))
+    torch.testing.assert_close(Criterion()(LOGITS, mixed), F.cross_entropy(LOGITS, LABELS))
 
 
 def test_label_smoothing():
-    objective = Objective(label_smoothing=0.1)
-    found = objective.loss(LOGITS, objective.mix(IMAGES, LABELS, 0))
-    torch.testing.assert_close(found, by_definition(LOGITS, smoothed(LABELS, 0.1)))
+    criterion = Criterion(label_smoothing=0.1)
+    loss = criterion(LOGITS, criterion.prepare(IMAGES, LABELS, 0))
+    torch.testing.assert_close(loss, by_definition(LOGITS, smoothed(LABELS, 0.1)))
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_mixtures(smoothing):
-    objective = Objective(smoothing, mixup=0.4, seed=5)
-    mixed = objective.mix(IMAGES, LABELS, step=7)
-    assert 0.5 <= mixed.share < 1
+def test_mixup(smoothing):
+    criterion = Criterion(smoothing, mixup=0.4, seed=5)
+    mixed = criterion.prepare(IMAGES, LABELS, step=7)
+    assert 0.5 <= mixed.lam < 1
     for number, image in enumerate(mixed.images):
         partners = [
             other
             for other in range(6)
-            if torch.allclose(image, mixed.share * IMAGES[number] + (1 - mixed.share) * IMAGES[other])
+            if torch.allclose(image, mixed.lam * IMAGES[number] + (1 - mixed.lam) * IMAGES[other])
         ]
-        assert mixed.partners[number] in LABELS[partners]
-    targets = mixed.share * smoothed(mixed.labels, smoothing)
-    targets = targets + (1 - mixed.share) * smoothed(mixed.partners, smoothing)
-    torch.testing.assert_close(objective.loss(LOGITS, mixed), by_definition(LOGITS, targets))
+        assert mixed.labels_b[number] in LABELS[partners]
+    targets = mixed.lam * smoothed(mixed.labels, smoothing)
+    targets = targets + (1 - mixed.lam) * smoothed(mixed.labels_b, smoothing)
+    torch.testing.assert_close(criterion(LOGITS, mixed), by_definition(LOGITS, targets))
 
 
-def test_mixtures_repeat_and_differ_by_step_process_and_part():
-    objective = Objective(mixup=1.0, seed=5)
-    again = Objective(mixup=1.0, seed=5)
+def test_mixup_repeats_and_differs_by_step_process_and_microbatch():
+    criterion = Criterion(mixup=1.0, seed=5)
+    again = Criterion(mixup=1.0, seed=5)
     places = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]
-    shares = [objective.mix(IMAGES, LABELS, *place).share for place in places]
-    assert shares == [again.mix(IMAGES, LABELS, *place).share for place in places]
-    assert len(set(shares)) == len(places)
-    assert Objective(mixup=1.0, seed=6).mix(IMAGES, LABELS, 0).share != shares[0]
+    weights = [criterion.prepare(IMAGES, LABELS, *place).lam for place in places]
+    assert weights == [again.prepare(IMAGES, LABELS, *place).lam for place in places]
+    assert len(set(weights)) == len(places)
+    assert Criterion(mixup=1.0, seed=6).prepare(IMAGES, LABELS, 0).lam != weights[0]
     before = torch.get_rng_state()
-    objective.mix(IMAGES, LABELS, 0)
+    criterion.prepare(IMAGES, LABELS, 0)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_shares_follow_the_beta_distribution():
+def test_weights_follow_the_beta_distribution():
     """Of Beta(α, α) folded at one half; for α = 1 its mean is 3/4, for a small α it is near 1."""
     for alpha, mean in ((1.0, 0.75), (0.01, 0.99)):
-        objective = Objective(mixup=alpha)
-        shares = [objective.mix(IMAGES, LABELS, step).share for step in range(2000)]
-        assert sum(shares) / 2000 == pytest.approx(mean, abs=0.01)
+        criterion = Criterion(mixup=alpha)
+        weights = [criterion.prepare(IMAGES, LABELS, step).lam for step in range(2000)]
+        assert sum(weights) / 2000 == pytest.approx(mean, abs=0.01)
 
 
-def test_no_image_is_no_mixture():
-    assert Objective(mixup=1.0).mix(IMAGES, LABELS[:0], 0).partners is None
+def test_a_blank_image_is_not_mixed_and_has_loss_0():
+    criterion, logits = Criterion(mixup=1.0), LOGITS[:1].clone().requires_grad_()
+    blank = criterion.prepare(IMAGES[:1], LABELS[:0], 0)
+    assert blank.labels_b is None
+    criterion(logits, blank).backward()
+    assert criterion(logits, blank) == 0
+    assert not logits.grad.any()
 
 
 @pytest.mark.parametrize("settings", [{"label_smoothing": 1.5}, {"label_smoothing": -0.1}, {"mixup": -1}])
 def test_wrong_numbers(settings):
     with pytest.raises(ValueError, match="must"):
-        Objective(**settings)
+        Criterion(**settings)

@@ -29,7 +29,7 @@ def test_state_goes_on_exactly():
     for logits, labels in batches[:2]:
         first.update(F.cross_entropy(logits, labels), logits, labels)
     second = Meter([1], "cpu")
-    second.restore(first.state())
+    second.load_state_dict(first.state_dict())
     for logits, labels in batches:
         whole.update(F.cross_entropy(logits, labels), logits, labels)
     for logits, labels in batches[2:]:
@@ -54,7 +54,7 @@ def test_evaluation_counts_every_image_once_and_keeps_the_mode():
     images, labels = torch.randn(11, 3, 2, 2), torch.randint(0, 3, (11,))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     model.train()
-    values = evaluate(model, _Once(images, labels, 4), [1], torch.device("cpu"))
+    values = evaluate(model, _Once(images, labels, 4), [1])
     assert model.training
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     model.eval()

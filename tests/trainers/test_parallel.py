@@ -1,4 +1,4 @@
-"""One update by several processes, or in several parts, is the update of the whole batch."""
+"""One update by several processes, or in several microbatches, is the update of the whole batch."""
 
 import copy
 
@@ -15,9 +15,8 @@ from models.compiling import compile_network
 from tests.conftest import ROOT, SMALL_GRAPH
 from tests.processes import together
 from tests.trainers.test_trainer import same
-from trainers.parallel import Replicas
-from trainers.saving import CheckpointSaver
-from trainers.sync_bn import synchronise_batch_norms
+from trainers.checkpointing import CheckpointSaver
+from trainers.parallel import DataParallelModel
 from trainers.trainer import Trainer
 
 APP = ROOT / "apps/small_scale/static_dnw.yml"
@@ -57,11 +56,10 @@ def update(world, shares, accumulate, seed=0, graph="dnw"):
     model.train = lambda mode=True: model
     trainer = Trainer(
         model, torch.optim.SGD(model.parameters(), lr=0.1), lambda step: 0.1,
-        train=OneBatch(images, labels), val=OneBatch(images[:0], labels[:0]), num_epochs=1, topk=[1],
-        device=torch.device("cpu"), log_interval=1, accumulate=accumulate, world=world,
+        train=OneBatch(images, labels), val=None, num_epochs=1, topk=[1], log_interval=1,
+        accumulate=accumulate, world=world,
     )  # fmt: skip
-    trainer._train_epoch()
-    return {**model.state_dict(), "loss": trainer.running["CELoss"]}
+    return {**model.state_dict(), "loss": trainer.fit()["CELoss"]}
 
 
 @pytest.mark.parametrize(
@@ -81,7 +79,7 @@ def test_shares_give_the_update_of_the_batch(shares, accumulate):
 
 
 @pytest.mark.parametrize("accumulate", [2, 3, 7, 9])
-def test_parts_give_the_update_of_the_batch(accumulate):
+def test_microbatches_give_the_update_of_the_batch(accumulate):
     torch.testing.assert_close(update(ALONE, (7,), accumulate), update(ALONE, (7,), 1), rtol=1e-9, atol=1e-11)
 
 
@@ -99,29 +97,29 @@ def spread(world, config):
     torch.manual_seed(world.rank)
     model = build_model(load_config(APP, {**SMALL_GRAPH, **config})).train()
     before = model.graph.in_use().clone()
-    Replicas(model, world)
-    torch.manual_seed(0)  # what targeted dropout draws, all draw alike
+    DataParallelModel(model, world)
+    torch.manual_seed(0)  # targeted dropout draws the same numbers in all processes
     found = {"in use": model.graph.in_use().clone(), "weights": model.graph().detach(), **model.state_dict()}
     assert world.rank == 0 or config["graph"] == "fine_tune" or not torch.equal(before, found["in use"])
     return found
 
 
-def settle(world):
-    """State before and after choosing the order of exchanges."""
+def build_buckets(world):
+    """Whether the pass that builds buckets leaves the state of the training as it was."""
     torch.manual_seed(0)
     model = build_model(load_config(APP, SMALL_GRAPH)).train()
-    model = synchronise_batch_norms(model, world)
-    replicas = Replicas(model, world)
+    parallel = DataParallelModel(model, world)
+    images = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(world.rank))
     states = []
     for _ in range(2):
         gradients = [parameter.grad for parameter in model.parameters()]
         states.append(copy.deepcopy([model.state_dict(), rng_state(), gradients]))
-        replicas.settle(torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(world.rank)))
-    return same(*states)
+        next(parallel.microbatches(images, torch.zeros(2, dtype=torch.long)))
+    return parallel._has_buckets and same(*states)
 
 
-def test_settling_leaves_nothing_behind():
-    assert together(2, settle) == [True, True]
+def test_building_buckets_has_no_other_effect():
+    assert together(2, build_buckets) == [True, True]
 
 
 def disagree(world, what):
@@ -129,8 +127,8 @@ def disagree(world, what):
     model = network()
     trainer = Trainer(
         model, torch.optim.SGD(model.parameters(), lr=0.1), lambda step: 0.1,
-        train=OneBatch(*batch(2)), val=OneBatch(*batch(2)), num_epochs=1, topk=[1],
-        device=torch.device("cpu"), log_interval=1, world=world,
+        train=OneBatch(*batch(2)), val=OneBatch(*batch(2)), num_epochs=1, topk=[1], log_interval=1,
+        world=world,
     )  # fmt: skip
     if world.rank == 2 and what == "model":
         model.graph.weight.data[3, 4] += 1e-6
@@ -154,22 +152,31 @@ def test_processes_that_differ_save_nothing(what):
         assert "nothing was saved" in str(error)
 
 
-def test_the_mean_of_shares_is_the_mean_of_the_batch():
-    """The weight of a share, by itself: averaged over the processes it gives the batch's mean."""
+def test_weighted_losses_of_microbatches_sum_to_the_loss_of_the_batch():
     images, labels = batch(7)
     model = network()
     whole = F.cross_entropy(model(images), labels)
-    replicas = Replicas(model, ALONE)
-    parts = [F.cross_entropy(model(i), t) * len(t) / 7 for i, t, _ in replicas.parts(images, labels, 3)]
-    torch.testing.assert_close(sum(parts), whole)
+    microbatches = list(DataParallelModel(model, ALONE).microbatches(images, labels, 3))
+    assert [len(micro.labels) for micro in microbatches] == [3, 2, 2]
+    assert [micro.index for micro in microbatches] == [0, 1, 2]
+    losses = [F.cross_entropy(model(m.images), m.labels) * m.loss_weight for m in microbatches]
+    torch.testing.assert_close(sum(losses), whole)
+
+
+def test_a_process_without_images_has_one_blank_image():
+    images, labels = batch(2)
+    (blank,) = DataParallelModel(network(), ALONE).microbatches(images[:0], labels[:0], 3)
+    assert (blank.images.shape, blank.labels.shape) == ((1, 3, 16, 16), (0,))
+    assert not blank.images.any()
+    assert blank.loss_weight == 0
 
 
 def compiled(world):
     model = network()
     compile_network(model, world.device, backend="aot_eager")
     images, labels = (part.split((3, 3))[world.rank] for part in batch(6))
-    replicas = Replicas(model, world)
-    F.cross_entropy(replicas(images), labels).backward()
+    parallel = DataParallelModel(model, world)
+    F.cross_entropy(parallel(images), labels).backward()
     return {name: parameter.grad for name, parameter in model.named_parameters()}
 
 

@@ -73,14 +73,14 @@ def test_a_step_that_overflows_is_left_out():
     weight = torch.nn.Parameter(torch.ones(2))
     optimizer = torch.optim.SGD([weight], lr=0.1, fused=True)
     precision = Precision("fp16", CPU)
-    scale = precision.state()["scale"]
+    scale = precision.state_dict()["scale"]
     precision.backward((weight * torch.inf).sum())
     precision.step(optimizer)
     assert torch.equal(weight, torch.ones(2))
-    assert precision.state()["scale"] < scale
+    assert precision.state_dict()["scale"] < scale
     other = Precision("fp16", CPU)
-    other.restore(precision.state())
-    assert other.state() == precision.state()
+    other.load_state_dict(precision.state_dict())
+    assert other.state_dict() == precision.state_dict()
 
 
 def test_momenta_start_at_zero_when_the_first_step_is_left_out(monkeypatch):

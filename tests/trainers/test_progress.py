@@ -64,7 +64,7 @@ def train(clock, val=None, num_epochs=2, log_interval=1000, before=0):
     network = nn.Linear(3, 2)
     trainer = Trainer(
         network, torch.optim.SGD(network.parameters(), lr=0.0), lambda step: 0.0,
-        SlowBatches(clock, 12.0, 10), val, num_epochs, (1,), CPU, log_interval, [Progress(clock)],
+        SlowBatches(clock, 12.0, 10), val, num_epochs, (1,), log_interval, [Progress(clock)],
     )  # fmt: skip
     trainer.batch = trainer.step = before
     return trainer
@@ -115,7 +115,7 @@ def test_a_fast_epoch_has_no_such_lines_and_never_waits_for_the_device(caplog, r
 def test_a_long_evaluation(caplog, reads, rank, monkeypatch):
     """By the first process alone."""
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(ALONE, "place", RankInfo(rank=rank))
+    monkeypatch.setattr(ALONE, "rank_info", RankInfo(rank=rank))
     clock = Clock()
     network = nn.Linear(3, 2).eval()
     batches = SlowBatches(clock, 20.0, 5)

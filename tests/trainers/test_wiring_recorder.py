@@ -1,4 +1,4 @@
-"""The recorded wiring of a training: at which steps, what it says, and that nothing hangs on it."""
+"""The recorded wiring of a training: its steps, its content, and that the training does not depend on it."""
 
 import json
 import zipfile
@@ -111,8 +111,11 @@ def test_a_finished_record_is_whole_for_numpy_and_has_no_free_room(write_app, tm
         assert archive.start_dir == last.header_offset + 30 + len(last.filename) + last.compress_size
 
 
-def test_a_network_without_wired_layers_is_told_and_not_recorded(write_app, tmp_path, caplog):
-    assert run(write_app(model="tests.trainers.test_recording:Dense", output_size=10), "--num_epochs", 1) == 0
+def test_a_network_without_wired_layers_is_reported_and_not_recorded(write_app, tmp_path, caplog):
+    assert (
+        run(write_app(model="tests.trainers.test_wiring_recorder:Dense", output_size=10), "--num_epochs", 1)
+        == 0
+    )
     assert "record_wiring: Dense has no wired layer; nothing is recorded" in caplog.text
     assert not [*(tmp_path / "runs").glob("*/wiring.npz")]
 

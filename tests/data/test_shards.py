@@ -1,4 +1,4 @@
-"""A batch that several processes share, and loading processes that are killed."""
+"""Shards of batches for several processes, and loading processes that are killed."""
 
 import os
 import signal
@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from data.dali import DaliBatches
+from data.image_folder import list_classes, list_images
+from data.imagenet import MEAN, STD
 from data.loaders import ImageBatches
+from data.normalise import Normalise
 from genutil.errors import RunError
-from tests.data.test_imagenet import folder, imagenet  # noqa: F401  (a fixture)
+from tests.data.test_imagenet import folder, imagenet, spoil  # noqa: F401  (a fixture)
 from tests.tiny_data import TinyBatches
-from trainers.batches import ShardedBatches, as_batches
+from trainers.batches import ShardableBatches, ShardedBatches, as_batches
 
 
 def in_memory():
@@ -22,8 +26,8 @@ def in_memory():
     return ImageBatches(images, torch.arange(23), 5, [0.5] * 3, [0.25] * 3, **options)
 
 
-def check_shares(whole, shards):
-    """The shares of each batch, one after the other, are the batch."""
+def check_shards(whole, shards):
+    """The shards of each batch, one after the other, are the batch."""
     for epoch, start in ((0, 0), (1, 2)):
         parts = [list(shard.batches(epoch, start)) for shard in shards]
         batches = list(whole.batches(epoch, start))
@@ -34,21 +38,58 @@ def check_shares(whole, shards):
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
-def test_shares_of_images_in_memory(size):
-    check_shares(in_memory(), [in_memory().shard(rank, size) for rank in range(size)])
+def test_shards_of_images_in_memory(size):
+    check_shards(in_memory(), [in_memory().shard(rank, size) for rank in range(size)])
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("part", ["train", "val"])
-def test_shares_of_image_files(folder, part, workers):  # noqa: F811
+def test_shards_of_image_files(folder, part, workers):  # noqa: F811
     whole = getattr(imagenet(folder), part)
     shards = [getattr(imagenet(folder, workers=workers), part).shard(rank, 3) for rank in range(3)]
-    check_shares(whole, shards)
+    check_shards(whole, shards)
 
 
-def test_sources_that_know_no_shares_are_cut():
+def dali_batches(folder):  # noqa: F811
+    pytest.importorskip("nvidia.dali")
+    train = folder / "imagenet" / "train"
+    images, normalise = list_images(train, list_classes(train)), Normalise(MEAN, STD, "cpu")
+    return DaliBatches(images, 24, 4, normalise, threads=1, training=True, seed=0, on_gpu=False)
+
+
+SHARDABLE = {
+    "memory": lambda path: in_memory(),
+    "files": lambda path: imagenet(path).train,
+    "files by workers": lambda path: imagenet(path, workers=1).train,
+    "dali": dali_batches,
+}
+
+
+@pytest.mark.parametrize("kind", SHARDABLE)
+def test_a_shard_is_a_copy(folder, kind):  # noqa: F811
+    """The object that makes it stays whole, also while both are read, and makes other shards."""
+    source = SHARDABLE[kind](folder)
+    whole = [labels.tolist() for _, labels in source.batches(1)]
+    shards = [source.shard(rank, 2) for rank in (0, 1)]
+    assert all(shard is not source for shard in shards)
+    parts = zip(*(shard.batches(1) for shard in shards), source.batches(1), strict=True)
+    for (first, second, same), expected in zip(parts, whole, strict=True):
+        assert first[1].tolist() + second[1].tolist() == same[1].tolist() == expected
+    assert isinstance(source, ShardableBatches)
+
+
+def test_corrupt_images_of_shards_are_counted_together(folder):  # noqa: F811
+    data = imagenet(folder, skip_corrupt=True)
+    files = [spoil(folder, "train", number) for number in (0, 1)]
+    for rank in (0, 1):
+        list(data.train.shard(rank, 2).batches(0))
+    assert data.corrupt == set(map(str, files))
+
+
+def test_batches_without_shards_are_cut():
     whole = TinyBatches(11, 4, 8, 10, seed=0)
-    check_shares(whole, [ShardedBatches(whole, rank, 3) for rank in range(3)])
+    assert not isinstance(whole, ShardableBatches)
+    check_shards(whole, [ShardedBatches(whole, rank, 3) for rank in range(3)])
     assert as_batches(whole) is whole
 
 
@@ -80,7 +121,7 @@ def test_a_killed_loading_process_is_replaced(folder, caplog):  # noqa: F811
         found.append(batch)
         if number == 3:
             kill_new(before)
-            time.sleep(0.2)  # for the news to come
+            time.sleep(0.2)  # until the signal has arrived
     assert signal.getsignal(signal.SIGCHLD) == handler
     assert "a loading process was killed" in caplog.text
     assert len(found) == len(expected) == 9
@@ -98,7 +139,7 @@ def test_loading_processes_that_die_again_and_again_end_the_run(folder, monkeypa
 
 
 class Deadly(torch.utils.data.Dataset):
-    """Whoever reads from it is killed, as the system does when memory is short."""
+    """A process that reads from it is killed, as by the system when memory is short."""
 
     def __getitem__(self, item):
         os.kill(os.getpid(), signal.SIGKILL)
