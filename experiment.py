@@ -37,7 +37,7 @@ from trainers.batch_checks import BatchSpec, CheckedBatches, batch_spec, label_e
 from trainers.batches import Batches, as_batches, corrupt_images
 from trainers.callback import Callback, EveryEpochs, EverySteps, reads_gradients
 from trainers.callbacks import MetricsFile, Progress, TensorBoard, WiringSummaries, WiringUpdate
-from trainers.captured import CapturedStep, obstacle_to_capture
+from trainers.captured import CapturedStep, obstacle_to_capture, whole_batch_step
 from trainers.checkpointing import CheckpointSaver, resumable_state
 from trainers.component_checks import (
     check_data,
@@ -46,8 +46,9 @@ from trainers.component_checks import (
     checked_optimizer,
     checked_schedule,
 )
+from trainers.criterion import Criterion
 from trainers.evaluation import evaluate_and_time
-from trainers.optimizers import find_optimizer
+from trainers.optimizers import find_optimizer, make_lr_tensor
 from trainers.precision import Precision
 from trainers.schedules import Schedule, find_schedule
 from trainers.trainer import Trainer
@@ -246,32 +247,21 @@ def _train(
         *_callbacks(config, model, world, outputs, start, first_step),
         *_user_callbacks(parts, classes, outputs),
     ]
+    criterion, precision = Criterion(), Precision(config.amp, world.device)
+    step = _captured_step(config, model, optimizer, criterion, precision, callbacks, world)
     trainer = Trainer(
-        model,
-        optimizer,
-        schedule,
-        train,
-        val,
-        num_epochs=config.num_epochs,
-        topk=config.topk,
-        log_interval=config.log_interval,
-        callbacks=callbacks,
-        precision=Precision(config.amp, world.device),
-        accumulate=config.accumulate,
-        world=world,
-        stop=stop,
-        observe=functools.partial(observations, model),
-        capture=_capture(config, model, optimizer, callbacks, world),
-    )
+        model, optimizer, schedule, train, val, config.num_epochs, config.topk, config.log_interval,
+        callbacks=callbacks, criterion=criterion, precision=precision, accumulate=config.accumulate,
+        world=world, stop=stop, observe=functools.partial(observations, model), captured_step=step,
+    )  # fmt: skip
     if state is not None:
         trainer.load_state_dict(state)
     training = allocations_explained(lambda: f"batch_size: training by {_batch_of(config)}")
     with label_errors_explained(spec), training:
-        metrics: dict[str, Any] = trainer.fit()
-    metrics |= {"best_val": trainer.best_val, "epochs": trainer.epoch, "steps": trainer.step}
-    metrics["threads"] = torch.get_num_threads()
-    metrics |= {**observations(model), "started_from": start.record}
-    results = {**metrics, **_counts(_profiled(config, model)), **corrupt_images(data, world)}
+        results: dict[str, Any] = trainer.fit()
+    results |= {"best_val": trainer.best_val, "epochs": trainer.epoch, "steps": trainer.step}
+    results |= {"threads": torch.get_num_threads(), **observations(model), "started_from": start.record}
+    results |= {**_counts(_profiled(config, model)), **corrupt_images(data, world)}
     if outputs is None:
         return None
     return outputs.run.write_results(results, world.rank_info, str(world.device))
@@ -301,11 +291,11 @@ def _batch_spec(parts: ComponentBuilder, model: nn.Module) -> BatchSpec:
     return batch_spec(model, f"data: {config.data}", keys)
 
 
-def _batches(source: Any, part: str, world: World, spec: BatchSpec, check_now: bool = False) -> Batches:
+def _batches(source: Any, split: str, world: World, spec: BatchSpec, check_now: bool = False) -> Batches:
     """This process's shards of a data set's `train` or `val`, checked; the first batch at once if asked."""
 
     def checked(batches: Batches) -> Batches:
-        checked_batches = CheckedBatches(batches, spec, part)
+        checked_batches = CheckedBatches(batches, spec, split)
         if check_now:
             checked_batches.check_first()
         return checked_batches
@@ -416,14 +406,16 @@ def _user_callbacks(
     ]
 
 
-def _capture(
+def _captured_step(
     config: Config,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
+    criterion: Criterion,
+    precision: Precision,
     callbacks: Sequence[Callback],
     world: World,
-) -> type[CapturedStep] | None:
-    """The class that turns steps into CUDA graphs, if `cuda_graph` is set and they can be."""
+) -> CapturedStep | None:
+    """Training steps as CUDA graphs, if `cuda_graph` is set and they can be."""
     if not config.cuda_graph:
         return None
     obstacle = obstacle_to_capture(optimizer, world.device, config.amp, world.size)
@@ -436,7 +428,8 @@ def _capture(
     if obstacle is not None:
         _log.warning("cuda_graph has no effect: %s", obstacle)
         return None
-    return CapturedStep
+    make_lr_tensor(optimizer, world.device)
+    return CapturedStep(whole_batch_step(model, optimizer, criterion, precision))
 
 
 def _profiled(config: Config, model: nn.Module) -> Profile | None:

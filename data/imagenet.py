@@ -103,13 +103,13 @@ def find_folders(folder: Path, output_size: int, evaluate: bool) -> tuple[Path, 
             f"{folder / 'val'}, one folder for each class, or name another folder of data"
         )
     train, val = folder / "train", folder / "val"
-    # Labels number the training classes, also where only some of them are evaluated.
+    # Labels are indices of the training classes, also where only some of them are evaluated.
     classes = list_classes(train if train.is_dir() or not evaluate else val)
     if len(classes) > output_size:
         raise DataError(f"{folder}: has {len(classes)} classes, but the network has {output_size}")
     if len(classes) < output_size:
         _log.warning(
-            "%s: has %d classes and the network %d; labels number the classes of the folders",
+            "%s: has %d classes and the network %d; labels are indices of the folders' classes",
             folder, len(classes), output_size,
         )  # fmt: skip
     return train, val, classes

@@ -38,22 +38,22 @@ class BatchSpec:
     in_channels: int | None = None
     dtype: torch.dtype = torch.float32
 
-    def checked(self, batch: Any, part: str, first: bool) -> tuple[Tensor, Tensor]:
+    def checked(self, batch: Any, split: str, first: bool) -> tuple[Tensor, Tensor]:
         """The batch with int64 labels and floating-point images of `dtype`.
 
         Labels on a GPU are checked in the first batch only, since reading them waits for the device.
 
         Args:
             batch: what the source yields.
-            part: `train` or `val`.
+            split: `train` or `val`.
             first: whether it is the first batch.
 
         Raises:
             DataError: it is no such batch, and cannot be converted.
         """
-        where = f"{self.source}: {part}"
+        where = f"{self.source}: {split}"
         pair = isinstance(batch, (tuple, list)) and len(batch) == 2
-        if not pair or not all(isinstance(part, Tensor) for part in batch):
+        if not pair or not all(isinstance(tensor, Tensor) for tensor in batch):
             raise DataError(
                 f"{where}: a batch must be two tensors, (images, labels), not {_described(batch)}"
             )
@@ -75,16 +75,16 @@ class BatchSpec:
             self._check_range(labels, where)
         return self._checked_images(images, where), labels
 
-    def check_example(self, example: tuple[Tensor, Tensor], part: str) -> None:
+    def check_example(self, example: tuple[Tensor, Tensor], split: str) -> None:
         """Check one image as in a batch, and all labels of a source.
 
         Raises:
             DataError: the network cannot be trained on them.
         """
         images, labels = example
-        self.checked((images, labels[:1]), part, first=False)
+        self.checked((images, labels[:1]), split, first=False)
         if len(labels):
-            self._check_range(labels, f"{self.source}: {part}")
+            self._check_range(labels, f"{self.source}: {split}")
 
     def _check_range(self, labels: Tensor, where: str) -> None:
         lowest, highest = (int(label) for label in labels.aminmax())
@@ -122,14 +122,14 @@ class CheckedBatches:
     Args:
         source: the batches.
         spec: their types, shapes and labels.
-        part: `train` or `val`.
+        split: `train` or `val`.
     """
 
-    def __init__(self, source: Batches, spec: BatchSpec, part: str) -> None:
-        self.source, self.spec, self.part = source, spec, part
+    def __init__(self, source: Batches, spec: BatchSpec, split: str) -> None:
+        self.source, self.spec, self.split = source, spec, split
         self._first = True
         if isinstance(source, BatchesWithExample):
-            spec.check_example(source.example_batch(), part)
+            spec.check_example(source.example_batch(), split)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -141,7 +141,7 @@ class CheckedBatches:
             DataError: the network cannot be trained on a batch.
         """
         for batch in self.source.batches(epoch, start):
-            images, labels = self.spec.checked(batch, self.part, self._first)
+            images, labels = self.spec.checked(batch, self.split, self._first)
             self._first = self._first and not len(labels)
             yield images, labels
 
@@ -220,5 +220,5 @@ def _preserve_generators(source: Any) -> Iterator[None]:
 
 def _described(batch: Any) -> str:
     if isinstance(batch, (tuple, list)):
-        return f"{type(batch).__name__} of ({', '.join(type(part).__name__ for part in batch)})"
+        return f"{type(batch).__name__} of ({', '.join(type(item).__name__ for item in batch)})"
     return type(batch).__name__

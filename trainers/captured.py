@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from trainers.criterion import Criterion, MixupBatch
+from trainers.precision import Precision
 
 StepFunction = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Updates the weights by images and labels; returns loss and logits."""
@@ -17,6 +20,23 @@ Recorded = tuple[Callable[[], None], tuple[Tensor, Tensor]]
 
 _WARM_UP = 3
 """Steps of a shape before it is recorded: libraries choose algorithms and allocate memory in them."""
+
+
+def whole_batch_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, criterion: Criterion, precision: Precision
+) -> StepFunction:
+    """The step of one process, with one microbatch and without mixup."""
+
+    def step(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        optimizer.zero_grad(set_to_none=True)
+        with precision.autocast():
+            logits = model(images)
+            loss = criterion(logits, MixupBatch(images, labels))
+        precision.backward(loss)
+        precision.step(optimizer)
+        return loss.detach(), logits.detach()
+
+    return step
 
 
 class CapturedStep:

@@ -174,7 +174,7 @@ def resumable_state(
             "rng": checkpoint.get("rng", rng_state()),
             **_counts(checkpoint, path, progress, steps_per_epoch),
         }
-        # Loaded into objects of their own, so that wrong values are refused now.
+        # Loaded once into other objects, so that wrong values are refused before files are written.
         restore_rng_state(state["rng"])
         Precision("fp16", torch.device("cpu")).load_state_dict(state["scaler"])
         if progress["meter"] is not None:

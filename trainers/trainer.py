@@ -20,7 +20,7 @@ from trainers.captured import StepFunction
 from trainers.criterion import Criterion
 from trainers.evaluation import evaluate
 from trainers.metrics import Meter
-from trainers.optimizers import load_optimizer_state, make_lr_tensor, optimizer_names, set_lr
+from trainers.optimizers import load_optimizer_state, optimizer_names, set_lr
 from trainers.parallel import DataParallelModel
 from trainers.precision import Precision
 from trainers.schedules import Schedule
@@ -47,9 +47,9 @@ class Trainer:
         stop: notes signals; a new one by default.
         criterion: what is minimised; plain cross-entropy by default.
         observe: returns further numbers of the last step; they are added to each epoch's training metrics.
-        capture: turns a function that does the forward pass, backward pass and update of a whole batch into
-            a faster one, such as CapturedStep. Only for one process, one microbatch, plain cross-entropy, and
-            callbacks that do not read gradients.
+        captured_step: does the forward pass, backward pass and update of a batch in place of the loop's own
+            code, such as CapturedStep. Only for one process, one microbatch, no mixup, and callbacks that do
+            not read gradients.
 
     Attributes:
         epoch, batch, step: number of the current epoch, its batches done, all optimizer steps done.
@@ -78,7 +78,7 @@ class Trainer:
         stop: StopRequest | None = None,
         criterion: Criterion | None = None,
         observe: Callable[[], Mapping[str, float]] = dict,
-        capture: Callable[[StepFunction], StepFunction] | None = None,
+        captured_step: StepFunction | None = None,
     ) -> None:
         self.model, self.optimizer, self.schedule = model, optimizer, schedule
         self.train, self.val, self.num_epochs = train, val, num_epochs
@@ -86,7 +86,7 @@ class Trainer:
         self.callbacks = CallbackList(callbacks)
         self.precision = precision or Precision(None, world.device)
         self.criterion, self.observe = criterion or Criterion(), observe
-        self.world, self.stop = world, stop or StopRequest()
+        self.world, self.stop, self.captured_step = world, stop or StopRequest(), captured_step
         self.parallel = DataParallelModel(model, world, self.stop)
         self.epoch = self.batch = self.step = 0
         self.epoch_finished = False
@@ -94,9 +94,6 @@ class Trainer:
         self.meter = Meter(self.topk, world.device, world)
         self.train_metrics: dict[str, float] = {}
         self.best_val, self.improved = -1.0, False
-        self._captured_update = None if capture is None else capture(self._update_whole_batch)
-        if capture is not None:
-            make_lr_tensor(optimizer, world.device)
 
     @property
     def total_steps(self) -> int:
@@ -158,8 +155,8 @@ class Trainer:
         """One update by a batch, of which `images` and `labels` are this process's shard."""
         self.lr = self.schedule(self.step)
         set_lr(self.optimizer, self.lr)
-        if self._captured_update is not None:
-            self.meter.update(*self._captured_update(images, labels), labels)
+        if self.captured_step is not None:
+            self.meter.update(*self.captured_step(images, labels), labels)
         else:
             self._update(images, labels)
         self.batch += 1
@@ -182,16 +179,6 @@ class Trainer:
                 self.precision.unscale(self.optimizer)
                 self.callbacks.before_optimizer_step(self)
             self.precision.step(self.optimizer)
-
-    def _update_whole_batch(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The update of one process with one microbatch. Returns loss and logits."""
-        self.optimizer.zero_grad(set_to_none=True)
-        with self.precision.autocast():
-            logits = self.model(images)
-            loss = self.criterion(logits, self.criterion.prepare(images, labels, self.step))
-        self.precision.backward(loss)
-        self.precision.step(self.optimizer)
-        return loss.detach(), logits.detach()
 
     def _validate(self) -> dict[str, float]:
         if self.val is None:

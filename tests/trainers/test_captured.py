@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 import runner
-from trainers.captured import CapturedStep, obstacle_to_capture
-from trainers.optimizers import sgd
+from trainers.captured import CapturedStep, obstacle_to_capture, whole_batch_step
+from trainers.criterion import Criterion
+from trainers.optimizers import make_lr_tensor, sgd
 from trainers.precision import Precision
 from trainers.trainer import Trainer
 
@@ -55,12 +56,15 @@ def network():
     return nn.Sequential(nn.Flatten(), nn.Linear(48, 16), nn.ReLU(), nn.Linear(16, 5))
 
 
-def train(model, schedule, amp, capture=None):
+def train(model, schedule, amp, recorder=None):
     optimizer = sgd(model.parameters(), lr=0.5, momentum=0.9, weight_decay=1e-3, nestorov=False)
-    precision = Precision(amp, torch.device("cpu"))
+    precision, step = Precision(amp, torch.device("cpu")), None
+    if recorder is not None:
+        make_lr_tensor(optimizer, torch.device("cpu"))
+        step = recorder.capture(whole_batch_step(model, optimizer, Criterion(), precision))
     trainer = Trainer(
         model, optimizer, schedule, Batches(), None, num_epochs=3, topk=(1,), log_interval=2,
-        precision=precision, capture=capture,
+        precision=precision, captured_step=step,
     )  # fmt: skip
     return trainer, trainer.fit()
 
@@ -74,7 +78,7 @@ def test_a_captured_training_is_the_plain_one(amp):
     """Weights, metrics and the learning rate, which changes within the run and is exact in float32."""
     recorder, models = Recorder(), (network(), network())
     plain, metrics = train(models[0], schedule, amp)
-    captured, found = train(models[1], schedule, amp, recorder.capture)
+    captured, found = train(models[1], schedule, amp, recorder)
     assert metrics == found
     assert captured.lr == plain.lr == schedule(11)
     for ours, theirs in zip(models[1].parameters(), models[0].parameters(), strict=True):
