@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from genutil.checkpoint import apply_weights
+from genutil.checkpoint.file_names import CheckpointNames, names_of_format
 from genutil.config import Config
 from genutil.config.components import ComponentBuilder, locate, named_parts, takes
 from genutil.devices import available_cpus, choose_device
@@ -29,14 +30,20 @@ from genutil.signals import StopRequest
 from genutil.threads import choose_threads, threads_in_use, work_of_step
 from genutil.user_code import errors_in, is_foreign
 from models import build_model
-from models.compiling import compile_network, failures_explained
+from models.compiling import compile_network, failures_explained, use_channels_last
 from models.logits import check_logits
-from models.transfer import load_wiring_and_weights
+from models.transfer import apply_adapted_weights, load_wiring_and_weights
 from models.wiring_state import wiring_layout, wiring_state
-from trainers.batches import Batches, as_batches, corrupt_images
+from trainers.batches import Batches, LimitedBatches, as_batches, corrupt_images
 from trainers.callbacks import Callback, MetricsFile, Progress, TensorBoard, WiringUpdate, reads_gradients
 from trainers.captured import CapturedStep, obstacle_to_capture
-from trainers.checks import CheckedBatches, Expected, expected_by, label_errors_explained
+from trainers.checks import (
+    CheckedBatches,
+    Expected,
+    check_smallest_share,
+    expected_by,
+    label_errors_explained,
+)
 from trainers.evaluation import evaluate_and_time
 from trainers.foreign_parts import (
     check_data,
@@ -45,26 +52,33 @@ from trainers.foreign_parts import (
     checked_optimizer,
     checked_schedule,
 )
-from trainers.optimizers import find_optimizer
+from trainers.objective import Objective
+from trainers.optimizers import find_optimizer, without_decay_of_norms
 from trainers.precision import Precision
 from trainers.recording import WiringRecorder
 from trainers.resuming import resume
 from trainers.saving import CheckpointSaver
-from trainers.schedules import find_schedule
+from trainers.schedules import find_schedule, warmed_up
 from trainers.sync_bn import synchronise_batch_norms
 from trainers.trainer import Trainer
 from wirings.compacting import compact, engines_of
 from wirings.errors import MissingPackageError
 from wirings.exporting import export
+from wirings.layers import WiredLayer
 from wirings.profiling import Profile, as_table, profile
 from wirings.structure import image_size, observations, waits_for_device, wired_layers
-from wirings.wiring import Wiring
+from wirings.wiring import Wiring, unwire
 
 _log = logging.getLogger(__name__)
 
 
-def run(config: Config) -> dict[str, Any] | None:
+def run(config: Config, extra_files: Sequence[str] = ()) -> dict[str, Any] | None:
     """Train or evaluate one experiment, alone or as one of the processes of a run.
+
+    Args:
+        config: the experiment.
+        extra_files: names of further files of a training in the folder of its checkpoints: a later training
+            moves them aside with these.
 
     Returns:
         The content of its `results.json`; None in all processes of a run but the first, and where nothing is
@@ -78,15 +92,16 @@ def run(config: Config) -> dict[str, Any] | None:
     """
     rank_info = rank_info_from_env()
     device = choose_device(config.gpus, config.processes, rank_info or RankInfo())
+    names = dataclasses.replace(names_of_format(config.checkpoint_format), extra_files=tuple(extra_files))
 
     def work(world: World, stop: StopRequest) -> dict[str, Any] | None:
         with errors_in(named_parts(config)), failures_explained():
-            return _run(config, world, stop)
+            return _run(config, names, world, stop)
 
     return run_distributed(work, rank_info, device, config.timeout, config.deterministic)
 
 
-def _run(config: Config, world: World, stop: StopRequest) -> dict[str, Any] | None:
+def _run(config: Config, names: CheckpointNames, world: World, stop: StopRequest) -> dict[str, Any] | None:
     if not (config.evaluate or config.export):
         check_batch_size(config.batch_size, world.size, config.accumulate)
     if world.size > 1:
@@ -96,12 +111,12 @@ def _run(config: Config, world: World, stop: StopRequest) -> dict[str, Any] | No
     seed_everything(config.seed)
     parts = ComponentBuilder(config)
     model = build_model(config, parts)
-    start = world.broadcast_from_main(lambda: _find_resume_point(parts, world.rank_info))
+    start = world.broadcast_from_main(lambda: _find_resume_point(parts, names, world.rank_info))
     if start.finished is not None:
         _log.info("%s", start.finished)
         return None
     if start.content is not None:
-        apply_weights(start.content, model, str(start.path))
+        apply_adapted_weights(start.content, model, str(start.path))
         if config.overrides.keys() & {"use_graph", "use_init"}:
             _log.warning(
                 "use_graph and use_init are not read: wiring and weights are those of %s", start.path
@@ -115,12 +130,14 @@ def _run(config: Config, world: World, stop: StopRequest) -> dict[str, Any] | No
     if is_foreign(config.model):
         shape = (config.in_channels, config.image_size, config.image_size)
         check_logits(model, config.model, shape, config.output_size)
+    if config.channels_last:
+        use_channels_last(model)
     if config.compile:
         compile_network(model, world.device)
     with threads_in_use(_threads(config, model, world)):
         if config.evaluate:
             return _evaluate(parts, model, world, start, stop)
-        return _train(parts, model, world, start, stop)
+        return _train(parts, names, model, world, start, stop)
 
 
 def _threads(config: Config, model: nn.Module, world: World) -> int | None:
@@ -132,11 +149,11 @@ def _threads(config: Config, model: nn.Module, world: World) -> int | None:
     return choose_threads(config.threads, work_of_step(model, share, config.image_size))
 
 
-def _find_resume_point(parts: ComponentBuilder, rank_info: RankInfo) -> ResumePoint:
+def _find_resume_point(parts: ComponentBuilder, names: CheckpointNames, rank_info: RankInfo) -> ResumePoint:
     """The checkpoint that the run is resumed from, if it is one of this experiment or was named."""
     config = parts.config
     trains = not config.evaluate and config.export is None
-    start = find_resume_point(checkpoints_of(config), config.resume, rank_info, required=not trains)
+    start = find_resume_point(checkpoints_of(config), config.resume, rank_info, not trains, names)
     return check_resume_point(config, start, trains and start.content is not None and _reads_length(parts))
 
 
@@ -180,8 +197,10 @@ def _evaluate(
             raise
         except ValueError as error:
             raise ConfigError(f"fast_eval: {error}") from error
+    elif any(isinstance(module, WiredLayer) for module in model.modules()):
+        unwire(model)  # so that the weights are selected once
     data = _data(parts, world, "val")
-    batches = _batches(data.val, "val", world, expected, before=True)
+    batches = _batches(config, data.val, "val", world, expected, before=True)
     parts.warn_of_unused()
     folder = world.run_on_main(lambda: RunFolder(run_settings(config)))
     precision = Precision(config.amp, world.device)
@@ -203,33 +222,47 @@ def _batch_of(config: Config, size: int | None = None) -> str:
 
 
 def _train(
-    parts: ComponentBuilder, model: nn.Module, world: World, start: ResumePoint, stop: StopRequest
+    parts: ComponentBuilder,
+    names: CheckpointNames,
+    model: nn.Module,
+    world: World,
+    start: ResumePoint,
+    stop: StopRequest,
 ) -> dict[str, Any] | None:
     config = parts.config
     if config.sync_bn:
         model = synchronise_batch_norms(model, world)
     expected = _expected(parts, model)
-    data = _data(parts, world, "train", "val")
+    data = _data(parts, world, *(("train", "val") if config.validation else ("train",)))
     trainer = _trainer(parts, model, data, expected, world, stop)
     own = _callback_classes(config)
     parts.warn_of_unused()
     if start.content is not None:
         resume(trainer, start.content, str(start.path), config.model_dump())
+    else:
+        trainer.epoch, trainer.step = config.start_epoch, config.start_epoch * len(trainer.train)
     # Only now is it sure that the run begins, so that a refused one moves no earlier run's files.
+    folder = checkpoints_of(config) if config.save_checkpoints else None
     files = world.run_on_main(
-        lambda: RunOutputs(checkpoints_of(config), run_settings(config), world.rank_info, start, trainer.step)
+        lambda: RunOutputs(folder, run_settings(config), world.rank_info, start, trainer.step, names)
     )
     trainer.callbacks = (
         *_callbacks(parts, model, world, files, start, trainer.step),
         *_own_callbacks(parts, own, files),
     )
+    before = Wiring(model).adjacency()
     training = allocations_explained(lambda: f"batch_size: training by {_batch_of(config)}")
     with label_errors_explained(expected), training:
         metrics: dict[str, Any] = trainer.fit()
-    metrics |= {"best_val": trainer.best_val, "epochs": trainer.epoch, "steps": trainer.step}
-    metrics["threads"] = torch.get_num_threads()
+    if config.validation:
+        metrics["best_val"] = trainer.best_val
+    else:
+        metrics = {f"train_{name}": value for name, value in metrics.items()}
+    metrics |= {"epochs": trainer.epoch, "steps": trainer.step, "threads": torch.get_num_threads()}
     metrics |= {**observations(model), "started_from": start.record}
-    results = {**metrics, **_counts(_profiled(config, model)), **corrupt_images(data, world)}
+    new = _new_edges(model, before)
+    cost = _profiled(config, model, new)
+    results = {**metrics, **_counts(cost, new), **corrupt_images(data, world)}
     return files.run.write_results(results, world.rank_info, str(world.device)) if files is not None else None
 
 
@@ -257,7 +290,9 @@ def _expected(parts: ComponentBuilder, model: nn.Module) -> Expected:
     return expected_by(model, f"data: {config.data}", keys)
 
 
-def _batches(source: Any, part: str, world: World, expected: Expected, before: bool = False) -> Batches:
+def _batches(
+    config: Config, source: Any, part: str, world: World, expected: Expected, before: bool = False
+) -> Batches:
     """This process's share of a part of the data set, checked; with `before`, its first batch at once."""
 
     def checked(batches: Batches) -> Batches:
@@ -266,7 +301,8 @@ def _batches(source: Any, part: str, world: World, expected: Expected, before: b
             made.check_first()
         return made
 
-    return as_batches(source, world, checked)
+    batches = as_batches(source, world, checked)
+    return batches if config.max_batches is None else LimitedBatches(batches, config.max_batches)
 
 
 def _callbacks(
@@ -292,20 +328,27 @@ def _callbacks(
     recorders: tuple[Callback, ...] = (WiringUpdate(wiring),) if wiring.reads_gradients else ()
     if config.record_wiring:
         recorders += _recorders(parts, model, files, step)
+    content: dict[str, Any] = {}
+    if files is not None:
+        content = {
+            "config": config.model_dump(),
+            "origin": {**files.run.origin, "device": str(world.device), "processes": world.size},
+            "started_from": start.record,
+        }
+        if config.checkpoint_format == "resnet":
+            content["arch"] = str(config.model_args.get("arch", config.model))
+    if config.save_checkpoints:
+        checkpoints = files and files.checkpoints
+        saver = parts.build(CheckpointSaver, folder=checkpoints, wirings=wirings, content=content)
+        recorders += (saver,)
     if files is None:
-        return (*recorders, parts.build(CheckpointSaver, folder=None, wirings=wirings, content={}))
-    content = {
-        "config": config.model_dump(),
-        "origin": {**files.run.origin, "device": str(world.device), "processes": world.size},
-        "started_from": start.record,
-    }
+        return recorders
     macs = None if config.skip_profiling or cost is None else cost.macs
     return (
         Progress(),
         MetricsFile(files.run),
         TensorBoard(files.run, layers, macs, first_step=step),
         *recorders,
-        parts.build(CheckpointSaver, folder=files.checkpoints, wirings=wirings, content=content),
     )
 
 
@@ -342,24 +385,32 @@ def _recorders(
 def _trainer(
     parts: ComponentBuilder, model: nn.Module, data: Any, expected: Expected, world: World, stop: StopRequest
 ) -> Trainer:
-    config, train = parts.config, _batches(data.train, "train", world, expected)
+    config = parts.config
+    train = _batches(config, data.train, "train", world, expected)
     check_parameters(model, config.model)
+    num_images = getattr(data.train, "num_images", None)
+    if num_images is not None and config.max_batches is None and not config.sync_bn:
+        shape = (config.in_channels, config.image_size, config.image_size)
+        sizes = (config.batch_size, config.accumulate, world.size)
+        check_smallest_share(model, shape, num_images, *sizes)
     if world.device.type == "cpu":
         has_momentum = config.optimizer == "sgd" and config.momentum > 0
         require_memory_for_training(model, config.model, has_momentum, world.rank_info.local_size)
-    optimizer = parts.build_named(
-        "optimizer", find_optimizer(config.optimizer), parameters=model.parameters()
-    )
+    parameters = model.parameters() if config.norm_weight_decay else without_decay_of_norms(model)
+    optimizer = parts.build_named("optimizer", find_optimizer(config.optimizer), parameters=parameters)
     schedule = parts.build_named(
         "lr_scheduler", find_schedule(config.lr_scheduler), steps_per_epoch=len(train)
     )
+    schedule = checked_schedule(schedule, config.lr_scheduler)
+    val = _batches(config, data.val, "val", world, expected, before=True) if config.validation else None
     trainer: Trainer = parts.build(
         Trainer,
         model=model,
         optimizer=checked_optimizer(optimizer, config.optimizer),
-        schedule=checked_schedule(schedule, config.lr_scheduler),
+        schedule=warmed_up(schedule, config.lr, len(train), config.warmup),
         train=train,
-        val=_batches(data.val, "val", world, expected, before=True),
+        val=val,
+        objective=Objective(config.label_smoothing, config.mixup, config.seed),
         device=world.device,
         observe=functools.partial(observations, model),
         world=world,
@@ -389,19 +440,29 @@ def _capture(
     return CapturedStep
 
 
-def _profiled(config: Config, model: nn.Module) -> Profile | None:
-    """The cost of the network as it is now, shown in every evaluation. None if it cannot be counted."""
+def _new_edges(model: nn.Module, before: Mapping[str, Tensor]) -> dict[str, int]:
+    """How many edges are in use that were not before, by the names of the layers in the profile."""
+    now = Wiring(model).adjacency()
+    return {name.removesuffix(".weight"): int((now[name] & ~mask).sum()) for name, mask in before.items()}
+
+
+def _profiled(config: Config, model: nn.Module, new: Mapping[str, int] | None = None) -> Profile | None:
+    """The cost of the network as it is now, shown in every evaluation. None if it cannot be counted.
+
+    `new` is a further column of the table: edges of each layer that were not in use before.
+    """
     try:
         cost = profile(model, image_size(model) or config.image_size, config.in_channels)
     except ValueError as error:
         _log.warning("%s", error)
         return None
     if config.evaluate or not config.skip_profiling:
-        _log.info("%s", as_table(cost))
+        _log.info("%s", as_table(cost, new))
     return cost
 
 
-def _counts(cost: Profile | None) -> dict[str, int]:
+def _counts(cost: Profile | None, new: Mapping[str, int] | None = None) -> dict[str, Any]:
+    """What the results say of the cost; `new` as in `_profiled`."""
     if cost is None:
         return {}
     counts = {
@@ -411,4 +472,7 @@ def _counts(cost: Profile | None) -> dict[str, int]:
         "params": cost.params,
         "macs": cost.macs,
     }
-    return {name: count for name, count in counts.items() if count is not None}
+    layers = [dataclasses.asdict(layer) for layer in cost.per_layer]
+    for layer in layers if new is not None else ():
+        layer["new_edges"] = new.get(layer["name"])
+    return {**{name: count for name, count in counts.items() if count is not None}, "layers": layers}

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torchvision.transforms import v2
 
+from data.dali import DaliBatches
 from data.image_folder import FolderBatches, Transform, count_workers, list_classes, list_images
 from data.loading import Loading
 from data.normalise import Normalise, channel_statistics
@@ -33,8 +34,9 @@ class ImageFolders:
         workers: loading processes; `auto`: one for each CPU.
         seed: of order, crops and flips.
         evaluate: the training images are not needed.
-        validate: the validation images are needed.
+        validation: the validation images are needed.
         in_channels: 3, or 1 for grey.
+        data_backend: what decodes: loading processes, or DALI on the CPU or on the GPU, for 3 channels.
         skip_corrupt: leave out images that cannot be read; else the first one ends the run.
         device: where batches are normalised.
 
@@ -45,6 +47,7 @@ class ImageFolders:
     Raises:
         DataError: a folder is missing, a class is empty, there are too many classes, or `in_channels` is
             neither 1 nor 3.
+        ConfigError: DALI cannot be used.
     """
 
     subfolder = ""
@@ -61,27 +64,30 @@ class ImageFolders:
         evaluate: bool = False,
         skip_corrupt: bool = False,
         device: torch.device | str = "cpu",
-        validate: bool = True,
+        validation: bool = True,
         in_channels: int = 3,
+        data_backend: Literal["pytorch", "dali-cpu", "dali-gpu"] = "pytorch",
     ) -> None:
         normalise = Normalise(*channel_statistics(MEAN, STD, in_channels), device)
         folder = Path(data_dir).expanduser() / self.subfolder
         train, val, classes = find_folders(folder, output_size, evaluate)
-        loading = Loading(count_workers(workers))
         self.corrupt: set[str] = set()
-        self.train = None
-        if not evaluate:
-            self.train = FolderBatches(
-                list_images(train, classes), training_crop(image_size, in_channels), image_size, batch_size,
-                normalise, loading, shuffle=True, seed=seed, skip_corrupt=skip_corrupt, corrupt=self.corrupt,
+        count = count_workers(workers)
+        loading = Loading(count) if data_backend == "pytorch" else None
+
+        def batches(images: Path, training: bool, size: int) -> FolderBatches | DaliBatches:
+            files = list_images(images, classes)
+            if loading is None:
+                on_gpu = data_backend == "dali-gpu"
+                return DaliBatches(files, image_size, size, normalise, count, training, seed, on_gpu)
+            crop = training_crop if training else centre_crop
+            return FolderBatches(
+                files, crop(image_size, in_channels), image_size, size, normalise, loading,
+                shuffle=training, seed=seed, skip_corrupt=skip_corrupt, corrupt=self.corrupt,
             )  # fmt: skip
-        self.val = None
-        if validate:
-            self.val = FolderBatches(
-                list_images(val, classes), centre_crop(image_size, in_channels), image_size,
-                test_batch_size or batch_size, normalise, loading, shuffle=False, seed=seed,
-                skip_corrupt=skip_corrupt, corrupt=self.corrupt,
-            )  # fmt: skip
+
+        self.train = None if evaluate else batches(train, True, batch_size)
+        self.val = batches(val, False, test_batch_size or batch_size) if validation or evaluate else None
 
 
 class ImageNet(ImageFolders):

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from genutil.errors import DataError
+from genutil.errors import ConfigError, DataError
+from genutil.seeding import preserve_rng_state
 from trainers.batches import Batches, LoaderBatches
 
 _OUT_OF_BOUNDS = re.compile(r"Target (-?\d+) is out of bounds")
@@ -171,6 +173,57 @@ def expected_by(network: nn.Module, source: str, keys: Mapping[str, int]) -> Exp
     """
     types = (p.dtype for p in network.parameters() if p.is_floating_point())
     return Expected(source, keys.get("output_size"), keys.get("in_channels"), next(types, torch.float32))
+
+
+def check_smallest_share(
+    network: nn.Module, shape: tuple[int, int, int], num_images: int, batch_size: int, parts: int, size: int
+) -> None:
+    """Whether batch norms get more than one value of each channel in every step of an epoch.
+
+    Where their maps have one pixel, a single image has no variance.
+
+    Args:
+        network: on its device.
+        shape: (channels, height, width) of an image.
+        num_images: of an epoch.
+        batch_size: images of a step.
+        parts: in which each process takes its share of a batch.
+        size: processes.
+
+    Raises:
+        ConfigError: a process would see one image by itself.
+    """
+    shares = [batch // size for batch in {batch_size, num_images % batch_size} if batch]
+    smallest = min(max(share // parts, min(share, 1)) for share in shares)
+    if smallest < 2 and _norms_see_one_pixel(network, shape):
+        raise ConfigError(
+            f"batch_size: some step of {num_images} images leaves a process one image or none, of which "
+            f"batch norms cannot take a variance at {shape[1]} pixels; give another batch_size, or a larger "
+            "image_size"
+        )
+
+
+def _norms_see_one_pixel(network: nn.Module, shape: tuple[int, int, int]) -> bool:
+    """Whether a batch norm gets maps of one pixel, found out by one black image."""
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    seen: list[bool] = []
+    handles = [
+        norm.register_forward_pre_hook(lambda _norm, inputs: seen.append(inputs[0][0, 0].numel() == 1))
+        for norm in norms
+    ]
+    modes = {module: module.training for module in network.modules()}
+    image = torch.zeros(1, *shape, device=next(network.parameters()).device)
+    try:
+        with torch.no_grad(), preserve_rng_state(), torch.compiler.set_stance("force_eager"):
+            network.eval()(image)
+    except Exception:  # it may be the user's code; the first batch shows whether it runs
+        return False
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, training in modes.items():
+            module.training = training
+    return any(seen)
 
 
 @contextlib.contextmanager
