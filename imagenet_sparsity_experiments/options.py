@@ -58,7 +58,7 @@ _GROUPS: Mapping[str, Sequence[Option]] = {
                 help="holds train/<class>/ and val/<class>/; not read where images are random"),
         _option("--data-backend", choices=("pytorch", "dali-gpu", "dali-cpu", "synthetic"),
                 default="pytorch",
-                help="what loads images: worker processes, NVIDIA DALI on a GPU or on CPUs, or random images"),
+                help="what loads images: processes, NVIDIA DALI on a GPU or on CPUs, or random images"),
         _option("-j --workers", type=int, default=5, metavar="N",
                 help="loading processes of each training process"),
         _option("--image-size", "image_size", type=int, default=224, metavar="N",
