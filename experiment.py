@@ -344,10 +344,11 @@ def _callbacks(
     if files is None:
         return recorders
     macs = None if config.skip_profiling or cost is None else cost.macs
+    are_graphs = all(rule.space.layer is None for rule in wiring.rules.values())
     return (
         Progress(),
         MetricsFile(files.run),
-        TensorBoard(files.run, layers, macs, first_step=step),
+        TensorBoard(files.run, layers, macs, pictures=are_graphs, first_step=step),
         *recorders,
     )
 
