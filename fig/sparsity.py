@@ -1,4 +1,4 @@
-"""Accuracy of ResNet-50 on ImageNet by the part of its weights that is kept, as published.
+"""Accuracy of ResNet-50 on ImageNet by the fraction of its weights that is kept, as published.
 
     python -m fig.sparsity [RAPORT ...] [--output FILE]
 
