@@ -317,20 +317,20 @@ def _problems(
         yield "model_config", str(error)
     idle = _without_effect(values)
     for name in sorted(explicit & idle.keys()):
-        yield name, f"has no effect with {idle[name]}; leave it out"
+        yield name, f"has no effect with {idle[name]}; remove it"
     if values["evaluate"] and values["benchmark_inference"]:
         yield "evaluate", "does not go with --benchmark-inference; give one of the two"
     if values["resume"] not in (None, "auto") and values["pretrained_weights"]:
         yield "resume", "gives weights, and so does --pretrained-weights; give one of the two"
     if values["resume"] not in (None, "auto") and "start_epoch" in explicit:
-        yield "start_epoch", "is known by the checkpoint of --resume; leave it out"
+        yield "start_epoch", "is known by the checkpoint of --resume; remove it"
     needs_images = values["data_backend"] != "synthetic" and not values["benchmark_inference"]
     if values["data"] is None and needs_images:
         yield "data", "which images? Name a folder with train/<class>/ and val/<class>/"
     if values["fp16"] and values["amp"]:
         yield "fp16", "is the same as --amp fp16; give one of the two"
     if values["dynamic_loss_scale"] and not (values["fp16"] or values["amp"] == "fp16"):
-        yield "dynamic_loss_scale", "is for fp16 alone; add --amp fp16, or leave it out"
+        yield "dynamic_loss_scale", "works with fp16 alone; add --amp fp16, or remove it"
     if values["dynamic_loss_scale"] and values["static_loss_scale"] is not None:
         yield "static_loss_scale", "keeps a scale, --dynamic-loss-scale moves it; give one of the two"
     if values["gather_checkpoints"] and values["no_checkpoints"]:

@@ -138,22 +138,22 @@ CHECKS = (
     Check(
         ("cuda_graph", "mixup"),
         lambda c: c.cuda_graph and c.mixup > 0,
-        "repeats a step as it is, and mixup draws other pairs in each; give one of the two",
+        "repeats a step as it is, and mixup draws other pairs in each; choose one of them",
     ),
     Check(
         ("channels_last", "fast_eval"),
         lambda c: c.channels_last and c.fast_eval,
-        "has no effect on the engines of fast_eval; leave it out",
+        "has no effect with the engines of fast_eval; remove it",
     ),
     Check(
         ("skip_corrupt", "data_backend"),
         lambda c: c.skip_corrupt and c.data_backend != "pytorch",
-        "is offered by the data backend pytorch alone; choose that, or leave it out",
+        "works with the data backend pytorch alone; choose that, or remove it",
     ),
     Check(
         ("loss_scale", "amp"),
         lambda c: c.loss_scale is not None and c.amp != "fp16",
-        "is for fp16 alone; add amp: fp16, or leave it out",
+        "works with fp16 alone; add amp: fp16, or remove it",
     ),
     Check(
         ("nestorov", "momentum"),
