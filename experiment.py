@@ -474,6 +474,6 @@ def _counts(cost: Profile | None, new: Mapping[str, int] | None = None) -> dict[
         "macs": cost.macs,
     }
     layers = [dataclasses.asdict(layer) for layer in cost.per_layer]
-    for layer in layers if new is not None else ():
-        layer["new_edges"] = new.get(layer["name"])
+    if new is not None:
+        layers = [{**layer, "new_edges": new.get(layer["name"])} for layer in layers]
     return {**{name: count for name, count in counts.items() if count is not None}, "layers": layers}

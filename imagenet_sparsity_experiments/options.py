@@ -226,7 +226,7 @@ def _parser() -> argparse.ArgumentParser:
     for title, options in _GROUPS.items():
         group = parser.add_argument_group(title)
         for option in options:
-            names = {} if option.flags == ("data",) else {"dest": option.name}
+            names: dict[str, Any] = {} if option.flags == ("data",) else {"dest": option.name}
             group.add_argument(*option.flags, **names, **option.settings)
     return parser
 

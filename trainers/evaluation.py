@@ -56,7 +56,7 @@ def evaluate_and_time(
 
     with progress, precision.autocast():
         metrics = evaluate(timed, batches, topk, world.device, after_batch, world)
-    results = {**metrics, "images": sum(world.gather(timed.num_images))}
+    results: dict[str, Any] = {**metrics, "images": sum(world.gather(timed.num_images))}
     results["latency_ms"] = 1000 * timed.seconds_per_image()
     times = [1000 * seconds for seconds in timed.seconds_per_batch()]
     if times:

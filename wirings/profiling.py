@@ -107,7 +107,7 @@ def as_table(cost: Profile, new: Mapping[str, int] | None = None) -> str:
         header.append("newly in use")
     rows = []
     for layer in cost.per_layer:
-        wiring = (layer.potential, layer.edges, layer.effective, layer.live_nodes)
+        wiring: tuple[int | None, ...] = (layer.potential, layer.edges, layer.effective, layer.live_nodes)
         if new is not None:
             wiring = (*wiring, new.get(layer.name))
         shown = map(_shown, wiring) if layer.potential else [""] * len(wiring)

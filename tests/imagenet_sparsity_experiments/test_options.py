@@ -95,8 +95,8 @@ def trainer_of(monkeypatch, tmp_path):
         raise EnoughError
 
     def trainer_of(*argv):
-        small = ["--data-backend=synthetic", "-b=4", "--image-size=8", "--num-classes=7", "--arch=resnet18"]
-        assert main.main([*small, "--workspace", str(tmp_path / "work"), *map(str, argv)]) == 2
+        small = "--data-backend=synthetic -b=4 --image-size=8 --num-classes=7 -a=resnet18 --no-checkpoints"
+        assert main.main([*small.split(), "--workspace", str(tmp_path / "work"), *map(str, argv)]) == 2
         return trainers.pop()
 
     monkeypatch.setattr(Trainer, "fit", fit)
