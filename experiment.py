@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 from collections.abc import Mapping, Sequence
@@ -11,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genutil.checkpoint import apply_weights
+from genutil.checkpoint.file_names import CheckpointNames, names_of_format
 from genutil.config import Config
 from genutil.config.components import ComponentBuilder, locate, named_parts, takes
+from genutil.config.identity import identity
 from genutil.devices import available_cpus, choose_device
 from genutil.distributed.rank_info import RankInfo, check_batch_size, rank_info_from_env
 from genutil.distributed.session import run_distributed
@@ -29,12 +31,18 @@ from genutil.signals import StopRequest
 from genutil.threads import choose_threads, threads_in_use, work_of_step
 from genutil.user_code import errors_in, is_foreign
 from models import build_model
-from models.compiling import compile_network, failures_explained
+from models.compiling import compile_network, failures_explained, use_channels_last
 from models.logits import check_logits
-from models.transfer import load_wiring_and_weights
+from models.transfer import apply_adapted_weights, load_wiring_and_weights
 from models.wiring_state import wiring_layout, wiring_state
-from trainers.batch_checks import BatchSpec, CheckedBatches, batch_spec, label_errors_explained
-from trainers.batches import Batches, as_batches, corrupt_images
+from trainers.batch_checks import (
+    BatchSpec,
+    CheckedBatches,
+    batch_spec,
+    check_smallest_shard,
+    label_errors_explained,
+)
+from trainers.batches import Batches, LimitedBatches, as_batches, corrupt_images
 from trainers.callback import Callback, EveryEpochs, EverySteps, reads_gradients
 from trainers.callbacks import MetricsFile, Progress, TensorBoard, WiringSummaries, WiringUpdate
 from trainers.captured import CapturedStep, obstacle_to_capture, whole_batch_step
@@ -48,25 +56,31 @@ from trainers.component_checks import (
 )
 from trainers.criterion import Criterion
 from trainers.evaluation import evaluate_and_time
-from trainers.optimizers import find_optimizer, make_lr_tensor
+from trainers.optimizers import find_optimizer, make_lr_tensor, without_decay_of_norms
 from trainers.precision import Precision
-from trainers.schedules import Schedule, find_schedule
+from trainers.schedules import Schedule, find_schedule, warmed_up
 from trainers.trainer import Trainer
 from trainers.wiring_recorder import DoublingSteps, WiringRecorder
 from wirings.compacting import compact, engines_of
 from wirings.errors import MissingPackageError
 from wirings.exporting import export
+from wirings.layers import WiredLayer
 from wirings.profiling import Profile, as_table, profile
 from wirings.structure import image_size, observations, waits_for_device, wired_layers
-from wirings.wiring import Wiring
+from wirings.wiring import Wiring, unwire
 
 _IMAGE_INTERVAL = 10
 """Epochs between two pictures of the wiring for TensorBoard."""
 _log = logging.getLogger(__name__)
 
 
-def run(config: Config) -> dict[str, Any] | None:
+def run(config: Config, extra_files: Sequence[str] = ()) -> dict[str, Any] | None:
     """Train or evaluate one experiment, alone or as one of the processes of a run.
+
+    Args:
+        config: the experiment.
+        extra_files: names of other files of a training in the folder of its checkpoints; a later training
+            archives them together with the checkpoints.
 
     Returns:
         The content of its `results.json`; None in all processes of a run but the first, and where nothing is
@@ -80,15 +94,16 @@ def run(config: Config) -> dict[str, Any] | None:
     """
     rank_info = rank_info_from_env()
     device = choose_device(config.gpus, config.processes, rank_info or RankInfo())
+    names = dataclasses.replace(names_of_format(config.checkpoint_format), extra_files=tuple(extra_files))
 
     def work(world: World, stop: StopRequest) -> dict[str, Any] | None:
         with errors_in(named_parts(config)), failures_explained():
-            return _run(config, world, stop)
+            return _run(config, names, world, stop)
 
     return run_distributed(work, rank_info, device, config.timeout, config.deterministic)
 
 
-def _run(config: Config, world: World, stop: StopRequest) -> dict[str, Any] | None:
+def _run(config: Config, names: CheckpointNames, world: World, stop: StopRequest) -> dict[str, Any] | None:
     if not (config.evaluate or config.export):
         check_batch_size(config.batch_size, world.size, config.accumulate)
         _check_sync_bn(config, world)
@@ -99,12 +114,12 @@ def _run(config: Config, world: World, stop: StopRequest) -> dict[str, Any] | No
     seed_everything(config.seed)
     parts = ComponentBuilder(config)
     model = build_model(config, parts)
-    start = world.broadcast_from_main(lambda: _find_resume_point(parts, world.rank_info))
+    start = world.broadcast_from_main(lambda: _find_resume_point(parts, names, world.rank_info))
     if start.finished is not None:
         _log.info("%s", start.finished)
         return None
     if start.content is not None:
-        apply_weights(start.content, model, str(start.path))
+        apply_adapted_weights(start.content, model, str(start.path))
         if config.overrides.keys() & {"use_graph", "use_init"}:
             _log.warning(
                 "use_graph and use_init are not read: wiring and weights are those of %s", start.path
@@ -118,12 +133,14 @@ def _run(config: Config, world: World, stop: StopRequest) -> dict[str, Any] | No
     if is_foreign(config.model):
         shape = (config.in_channels, config.image_size, config.image_size)
         check_logits(model, config.model, shape, config.output_size)
+    if config.channels_last:
+        use_channels_last(model)
     if config.compile:
         compile_network(model, world.device)
     with threads_in_use(_threads(config, model, world)):
         if config.evaluate:
             return _evaluate(parts, model, world, start, stop)
-        return _train(parts, model, world, start, stop)
+        return _train(parts, names, model, world, start, stop)
 
 
 def _check_sync_bn(config: Config, world: World) -> None:
@@ -148,11 +165,11 @@ def _threads(config: Config, model: nn.Module, world: World) -> int | None:
     return choose_threads(config.threads, work_of_step(model, share, config.image_size))
 
 
-def _find_resume_point(parts: ComponentBuilder, rank_info: RankInfo) -> ResumePoint:
+def _find_resume_point(parts: ComponentBuilder, names: CheckpointNames, rank_info: RankInfo) -> ResumePoint:
     """The checkpoint that the run is resumed from, if it is one of this experiment or was named."""
     config = parts.config
     trains = not config.evaluate and config.export is None
-    start = find_resume_point(checkpoints_of(config), config.resume, rank_info, required=not trains)
+    start = find_resume_point(checkpoints_of(config), config.resume, rank_info, not trains, names)
     return check_resume_point(config, start, trains and start.content is not None and _reads_length(parts))
 
 
@@ -196,8 +213,10 @@ def _evaluate(
             raise
         except ValueError as error:
             raise ConfigError(f"fast_eval: {error}") from error
+    elif any(isinstance(module, WiredLayer) for module in model.modules()):
+        unwire(model)  # so that the weights are selected once
     data = _data(parts, world, "val")
-    batches = _batches(data.val, "val", world, spec, check_now=True)
+    batches = _batches(config, data.val, "val", world, spec, check_now=True)
     parts.warn_of_unused()
     folder = world.run_on_main(lambda: RunFolder(run_settings(config)))
     precision = Precision(config.amp, world.device)
@@ -219,35 +238,43 @@ def _batch_of(config: Config, size: int | None = None) -> str:
 
 
 def _train(
-    parts: ComponentBuilder, model: nn.Module, world: World, start: ResumePoint, stop: StopRequest
+    parts: ComponentBuilder,
+    names: CheckpointNames,
+    model: nn.Module,
+    world: World,
+    start: ResumePoint,
+    stop: StopRequest,
 ) -> dict[str, Any] | None:
     config = parts.config
     if config.sync_bn and world.size > 1:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         parts.used.add("sync_bn")
     spec = _batch_spec(parts, model)
-    data = _data(parts, world, "train", "val")
-    train = _batches(data.train, "train", world, spec)
+    data = _data(parts, world, *(("train", "val") if config.validation else ("train",)))
+    train = _batches(config, data.train, "train", world, spec)
+    _check_shards(config, model, data, world)
     optimizer, schedule = _optimizer_and_schedule(parts, model, world, len(train))
-    val = _batches(data.val, "val", world, spec, check_now=True)
+    val = _batches(config, data.val, "val", world, spec, check_now=True) if config.validation else None
     classes = _callback_classes(config)
     parts.used |= {"num_epochs", "accumulate"}
     parts.warn_of_unused()
-    state, first_step = None, 0
+    state, first_step = None, config.start_epoch * len(train)
     if start.content is not None:
         state = resumable_state(
             start.content, str(start.path), config.model_dump(), model, optimizer, len(train), config.topk
         )
         first_step = state["iter"]
     # A run that is refused moves no files of earlier runs, so the folders come after all checks.
+    folder = checkpoints_of(config) if config.save_checkpoints else None
     outputs = world.run_on_main(
-        lambda: RunOutputs(checkpoints_of(config), run_settings(config), world.rank_info, start, first_step)
+        lambda: RunOutputs(folder, run_settings(config), world.rank_info, start, first_step, names)
     )
     callbacks = [
         *_callbacks(config, model, world, outputs, start, first_step),
         *_user_callbacks(parts, classes, outputs),
     ]
-    criterion, precision = Criterion(), Precision(config.amp, world.device)
+    criterion = Criterion(config.label_smoothing, config.mixup, config.seed)
+    precision = Precision(config.amp, world.device, config.loss_scale)
     step = _captured_step(config, model, optimizer, criterion, precision, callbacks, world)
     trainer = Trainer(
         model, optimizer, schedule, train, val, config.num_epochs, config.topk, config.log_interval,
@@ -256,12 +283,21 @@ def _train(
     )  # fmt: skip
     if state is not None:
         trainer.load_state_dict(state)
+    else:
+        trainer.epoch, trainer.step = config.start_epoch, first_step
+    masks = Wiring(model).adjacency()
     training = allocations_explained(lambda: f"batch_size: training by {_batch_of(config)}")
     with label_errors_explained(spec), training:
         results: dict[str, Any] = trainer.fit()
-    results |= {"best_val": trainer.best_val, "epochs": trainer.epoch, "steps": trainer.step}
-    results |= {"threads": torch.get_num_threads(), **observations(model), "started_from": start.record}
-    results |= {**_counts(_profiled(config, model)), **corrupt_images(data, world)}
+    if config.validation:
+        results["best_val"] = trainer.best_val
+    else:
+        results = {f"train_{name}": value for name, value in results.items()}
+    results |= {"epochs": trainer.epoch, "steps": trainer.step, "threads": torch.get_num_threads()}
+    results |= {**observations(model), "started_from": start.record}
+    new_edges = _new_edges(model, masks)
+    results |= _counts(_profiled(config, model, new_edges), new_edges)
+    results |= corrupt_images(data, world)
     if outputs is None:
         return None
     return outputs.run.write_results(results, world.rank_info, str(world.device))
@@ -291,7 +327,9 @@ def _batch_spec(parts: ComponentBuilder, model: nn.Module) -> BatchSpec:
     return batch_spec(model, f"data: {config.data}", keys)
 
 
-def _batches(source: Any, split: str, world: World, spec: BatchSpec, check_now: bool = False) -> Batches:
+def _batches(
+    config: Config, source: Any, split: str, world: World, spec: BatchSpec, check_now: bool = False
+) -> Batches:
     """This process's shards of a data set's `train` or `val`, checked; the first batch at once if asked."""
 
     def checked(batches: Batches) -> Batches:
@@ -300,7 +338,16 @@ def _batches(source: Any, split: str, world: World, spec: BatchSpec, check_now: 
             checked_batches.check_first()
         return checked_batches
 
-    return as_batches(source, world, checked)
+    batches = as_batches(source, world, checked)
+    return batches if config.max_batches is None else LimitedBatches(batches, config.max_batches)
+
+
+def _check_shards(config: Config, model: nn.Module, data: Any, world: World) -> None:
+    """Check that batch norms get more than one value in every step, if the number of images is known."""
+    num_images = getattr(data.train, "num_images", None)
+    if num_images is not None and config.max_batches is None and not config.sync_bn:
+        shape = (config.in_channels, config.image_size, config.image_size)
+        check_smallest_shard(model, shape, num_images, config.batch_size, config.accumulate, world.size)
 
 
 def _optimizer_and_schedule(
@@ -311,16 +358,15 @@ def _optimizer_and_schedule(
     if world.device.type == "cpu":
         has_momentum = config.optimizer == "sgd" and config.momentum > 0
         require_memory_for_training(model, config.model, has_momentum, world.rank_info.local_size)
-    optimizer = parts.build_named(
-        "optimizer", find_optimizer(config.optimizer), parameters=model.parameters()
-    )
+    parameters = model.parameters() if config.norm_weight_decay else without_decay_of_norms(model)
+    optimizer = parts.build_named("optimizer", find_optimizer(config.optimizer), parameters=parameters)
     schedule = parts.build_named(
         "lr_scheduler", find_schedule(config.lr_scheduler), steps_per_epoch=steps_per_epoch
     )
-    return (
-        checked_optimizer(optimizer, config.optimizer),
-        checked_schedule(schedule, config.lr_scheduler),
+    schedule = warmed_up(
+        checked_schedule(schedule, config.lr_scheduler), config.lr, steps_per_epoch, config.warmup
     )
+    return checked_optimizer(optimizer, config.optimizer), schedule
 
 
 def _callbacks(
@@ -337,13 +383,16 @@ def _callbacks(
     if outputs is not None:
         macs = None if config.skip_profiling or cost is None else cost.macs
         board = TensorBoard(outputs.run, macs, first_step)
-        summaries = WiringSummaries(board, functools.partial(_masks_and_weights, wiring))
+        are_graphs = all(rule.space.layer is None for rule in wiring.rules.values())
+        summaries = WiringSummaries(board, functools.partial(_masks_and_weights, wiring), are_graphs)
         callbacks += [Progress(), MetricsFile(outputs.run), board, summaries]
         callbacks.append(EveryEpochs(_IMAGE_INTERVAL, summaries.draw))
     if wiring.reads_gradients:
         callbacks.append(WiringUpdate(wiring))
     if config.record_wiring:
         callbacks += _recorder(config, model, outputs, first_step)
+    if not config.save_checkpoints:
+        return callbacks
     saver = CheckpointSaver(
         folder=None if outputs is None else outputs.checkpoints,
         wirings=lambda: wiring.adjacency().values(),
@@ -367,11 +416,15 @@ def _masks_and_weights(wiring: Wiring) -> list[tuple[Tensor, Tensor]]:
 def _checkpoint_content(
     config: Config, world: World, outputs: RunOutputs, start: ResumePoint
 ) -> dict[str, Any]:
-    return {
+    content = {
         "config": config.model_dump(),
+        "identity": identity(config.model_dump()),
         "origin": {**outputs.run.origin, "device": str(world.device), "processes": world.size},
         "started_from": start.record,
     }
+    if config.checkpoint_format == "resnet":
+        content["arch"] = str(config.model_args.get("arch", config.model))
+    return content
 
 
 def _recorder(
@@ -432,19 +485,29 @@ def _captured_step(
     return CapturedStep(whole_batch_step(model, optimizer, criterion, precision))
 
 
-def _profiled(config: Config, model: nn.Module) -> Profile | None:
-    """The cost of the network as it is now, shown in every evaluation. None if it cannot be counted."""
+def _new_edges(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, int]:
+    """Number of edges in use that are not in `masks`, by the names of the layers in the profile."""
+    now = Wiring(model).adjacency()
+    return {name.removesuffix(".weight"): int((now[name] & ~mask).sum()) for name, mask in masks.items()}
+
+
+def _profiled(config: Config, model: nn.Module, new_edges: Mapping[str, int] | None = None) -> Profile | None:
+    """Cost of the network, logged in every evaluation; None if it cannot be counted.
+
+    `new_edges` is another column of the table: edges of each layer that were not in use before.
+    """
     try:
         cost = profile(model, image_size(model) or config.image_size, config.in_channels)
     except ValueError as error:
         _log.warning("%s", error)
         return None
     if config.evaluate or not config.skip_profiling:
-        _log.info("%s", as_table(cost))
+        _log.info("%s", as_table(cost, new_edges))
     return cost
 
 
-def _counts(cost: Profile | None) -> dict[str, int]:
+def _counts(cost: Profile | None, new_edges: Mapping[str, int] | None = None) -> dict[str, Any]:
+    """Cost for the results, in total and by layer; `new_edges` as in `_profiled`."""
     if cost is None:
         return {}
     counts = {
@@ -454,4 +517,7 @@ def _counts(cost: Profile | None) -> dict[str, int]:
         "params": cost.params,
         "macs": cost.macs,
     }
-    return {name: count for name, count in counts.items() if count is not None}
+    layers = [dataclasses.asdict(layer) for layer in cost.per_layer]
+    if new_edges is not None:
+        layers = [{**layer, "new_edges": new_edges.get(layer["name"])} for layer in layers]
+    return {**{name: count for name, count in counts.items() if count is not None}, "layers": layers}

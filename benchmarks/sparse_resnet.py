@@ -11,15 +11,15 @@ from __future__ import annotations
 import argparse
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.baseline import by_sorting
 from benchmarks.machine import measure
 from benchmarks.report import Report, run
 from benchmarks.steps import CPU, Step, step_on
-from imagenet_sparsity_experiments.configurations import find_configuration
-from imagenet_sparsity_experiments.density import measure_density, total
-from imagenet_sparsity_experiments.resnet import SparseResNet
+from imagenet_sparsity_experiments.options import parse_options
+from models import build_model
+from models.compiling import use_channels_last
 from trainers.optimizers import sgd, without_decay_of_norms
 from trainers.precision import Precision
 from wirings.rules.base import RankedEdges
@@ -50,8 +50,10 @@ def make_resnet_step(
     `plain`: every layer sorts all its magnitudes in each forward pass.
     """
     torch.manual_seed(0)
-    on_gpu = device.type == "cuda"
-    network = SparseResNet(arch, find_configuration(config), channels_last=on_gpu).to(device).train()
+    options = parse_options(["--data-backend", "synthetic", "--arch", arch, "--model-config", config])
+    network = build_model(options.config).to(device).train()
+    if device.type == "cuda":
+        use_channels_last(network)
     for rule in Wiring(network).rules.values() if plain else ():
         assert isinstance(rule, RankedEdges)
         rule._selector = SortingSelector(rule.num_edges)
@@ -61,6 +63,13 @@ def make_resnet_step(
     precision = Precision(amp, device)
     run = step_on(network, optimizer, images, labels, precision, captured, label_smoothing=0.1)
     return Step(network, run)
+
+
+def count_weights(network: nn.Module) -> tuple[int, int]:
+    """(all weights of the convolutions, those of them in use)."""
+    sizes = {name: weight.numel() for name, weight in network.named_parameters() if weight.dim() == 4}
+    kept = sizes | {name: int(mask.sum()) for name, mask in Wiring(network).adjacency().items()}
+    return sum(sizes.values()), sum(kept.values())
 
 
 def measure_resnets(options: argparse.Namespace) -> Report:
@@ -76,10 +85,10 @@ def measure_resnets(options: argparse.Namespace) -> Report:
         notes=[f"rounds: {options.rounds}, medians (low to high)"],
     )
     for config, spread in times.items():
-        every = total(measure_density(steps[config].network, options.image_size))
+        weights, kept = count_weights(steps[config].network)
         ratio = spread.median / times[first].median
-        cells = (config, f"{every.kept:,} of {every.weights:,}", str(spread), f"{ratio:.3f}")
-        report.add(cells, configuration=config, kept=every.kept, ratio=ratio, **spread.numbers())
+        cells = (config, f"{kept:,} of {weights:,}", str(spread), f"{ratio:.3f}")
+        report.add(cells, configuration=config, kept=kept, ratio=ratio, **spread.numbers())
     return report
 
 

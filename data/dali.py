@@ -46,7 +46,7 @@ class DaliBatches:
         num_images: images of an epoch.
 
     Raises:
-        ConfigError: DALI is not installed, or there is no GPU to decode on.
+        ConfigError: DALI is not installed, there is no GPU to decode on, or images are to be grey.
     """
 
     def __init__(
@@ -60,6 +60,8 @@ class DaliBatches:
         seed: int,
         on_gpu: bool,
     ) -> None:
+        if normalise.channels != 3:
+            raise ConfigError("data_backend: DALI gives images of 3 channels; set in_channels: 3")
         if on_gpu and normalise.device.type != "cuda":
             raise ConfigError("data_backend: dali-gpu decodes on a GPU, and there is none; choose dali-cpu")
         import_dali()
@@ -76,6 +78,11 @@ class DaliBatches:
         shard = copy.copy(self)
         shard._sampler = self._sampler.shard(rank, size)
         return shard
+
+    def example_batch(self) -> tuple[Tensor, Tensor]:
+        """An image as in a batch, in black, and all labels: no file is read."""
+        pixels = torch.zeros(1, 3, self.image_size, self.image_size, dtype=torch.uint8)
+        return self.normalise(pixels), torch.tensor([label for _, label in self.images])
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """float32 images (n, 3, height, width) and int64 labels (n), from batch `start` on.

@@ -9,6 +9,7 @@ from typing import Literal
 
 from torchvision.transforms import v2
 
+from data.dali import DaliBatches
 from data.dataset import ImageDataset
 from data.image_folder import FolderBatches, Transform, count_workers, list_classes, list_images
 from data.loading import Loading
@@ -36,15 +37,18 @@ class ImageFolders(ImageDataset):
         output_size: classes of the network; the folders may have fewer, not more.
         workers: loading processes; `auto`: one for each CPU.
         evaluate: the training images are not needed.
-        validate: the validation images are needed.
+        validation: the validation images are needed.
+        data_backend: loading processes, or DALI on the CPU or on a GPU (for 3 channels).
         skip_corrupt: leave out images that cannot be read; else the first one ends the run.
 
     Attributes:
-        train, val: batches; `train` is None where `evaluate` is set, `val` where `validate` is not.
+        train, val: batches; `train` is None where `evaluate` is set, `val` where neither `validation` nor
+            `evaluate` is.
 
     Raises:
         DataError: a folder is missing, a class is empty, there are too many classes, or `in_channels` is
             neither 1 nor 3.
+        ConfigError: DALI cannot be used.
     """
 
     image_size: int = 224
@@ -52,28 +56,36 @@ class ImageFolders(ImageDataset):
     workers: int | Literal["auto"] = "auto"
     evaluate: bool = False
     skip_corrupt: bool = False
-    validate: bool = True
-    train: FolderBatches | None = field(default=None, init=False)
-    val: FolderBatches | None = field(default=None, init=False)
+    validation: bool = True
+    data_backend: Literal["pytorch", "dali-cpu", "dali-gpu"] = "pytorch"
+    train: FolderBatches | DaliBatches | None = field(default=None, init=False)
+    val: FolderBatches | DaliBatches | None = field(default=None, init=False)
 
     subfolder = ""
 
     def __post_init__(self) -> None:
-        normalise = Normalise(*channel_statistics(MEAN, STD, self.in_channels), self.device)
         folder = Path(self.data_dir).expanduser() / self.subfolder
         train, val, classes = find_folders(folder, self.output_size, self.evaluate)
         self._loading = Loading(count_workers(self.workers), self.skip_corrupt)
         if not self.evaluate:
-            self.train = FolderBatches(
-                list_images(train, classes), training_crop(self.image_size, self.in_channels),
-                self.image_size, self.batch_size, normalise, self._loading, shuffle=True, seed=self.seed,
-            )  # fmt: skip
-        if self.validate:
-            self.val = FolderBatches(
-                list_images(val, classes), centre_crop(self.image_size, self.in_channels), self.image_size,
-                self.test_batch_size or self.batch_size, normalise, self._loading, shuffle=False,
-                seed=self.seed,
-            )  # fmt: skip
+            self.train = self._batches(list_images(train, classes), self.batch_size, training=True)
+        if self.validation or self.evaluate:
+            size = self.test_batch_size or self.batch_size
+            self.val = self._batches(list_images(val, classes), size, training=False)
+
+    def _batches(
+        self, files: list[tuple[str, int]], batch_size: int, training: bool
+    ) -> FolderBatches | DaliBatches:
+        normalise = Normalise(*channel_statistics(MEAN, STD, self.in_channels), self.device)
+        if self.data_backend != "pytorch":
+            on_gpu, threads = self.data_backend == "dali-gpu", count_workers(self.workers)
+            return DaliBatches(
+                files, self.image_size, batch_size, normalise, threads, training, self.seed, on_gpu
+            )
+        crop = (training_crop if training else centre_crop)(self.image_size, self.in_channels)
+        return FolderBatches(
+            files, crop, self.image_size, batch_size, normalise, self._loading, training, self.seed
+        )
 
     @property
     def corrupt(self) -> set[str]:

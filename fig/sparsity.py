@@ -1,4 +1,4 @@
-"""Accuracy of ResNet-50 on ImageNet by the part of its weights that is kept, as published.
+"""Accuracy of ResNet-50 on ImageNet by the fraction of its weights that is kept, as published.
 
     python -m fig.sparsity [RAPORT ...] [--output FILE]
 
@@ -80,7 +80,7 @@ def read_raport(path: Path) -> Measured:
     """
     try:
         told = read_json(path)
-        options, top1 = told["config"], float(told["top1_accuracy"])
+        options, top1 = told.get("options", told["config"]), float(told["top1_accuracy"])
         name = str(options["model_config"])
         why = _not_comparable(told, options)
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--master_port", type=int, default=29500, metavar="N", help="and a free port of it (default: 29500)")
     add(
         "--max_restarts", type=int, default=0, metavar="N",
-        help="how often the run is started anew from its last checkpoint when a process is lost (default: 0)",
+        help="how often the run is restarted from its last checkpoint when a process is lost (default: 0)",
     )  # fmt: skip
     add("training_script", metavar="main.py", help="the program, followed by its own options")
     add("training_script_args", nargs=argparse.REMAINDER, metavar="...")

@@ -1,100 +1,202 @@
-"""The options of main.py: the published names, defaults and meanings, and what does not go together."""
+"""The published options of main.py, and the experiment that a command line of them asks for."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
+from genutil.checkpoint.file_names import RESNET_NAMES
+from genutil.config.loading import Config, validated
+from genutil.config.problems import Problem, refuse
+from genutil.config.schema import schema
+from genutil.config.yaml_files import MergedConfig
+from genutil.distributed.rank_info import RankInfo
 from genutil.errors import ConfigError
-from imagenet_sparsity_experiments.configurations import ARCHITECTURES, CHOICES
-from imagenet_sparsity_experiments.contradictions import check
-from imagenet_sparsity_experiments.schedules import SCHEDULES
 from wirings.names import did_you_mean
 
-BACKENDS = ("pytorch", "dali-gpu", "dali-cpu", "synthetic")
+ARCHITECTURES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+DENSE = ("classic", "fanin", "dense")
+FAMILIES = ("allsparse", "ignorefirst", "tdsparse")
+CHOICES = "classic | fanin | dense | allsparseK | ignorefirstK | tdsparseK, K = 1..99 per cent kept"
+SCHEDULES = {"step": "multistep", "linear": "epoch_linear", "cosine": "epoch_cosine"}
+"""Key `lr_scheduler` of each published schedule. Milestones of `step` count the warm-up."""
+MILESTONES = [30, 60, 80]
+
+
+@dataclass(frozen=True)
+class Option:
+    """A published option.
+
+    Attributes:
+        flags: as the user writes it; the last one names its value.
+        key: of the experiment, if it has the option's value; else None: see `_keys`.
+        settings: arguments of argparse.
+    """
+
+    flags: tuple[str, ...]
+    key: str | None
+    settings: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Of its value."""
+        return self.flags[-1].lstrip("-").replace("-", "_")
+
+
+def _option(flags: str, key: str | None = None, /, **settings: Any) -> Option:
+    return Option(tuple(flags.split()), key, settings)
+
+
+_GROUPS: Mapping[str, Sequence[Option]] = {
+    "data": (
+        _option("data", metavar="DIR", nargs="?",
+                help="holds train/<class>/ and val/<class>/; not read where images are random"),
+        _option("--data-backend", choices=("pytorch", "dali-gpu", "dali-cpu", "synthetic"),
+                default="pytorch",
+                help="what loads images: processes, NVIDIA DALI on a GPU or on CPUs, or random images"),
+        _option("-j --workers", type=int, default=5, metavar="N",
+                help="loading processes of each training process"),
+        _option("--image-size", "image_size", type=int, default=224, metavar="N",
+                help="height and width of an image, in pixels"),
+        _option("--num-classes", "output_size", type=int, default=1000, metavar="N",
+                help="classes of the network"),
+        _option("--skip-corrupt", "skip_corrupt", action="store_true",
+                help="images that cannot be read are named, counted and left out; else they end the run"),
+    ),
+    "network": (
+        _option("-a --arch", choices=ARCHITECTURES, default="resnet50", help="architecture"),
+        _option("-c --model-config", default="classic", metavar="NAME",
+                help=f"which weights stay: {CHOICES}"),
+        _option("--pretrained-weights", metavar="FILE",
+                help="weights to begin with: ours, published or torchvision's"),
+    ),
+    "training": (
+        _option("--epochs", "num_epochs", type=int, default=90, metavar="N",
+                help="epochs of the whole training"),
+        _option("--start-epoch", "start_epoch", type=int, default=0, metavar="N",
+                help="first epoch, without a checkpoint"),
+        _option("-b --batch-size", type=int, default=256, metavar="N", help="images of each process at once"),
+        _option("--optimizer-batch-size", type=int, default=-1, metavar="N",
+                help="images of an optimizer step, over all processes; larger ones than fit are taken in "
+                "parts; -1: processes times batch size"),
+        _option("--lr", "lr", type=float, default=0.1, metavar="LR", help="highest learning rate"),
+        _option("--lr-schedule", choices=tuple(SCHEDULES), default="step",
+                help="learning rate after the warm-up"),
+        _option("--warmup", "warmup", type=int, default=0, metavar="E",
+                help="epochs in which the rate rises to its highest"),
+        _option("--label-smoothing", "label_smoothing", type=float, default=0.0, metavar="S",
+                help="fraction of a label that is spread over all classes"),
+        _option("--mixup", "mixup", type=float, default=0.0, metavar="ALPHA",
+                help="mix images, in proportions from Beta(ALPHA, ALPHA)"),
+        _option("--momentum", "momentum", type=float, default=0.9, metavar="M", help="momentum of SGD"),
+        _option("--wd --weight-decay", "weight_decay", type=float, default=1e-4, metavar="W",
+                help="weight decay of SGD"),
+        _option("--bn-weight-decay", "norm_weight_decay", action="store_true",
+                help="weight decay on batch norms, too"),
+        _option("--nesterov", "nestorov", action="store_true", help="Nesterov momentum"),
+        _option("--seed", "seed", type=int, default=0, metavar="N",
+                help="seed of weights, order, crops and mixtures"),
+    ),
+    "arithmetic and processes": (
+        _option("--amp", nargs="?", const="fp16", choices=("bf16", "fp16"),
+                help="16 bits where it is safe, weights and selection in float32; without a value: fp16"),
+        _option("--fp16", action="store_true", help="the same as --amp fp16"),
+        _option("--static-loss-scale", "loss_scale", type=float, metavar="X",
+                help="fp16: scale the loss by X throughout"),
+        _option("--dynamic-loss-scale", action="store_true",
+                help="fp16: let the scale follow the gradients; done anyway without --static-loss-scale"),
+        _option("--compile", "compile", action="store_true", help="run the network by torch.compile"),
+        _option("--channels-last", "channels_last", action="store_true",
+                help="maps with channels last in memory, for tensor cores"),
+        _option("--deterministic", "deterministic", action="store_true",
+                help="refuse operations whose results differ from run to run on a GPU"),
+        _option("--timeout", "timeout", type=float, default=600.0, metavar="SECONDS",
+                help="after which a process that does not answer the others counts as lost"),
+    ),
+    "task: training, or": (
+        _option("--evaluate", action="store_true",
+                help="evaluate the weights of --resume or --pretrained-weights"),
+        _option("--benchmark-inference", action="store_true",
+                help="measure how long the network takes for a batch of random images"),
+        _option("--training-only", action="store_true", help="train without validation"),
+        _option("--prof", type=int, default=-1, metavar="N",
+                help="take only the first N batches of each epoch; -1: all"),
+    ),
+    "files": (
+        _option("--resume", metavar="FILE",
+                help="checkpoint to resume from; auto: the workspace's, if there is one"),
+        _option("--workspace", default="./", metavar="DIR", help="folder of checkpoints, reports and logs"),
+        _option("-p --print-freq", "log_interval", type=int, default=10, metavar="N",
+                help="steps between two log lines"),
+        _option("--no-checkpoints", action="store_true", help="write no checkpoints and no final weights"),
+        _option("--gather-checkpoints", action="store_true", help="keep a checkpoint of every epoch"),
+        _option("--final-weights", default="model.pth.tar", metavar="FILE",
+                help="file for the weights at the end, in the workspace"),
+        _option("--raport-file", default="experiment_raport.json", metavar="FILE",
+                help="file for the report, in the workspace"),
+    ),
+}  # fmt: skip
+_OPTIONS = [option for group in _GROUPS.values() for option in group]
+_OF_TRAINING = {
+    "epochs", "start_epoch", "optimizer_batch_size", "lr", "lr_schedule", "warmup", "label_smoothing",
+    "mixup", "momentum", "weight_decay", "bn_weight_decay", "nesterov", "training_only", "no_checkpoints",
+    "gather_checkpoints", "final_weights", "static_loss_scale", "dynamic_loss_scale", "print_freq",
+}  # fmt: skip
+"""Options without effect on an evaluation."""
+_COMPARED = {"data", "model", "model_args", "graph", "prune_rate", "rho", "image_size", "output_size"}
+"""Keys by which an evaluation says what network it is of."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """One value for each option; `explicit` holds the names of those that the user gave."""
+    """A command line.
 
-    data: str | None
-    data_backend: str
-    workers: int
-    image_size: int
-    num_classes: int
-    skip_corrupt: bool
-    arch: str
-    model_config: str
-    pretrained_weights: str | None
-    epochs: int
-    start_epoch: int
-    batch_size: int
-    optimizer_batch_size: int
-    lr: float
-    lr_schedule: str
-    warmup: int
-    label_smoothing: float
-    mixup: float
-    momentum: float
-    weight_decay: float
-    bn_weight_decay: bool
-    nesterov: bool
-    seed: int
-    fp16: bool
-    amp: str | None
-    static_loss_scale: float | None
-    dynamic_loss_scale: bool
-    compile: bool
-    channels_last: bool
-    deterministic: bool
-    timeout: float
-    evaluate: bool
-    benchmark_inference: bool
-    training_only: bool
-    prof: int
-    resume: str | None
-    workspace: str
-    print_freq: int
-    no_checkpoints: bool
-    gather_checkpoints: bool
-    final_weights: str
-    raport_file: str
-    explicit: frozenset[str] = frozenset()
+    Attributes:
+        config: the experiment that it asks for.
+        values: all published options by name; `optimizer_batch_size` is the number of images that it means.
+    """
+
+    config: Config
+    values: Mapping[str, Any]
 
     @property
-    def precision(self) -> str | None:
-        """bf16, fp16, or None for float32."""
-        return "fp16" if self.fp16 else self.amp
-
-    @property
-    def topk(self) -> tuple[int, ...]:
-        """Which accuracies are counted: the first, and the first five where there are as many classes."""
-        return (1, 5) if self.num_classes >= 5 else (1,)
-
-    def values(self) -> dict[str, Any]:
-        """All options by name, as plain values."""
-        return {name: value for name, value in asdict(self).items() if name != "explicit"}
+    def workspace(self) -> Path:
+        """The folder of all files."""
+        return Path(self.values["workspace"]).expanduser()
 
 
-def parse_options(argv: Sequence[str]) -> Options:
-    """The options of a command line. `--help` prints all of them and exits with 0.
+def parse_options(argv: Sequence[str], rank_info: RankInfo | None = None) -> Options:
+    """The experiment of a command line. `--help` prints all options and exits with 0.
+
+    Args:
+        argv: the command line.
+        rank_info: which of how many processes this is; by default it is alone.
 
     Raises:
         ConfigError: all that is wrong with it.
     """
     parser = _parser()
-    given = vars(parser.parse_args(argv, argparse.Namespace()))
-    explicit = frozenset(name for name, value in given.items() if value != parser.get_default(name))
-    options = Options(**given, explicit=explicit)
-    check(options)
-    return options
+    values = vars(parser.parse_args(argv, argparse.Namespace()))
+    explicit = {name for name, value in values.items() if value != parser.get_default(name)}
+    rank_info = rank_info or RankInfo()
+    if values["optimizer_batch_size"] == -1:
+        values["optimizer_batch_size"] = values["batch_size"] * rank_info.size
+    keys = _keys(values, rank_info)
+    config, wrong = validated(MergedConfig(keys))
+    problems = [Problem(_flag(name), message) for name, message in _problems(values, explicit, rank_info)]
+    refuse([*problems, *(dataclasses.replace(p, subject=_flag_of_key(p.subject)) for p in wrong)])
+    if config.evaluate:
+        config._not_stated.update(set(schema()) - _COMPARED)
+    return Options(config, values)
 
 
 class _Parser(argparse.ArgumentParser):
-    """Tells a mistake as an error of this project's, with the near spelling."""
+    """Reports a mistake as an error of this project's, with the near spelling."""
 
     def error(self, message: str) -> NoReturn:
         known = [option for action in self._actions for option in action.option_strings]
@@ -108,173 +210,176 @@ class _Help(argparse.HelpFormatter):
         super().__init__(prog, max_help_position=34, width=110)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        shown = action.default not in (None, False, argparse.SUPPRESS) and action.option_strings
-        return f"{action.help} (default: %(default)s)" if shown else action.help
+        has_default = action.default not in (None, False, argparse.SUPPRESS) and action.option_strings
+        return f"{action.help} (default: %(default)s)" if has_default else action.help
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="main.py",
         description="Train ResNets on ImageNet in which every layer keeps its strongest weights.",
+        epilog="More keys, such as --seeds, --sync_bn, --record_wiring and --export: runner.py with the "
+        "experiments in apps/resnet/.",
         formatter_class=_Help,
         allow_abbrev=False,
     )
-    for add in (_data, _network, _training, _arithmetic, _task, _files):
-        add(parser)
-    assert {action.dest for action in parser._actions} - {"help"} == {
-        field.name for field in fields(Options)
-    } - {"explicit"}
+    for title, options in _GROUPS.items():
+        group = parser.add_argument_group(title)
+        for option in options:
+            names: dict[str, Any] = {} if option.flags == ("data",) else {"dest": option.name}
+            group.add_argument(*option.flags, **names, **option.settings)
     return parser
 
 
-def _data(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("data")
-    group.add_argument(
-        "data",
-        metavar="DIR",
-        nargs="?",
-        help="holds train/<class>/ and val/<class>/; not read where images are random",
-    )
-    group.add_argument(
-        "--data-backend", choices=BACKENDS, default="pytorch",
-        help="what loads images: worker processes, NVIDIA DALI on a GPU or on CPUs, or random images",
-    )  # fmt: skip
-    group.add_argument(
-        "-j", "--workers", type=int, default=5, metavar="N", help="loading processes of each training process"
-    )
-    group.add_argument(
-        "--image-size", type=int, default=224, metavar="N", help="height and width of an image, in pixels"
-    )
-    group.add_argument("--num-classes", type=int, default=1000, metavar="N", help="classes of the network")
-    group.add_argument(
-        "--skip-corrupt", action="store_true",
-        help="images that cannot be read are named, counted and left out; else they end the run",
-    )  # fmt: skip
+def _flag(name: str) -> str:
+    return "DIR" if name == "data" else f"--{name.replace('_', '-')}"
 
 
-def _network(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("network")
-    group.add_argument("-a", "--arch", choices=[*ARCHITECTURES], default="resnet50", help="architecture")
-    group.add_argument(
-        "-c", "--model-config", default="classic", metavar="NAME", help=f"which weights stay: {CHOICES}"
-    )
-    group.add_argument(
-        "--pretrained-weights", metavar="FILE", help="weights to begin with: ours, published or torchvision's"
-    )
+def _flag_of_key(key: str) -> str:
+    """The option that decides a key."""
+    flags = {
+        "data_dir": "DIR", "batch_size": "--batch-size", "test_batch_size": "--batch-size",
+        "max_batches": "--prof", "use_graph": "--pretrained-weights", "checkpoint_dir": "--workspace",
+        "log_dir": "--workspace",
+    }  # fmt: skip
+    flags |= {option.key: _flag(option.name) for option in _OPTIONS if option.key is not None}
+    return flags.get(key, _flag(key))
 
 
-def _training(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("training")
-    group.add_argument("--epochs", type=int, default=90, metavar="N", help="epochs of the whole training")
-    group.add_argument(
-        "--start-epoch", type=int, default=0, metavar="N", help="first epoch, without --resume"
-    )
-    group.add_argument(
-        "-b", "--batch-size", type=int, default=256, metavar="N", help="images of each process at once"
-    )
-    group.add_argument(
-        "--optimizer-batch-size", type=int, default=-1, metavar="N",
-        help="images of an optimizer step, over all processes; larger ones than fit are taken in parts; "
-        "-1: processes times batch size",
-    )  # fmt: skip
-    group.add_argument("--lr", type=float, default=0.1, metavar="LR", help="highest learning rate")
-    group.add_argument(
-        "--lr-schedule", choices=SCHEDULES, default="step", help="learning rate after the warm-up"
-    )
-    group.add_argument(
-        "--warmup", type=int, default=0, metavar="E", help="epochs in which the rate rises to its highest"
-    )
-    group.add_argument(
-        "--label-smoothing",
-        type=float,
-        default=0.0,
-        metavar="S",
-        help="part of a label spread over all classes",
-    )
-    group.add_argument(
-        "--mixup",
-        type=float,
-        default=0.0,
-        metavar="ALPHA",
-        help="mix images, with shares from Beta(ALPHA, ALPHA)",
-    )
-    group.add_argument("--momentum", type=float, default=0.9, metavar="M", help="momentum of SGD")
-    group.add_argument(
-        "--weight-decay", "--wd", type=float, default=1e-4, metavar="W", help="weight decay of SGD"
-    )
-    group.add_argument("--bn-weight-decay", action="store_true", help="weight decay on batch norms, too")
-    group.add_argument("--nesterov", action="store_true", help="Nesterov momentum")
-    group.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="seed of weights, order, crops and mixtures"
-    )
+def configuration_keys(name: str) -> dict[str, Any]:
+    """The keys that a published configuration stands for: the rule, how much it leaves out, first weights.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
+    if name in DENSE:
+        initialisation = "fan_out" if name == "classic" else "fan_in"
+        return {"prune_rate": 0.0, "model_args": {"initialisation": initialisation}}
+    match = re.fullmatch(rf"({'|'.join(FAMILIES)})([1-9]\d?)", name)
+    if not match:
+        tens = [f"{family}{kept}" for family in FAMILIES for kept in range(10, 100, 10)]
+        raise ValueError(f"must be {CHOICES}, got {name}{did_you_mean(name, [*DENSE, *tens])}")
+    rate = (100 - int(match[2])) / 100
+    keys: dict[str, Any] = {"prune_rate": rate, "model_args": {}}
+    if match[1] == "ignorefirst":
+        keys["model_args"] = {"exclude": ["conv1"]}
+    return {**keys, "graph": "td", "rho": rate} if match[1] == "tdsparse" else keys
 
 
-def _arithmetic(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("arithmetic and processes")
-    group.add_argument(
-        "--amp", nargs="?", const="fp16", choices=("bf16", "fp16"), default=None,
-        help="16 bits where it is safe, weights and selection in float32; without a value: fp16",
-    )  # fmt: skip
-    group.add_argument("--fp16", action="store_true", help="the same as --amp fp16")
-    group.add_argument(
-        "--static-loss-scale", type=float, metavar="X", help="fp16: scale the loss by X throughout"
-    )
-    group.add_argument(
-        "--dynamic-loss-scale", action="store_true",
-        help="fp16: let the scale follow the gradients; done anyway without --static-loss-scale",
-    )  # fmt: skip
-    group.add_argument("--compile", action="store_true", help="run the network by torch.compile")
-    group.add_argument(
-        "--channels-last", action="store_true", help="maps with channels last in memory, for tensor cores"
-    )
-    group.add_argument(
-        "--deterministic", action="store_true",
-        help="refuse operations whose results differ from run to run on a GPU",
-    )  # fmt: skip
-    group.add_argument(
-        "--timeout", type=float, default=600.0, metavar="SECONDS",
-        help="after which a process that does not answer the others counts as lost",
-    )  # fmt: skip
+def _keys(values: Mapping[str, Any], rank_info: RankInfo) -> dict[str, Any]:
+    """The experiment's keys. Wrong values are left to the schema, or to `_problems`."""
+    keys = {option.key: values[option.name] for option in _OPTIONS if option.key is not None}
+    try:
+        keys |= configuration_keys(values["model_config"])
+    except ValueError:
+        keys["model_args"] = {}
+    keys["model_args"] = {"arch": values["arch"], **keys["model_args"]}
+    step, at_once = values["optimizer_batch_size"], values["batch_size"] * rank_info.size
+    evaluate = values["evaluate"] or values["benchmark_inference"]
+    weights, resume = values["pretrained_weights"], values["resume"]
+    synthetic = values["data_backend"] == "synthetic" or values["benchmark_inference"]
+    batches = values["prof"] if values["prof"] != -1 else None
+    return {
+        **keys,
+        "name": f"{values['arch']}_{values['model_config']}",
+        "model": "models.sparse_resnet:SparseResNet",
+        "data": "data.synthetic:SyntheticImages" if synthetic else "data.imagenet:ImageFolders",
+        "data_dir": values["data"] or ".",
+        "data_backend": "pytorch" if synthetic else values["data_backend"],
+        "workers": values["workers"] * rank_info.local_size,
+        "batch_size": step,
+        "test_batch_size": at_once,
+        "accumulate": max(step // max(at_once, 1), 1),
+        "lr_scheduler": SCHEDULES[values["lr_schedule"]],
+        "multistep_lr_milestones": MILESTONES,
+        "amp": "fp16" if values["fp16"] else values["amp"],
+        "topk": [1, 5] if values["num_classes"] >= 5 else [1],
+        "evaluate": evaluate,
+        "resume": resume or weights if evaluate else resume,
+        "use_graph": None if evaluate else weights,
+        "validation": not values["training_only"],
+        "max_batches": 20 if values["benchmark_inference"] and batches is None else batches,
+        "checkpoint_dir": values["workspace"],
+        "log_dir": str(Path(values["workspace"]) / "logs"),
+        "checkpoint_format": "resnet",
+        "save_checkpoints": not values["no_checkpoints"],
+        "checkpoint_interval": 1 if values["gather_checkpoints"] else None,
+    }
 
 
-def _task(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("task: training, or")
-    group.add_argument(
-        "--evaluate", action="store_true", help="evaluate the weights of --resume or --pretrained-weights"
-    )
-    group.add_argument(
-        "--benchmark-inference", action="store_true", help="measure how long the network takes for a batch"
-    )
-    group.add_argument("--training-only", action="store_true", help="train without validation")
-    group.add_argument(
-        "--prof",
-        type=int,
-        default=-1,
-        metavar="N",
-        help="take only the first N batches of each epoch; -1: all",
-    )
+def _problems(
+    values: Mapping[str, Any], explicit: set[str], rank_info: RankInfo
+) -> Iterator[tuple[str, str]]:
+    """(option, message) of what only the published options can have wrong."""
+    try:
+        configuration_keys(values["model_config"])
+    except ValueError as error:
+        yield "model_config", str(error)
+    idle = _without_effect(values)
+    for name in sorted(explicit & idle.keys()):
+        yield name, f"has no effect with {idle[name]}; remove it"
+    if values["evaluate"] and values["benchmark_inference"]:
+        yield "evaluate", "does not go with --benchmark-inference; give one of the two"
+    if values["resume"] not in (None, "auto") and values["pretrained_weights"]:
+        yield "resume", "gives weights, and so does --pretrained-weights; give one of the two"
+    if values["resume"] not in (None, "auto") and "start_epoch" in explicit:
+        yield "start_epoch", "is known by the checkpoint of --resume; remove it"
+    needs_images = values["data_backend"] != "synthetic" and not values["benchmark_inference"]
+    if values["data"] is None and needs_images:
+        yield "data", "which images? Name a folder with train/<class>/ and val/<class>/"
+    if values["fp16"] and values["amp"]:
+        yield "fp16", "is the same as --amp fp16; give one of the two"
+    if values["dynamic_loss_scale"] and not (values["fp16"] or values["amp"] == "fp16"):
+        yield "dynamic_loss_scale", "works with fp16 alone; add --amp fp16, or remove it"
+    if values["dynamic_loss_scale"] and values["static_loss_scale"] is not None:
+        yield "static_loss_scale", "keeps a scale, --dynamic-loss-scale moves it; give one of the two"
+    if values["gather_checkpoints"] and values["no_checkpoints"]:
+        yield "gather_checkpoints", "keeps checkpoints, --no-checkpoints writes none; give one of the two"
+    step, at_once = values["optimizer_batch_size"], values["batch_size"] * rank_info.size
+    if at_once > 0 and (step < at_once or step % at_once):
+        yield (
+            "optimizer_batch_size",
+            f"must be a multiple of {at_once}, the images that the processes take at once (--batch-size "
+            f"{values['batch_size']}, processes: {rank_info.size}), got {step}; give "
+            f"{max(step // at_once, 1) * at_once}, or another --batch-size",
+        )
+    yield from _wrong_file_names(values)
 
 
-def _files(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("files")
-    group.add_argument(
-        "--resume", metavar="FILE", help="checkpoint to go on from; auto: the workspace's, if there is one"
-    )
-    group.add_argument(
-        "--workspace", default="./", metavar="DIR", help="folder of checkpoints, reports and logs"
-    )
-    group.add_argument(
-        "-p", "--print-freq", type=int, default=10, metavar="N", help="steps between two log lines"
-    )
-    group.add_argument(
-        "--no-checkpoints", action="store_true", help="write no checkpoints and no final weights"
-    )
-    group.add_argument("--gather-checkpoints", action="store_true", help="keep a checkpoint of every epoch")
-    group.add_argument(
-        "--final-weights", default="model.pth.tar", metavar="FILE",
-        help="file for the weights at the end, in the workspace",
-    )  # fmt: skip
-    group.add_argument(
-        "--raport-file", default="experiment_raport.json", metavar="FILE",
-        help="file for the report, in the workspace",
-    )  # fmt: skip
+def _without_effect(values: Mapping[str, Any]) -> dict[str, str]:
+    """Options that have no effect in this command line, and the option that makes them so."""
+    idle: dict[str, str] = {}
+    if values["no_checkpoints"]:
+        idle["final_weights"] = "--no-checkpoints"
+    if values["data_backend"] == "synthetic":
+        idle |= dict.fromkeys(("workers", "skip_corrupt"), "--data-backend synthetic, which loads no images")
+    if values["evaluate"]:
+        idle |= dict.fromkeys(_OF_TRAINING, "--evaluate")
+        if values["data_backend"] != "synthetic":
+            idle["seed"] = "--evaluate, where nothing is random"
+    if values["benchmark_inference"]:
+        idle |= dict.fromkeys(_OF_TRAINING, "--benchmark-inference")
+        images = ("workers", "skip_corrupt", "data_backend")
+        idle |= dict.fromkeys(images, "--benchmark-inference, whose images are random")
+    return idle
+
+
+def _wrong_file_names(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for option in ("final_weights", "raport_file"):
+        name = values[option]
+        if not name:
+            yield option, "must be the name of a file"
+        elif RESNET_NAMES.is_checkpoint(name):
+            yield option, f"must not be {name}, which is the name of a checkpoint; choose another one"
+    if values["final_weights"] == values["raport_file"]:
+        yield "raport_file", "must be another file than --final-weights"
+    weights = Path(values["pretrained_weights"] or "").expanduser()
+    own = dataclasses.replace(RESNET_NAMES, extra_files=(values["final_weights"], values["raport_file"]))
+    trains = not any(values[name] for name in ("evaluate", "benchmark_inference", "no_checkpoints"))
+    in_workspace = weights.parent.resolve() == Path(values["workspace"]).expanduser().resolve()
+    if trains and in_workspace and own.is_checkpoint(weights.name):
+        yield (
+            "pretrained_weights",
+            f"{weights} is a file of an earlier run in this workspace, and the new run moves those aside; "
+            "name another --workspace",
+        )

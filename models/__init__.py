@@ -92,14 +92,18 @@ class _Rules:
         module: nn.Module,
         include: str | Iterable[str] | None = None,
         exclude: str | Iterable[str] | None = None,
+        default_budget: str | Budget = "uniform",
     ) -> Wiring:
-        """`wirings.wire` with the experiment's rule, budget and prune rate."""
+        """`wirings.wire` with the experiment's rule, budget and prune rate.
+
+        `default_budget` is used where the experiment has none.
+        """
         config, kind = self._config, find_rule(self._config.graph)
         keys = set(inspect.signature(kind).parameters) & set(Config.model_fields) - {"prune_rate"}
         self._parts.used |= keys | {"prune_rate", "graph_args"}
         options = {key: getattr(config, key) for key in sorted(keys)}
         options |= converted(kind, config.graph_args, f"graph_args of {config.graph}")
-        budget = "uniform" if config.budget is None else find_budget(config)
+        budget = default_budget if config.budget is None else find_budget(config)
         with _as_config_error("wire"):
             return wire(module, kind, 1 - config.prune_rate, budget, include, exclude, **options)
 

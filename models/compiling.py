@@ -1,4 +1,4 @@
-"""Networks run by torch.compile."""
+"""How a network is run: compiled by torch.compile, with channels last in memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from genutil.errors import ConfigError
 from wirings.structure import parts_to_compile
@@ -43,6 +43,15 @@ def compile_network(network: nn.Module, device: torch.device, backend: str = "in
         )
     for part in parts_to_compile(network):
         part.compile(fullgraph=True, backend=backend)
+
+
+def use_channels_last(network: nn.Module) -> None:
+    """Let a network get images whose channels are last in memory; what it computes is the same."""
+
+    def convert(_network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (inputs[0].contiguous(memory_format=torch.channels_last), *inputs[1:])
+
+    network.register_forward_pre_hook(convert)
 
 
 @contextlib.contextmanager

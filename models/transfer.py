@@ -3,14 +3,55 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection, Mapping
+from typing import Any, Protocol, runtime_checkable
 
-from torch import nn
+from torch import Tensor, nn
 
-from genutil.checkpoint import apply_weights, read_checkpoint
+from genutil.checkpoint import CheckpointInfo, apply_weights, read_checkpoint
+from genutil.checkpoint.serialization import report_changes
 from genutil.errors import CheckpointError, ConfigError
 from models.graphs.edges import EdgeRule, FixedTopEdges
+from wirings.weight_names import match_names
 
 _log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class AdaptsWeights(Protocol):
+    """A network that also takes weights of other forms."""
+
+    def adapt_weights(
+        self, weights: Mapping[str, Tensor], path: str, new_classifier: bool
+    ) -> dict[str, Tensor]:
+        """The weights of a file as this network takes them.
+
+        Args:
+            weights: by the names of this network.
+            path: the file, for messages.
+            new_classifier: the network's own classifier may take the place of one for other classes.
+        """
+        ...
+
+
+def apply_adapted_weights(
+    content: Mapping[str, Any],
+    model: nn.Module,
+    path: str,
+    optional: Collection[str] = (),
+    new_classifier: bool = False,
+) -> CheckpointInfo:
+    """genutil.checkpoint.apply_weights, for networks that also take weights of other forms.
+
+    Raises:
+        CheckpointError: the weights do not fit.
+    """
+    if isinstance(model, AdaptsWeights):
+        matched = match_names(content["model"], model.state_dict())
+        report_changes(content, matched, path)
+        weights = model.adapt_weights(matched.weights, path, new_classifier)
+        content = {**content, "model": weights, "weights_under": None}
+    return apply_weights(content, model, path, optional)
 
 
 def load_wiring_and_weights(model: nn.Module, use_graph: str | None, use_init: str | None) -> None:
@@ -53,6 +94,6 @@ def load_wiring_and_weights(model: nn.Module, use_graph: str | None, use_init: s
 
 def _apply(key: str, path: str, model: nn.Module, optional: list[str]) -> None:
     try:
-        apply_weights(read_checkpoint(path), model, path, optional=optional)
+        apply_adapted_weights(read_checkpoint(path), model, path, optional, new_classifier=True)
     except CheckpointError as error:
         raise CheckpointError(f"{key}: {error}") from error

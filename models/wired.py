@@ -18,7 +18,7 @@ from wirings.names import did_you_mean
 from wirings.wiring import Wiring
 
 Wire = Callable[..., Wiring]
-"""`wire(module, include, exclude)` wires with the rule and the budget of the experiment."""
+"""`wire(module, include, exclude, default_budget)` wires with the rule and the budget of the experiment."""
 
 
 def torchvision_model(

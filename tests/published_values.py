@@ -69,4 +69,18 @@ _LARGE_SCALE = {
     for name, (graph, rate, small) in _GRAPH.items()
 }  # fmt: skip
 
-PUBLISHED = {**_SMALL_SCALE, **_MEDIUM_SCALE, **_LARGE_SCALE}
+_RESNET = {
+    "model": "models.sparse_resnet:SparseResNet", "data": "data.imagenet:ImageNet", "batch_size": 256,
+    "lr": 0.256, "lr_scheduler": "epoch_cosine", "warmup": 5, "momentum": 0.875, "weight_decay": 2**-15,
+    "norm_weight_decay": False, "label_smoothing": 0.1, "mixup": 0.0, "num_epochs": 100,
+    "image_size": 224, "output_size": 1000,
+}  # fmt: skip
+_LAYERS = {
+    "dense": {"prune_rate": 0.0, "model_args": {}},
+    "allsparse10": {"graph": "dnw", "prune_rate": 0.9, "model_args": {}},
+    "ignorefirst10": {"graph": "dnw", "prune_rate": 0.9, "model_args": {"exclude": ["conv1"]}},
+    "tdsparse10": {"graph": "td", "prune_rate": 0.9, "rho": 0.9, "model_args": {}},
+}
+_RESNETS = {f"apps/resnet/resnet50_{name}.yml": {**_RESNET, **own} for name, own in _LAYERS.items()}
+
+PUBLISHED = {**_SMALL_SCALE, **_MEDIUM_SCALE, **_LARGE_SCALE, **_RESNETS}

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from genutil.errors import DataError
+from genutil.errors import ConfigError, DataError
+from genutil.seeding import preserve_rng_state
 from trainers.batches import Batches, BatchesWithExample, LoaderBatches
 
 _OUT_OF_BOUNDS = re.compile(r"Target (-?\d+) is out of bounds")
@@ -171,6 +173,62 @@ def batch_spec(network: nn.Module, source: str, keys: Mapping[str, int]) -> Batc
     """
     types = (p.dtype for p in network.parameters() if p.is_floating_point())
     return BatchSpec(source, keys.get("output_size"), keys.get("in_channels"), next(types, torch.float32))
+
+
+def check_smallest_shard(
+    network: nn.Module,
+    shape: tuple[int, int, int],
+    num_images: int,
+    batch_size: int,
+    accumulate: int,
+    num_processes: int,
+) -> None:
+    """Check that batch norms get more than one value of each channel in every step of an epoch.
+
+    The variance of a single image is not defined if its maps have one pixel.
+
+    Args:
+        network: the network, on its device.
+        shape: (channels, height, width) of an image.
+        num_images: images of an epoch.
+        batch_size: images of a step.
+        accumulate: microbatches of a process in a step.
+        num_processes: processes.
+
+    Raises:
+        ConfigError: a microbatch would have a single image.
+    """
+    shards = [batch // num_processes for batch in {batch_size, num_images % batch_size} if batch]
+    smallest = min(max(shard // accumulate, min(shard, 1)) for shard in shards)
+    if smallest < 2 and _norms_see_one_pixel(network, shape):
+        raise ConfigError(
+            f"batch_size: some step of {num_images} images leaves a process one image or none, of which "
+            f"batch norms cannot take a variance at {shape[1]} pixels; give another batch_size, or a larger "
+            "image_size"
+        )
+
+
+def _norms_see_one_pixel(network: nn.Module, shape: tuple[int, int, int]) -> bool:
+    """Whether a batch norm gets maps of one pixel, seen with one black image."""
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    are_single: list[bool] = []
+    handles = [
+        norm.register_forward_pre_hook(lambda _norm, inputs: are_single.append(inputs[0][0, 0].numel() == 1))
+        for norm in norms
+    ]
+    modes = {module: module.training for module in network.modules()}
+    image = torch.zeros(1, *shape, device=next(network.parameters()).device)
+    try:
+        with torch.no_grad(), preserve_rng_state(), torch.compiler.set_stance("force_eager"):
+            network.eval()(image)
+    except Exception:  # it may be the user's code; the first batch shows whether it runs
+        return False
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, training in modes.items():
+            module.training = training
+    return any(are_single)
 
 
 @contextlib.contextmanager

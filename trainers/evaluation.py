@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,7 +29,7 @@ def evaluate_and_time(
     stop: StopRequest,
     clock: Clock = time.monotonic,
 ) -> dict[str, Any]:
-    """`evaluate` with a progress bar. Adds `images`, and `latency_ms` per image.
+    """`evaluate` with a progress bar. Adds `images`, `latency_ms` per image, `batch_ms` per full batch.
 
     Args:
         network: on the world's device.
@@ -54,8 +55,12 @@ def evaluate_and_time(
 
     with progress, precision.autocast():
         metrics = evaluate(timed, batches, topk, after_batch, world)
-    latency = 1000 * timed.seconds_per_image()
-    return {**metrics, "images": sum(world.gather(timed.num_images)), "latency_ms": latency}
+    results: dict[str, Any] = {**metrics, "images": sum(world.gather(timed.num_images))}
+    results["latency_ms"] = 1000 * timed.seconds_per_image()
+    times = [1000 * seconds for seconds in timed.seconds_per_batch()]
+    if times:
+        results["batch_ms"] = {"median": statistics.median(times), "min": min(times), "max": max(times)}
+    return results
 
 
 def evaluate(

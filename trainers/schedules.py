@@ -28,16 +28,28 @@ def multistep(
     return lambda step: lr * multistep_lr_gamma ** bisect_right(milestones, step // steps_per_epoch)
 
 
-def cosine(lr: float, steps_per_epoch: int, num_epochs: int) -> Schedule:
-    """½ · lr · (1 + cos(π t / T)) in update t = 1..T, T being the updates of the whole training."""
-    total = steps_per_epoch * num_epochs
-    return lambda step: 0.5 * lr * (1 + math.cos(math.pi * (step + 1) / total))
+def cosine(lr: float, steps_per_epoch: int, num_epochs: int, warmup: int = 0) -> Schedule:
+    """½ · lr · (1 + cos(π t / T)) in update t = 1..T, T being the updates after the warm-up."""
+    first, total = steps_per_epoch * warmup, steps_per_epoch * (num_epochs - warmup)
+    return lambda step: 0.5 * lr * (1 + math.cos(math.pi * (step - first + 1) / total))
 
 
-def linear_decaying(lr: float, steps_per_epoch: int, num_epochs: int) -> Schedule:
-    """lr · (1 − t / T) in update t = 1..T, T being the updates of the whole training."""
-    total = steps_per_epoch * num_epochs
-    return lambda step: lr * (1 - (step + 1) / total)
+def linear_decaying(lr: float, steps_per_epoch: int, num_epochs: int, warmup: int = 0) -> Schedule:
+    """Lower by lr / T in every update t = 1..T after the warm-up: lr · (1 − t / T)."""
+    first, total = steps_per_epoch * warmup, steps_per_epoch * (num_epochs - warmup)
+    return lambda step: lr * (1 - (step - first + 1) / total)
+
+
+def epoch_cosine(lr: float, steps_per_epoch: int, num_epochs: int, warmup: int = 0) -> Schedule:
+    """½ · lr · (1 + cos(π x)), x being the fraction of the epochs after the warm-up that are done."""
+    return lambda step: (
+        0.5 * lr * (1 + math.cos(math.pi * (step // steps_per_epoch - warmup) / (num_epochs - warmup)))
+    )
+
+
+def epoch_linear(lr: float, steps_per_epoch: int, num_epochs: int, warmup: int = 0) -> Schedule:
+    """lr · (1 − x), x being the fraction of the epochs after the warm-up that are done."""
+    return lambda step: lr * (1 - (step // steps_per_epoch - warmup) / (num_epochs - warmup))
 
 
 def exp_decaying(lr: float, steps_per_epoch: int, exp_decaying_lr_gamma: float) -> Schedule:
@@ -46,7 +58,12 @@ def exp_decaying(lr: float, steps_per_epoch: int, exp_decaying_lr_gamma: float) 
 
 
 def warmed_up(schedule: Schedule, lr: float, steps_per_epoch: int, warmup: int) -> Schedule:
-    """lr · (epoch + 1) / warmup in the first `warmup` epochs, in place of the schedule's rate."""
+    """lr · (epoch + 1) / warmup in the first `warmup` epochs, in place of the schedule's rate.
+
+    Milestones are counted from the first epoch of the warm-up.
+    """
+    if not warmup:
+        return schedule
 
     def rate(step: int) -> float:
         epoch = step // steps_per_epoch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -95,16 +95,27 @@ def profile(
     return Profile(sum(layer.params for layer in layers), sum(layer.macs for layer in layers), tuple(layers))
 
 
-def as_table(cost: Profile) -> str:
-    """What each layer costs, and what became of its edges, as Markdown."""
-    header = ("layer", "params", "MACs", "potential edges", "in use", "effective", "live nodes")
+def as_table(cost: Profile, new: Mapping[str, int] | None = None) -> str:
+    """What each layer costs, and what became of its edges, as Markdown.
+
+    Args:
+        cost: of the network.
+        new: edges in use that were not before, by the name of the layer: a further column.
+    """
+    header = ["layer", "params", "MACs", "potential edges", "in use", "effective", "live nodes"]
+    if new is not None:
+        header.append("newly in use")
     rows = []
     for layer in cost.per_layer:
-        wiring = (layer.potential, layer.edges, layer.effective, layer.live_nodes)
+        wiring: tuple[int | None, ...] = (layer.potential, layer.edges, layer.effective, layer.live_nodes)
+        if new is not None:
+            wiring = (*wiring, new.get(layer.name))
         shown = map(_shown, wiring) if layer.potential else [""] * len(wiring)
         rows.append((layer.name, f"{layer.params:,}", f"{layer.macs:,}", *shown))
     potential = sum(layer.potential for layer in cost.per_layer)
-    totals = (cost.params, cost.macs, potential, cost.edges, cost.effective_edges, cost.live_nodes)
+    totals = [cost.params, cost.macs, potential, cost.edges, cost.effective_edges, cost.live_nodes]
+    if new is not None:
+        totals.append(sum(new.values()))
     return markdown_table(header, [*rows, ("total", *map(_shown, totals))])
 
 

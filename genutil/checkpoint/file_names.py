@@ -47,7 +47,20 @@ class CheckpointNames:
 
 
 GRAPH_NAMES = CheckpointNames()
-"""Names of the experiments of `runner.py`."""
+"""As the published graph networks have them."""
+RESNET_NAMES = CheckpointNames(
+    last="checkpoint.pth.tar",
+    best="model_best.pth.tar",
+    first=None,
+    numbered="checkpoint-{}.pth.tar",
+    keys="resnet",
+)
+"""As the published ResNets have them."""
+
+
+def names_of_format(checkpoint_format: str) -> CheckpointNames:
+    """Names and keys by the experiment's `checkpoint_format`."""
+    return {"graph": GRAPH_NAMES, "resnet": RESNET_NAMES}[checkpoint_format]
 
 
 def to_resnet_keys(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -95,7 +95,8 @@ def _python_value(key: str, texts: list[str], problems: list[Problem]) -> Any:
     """The typed text as the schema expects it: a list, a mapping, a flag, or one text."""
     field = schema()[key]
     origin = f"--{key}"
-    if field.default is None and len(texts) == 1 and texts[0].lower() in _NOTHING:
+    may_be_none = type(None) in get_args(field.annotation)
+    if may_be_none and len(texts) == 1 and texts[0].lower() in _NOTHING:
         return None
     if _is_list(field.annotation):
         return texts

@@ -130,6 +130,7 @@ class ComponentBuilder:
         """Warn of the keys that were set explicitly and that no component uses."""
         network = {key for group in (NetworkKeys, WiringKeys) for key in group.model_fields}
         typed = {key for group in (TrainingKeys, EvaluationKeys) for key in group.model_fields}
+        network.add("data_backend")
         relevant = (self.config.explicit() & network) | (set(self.config.overrides) & typed)
         read_by_experiment = {
             key for key, field in schema().items() if field.json_schema_extra["read_by_experiment"]

@@ -22,6 +22,10 @@ _WITHOUT_FIXED_EDGES = ("dnw", "complete", "dnw_no_update", "td", "reg_td")
 """Edge rules without a fixed set of edges."""
 
 
+_RANDOM_IMAGES = "data.synthetic:"
+"""Data that need no trained network: the time that an evaluation takes is all that they are for."""
+
+
 def _default(key: str) -> object:
     return Config.model_fields[key].default
 
@@ -33,7 +37,7 @@ def _has_rho(config: Config) -> bool:
 CHECKS = (
     Check(
         ("evaluate",),
-        lambda c: c.evaluate and c.resume is None,
+        lambda c: c.evaluate and c.resume is None and not c.data.startswith(_RANDOM_IMAGES),
         "evaluates a checkpoint; name it with --resume FILE",
     ),
     Check(
@@ -130,6 +134,46 @@ CHECKS = (
         ("sync_bn", "compile"),
         lambda c: c.sync_bn and c.compile,
         "exchanges statistics within the network, which cannot be compiled then; choose one of them",
+    ),
+    Check(
+        ("cuda_graph", "mixup"),
+        lambda c: c.cuda_graph and c.mixup > 0,
+        "repeats a step as it is, and mixup draws other pairs in each; choose one of them",
+    ),
+    Check(
+        ("channels_last", "fast_eval"),
+        lambda c: c.channels_last and c.fast_eval,
+        "has no effect with the engines of fast_eval; remove it",
+    ),
+    Check(
+        ("skip_corrupt", "data_backend"),
+        lambda c: c.skip_corrupt and c.data_backend != "pytorch",
+        "works with the data backend pytorch alone; choose that, or remove it",
+    ),
+    Check(
+        ("loss_scale", "amp"),
+        lambda c: c.loss_scale is not None and c.amp != "fp16",
+        "works with fp16 alone; add amp: fp16, or remove it",
+    ),
+    Check(
+        ("nestorov", "momentum"),
+        lambda c: c.nestorov and not c.momentum and c.optimizer == "sgd",
+        "needs a momentum greater than 0",
+    ),
+    Check(
+        ("warmup", "num_epochs"),
+        lambda c: c.warmup >= c.num_epochs,
+        "must be less than num_epochs, the length of the training",
+    ),
+    Check(
+        ("start_epoch", "num_epochs"),
+        lambda c: c.start_epoch >= c.num_epochs,
+        "must be less than num_epochs, the length of the training",
+    ),
+    Check(
+        ("seeds", "checkpoint_dir"),
+        lambda c: bool(c.seeds) and c.checkpoint_dir is not None and "{seed}" not in c.checkpoint_dir,
+        "would write all runs' checkpoints to one folder; put {seed} into checkpoint_dir",
     ),
     Check(
         ("seeds", "resume"),

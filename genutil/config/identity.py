@@ -12,7 +12,9 @@ from genutil.config.schema import keys_of, schema
 
 Differences = dict[str, tuple[Any, Any]]
 """Both values of each key whose values differ."""
-_CHOSEN_BY_EVALUATIONS = frozenset({"topk", "batch_size", "num_epochs", "amp"})
+_CHOSEN_BY_EVALUATIONS = frozenset(
+    {"topk", "batch_size", "num_epochs", "amp", "max_batches", "validation", "data_backend"}
+)
 """Keys of a training that an evaluation of its weights may set to other values."""
 
 

@@ -53,7 +53,8 @@ def resolve(
         layers.origins["data_dir"] = "$DATA_DIR"
     if layers.values.get("name") is None:
         layers.values["name"] = file.stem
-    config = _validate(layers, required=not unreadable)
+    config, found = validated(layers, required=not unreadable)
+    refuse([*layers.problems, *found])
     config._overrides.update(written)
     config._own.update(layers.own, written)
     return config
@@ -73,9 +74,14 @@ def _drop_never_read(layers: MergedConfig) -> None:
         del layers.values[key]
 
 
-def _validate(layers: MergedConfig, required: bool) -> Config:
-    """The Config, or a ConfigError with unknown keys, wrong values and contradictions together."""
-    problems = list(layers.problems)
+def validated(layers: MergedConfig, required: bool = True) -> tuple[Config, list[Problem]]:
+    """The Config of merged keys, and their unknown keys, wrong values and contradictions together.
+
+    Args:
+        layers: the keys with their origins.
+        required: whether a required key that is missing is a problem.
+    """
+    problems = []
     known = schema()
     values = {}
     for key, value in layers.values.items():
@@ -91,9 +97,7 @@ def _validate(layers: MergedConfig, required: bool) -> Config:
         found = _value_problems(error, layers)
         problems += [p for p in found if required or p.message != _MISSING]
         config = _without(values, {p.subject for p in found})
-    problems += failed_checks(config, layers.origins)
-    refuse(problems)
-    return config
+    return config, [*problems, *failed_checks(config, layers.origins)]
 
 
 _MISSING = "is missing; the file must give it, as module:Class"

@@ -11,6 +11,8 @@ SCHEDULES = {
     "cosine": "trainers.schedules:cosine",
     "linear_decaying": "trainers.schedules:linear_decaying",
     "exp_decaying": "trainers.schedules:exp_decaying",
+    "epoch_cosine": "trainers.schedules:epoch_cosine",
+    "epoch_linear": "trainers.schedules:epoch_linear",
 }
 """Functions by name, as `module:function`, in the order that `--help` shows."""
 ADAPTIVE_SOLVERS = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")

@@ -205,6 +205,19 @@ class TrainingKeys(BaseModel):
 
     batch_size: Count = key("order", 128, description="images of a training step, over all devices")
     num_epochs: Count = key("result", 160, description="passes over the training images")
+    start_epoch: Annotated[Int, Field(ge=0)] = key(
+        "result",
+        0,
+        read_by_experiment=True,
+        description="first epoch, from 0, of a training that is not resumed from a checkpoint",
+    )
+    max_batches: Count | None = key(
+        "result",
+        None,
+        read_by_experiment=True,
+        description="only the first batches of each epoch and of each validation; default: all",
+    )
+    validation: bool = key("result", True, read_by_experiment=True, description="validate after each epoch")
     optimizer: Annotated[str, _known_or_path(OPTIMIZERS)] = key(
         "result",
         "sgd",
@@ -216,6 +229,24 @@ class TrainingKeys(BaseModel):
     weight_decay: Float = key("result", 0.0, ge=0, description="weight decay of SGD")
     nestorov: bool = key(
         "result", False, description="Nesterov momentum (spelt as published; also: nesterov)"
+    )
+    norm_weight_decay: bool = key(
+        "result", True, read_by_experiment=True, description="weight decay on batch norms, too"
+    )
+    label_smoothing: Float = key(
+        "result",
+        0.0,
+        ge=0,
+        lt=1,
+        read_by_experiment=True,
+        description="fraction of a label that is spread evenly over all classes",
+    )
+    mixup: Float = key(
+        "result",
+        0.0,
+        ge=0,
+        read_by_experiment=True,
+        description="mix pairs of images, in proportions drawn from Beta(mixup, mixup); 0: none",
     )
     accumulate: Count = key(
         "result",
@@ -233,8 +264,24 @@ class TrainingKeys(BaseModel):
         read_by_experiment=True,
         description="compute in 16 bits where it is safe; weights and selection stay float32",
     )
+    loss_scale: Float | None = key(
+        "result",
+        None,
+        gt=0,
+        description="amp fp16: fixed factor of the loss; default: one that follows the gradients",
+    )
     lr_scheduler: Annotated[str, _known_or_path(SCHEDULES)] = key(
-        "result", "multistep", read_by_experiment=True, description="learning rate as a function of the step"
+        "result",
+        "multistep",
+        read_by_experiment=True,
+        description="learning rate as a function of the step; epoch_cosine and epoch_linear are constant "
+        "within an epoch",
+    )
+    warmup: Annotated[Int, Field(ge=0)] = key(
+        "result",
+        0,
+        read_by_experiment=True,
+        description="first epochs, in which the learning rate rises to lr in equal steps",
     )
     multistep_lr_milestones: Annotated[list[Count], BeforeValidator(_as_list)] = key(
         "result", [80, 120], description="multistep: epochs before which the rate is lowered"
@@ -315,6 +362,16 @@ class FileKeys(BaseModel):
 
     data_dir: PathText = key("files", "./datasets", description="folder of the data sets; else $DATA_DIR")
     save_dir: PathText = key("files", "./checkpoints", description="checkpoints go to <save_dir>/<name>/")
+    checkpoint_dir: PathText | None = key(
+        "files", None, description="folder of the checkpoints themselves, in place of <save_dir>/<name>/"
+    )
+    checkpoint_format: Literal["graph", "resnet"] = key(
+        "files",
+        "graph",
+        description="names and keys of checkpoint files as in the published graph networks (last.pt, model) "
+        "or ResNets (checkpoint.pth.tar, state_dict); both are read",
+    )
+    save_checkpoints: bool = key("files", True, description="write checkpoints")
     log_dir: PathText = key(
         "files", "./runs", description="logs and results go to <log_dir>/<name and start>/"
     )
@@ -322,7 +379,9 @@ class FileKeys(BaseModel):
         "files", None, description="checkpoint to resume from; auto: this experiment's last.pt"
     )
     log_interval: Count = key("files", 50, description="training steps between two log lines")
-    checkpoint_interval: Count = key("files", 10, description="epochs between two epoch_N.pt")
+    checkpoint_interval: Count | None = key(
+        "files", 10, description="epochs between two epoch_N.pt; none: no such files"
+    )
     checkpoint_interval_steps: Count | None = key(
         "files",
         None,
@@ -380,6 +439,16 @@ class MachineKeys(BaseModel):
         description="loading processes of a machine, for data sets that do not fit into memory; auto: one "
         "for each CPU",
     )
+    data_backend: Literal["pytorch", "dali-cpu", "dali-gpu"] = key(
+        "order",
+        "pytorch",
+        description="what decodes folders of images: loading processes, or NVIDIA DALI",
+    )
+    channels_last: bool = key(
+        "execution",
+        False,
+        description="give the network images with channels last in memory, for tensor cores",
+    )
     compile: bool = key(
         "execution",
         False,
@@ -418,11 +487,17 @@ class Config(MachineKeys, FileKeys, EvaluationKeys, TrainingKeys, NetworkKeys, W
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
     _overrides: dict[str, Any] = PrivateAttr(default_factory=dict)
     _own: set[str] = PrivateAttr(default_factory=set)
+    _not_stated: set[str] = PrivateAttr(default_factory=set)
 
     @property
     def overrides(self) -> dict[str, Any]:
         """The keys that the command line set, with their values."""
         return {key: getattr(self, key) for key in self._overrides}
+
+    @property
+    def not_stated(self) -> set[str]:
+        """The keys that an evaluation says nothing about: the weights may come from other values of them."""
+        return set(self._not_stated)
 
     def explicit(self) -> set[str]:
         """The keys that the file itself (not its bases) or the command line set to other than the default."""

@@ -111,7 +111,7 @@ class RunOutputs:
     A start after a failure continues the folders of the earlier start.
 
     Args:
-        folder: folder of the checkpoints.
+        folder: folder of the checkpoints; None: none are written.
         settings: settings of the run.
         rank_info: rank of this process, with the run's id and its restarts.
         start: where the run begins.
@@ -119,7 +119,7 @@ class RunOutputs:
         layout: names of the checkpoints.
 
     Attributes:
-        checkpoints, run: the two folders.
+        checkpoints, run: the two folders; `checkpoints` is None where none are written.
 
     Raises:
         UserError: a folder cannot be written to.
@@ -127,14 +127,18 @@ class RunOutputs:
 
     def __init__(
         self,
-        folder: Path,
+        folder: Path | None,
         settings: RunSettings,
         rank_info: RankInfo,
         start: ResumePoint,
         step: int,
         layout: CheckpointNames = GRAPH_NAMES,
     ) -> None:
-        earlier = read_run_marker(folder, rank_info.run_id) if rank_info.restarts else start.run_folder
-        self.checkpoints = CheckpointFolder(folder, start.path, rank_info.run_id, layout)
+        earlier, self.checkpoints = start.run_folder, None
+        if folder is not None:
+            if rank_info.restarts:
+                earlier = read_run_marker(folder, rank_info.run_id)
+            self.checkpoints = CheckpointFolder(folder, start.path, rank_info.run_id, layout)
         self.run = RunFolder(settings, earlier, step)
-        self.checkpoints.write_run_marker(rank_info.run_id, self.run.path)
+        if self.checkpoints is not None:
+            self.checkpoints.write_run_marker(rank_info.run_id, self.run.path)

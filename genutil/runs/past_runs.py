@@ -22,7 +22,9 @@ _WIRING = "wiring.npz"
 
 
 def checkpoints_of(config: Config) -> Path:
-    """The folder of an experiment's checkpoints: `<save_dir>/<name>/`."""
+    """The folder of an experiment's checkpoints: `checkpoint_dir`, or `<save_dir>/<name>/`."""
+    if config.checkpoint_dir is not None:
+        return Path(config.checkpoint_dir).expanduser()
     return Path(config.save_dir).expanduser() / folder_name(str(config.name))
 
 

@@ -113,13 +113,16 @@ def check_resume_point(config: Config, start: ResumePoint, reads_length: bool) -
         return dataclasses.replace(start, record=record_in(start.content))
     changed = _differences(config, start.content, info, reads_length)
     if start.found_by == "auto":
-        raise_if_other_experiment(path, changed, "num_epochs" if reads_length else "", "--name")
+        option = "--name" if config.checkpoint_dir is None else "checkpoint_dir (--workspace)"
+        raise_if_other_experiment(path, changed, "num_epochs" if reads_length else "", option)
     record = start_record(start.content, str(start.path), info.epoch, info.step, changed)
     start = dataclasses.replace(start, record=record)
     if trains:
         start = _without_work(config, start, info, reads_length)
         if is_mixed(record) and start.finished is None:
             _log.warning("%s; the results record this", _mixture(path, changed))
+    elif changed:
+        _log.warning("%s; the results record this", _mixture(path, changed))
     return start
 
 
@@ -130,7 +133,8 @@ def _differences(
     if before is None:
         return None
     if config.evaluate or config.export:
-        return differences_to_evaluate(before, now)
+        changed = differences_to_evaluate(before, now)
+        return {key: pair for key, pair in changed.items() if key not in config.not_stated}
     return differences_to_continue(before, now, _epochs_begun(content, info), reads_length)
 
 

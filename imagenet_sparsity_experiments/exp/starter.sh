@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Trains with the published recipe: bash exp/starter.sh CONFIG TITLE [OPTION ...]
 # Images: $DATA_DIR/imagenet, else datasets/imagenet. Processes: $PROCESSES, else 4, one for each GPU; 64 images
-# each. Files: runs/TITLE. If a process is lost, all are started anew, $MAX_RESTARTS times, else never. Options of
-# main.py that follow are added and win, such as --resume auto.
+# each. Files: runs/TITLE. If a process is lost, the run is restarted, at most $MAX_RESTARTS times (default: 0).
+# Options of main.py that follow are added and win, such as --resume auto.
 set -euo pipefail
 if [ $# -lt 2 ]; then
     echo "usage: bash exp/starter.sh CONFIG TITLE [OPTION ...]   (CONFIG: allsparse10, ignorefirst20, dense, ...)" >&2

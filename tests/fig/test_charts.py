@@ -196,7 +196,13 @@ OPTIONS = {
 
 
 def raport(path, told=None, **options):
-    content = {"density": 0.123, "top1_accuracy": 74.0, "epochs": 100, "config": {**OPTIONS, **options}}
+    content = {
+        "density": 0.123,
+        "top1_accuracy": 74.0,
+        "epochs": 100,
+        "config": {},
+        "options": {**OPTIONS, **options},
+    }
     path.write_text(json.dumps({**content, **(told or {})}))
     return path
 
@@ -246,7 +252,7 @@ def test_an_evaluation_does_not_tell_its_epochs(tmp_path):
         ({}, {"prof": 20}, "the first 20 batches"),
         ({"images": 2_000}, {}, "2000 images"),
         ({}, {"model_config": "mine"}, "the configuration mine"),
-        ({"config": None}, {}, "is no report of a trained sparse ResNet"),
+        ({"options": None}, {}, "is no report of a trained sparse ResNet"),
         ({"top1_accuracy": None}, {}, "is no report of a trained sparse ResNet"),
     ],
 )

@@ -31,7 +31,8 @@ _LEFT_OUT = frozenset(
     {
         "processes", "max_restarts", "gpus", "seeds", "compile", "workers", "fast_eval", "use_dgl",
         "engine",
-        "bf16", "export", "num_epochs", "model", "data", "optimizer", "save_dir", "log_dir", "timeout",
+        "bf16", "export", "num_epochs", "model", "data", "optimizer", "save_dir", "log_dir", "checkpoint_dir",
+        "timeout",
     }
 )  # fmt: skip
 """Keys that start processes or compilers, or name code."""

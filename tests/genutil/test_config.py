@@ -153,6 +153,14 @@ FAST = {"fast_eval": True, "evaluate": True, "resume": "x"}
         ({**FAST, "amp": "bf16"}, "has no effect with the engines of fast_eval"),
         ({"topk": [1, 11]}, "must not exceed output_size"),
         ({"multistep_lr_milestones": [5, 3]}, "must be rising epochs"),
+        ({"warmup": 2, "num_epochs": 2}, "warmup: must be less than num_epochs"),
+        ({"start_epoch": 2, "num_epochs": 2}, "start_epoch: must be less than num_epochs"),
+        ({"loss_scale": 8, "amp": "bf16"}, "loss_scale: works with fp16 alone"),
+        ({"nesterov": True, "momentum": 0}, "needs a momentum greater than 0"),
+        ({"skip_corrupt": True, "data_backend": "dali-cpu"}, "works with the data backend pytorch alone"),
+        ({"cuda_graph": True, "mixup": 0.2}, "mixup draws other pairs in each"),
+        ({**FAST, "channels_last": True}, "has no effect with the engines of fast_eval; remove"),
+        ({"seeds": [1, 2], "checkpoint_dir": "c"}, "put {seed} into checkpoint_dir"),
     ],
 )
 def test_contradictions_name_the_mend(write_app, changes, message):

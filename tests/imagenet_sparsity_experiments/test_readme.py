@@ -5,7 +5,6 @@ import shlex
 import pytest
 
 from imagenet_sparsity_experiments import main
-from imagenet_sparsity_experiments.configurations import find_configuration
 from imagenet_sparsity_experiments.options import parse_options
 from tests.imagenet_sparsity_experiments.test_scripts import FOLDER, arguments
 from tests.test_readme import COMMANDS, ROOT
@@ -29,12 +28,11 @@ def test_commands_for_larger_data_are_understood(command, tmp_path):
         (words,) = arguments(tmp_path, ROOT / words[1], *words[2:])
     assert (ROOT / words[0]).is_file() or words[0] == "python"
     places = [number for number, word in enumerate(words) if word.endswith(MAIN)]
-    options = parse_options(words[places[-1] + 1 :])
-    find_configuration(options.model_config)
+    options = parse_options(words[places[-1] + 1 :]).values
     if command.startswith("bash"):
         given = shlex.split(command)
-        assert options.model_config == given[2]
-        assert given[3] in (options.pretrained_weights, options.workspace.removeprefix("runs/"))
+        assert options["model_config"] == given[2]
+        assert given[3] in (options["pretrained_weights"], options["workspace"].removeprefix("runs/"))
 
 
 def test_help_is_shown(capsys):

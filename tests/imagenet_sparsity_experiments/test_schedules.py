@@ -1,11 +1,21 @@
-"""Learning rates at named steps."""
+"""Learning rates of the published schedules at named steps."""
 
 import pytest
 
-from imagenet_sparsity_experiments.schedules import SCHEDULES, find_schedule
+from genutil.config.components import ComponentBuilder
+from imagenet_sparsity_experiments.options import SCHEDULES, parse_options
+from trainers.schedules import find_schedule, warmed_up
 
 STEPS = 10
 """Of an epoch."""
+
+
+def schedule_of(kind, lr, epochs, warmup):
+    options = {"--lr-schedule": kind, "--lr": lr, "--epochs": epochs, "--warmup": warmup}
+    words = [str(word) for pair in options.items() for word in pair]
+    config = parse_options(["imagenet", *words]).config
+    schedule = ComponentBuilder(config).build(find_schedule(config.lr_scheduler), steps_per_epoch=STEPS)
+    return warmed_up(schedule, config.lr, STEPS, config.warmup)
 
 
 @pytest.mark.parametrize(
@@ -17,21 +27,21 @@ STEPS = 10
     ],
 )  # fmt: skip
 def test_without_warm_up(kind, epoch, rate):
-    schedule = find_schedule(kind, 0.2, STEPS, 90, warmup=0)
+    schedule = schedule_of(kind, 0.2, 90, warmup=0)
     for step in (STEPS * epoch, STEPS * epoch + 9):  # the same within an epoch
         assert schedule(step) == pytest.approx(rate)
 
 
 @pytest.mark.parametrize("kind", SCHEDULES)
 def test_warm_up_takes_the_place_of_the_first_epochs(kind):
-    schedule = find_schedule(kind, 0.256, STEPS, 100, warmup=5)
+    schedule = schedule_of(kind, 0.256, 100, warmup=5)
     rates = [schedule(STEPS * epoch) for epoch in range(6)]
     assert rates == pytest.approx([0.0512, 0.1024, 0.1536, 0.2048, 0.256, 0.256])
 
 
 def test_the_published_recipe():
-    schedule = find_schedule("cosine", 0.256, STEPS, 100, warmup=5)
+    schedule = schedule_of("cosine", 0.256, 100, warmup=5)
     # 5 + 95 / 2 is no whole epoch: those beside it are as far above as below one half of the rate.
     assert schedule(STEPS * 52) + schedule(STEPS * 53) == pytest.approx(0.256)
     assert 0 < schedule(STEPS * 99) < 0.0001
-    assert find_schedule("step", 0.256, STEPS, 100, 5)(STEPS * 30) == pytest.approx(0.0256)
+    assert schedule_of("step", 0.256, 100, 5)(STEPS * 30) == pytest.approx(0.0256)

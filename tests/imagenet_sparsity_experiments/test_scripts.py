@@ -58,7 +58,7 @@ def test_starter_and_test_in_two_processes(place):
     assert errors.count("| fc ") == 2
     report = raport(place / "runs" / "first")
     assert (report["processes"], report["steps"], report["epochs"]) == (2, 4, 2)
-    assert (report["config"]["momentum"], report["config"]["optimizer_batch_size"]) == (0.875, 8)
+    assert (report["config"]["momentum"], report["options"]["optimizer_batch_size"]) == (0.875, 8)
     best = place / "runs" / "first" / "model_best.pth.tar"
     out, _ = ended(start(place, *script("test.sh"), "allsparse10", best, *SMALL))
     assert "top1_accuracy" in out
@@ -164,20 +164,20 @@ def test_examples_are_commands(path, tmp_path):
     for line in lines:
         place = line.index(str(FOLDER / "main.py"))
         options = parse_options(line[place + 1 :])
-        assert options.amp == ("bf16" if "_AMP_" in path.stem else None)
-        assert options.benchmark_inference == ("BENCHMARK" in path.stem)
-        assert options.evaluate == ("EVAL" in path.stem)
+        values = options.values
+        assert options.config.amp == ("bf16" if "_AMP_" in path.stem else None)
+        assert values["benchmark_inference"] == ("BENCHMARK" in path.stem)
+        assert values["evaluate"] == ("EVAL" in path.stem)
         if path.stem.endswith("GPU"):
             processes = int(line[line.index("--nproc_per_node") + 1])
             assert path.stem.endswith(f"_{processes}GPU")
-            step = max(options.optimizer_batch_size, options.batch_size * processes)
+            step = max(values["optimizer_batch_size"], values["batch_size"] * processes)
             assert step == 256
             changed = {"batch_size"}
-            values = options.values()
             assert {key: values[key] for key in RECIPE.keys() - changed} == {
                 key: RECIPE[key] for key in RECIPE.keys() - changed
             }
-            assert options.workspace == f"runs/{path.stem}"
+            assert values["workspace"] == f"runs/{path.stem}"
 
 
 def test_the_scripts_hold_the_published_recipe(tmp_path):
@@ -186,6 +186,6 @@ def test_the_scripts_hold_the_published_recipe(tmp_path):
     (line,) = arguments(tmp_path, FOLDER / "exp" / "starter.sh", "ignorefirst30", "mine")
     assert line[:3] == [str(FOLDER / "multiproc.py"), "--nproc_per_node", "4"]
     options = parse_options(line[line.index(str(FOLDER / "main.py")) + 1 :])
-    values = options.values()
+    values = options.values
     assert {key: values[key] for key in RECIPE} == RECIPE
-    assert (options.data, options.workspace) == ("datasets/imagenet", "runs/mine")
+    assert (values["data"], values["workspace"]) == ("datasets/imagenet", "runs/mine")

@@ -6,6 +6,8 @@ import numpy as np
 from PIL import Image
 
 from imagenet_sparsity_experiments import main
+from imagenet_sparsity_experiments.options import parse_options
+from models import build_model
 
 SMALL = [
     "--arch",
@@ -19,6 +21,12 @@ SMALL = [
     "--workers",
     "0",
 ]
+
+
+def build(name="dense", arch="resnet18", num_classes=1000):
+    """The network of a configuration, with weights by torch's random numbers."""
+    argv = ["--data-backend", "synthetic", "-a", arch, "-c", name, "--num-classes", str(num_classes)]
+    return build_model(parse_options(argv).config)
 
 
 def make_images(folder, train=4, val=2):

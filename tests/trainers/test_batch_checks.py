@@ -9,9 +9,15 @@ from torch import nn
 import runner
 from data.loaders import ImageBatches
 from genutil.checkpoint import read_checkpoint
-from genutil.errors import DataError
+from genutil.errors import ConfigError, DataError
 from tests.odd_data import Loaders
-from trainers.batch_checks import BatchSpec, CheckedBatches, batch_spec, label_errors_explained
+from trainers.batch_checks import (
+    BatchSpec,
+    CheckedBatches,
+    batch_spec,
+    check_smallest_shard,
+    label_errors_explained,
+)
 from trainers.batches import as_batches
 
 SPEC = BatchSpec("data: my_data:Own", num_classes=10, in_channels=3)
@@ -210,3 +216,27 @@ def test_in_channels_of_digits(run, tmp_path, channels):
         assert said.startswith(
             "in_channels: the images of digits are grey: 1 channel, or 3 equal ones, not 4"
         )
+
+
+@pytest.mark.parametrize(
+    ("images", "batch_size", "processes", "parts", "size", "refused"),
+    [
+        (12, 4, 1, 1, 32, False), (13, 4, 1, 1, 32, True), (14, 4, 1, 1, 32, False),
+        (13, 4, 1, 1, 64, False), (12, 1, 1, 1, 32, True), (18, 8, 2, 1, 32, True),
+        (20, 8, 2, 1, 32, False), (17, 8, 2, 1, 32, True), (22, 8, 1, 2, 32, False),
+        (19, 8, 1, 2, 32, True), (17, 8, 1, 2, 32, True),
+    ],
+)  # fmt: skip
+def test_steps_of_single_images_are_refused_where_maps_have_one_pixel(
+    images, batch_size, processes, parts, size, refused
+):
+    network = nn.Sequential(nn.Conv2d(3, 2, 32, stride=32), nn.BatchNorm2d(2))
+    before = network[1].running_mean.clone()
+    arguments = (network, (3, size, size), images, batch_size, parts, processes)
+    if refused:
+        with pytest.raises(ConfigError, match="leaves a process one image or none"):
+            check_smallest_shard(*arguments)
+    else:
+        check_smallest_shard(*arguments)
+    assert all(module.training for module in network.modules())
+    assert torch.equal(network[1].running_mean, before)

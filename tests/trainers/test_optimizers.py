@@ -2,13 +2,12 @@
 
 import torch
 
-from imagenet_sparsity_experiments.configurations import find_configuration
-from imagenet_sparsity_experiments.resnet import SparseResNet
+from tests.imagenet_sparsity_experiments.toy import build
 from trainers.optimizers import optimizer_names, sgd, without_decay_of_norms
 
 
 def test_batch_norms_have_no_weight_decay_whatever_they_are_called():
-    model = SparseResNet("resnet18", find_configuration("allsparse20"), num_classes=4)
+    model = build("allsparse20", num_classes=4)
     norms, others = groups = without_decay_of_norms(model)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     found = {names[id(parameter)] for parameter in norms["params"]}

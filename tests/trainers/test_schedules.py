@@ -8,10 +8,13 @@ from genutil.config.registries import SCHEDULES
 from genutil.errors import ConfigError
 from trainers.schedules import (
     cosine,
+    epoch_cosine,
+    epoch_linear,
     exp_decaying,
     find_schedule,
     linear_decaying,
     multistep,
+    warmed_up,
 )
 
 
@@ -42,6 +45,26 @@ def test_exponential_falls_by_epoch():
     assert rate(4) == 0.1
     assert rate(5) == pytest.approx(0.09)
     assert rate(14) == pytest.approx(0.081)
+
+
+def test_rates_that_are_constant_within_an_epoch():
+    for schedule, half in ((epoch_cosine, 0.05), (epoch_linear, 0.05)):
+        rate = schedule(0.1, steps_per_epoch=5, num_epochs=4)
+        assert [rate(step) for step in range(5)] == [0.1] * 5
+        assert rate(10) == rate(14) == pytest.approx(half)
+
+
+@pytest.mark.parametrize("schedule", [cosine, linear_decaying, epoch_cosine, epoch_linear])
+def test_schedules_begin_after_the_warm_up(schedule):
+    whole = schedule(0.1, steps_per_epoch=5, num_epochs=4)
+    rate = warmed_up(schedule(0.1, steps_per_epoch=5, num_epochs=6, warmup=2), 0.1, 5, 2)
+    assert [rate(step) for step in (0, 4, 5, 9)] == pytest.approx([0.05, 0.05, 0.1, 0.1])
+    assert [rate(10 + step) for step in range(20)] == [whole(step) for step in range(20)]
+
+
+def test_milestones_count_the_warm_up():
+    rate = warmed_up(multistep(0.1, 5, [2, 3], 0.1), 0.1, steps_per_epoch=5, warmup=1)
+    assert [rate(5 * epoch) for epoch in range(4)] == pytest.approx([0.1, 0.1, 0.01, 0.001])
 
 
 def test_registry():

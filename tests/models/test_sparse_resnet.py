@@ -4,18 +4,30 @@ import pytest
 import torch
 from torchvision import models
 
-from genutil.errors import CheckpointError
-from imagenet_sparsity_experiments.configurations import ARCHITECTURES, find_configuration
-from imagenet_sparsity_experiments.resnet import SparseResNet, load_pretrained
+from genutil.checkpoint import read_checkpoint
+from genutil.config import load_config
+from genutil.errors import CheckpointError, ConfigError
+from models import build_model
+from models.compiling import compile_network, use_channels_last
+from models.sparse_resnet import ARCHITECTURES
+from models.transfer import apply_adapted_weights
+from tests.conftest import ROOT
+from tests.imagenet_sparsity_experiments import toy
+from tests.models.test_compiling import assert_same, outcome
+from wirings.compacting import compact
 from wirings.layers import WiredLayer
 from wirings.wiring import unwire
 
 IMAGES = torch.randn(2, 3, 40, 40, generator=torch.Generator().manual_seed(0))
 
 
-def build(name="dense", arch="resnet18", **sizes):
+def build(name="dense", arch="resnet18"):
     torch.manual_seed(1)
-    return SparseResNet(arch, find_configuration(name), **{"num_classes": 6, **sizes})
+    return toy.build(name, arch, num_classes=6)
+
+
+def load_pretrained(network, path, new_classifier=False):
+    apply_adapted_weights(read_checkpoint(path), network, str(path), new_classifier=new_classifier)
 
 
 def theirs(arch="resnet18", num_classes=6):
@@ -51,12 +63,12 @@ def test_weights_of_old_versions_count_no_batches(tmp_path):
 def test_a_classifier_for_other_classes_starts_anew_or_is_refused(tmp_path, caplog):
     path, network = str(tmp_path / "theirs.pth"), build()
     torch.save(theirs(num_classes=9).state_dict(), path)
-    with pytest.raises(CheckpointError, match="for 9 classes, this one for 6; give --num-classes 9"):
+    with pytest.raises(CheckpointError, match="for 9 classes, this one for 6; set output_size"):
         load_pretrained(network, path, new_classifier=False)
     before = network.fc.weight.clone()
     load_pretrained(network, path, new_classifier=True)
     assert torch.equal(network.fc.weight, before)
-    assert "starts anew" in caplog.text
+    assert "own classifier is used" in caplog.text
 
 
 def test_another_architecture_is_refused(tmp_path):
@@ -94,7 +106,7 @@ def test_channels_last_changes_rounding_alone(name):
     network = build(name)
     torch.nn.init.uniform_(network.bn1.weight)
     plain = evaluated(network)
-    network.channels_last = True
+    use_channels_last(network)
     torch.testing.assert_close(evaluated(network), plain, rtol=1e-4, atol=1e-5)
     seen = []
     network.layer2.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0]))
@@ -108,3 +120,49 @@ def test_unwired_networks_give_the_same_logits(name):
     plain = evaluated(network)
     assert torch.equal(evaluated(unwire(network)), plain)
     assert not any(isinstance(module, WiredLayer) for module in network.modules())
+
+
+@pytest.mark.parametrize("name", ["allsparse10", "ignorefirst20", "dense"])
+def test_compact_networks_give_the_same_logits(name):
+    network = build(name)
+    plain = evaluated(network)
+    with torch.no_grad():
+        torch.testing.assert_close(compact(network)(IMAGES), plain, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["dense", "ignorefirst10", "tdsparse30"])
+def test_compiled_networks_have_the_same_logits_and_gradients(name):
+    torch.compiler.reset()
+    images = torch.randn(3, 3, 32, 32, dtype=torch.float64)
+    expected, network = outcome(build(name).double(), images), build(name).double()
+    compile_network(network, torch.device("cpu"), backend="aot_eager")
+    assert_same(outcome(network, images), expected, 1e-9)
+
+
+APP = ROOT / "apps/resnet/resnet50_allsparse10.yml"
+SMALL = {"image_size": 32, "output_size": 3}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "layers"),
+    [
+        ({}, 21), ({"prune_rate": 0.0}, 0), ({"prune_rate": 0.0, "budget": {"*": 0.5}}, 21),
+        ({"model_args": {"arch": "resnet18", "exclude": ["conv1", "layer4.*"]}}, 15),
+        ({"graph": "random", "budget": "erk"}, 21),
+    ],
+)  # fmt: skip
+def test_keys_of_an_experiment(overrides, layers):
+    keys = {**SMALL, "model_args": {"arch": "resnet18"}, **overrides}
+    network = build_model(load_config(APP, keys))
+    wired = [module for module in network.modules() if isinstance(module, WiredLayer)]
+    assert len(wired) == layers
+
+
+def test_grey_images():
+    network = build_model(load_config(APP, {**SMALL, "model_args": {"arch": "resnet18"}, "in_channels": 1}))
+    assert network(IMAGES[:, :1]).shape == (2, 3)
+
+
+def test_an_unknown_architecture_is_named():
+    with pytest.raises(ConfigError, match="got resnet51; did you mean resnet50"):
+        build_model(load_config(APP, {"model_args": {"arch": "resnet51"}}))
