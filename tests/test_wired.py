@@ -190,11 +190,11 @@ def test_several_processes_have_one_wiring(write_app, tmp_path, keys):
 def test_a_wired_network_is_recorded(write_app, tmp_path):
     path = write_app(**RESNET, num_epochs=1, data_args={"num_images": 8}, record_wiring=True)
     assert run(path) == 0
-    (file,) = (tmp_path / "runs").glob("*/wiring.npz")
+    (file,) = (tmp_path / "runs").glob("*/wiring")
     record = read_record(file)
     assert [layer["name"] for layer in record.layout][:2] == ["conv1", "layer1.0.conv1"]
     first, last = record.states[0].layers["conv1"], record.states[-1].layers["conv1"]
-    assert len(first.places) > 0
+    assert len(first.edge_indices) > 0
     assert first.live.shape == last.live.shape == (3,)
 
 

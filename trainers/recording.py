@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from genutil.runs.run_folder import RunFolder
-from genutil.runs.wiring_record import LayerState, State, WiringFile
+from genutil.runs.run_folder import WIRING, RunFolder
+from genutil.runs.wiring_record import LayerState, RecordWriter, State
 from trainers.callbacks import Callback
 
 if TYPE_CHECKING:
     from trainers.trainer import Trainer
 
-FILE = "wiring.npz"
-
 
 class WiringRecorder(Callback):
-    """`wiring.npz` in the run's folder: edges in use, their weights, live nodes, accuracies.
+    """`wiring/` in the run's folder: edges in use, their weights, live nodes, accuracies.
 
     Every process of a run has one, since the metrics are those of all of them; the first one writes.
 
@@ -43,15 +41,15 @@ class WiringRecorder(Callback):
         self.folder, self.wiring, self.interval = folder, wiring, record_interval
         self._sums = (0.0, 0, 0)
         self._val: Mapping[str, float] = {}
-        self._file: WiringFile | None = None
+        self._writer: RecordWriter | None = None
         if folder is not None:
             with folder.io_errors_as_user_errors():
-                self._file = WiringFile(folder.path / FILE, layout, first_step)
+                self._writer = RecordWriter(folder.path / WIRING, layout, first_step)
 
     def on_start(self, trainer: Trainer) -> None:
         if trainer.batch:  # within an epoch: what it has counted so far was told before
             self._training(trainer)
-        if self._file is not None and not self._file.count:
+        if self._writer is not None and not self._writer.count:
             self._record(trainer, self._epoch(trainer), {})
 
     def on_step(self, trainer: Trainer) -> None:
@@ -71,11 +69,6 @@ class WiringRecorder(Callback):
         self._record(trainer, trainer.epoch + 1.0, {**self._training(trainer), **self._val})
         self._sums = (0.0, 0, 0)
 
-    def on_end(self, trainer: Trainer) -> None:
-        if self._file is not None and self.folder is not None:
-            with self.folder.io_errors_as_user_errors():
-                self._file.close()
-
     @staticmethod
     def _epoch(trainer: Trainer) -> float:
         return trainer.epoch + trainer.batch / len(trainer.train)
@@ -89,8 +82,8 @@ class WiringRecorder(Callback):
         return {"train_loss": loss / images, "train_accuracy": 100 * correct / images} if images else {}
 
     def _record(self, trainer: Trainer, epoch: float, numbers: Mapping[str, float]) -> None:
-        if self._file is None or self.folder is None:
+        if self._writer is None or self.folder is None:
             return
         layers = self.wiring()
         with self.folder.io_errors_as_user_errors():
-            self._file.append(State({"step": trainer.step, "epoch": epoch, **numbers}, layers))
+            self._writer.append(State({"step": trainer.step, "epoch": epoch, **numbers}, layers))
