@@ -29,7 +29,7 @@ from genutil.signals import StopRequest
 from genutil.threads import choose_threads, threads_in_use, work_of_step
 from genutil.user_code import errors_in, is_foreign
 from models import build_model
-from models.compiling import compile_network, failures_explained
+from models.compiling import compile_errors_as_config_errors, compile_network
 from models.logits import check_logits
 from models.transfer import load_wiring_and_weights
 from models.wiring_state import wiring_layout, wiring_state
@@ -80,7 +80,7 @@ def run(config: Config) -> dict[str, Any] | None:
     device = choose_device(config.gpus, config.processes, rank_info or RankInfo())
 
     def work(world: World, stop: StopRequest) -> dict[str, Any] | None:
-        with errors_in(named_parts(config)), failures_explained():
+        with errors_in(named_parts(config)), compile_errors_as_config_errors():
             return _run(config, world, stop)
 
     return run_distributed(work, rank_info, device, config.timeout, config.deterministic)

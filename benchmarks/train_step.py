@@ -27,7 +27,7 @@ def measure_steps(options: argparse.Namespace) -> Report:
         config = load_config(options.app, {"batch_size": options.batch_size, key: value})
         steps[f"{selected}, {change}"] = step = make_step(config)
         for rule in Wiring(step.network).rules.values():
-            rule.fix_wiring()  # fine_tune uses every edge before
+            rule.freeze_wiring()  # fine_tune uses every edge before
     times = measure({name: step.run for name, step in steps.items()}, options.rounds, warm_up=2)
     report = Report(
         f"Training step of {options.app}, batch {options.batch_size}",

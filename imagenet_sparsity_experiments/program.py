@@ -38,7 +38,7 @@ from imagenet_sparsity_experiments.options import Options
 from imagenet_sparsity_experiments.resnet import SparseResNet, load_pretrained
 from imagenet_sparsity_experiments.starts import find_checked_resume_point
 from imagenet_sparsity_experiments.training import Training, step_of
-from models.compiling import compile_network, failures_explained
+from models.compiling import compile_errors_as_config_errors, compile_network
 from trainers.batches import corrupt_images
 from trainers.evaluation import evaluate_and_time
 from trainers.precision import Precision
@@ -60,7 +60,7 @@ def run(options: Options) -> dict[str, Any] | None:
     device = choose_device(None, None, rank_info or RankInfo())
 
     def work(world: World, stop: StopRequest) -> dict[str, Any] | None:
-        with failures_explained():
+        with compile_errors_as_config_errors():
             return _run(options, world, stop)
 
     return run_distributed(work, rank_info, device, options.timeout, options.deterministic)

@@ -139,7 +139,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Any], path: Path, key: 
     check_fit({**kept, **matched.weights}, expected, path)
     model.load_state_dict({**kept, **matched.weights})
     for prefix in unset:
-        rules[prefix].fix_wiring()
+        rules[prefix].freeze_wiring()
 
 
 def _wired_layers(model: nn.Module) -> dict[str, WiredLayer]:

@@ -56,7 +56,7 @@ def test_a_wired_resnet(rule, density, options):
     shift_norms(model, 0)
     wiring = wire(model, rule, density, **options)
     for edges in wiring.rules.values():
-        edges.fix_wiring()
+        edges.freeze_wiring()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     small = compact(model, example=image(3, 40))
     same_logits(small, model, image(3, 40), 1e-10)
