@@ -1,12 +1,11 @@
-"""A training step by several processes against the same global batch in one.
+"""A training step in several processes, compared with the same global batch in one.
 
     python -m benchmarks.distributed [APP] [--batch_size N] [--processes N] [--rounds N] [--steps N]
         [--no-sync_bn] [--threads N] [--json FILE]
 
-One process has all threads, of N processes each has its share of them. Both are started once and then
-measured in turn; batch norms are synchronised by default, so that both calculate the same. How far
-their losses part is measured in float64: in float32 rounding alone makes two wirings part after a dozen
-steps.
+One process has all threads; with N processes, each has an Nth of them. Both are started once and measured
+alternately; batch norms are synchronized by default, so that both compute the same. The difference of their
+losses is measured in float64: in float32 rounding alone makes two wirings diverge after a dozen steps.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.machine import Spread
-from benchmarks.processes import Group, Work, in_turn
+from benchmarks.processes import ProcessPool, Work, slowest
 from benchmarks.report import Report, run
 from genutil.config import load_config
 from genutil.distributed.rank_info import shard_slice
@@ -33,7 +32,7 @@ from trainers.sync_bn import synchronise_batch_norms
 def prepare_steps(
     world: World, app: str, batch_size: int, sync_bn: bool, dtype: torch.dtype = torch.float32
 ) -> Work:
-    """Training steps on one random batch, of which this process has its share."""
+    """Training steps on one random batch, divided among the processes."""
     torch.set_default_dtype(dtype)
     torch.manual_seed(0)
     config = load_config(app, {"batch_size": batch_size})
@@ -44,8 +43,8 @@ def prepare_steps(
     optimizer = sgd(network.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4, nestorov=False)
     images = torch.randn(batch_size, config.in_channels, config.image_size, config.image_size)
     labels = torch.randint(0, config.output_size, (batch_size,))
-    own = shard_slice(batch_size, world.rank, world.size)
-    images, labels = images[own], labels[own]
+    shard = shard_slice(batch_size, world.rank, world.size)
+    images, labels = images[shard], labels[shard]
     replicas.settle(images)
 
     def step() -> torch.Tensor:
@@ -61,7 +60,7 @@ def prepare_steps(
         world.barrier()
         started = time.perf_counter()
         losses = torch.stack([step() for _ in range(steps)])
-        seconds = in_turn(world, time.perf_counter() - started) / steps
+        seconds = slowest(world, time.perf_counter() - started) / steps
         return seconds, (world.sum(losses.double()) / world.size).tolist()
 
     return work
@@ -74,16 +73,18 @@ def measure_processes(options: argparse.Namespace) -> Report:
         f"{options.processes} processes, threads {threads} each": (options.processes, threads),
     }
     seconds: dict[str, list[float]] = {name: [] for name in sizes}
-    groups = {
-        name: Group(size, prepare_steps, options.app, options.batch_size, options.sync_bn, threads=threads)
+    pools = {
+        name: ProcessPool(
+            size, prepare_steps, options.app, options.batch_size, options.sync_bn, threads=threads
+        )
         for name, (size, threads) in sizes.items()
     }
     for number in range(1 + options.rounds):
-        for name, group in groups.items():
-            taken, _ = group.tell(options.steps)[0]
-            seconds[name] += [taken] if number else []
-    for group in groups.values():
-        group.close()
+        for name, pool in pools.items():
+            step_seconds, _ = pool.run(options.steps)[0]
+            seconds[name] += [step_seconds] if number else []
+    for pool in pools.values():
+        pool.close()
     report = Report(
         f"Training step of {options.app} by several processes, global batch {options.batch_size}",
         ("processes", "step", "this / one process"),
@@ -93,24 +94,23 @@ def measure_processes(options: argparse.Namespace) -> Report:
     )
     if options.sync_bn:
         first, second = (_losses(options, size) for size, _ in sizes.values())
-        apart = max(abs(one - other) / abs(one) for one, other in zip(first, second, strict=True))
+        difference = max(abs(loss - other) / abs(loss) for loss, other in zip(first, second, strict=True))
         report.notes.append(
-            f"losses of {len(first)} steps in float64 differ by {apart:.1e} at most (relative)"
+            f"losses of {len(first)} steps in float64 differ by {difference:.1e} at most (relative)"
         )
     base = statistics.median(next(iter(seconds.values())))
-    for name, found in seconds.items():
-        spread = Spread(min(found), statistics.median(found), max(found), len(found))
+    for name, times in seconds.items():
+        spread = Spread(min(times), statistics.median(times), max(times), len(times))
         ratio = spread.median / base
         report.add((name, str(spread), f"{ratio:.2f}"), processes=name, ratio=ratio, **spread.numbers())
     return report
 
 
 def _losses(options: argparse.Namespace, size: int) -> list[float]:
-    group = Group(size, prepare_steps, options.app, 8 * options.processes, True, torch.float64)
-    _, losses = group.tell(50)[0]
-    group.close()
-    found: list[float] = losses
-    return found
+    pool = ProcessPool(size, prepare_steps, options.app, 8 * options.processes, True, torch.float64)
+    losses: list[float] = pool.run(50)[0][1]
+    pool.close()
+    return losses
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ same up to rounding; the tests compare the two. The arithmetic around f is fused
 rows of one matrix, each sum of slopes is one product, and the gradient of a slope is accumulated in place.
 
 Sources: Dormand and Prince, "A family of embedded Runge-Kutta formulae", 1980; interpolation and mid-point
-weights: Shampine, "Some Practical Runge-Kutta Formulas", 1986; size of the first step: Hairer, Nørsett and Wanner, "Solving Ordinary Differential Equations I", section II.4.
+weights: Shampine, "Some Practical Runge-Kutta Formulas", 1986; size of the first step: Hairer, Nørsett and
+Wanner, "Solving Ordinary Differential Equations I", section II.4.
 """
 
 from __future__ import annotations
@@ -127,7 +128,7 @@ class _Slopes:
         self.count = 0
         # Autograd's nodes refer to it, so it must not refer to them: the cycle would keep all states alive.
         self._gradient = _SlopeGradient(values)
-        # Links the functions in autograd's graph: a slope's backward runs after those of all sums that use it.
+        # Links the functions in autograd's graph: a slope's backward runs after those of its sums.
         self._token = start.new_empty(0)
 
     def add(self, slope: Tensor) -> None:
@@ -156,7 +157,7 @@ class _SlopeGradient:
         return self._rows
 
     def take(self, row: int) -> Tensor:
-        """The gradient of one slope. After that of the first slope, the last to be used, memory is released."""
+        """The gradient of one slope. That of the first slope is used last: then the memory is released."""
         gradient = self.rows()[row]
         if row == 0:
             self._rows = None

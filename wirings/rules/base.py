@@ -195,7 +195,7 @@ class RankedEdges(EdgeRule):
         return self.weight
 
     def select(self) -> EdgeSelection:
-        """The `num_edges` entries of largest score, or those of this layer among the largest of all layers."""
+        """The `num_edges` entries of largest score, or with a ranking this layer's among all layers' largest."""
         if self.ranking is not None:
             return self.ranking.selection(self)
         return self.strongest(self.scores())

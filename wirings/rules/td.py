@@ -53,5 +53,5 @@ class TargetedDropout(RankedEdges):
 
 
 def targeted_dropout(weight: Tensor, keep_mask: Tensor, rho: float) -> Tensor:
-    """`weight` with each entry outside of `keep_mask` (boolean, of its shape) zeroed with probability `rho`."""
+    """`weight` with the entries outside of `keep_mask` (boolean) each set to zero with probability `rho`."""
     return weight * (keep_mask if rho == 1 else keep_mask | (torch.rand_like(weight) >= rho))
