@@ -325,7 +325,7 @@ def _prepared(network: nn.Module, images: Tensor, captured: bool) -> tuple[Calla
 
 
 def training(clock: Clock, data_dir: str) -> None:
-    """Whole trainings of static graphs on Fashion-MNIST, discovered and random alternately, while time is left."""
+    """Whole trainings of static graphs on Fashion-MNIST, `dnw` and `random` alternately, as time allows."""
     app = "apps/quickstart/digits_dnw.yml" if clock.quick else "apps/quickstart/fashion_mnist_dnw.yml"
     small = ["--num_epochs", "1", "--dim", "80", "--downsample_dim", "8", "--feature_dim", "10"]
     sizes = small if clock.quick else ["--num_epochs", "160", "--data_dir", data_dir]

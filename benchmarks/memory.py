@@ -3,8 +3,8 @@
     python -m benchmarks.memory APP [--batch_size N] [--rounds N] [--steps N]
         [--threads N] [--json FILE]
 
-Each is measured in its own process: the peak of the resident memory in a few steps, minus that before the first
-one, so that gradients and momenta are counted, but not weights and images.
+Each is measured in its own process: the peak of the resident memory in a few steps, minus that before the
+first one, so that gradients and momenta are counted, but not weights and images.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python -m benchmarks.wire [--name resnet18] [--density X] [--batch_size N] [--image_size N] [--rounds N]
         [--rules dnw random …] [--threads N] [--json FILE]
 
-The wired network multiplies with dense weights, zeros included, as the unwired one does; the difference is the
-selection and its backward pass.
+The wired network multiplies with dense weights, zeros included, as the unwired one does; the difference is
+the selection and its backward pass.
 """
 
 from __future__ import annotations

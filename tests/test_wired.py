@@ -130,8 +130,8 @@ WRONG = [
         "must be uniform | erk | global | mobilenet_width | PATTERN=DENSITY ... | mod",
     ),
     (["--budget", "nowhere:budget"], "budget: there is no module nowhere"),
-    (["--budget", "tests.own_parts:too_many"], "budget: the budget gives graph.weight 1000000000 edges"),
-    (["--budget", "layers.*=0.5"], "budget: no density for graph.weight: none of layers.* fits"),
+    (["--budget", "tests.own_parts:too_many"], "budget: the budget has 1000000000 edges for graph.weight"),
+    (["--budget", "layers.*=0.5"], "budget: no density for graph.weight: none of layers.* matches"),
     (["--budget", "graph*=1.5"], "budget: must be less than or equal to 1, got"),
     (["--budget", "global", "--graph", "random"], "RandomEdges does not select by rank"),
     (["--graph", "dnv"], "did you mean dnw"),
@@ -231,7 +231,7 @@ def test_first_convolution_of_other_channels():
 def test_mistakes_of_torchvision_networks(write_app, capsys):
     for arguments, message in (
         ({"name": "resnet19"}, "torchvision has no classifier resnet19; did you mean resnet1"),
-        ({"name": "resnet18", "exclude": ["fcc"]}, "wire: exclude: fcc fits no module of the network"),
+        ({"name": "resnet18", "exclude": ["fcc"]}, "wire: exclude: fcc matches no module of the network"),
         ({"name": "resnet18", "depth": 3}, "takes no argument depth"),
     ):
         assert run(write_app(**{**RESNET, "model_args": arguments})) == 2

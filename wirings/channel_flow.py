@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from wirings.channel_operations import Channels, Groups, Operation
-from wirings.channel_recognition import recognise
+from wirings.channel_recognition import recognize
 from wirings.channel_trace import TracedNetwork, fix_number_of_channels, reads_no_channels
 from wirings.folding import replace_module
 from wirings.layers import CONVOLUTIONS, TRANSPOSED
@@ -37,7 +37,7 @@ class ChannelFlow:
         self.operations: dict[fx.Node, Operation] = {}
         self._staying: list[tuple[Tensor, str]] = []
         for node in traced.module.graph.nodes:
-            operation = recognise(node, traced, in_use.get(str(node.target)))
+            operation = recognize(node, traced, in_use.get(str(node.target)))
             if operation is None:
                 self._keep_all(node, numbers)
                 continue

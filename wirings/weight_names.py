@@ -26,8 +26,8 @@ class MatchedWeights:
 
     Attributes:
         weights: by name; names that the network does not know are kept.
-        prefix: what was removed from all names, such as `module.`.
-        changes: what was done, in words; empty if the names were those of the network.
+        prefix: removed from all names, such as `module.`.
+        changes: descriptions of the changes; empty if the names were those of the network.
     """
 
     weights: dict[str, Any]

@@ -161,7 +161,8 @@ class StaticNeuralGraph(TinyClassifier):
         if num_blocks < 1 or num_nodes % num_blocks or num_nodes // num_blocks < self.feature_dim:
             raise ValueError(
                 "layers must be at least 2 and divide dim − downsample_dim into blocks of at least "
-                f"feature_dim nodes; got {num_nodes} nodes for {num_blocks} blocks and feature_dim {self.feature_dim}"
+                f"feature_dim nodes; got {num_nodes} nodes for {num_blocks} blocks and feature_dim "
+                f"{self.feature_dim}"
             )
         size = num_nodes // num_blocks
         starts = range(self.downsample_dim, self.dim, size)

@@ -331,7 +331,7 @@ NETWORKS = [
     (["own_nets:net", "--budget", "urk"], "did you mean erk?"),
     (["own_nets:net", "--budget", "0=much"], "--budget: the density of 0 is no number but much"),
     (["own_nets:net", "--budget", "uniform", "erk"], "--budget: uniform has not the form name=value"),
-    (["own_nets:net", "--include", "layer9"], "include: layer9 fits no module of the network"),
+    (["own_nets:net", "--include", "layer9"], "include: layer9 matches no module of the network"),
     (["own_nets:net", "--option", "rho=0.5"], "rule dnw has no option rho"),
     (["own_nets:net", "--model-args", "wired=true", "--density", "0.2"], "is wired already; leave out --"),
     (["own_nets:net", "--shape", "1", "8", "8"], "it does not run on an image of 1×8×8"),

@@ -195,7 +195,7 @@ class RankedEdges(EdgeRule):
         return self.weight
 
     def select(self) -> EdgeSelection:
-        """The `num_edges` entries of largest score, or with a ranking this layer's among all layers' largest."""
+        """The `num_edges` entries of largest score; with a ranking, those in the ranking of all layers."""
         if self.ranking is not None:
             return self.ranking.selection(self)
         return self.strongest(self.scores())
