@@ -104,9 +104,7 @@ def test_bytes_are_normalised(network):
     native, dense = network
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     pixels = torch.randint(0, 256, (3, 45, 38, 3), dtype=torch.uint8)
-    with pytest.raises(
-        ValueError, match="uint8 images need mean and std: call normalise_bytes first"
-    ):
+    with pytest.raises(ValueError, match="uint8 images need mean and std: call normalise_bytes first"):
         native(pixels)
     native.normalise_bytes(mean, std)
     floats = (pixels / 255 - torch.tensor(mean)) / torch.tensor(std)

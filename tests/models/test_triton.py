@@ -202,7 +202,7 @@ def test_maps_in_16_bits(interpreted):
     images = torch.randn(2, 3, 9, 7)
     exact, network = compact(model, "dense")(images), compact(model, "triton", bf16=True)
     for stage in network.stages:
-        assert stage.room(torch.empty(3, 2, 5, 5)).dtype == torch.bfloat16
+        assert stage.allocate(torch.empty(3, 2, 5, 5)).dtype == torch.bfloat16
     halves = network(images)
     assert halves.dtype == torch.float32
     assert 0 < (halves - exact).abs().max() <= 2e-2 * exact.abs().max()

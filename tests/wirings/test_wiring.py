@@ -282,7 +282,10 @@ WRONG = {
     ),
     "budget, global": ({"rule": "random", "budget": "global"}, "RandomEdges does not select by rank"),
     "include": ({"include": "fc"}, "include: fc matches no module of the network"),
-    "include, near": ({"include": ["0", "33"]}, "include: 33 matches no module of the network; did you mean 3"),
+    "include, near": (
+        {"include": ["0", "33"]},
+        "include: 33 matches no module of the network; did you mean 3",
+    ),
     "include, a norm": ({"include": "1"}, "1 is a BatchNorm2d, which cannot be wired; Linear, Conv1d"),
     "exclude": ({"exclude": "9.*"}, "exclude: 9.* matches no module"),
     "exclude, no effect": ({"exclude": "1"}, "exclude: 1 matches no layer that would be wired"),
@@ -337,7 +340,9 @@ def test_nan_in_training_is_named():
 
 def test_records_of_another_network_are_refused():
     first, second = (wirings.wire(network(), exclude=exclude) for exclude in ("0", "3"))
-    with pytest.raises(WiringError, match=r"the state is that of another network: only one of them has 0\.weight, 3\.weight"):
+    with pytest.raises(
+        WiringError, match=r"the state is that of another network: only one of them has 0\.weight, 3\.weight"
+    ):
         first.churn(second.state())
 
 
