@@ -208,7 +208,7 @@ class CompactStage(RunnableStage):
         return biases, maps
 
     def enter(self, maps: Tensor) -> Tensor:
-        """(live sources, images, S', S'): rectified and filtered maps of the first group; others are not set."""
+        """(live sources, images, S', S'): rectified, filtered maps of the first group; others are not set."""
         sources, entering = self.allocate(maps), self.filters[0]
         product = self.products[0].product
         if isinstance(product, SendingProduct):

@@ -1,7 +1,8 @@
 """Multiply-accumulates of any network, counted in a forward pass of one image.
 
 All convolutions and matrix products that torch executes are counted: those of layers, under a
-parametrization, or of functions in a forward method. Elementwise operations (norms, activations, masks) are not counted.
+parametrization, or of functions in a forward method. Elementwise operations (norms, activations, masks) are
+not counted.
 """
 
 from __future__ import annotations

@@ -122,10 +122,9 @@ class RecordWriter:
             _log.warning("%s was deleted; a new record is started without the states before", self.folder)
             self.count = self._next = 0
             self._write_layout()
-        arrays = _arrays_of(state)
-        write_atomically(
-            self.folder / f"{self._next:06}.npz", lambda file: np.savez_compressed(file, **arrays)
-        )
+        arrays: dict[str, Any] = _arrays_of(state)
+        path = self.folder / f"{self._next:06}.npz"
+        write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
         self.count, self._next = self.count + 1, self._next + 1
 
     def _write_layout(self) -> None:
