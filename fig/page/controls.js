@@ -68,7 +68,7 @@ function nextCell({ cell, matrix: { rows, columns } }, right, down) {
 
 // The node above or below, or that of equal height in the next column; the first one if none is selected.
 function neighbour(panel, right, down) {
-  const node = panel.lookedAt, { columns } = panel.layer, { y } = panel.places[panel.l];
+  const node = panel.selectedNode, { columns } = panel.layer, { y } = panel.places[panel.l];
   const current = columns.findIndex(column => column.start <= node && node < column.end);
   if (current < 0) return columns[0].start;
   if (down) return Math.min(Math.max(node + down, columns[current].start), columns[current].end - 1);
@@ -104,7 +104,7 @@ function pressed(panel, event) {
   };
   const ofPicture = {
     ArrowRight: step(1, 0), ArrowLeft: step(-1, 0), ArrowDown: step(0, 1), ArrowUp: step(0, -1),
-    Enter: () => panel.lookedAt < 0 || panel.hold(panel.lookedAt),
+    Enter: () => panel.selectedNode < 0 || panel.hold(panel.selectedNode),
   };
   const anywhere = {
     ArrowRight: () => panel.go(panel.s + 1), ArrowLeft: () => panel.go(panel.s - 1),

@@ -73,7 +73,7 @@ class Panel {
   get state() { return this.states[this.s].layers[this.l]; }
 
   // The node whose edges are shown: the held one, or else the one at the pointer; −1: none.
-  get lookedAt() { return this.held >= 0 ? this.held : this.chosen; }
+  get selectedNode() { return this.held >= 0 ? this.held : this.chosen; }
 
   readStyle() {
     const css = getComputedStyle(document.documentElement);
@@ -121,7 +121,7 @@ class Panel {
   drawGraph() {
     const { layer, state, most, colours, style } = this, all = state.codes.length;
     const drawn = this.scene.draw({
-      layer, places: this.places[this.l], state, most, showFresh: by("fresh").checked, chosen: this.lookedAt,
+      layer, places: this.places[this.l], state, most, showFresh: by("fresh").checked, chosen: this.selectedNode,
       colours, style,
     });
     by("shown").textContent = `${grouped(drawn)} of ${grouped(all)} edges shown`;
@@ -144,7 +144,7 @@ class Panel {
   }
 
   drawTip() {
-    const node = this.lookedAt, tip = by("tip"), { layer, state } = this;
+    const node = this.selectedNode, tip = by("tip"), { layer, state } = this;
     tip.hidden = node < 0;
     if (node < 0) return;
     let into = 0, out = 0;
