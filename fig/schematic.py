@@ -50,7 +50,7 @@ def draw(pyplot: Any) -> Any:
     _note(
         backward,
         r"$w_{uv} \leftarrow w_{uv} + \langle Z_u,\, -\alpha\, \partial L / \partial I_v\rangle$"
-        "\nto $Z_u$ it flows through edges in use alone",
+        "\nthe gradient of $Z_u$ flows through edges in use only",
     )
     _graph(after, "after the update: a swap", (0, 1), (0.9, 0.75, 0.3), POSITIVE, new_edge=1)
     _note(after, r"$|\tilde w_2| > |\tilde w_3|$: edge 2 takes the place of edge 3")

@@ -145,8 +145,11 @@ def palette() -> Array:
     mixed = [(hue + other) / 2 for hue, other in itertools.combinations(hues[:3], 2)]
     white = np.array(ImageColor.getrgb(LEGEND[-1]))
     faded = [white + opacity * (hue - white) for hue in hues + mixed for opacity in _OPACITIES]
-    colors: Array = np.unique(np.array([*hues, white, *faded]).round().astype(np.uint8), axis=0)
-    return colors
+    colors = np.array([*hues, *faded])
+    # Pillow compares the upper six bits, so that a color very near to white would replace white.
+    colors = colors[np.abs(white - colors).max(axis=1) >= 8]
+    distinct: Array = np.unique(np.array([*colors, white]).round().astype(np.uint8), axis=0)
+    return distinct
 
 
 def draw_frame(pyplot: Any, layer: Mapping[str, Any], before: State | None, state: State) -> Any:
