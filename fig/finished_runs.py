@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from genutil.config.identity import differences_to_continue, differences_without_seed
 from genutil.config.limited_yaml import load_yaml
+from genutil.config.schema import keys_of
 from genutil.errors import UserError
 from genutil.experiment_name import folder_name
 from genutil.runs.run_folder import METRICS, RESULTS
@@ -271,13 +272,22 @@ def experiment_name(result: Mapping[str, Any]) -> str:
 
 
 def _differences(result: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    return differences_without_seed(_settings(result), _settings(other))
+    """The settings that decide the results and differ by more than the seed."""
+    first, second = ({**one["config"], "seed": one["seed"]} for one in (result, other))
+    pairs = differences_without_seed(first, second)
+    one, two = _evaluation(first), _evaluation(second)
+    return pairs | {
+        key: (one.get(key), two.get(key)) for key in {**one, **two} if one.get(key) != two.get(key)
+    }
 
 
-def _settings(result: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides the results: for an evaluation, also whose weights it took."""
-    config = {**result["config"], "seed": result["seed"]}
-    return {**config, "checkpoint": config.get("resume")} if config.get("evaluate") else config
+def _evaluation(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of an evaluation, and its checkpoint without the seed; empty for a training."""
+    if not settings.get("evaluate"):
+        return {}
+    seed = rf"(?<!\d){settings['seed']}(?!\d)"
+    checkpoint = re.sub(seed, "{seed}", str(settings.get("resume")))
+    return {**{key: settings.get(key) for key in keys_of("evaluation")}, "checkpoint": checkpoint}
 
 
 def _names(groups: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
