@@ -273,12 +273,14 @@ def experiment_name(result: Mapping[str, Any]) -> str:
 
 def _differences(result: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The settings that decide the results and differ by more than the seed."""
-    first, second = ({**one["config"], "seed": one["seed"]} for one in (result, other))
-    pairs = differences_without_seed(first, second)
-    one, two = _evaluation(first), _evaluation(second)
-    return pairs | {
-        key: (one.get(key), two.get(key)) for key in {**one, **two} if one.get(key) != two.get(key)
-    }
+    settings, other_settings = ({**run["config"], "seed": run["seed"]} for run in (result, other))
+    differences = differences_without_seed(settings, other_settings)
+    evaluation, other_evaluation = _evaluation(settings), _evaluation(other_settings)
+    for key in {**evaluation, **other_evaluation}:
+        pair = evaluation.get(key), other_evaluation.get(key)
+        if pair[0] != pair[1]:
+            differences[key] = pair
+    return differences
 
 
 def _evaluation(settings: Mapping[str, Any]) -> dict[str, Any]:

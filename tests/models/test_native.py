@@ -90,7 +90,7 @@ def test_memory_is_kept_for_a_few_sizes(network):
     for size in (*range(20, 40), 20):
         pixels = torch.randn(1, 3, size, size)
         assert_close(native(pixels), dense(pixels))
-        assert len(native._programs.entries) <= 4 and len(native._spaces.entries) <= 4
+        assert len(native._programs.entries) <= 4 and len(native._workspaces.entries) <= 4
 
 
 def test_any_layout_in_memory(network):

@@ -215,7 +215,7 @@ def test_an_interrupted_build_leaves_nothing_that_is_loaded(fast_build, monkeypa
     (killed / "wirings_native.so").write_bytes(b"part")
     build.load_kernels.__wrapped__()
     assert loaded == [loaded[0]] * 3
-    assert build._is_whole(folder)
+    assert build._is_intact(folder)
 
 
 def test_two_processes_that_compile_at_the_same_time(fast_build, monkeypatch, tmp_path):
@@ -236,7 +236,7 @@ def test_two_processes_that_compile_at_the_same_time(fast_build, monkeypatch, tm
     with open(folder / "wirings_native.so", "rb") as used:  # as a process that has loaded them
         build._put_in_place(done, folder)
         assert len(used.read()) == 4096
-    assert build._is_whole(folder)
+    assert build._is_intact(folder)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
