@@ -31,7 +31,7 @@ from genutil.signals import StopRequest
 from genutil.threads import choose_threads, threads_in_use, work_of_step
 from genutil.user_code import errors_in, is_foreign
 from models import build_model
-from models.compiling import compile_network, failures_explained, use_channels_last
+from models.compiling import compile_errors_as_config_errors, compile_network, use_channels_last
 from models.logits import check_logits
 from models.transfer import apply_adapted_weights, load_wiring_and_weights
 from models.wiring_state import wiring_layout, wiring_state
@@ -97,7 +97,7 @@ def run(config: Config, extra_files: Sequence[str] = ()) -> dict[str, Any] | Non
     names = dataclasses.replace(names_of_format(config.checkpoint_format), extra_files=tuple(extra_files))
 
     def work(world: World, stop: StopRequest) -> dict[str, Any] | None:
-        with errors_in(named_parts(config)), failures_explained():
+        with errors_in(named_parts(config)), compile_errors_as_config_errors():
             return _run(config, names, world, stop)
 
     return run_distributed(work, rank_info, device, config.timeout, config.deterministic)

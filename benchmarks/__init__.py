@@ -1,1 +1,1 @@
-"""Measurements, each beside a baseline in the same run."""
+"""Benchmarks, each with a baseline in the same run."""

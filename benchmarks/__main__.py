@@ -2,7 +2,7 @@
 
     python -m benchmarks [--quick] [--output FILE]
 
-Each runs in a process of its own. Takes about twelve minutes on two cores; nothing else should run meanwhile.
+Each runs in its own process. All take about twelve minutes on two cores; nothing else should run meanwhile.
 """
 
 from __future__ import annotations
@@ -26,25 +26,30 @@ ROUNDS = {STATIC: 10, DISCRETE: 8, CONTINUOUS: 4, MOBILENET: 8}
 
 
 def commands(quick: bool) -> list[list[str]]:
-    """Modules with their arguments. `quick`: as little as shows that they run."""
+    """Modules with their arguments. `quick`: minimal sizes, to check that they run."""
     if quick:
         once, small = ["--rounds", "1"], ["--batch_size", "2"]
         steps = [["train_step", app, *small, *once] for app in BATCH_SIZES]
         peaks = [["memory", app, *small, *once, "--steps", "1"] for app in BATCH_SIZES]
-        rest = [["data_loading", *once, "--images", "600"], ["fast_eval", *once, "--batch_sizes", "1"]]
-        rest += [["distributed", STATIC, *small, *once, "--steps", "1"]]
-        rest += [["scaling", STATIC, *once, "--processes", "2", "--images", "4"]]
-        rest += [["recording", *small, *once], ["wiring_page", "--edges", "500", "--states", "3", *once]]
-        one = ["inference", *once, "--batch_sizes", "1", "--threads_of", "1", "--no-memory"]
-        rest += [one, [*one, "--app", WIDER], ["roofline", *once], ["roofline", *once, "--sigma", "0"]]
-        rest += [["threads", "--app", "apps/quickstart/wiring_demo.yml", "--busy", "1", *once]]
-        rest += [["sparse_resnet", "--arch", "resnet18", *small, "--image_size", "32", *once]]
-        rest += [["wire", *small, "--image_size", "32", *once], ["startup", *once]]
-        return [["topk", *once], *steps, *peaks, *rest]
+        others = [["data_loading", *once, "--images", "600"], ["fast_eval", *once, "--batch_sizes", "1"]]
+        others += [["distributed", STATIC, *small, *once, "--steps", "1"]]
+        others += [["scaling", STATIC, *once, "--processes", "2", "--images", "4"]]
+        others += [["recording", *small, *once], ["wiring_page", "--edges", "500", "--states", "3", *once]]
+        inference = ["inference", *once, "--batch_sizes", "1", "--threads_of", "1", "--no-memory"]
+        others += [
+            inference,
+            [*inference, "--app", WIDER],
+            ["roofline", *once],
+            ["roofline", *once, "--sigma", "0"],
+        ]
+        others += [["threads", "--app", "apps/quickstart/wiring_demo.yml", "--busy", "1", *once]]
+        others += [["sparse_resnet", "--arch", "resnet18", *small, "--image_size", "32", *once]]
+        others += [["wire", *small, "--image_size", "32", *once], ["startup", *once]]
+        return [["topk", *once], *steps, *peaks, *others]
     sizes = {app: ["--batch_size", str(size)] for app, size in BATCH_SIZES.items()}
     steps = [["train_step", app, *size, "--rounds", str(ROUNDS[app])] for app, size in sizes.items()]
     peaks = [["memory", app, *size] for app, size in sizes.items()]
-    rest = [
+    others = [
         ["data_loading"],
         ["fast_eval"],
         ["inference"],
@@ -60,14 +65,14 @@ def commands(quick: bool) -> list[list[str]]:
         ["wire"],
         ["startup"],
     ]
-    return [["topk"], *steps, *peaks, *rest]
+    return [["topk"], *steps, *peaks, *others]
 
 
 def measure_one(command: list[str]) -> dict[str, Any]:
     """The report that a benchmark writes.
 
     Raises:
-        subprocess.CalledProcessError: it failed; what it said is on the screen.
+        subprocess.CalledProcessError: it failed; its error is on standard error.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "report.json"
@@ -84,7 +89,7 @@ def as_page(reports: list[tuple[list[str], dict[str, Any]]], minutes: float) -> 
     machine = reports[0][1]["machine"]
     lines = ["# Benchmarks", "", "Written by `make bench`.", ""]
     lines += [f"- {name}: {value}" for name, value in machine.items()]
-    lines.append(f"- all of it took {minutes:.1f} minutes")
+    lines.append(f"- time of all benchmarks: {minutes:.1f} minutes")
     for command, report in reports:
         lines += [
             "",
@@ -99,7 +104,7 @@ def as_page(reports: list[tuple[list[str], dict[str, Any]]], minutes: float) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="as little as shows that all of them run")
+    parser.add_argument("--quick", action="store_true", help="minimal sizes, to check that all of them run")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("RESULTS.md"))
     options = parser.parse_args()
     started = time.monotonic()

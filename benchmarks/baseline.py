@@ -1,7 +1,7 @@
-"""The plain definition of every network: what the benchmarks measure against and the tests compare with.
+"""The plain definition of every network, the baseline of benchmarks and tests.
 
-All magnitudes are sorted in every forward pass, each block's product is made and added by itself, and a graph
-in continuous time selects its edges at every evaluation of its dynamics, as the published code did.
+All magnitudes are sorted in every forward pass, each block's product is computed and added separately, and a
+graph in continuous time selects its edges at every evaluation of its dynamics, as the published code did.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from models.graphs.topk import straight_through
 
 
 def by_sorting(weight: Tensor, count: int) -> Tensor:
-    """Order all magnitudes, mark the last `count`."""
+    """Boolean mask of the `count` largest magnitudes, by sorting all of them."""
     flat = weight.detach().abs().flatten()
     order = flat.sort().indices
     mask = torch.zeros_like(flat, dtype=torch.bool)
@@ -41,7 +41,7 @@ def sorted_top_edges(rule: EdgeRule) -> Tensor:
 
 
 class Baseline(nn.Module):
-    """A network run by its plain definition. Parameters are those of `network`.
+    """A network that runs by its plain definition, with the parameters of `network`.
 
     Args:
         network: a tiny classifier or a MobileNetV1Like whose rule is `dnw`.
@@ -62,7 +62,7 @@ class Baseline(nn.Module):
 
 
 def build_baseline(config: Config) -> Baseline:
-    """The plain definition of the network that an experiment names."""
+    """The plain definition of an experiment's network."""
     return Baseline(build_model(config))
 
 
@@ -90,13 +90,13 @@ def _discrete(network: DiscreteTimeNeuralGraph, images: Tensor) -> Tensor:
 def _continuous(network: ContinuousTimeNeuralGraph, images: Tensor) -> Tensor:
     dynamics = network.odesolve.odefunc
 
-    def change(_time: Tensor, states: Tensor) -> Tensor:
+    def derivative(_time: Tensor, states: Tensor) -> Tensor:
         weight = sorted_top_edges(dynamics.graph)
         return dynamics.norm(F.conv2d(dynamics.conv(F.relu(states)), weight))  # type: ignore[no-any-return]
 
     states = network.start(images)
     times = torch.tensor([0.0, 1.0], dtype=states.dtype, device=states.device)
-    return network.classify(odeint(change, states, times, rtol=1e-3, atol=1e-3)[-1])
+    return network.classify(odeint(derivative, states, times, rtol=1e-3, atol=1e-3)[-1])
 
 
 def _stage(stage: WiredStage, states: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A headless Chromium, for the benchmark of pages and for their tests."""
+"""Headless Chromium, for the benchmark of pages and for their tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ARGUMENTS = [
 
 @contextmanager
 def new_tab(width: int = 1200, height: int = 900, **settings: Any) -> Iterator[Any]:
-    """An empty tab of a browser of its own, which ends with it."""
+    """An empty tab of a new browser, which is closed at exit."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

@@ -1,4 +1,4 @@
-"""Batches from memory against the usual torchvision pipeline: PIL images, transforms, a DataLoader.
+"""Batches from memory, compared with the usual torchvision pipeline: PIL images, transforms, a DataLoader.
 
     python -m benchmarks.data_loading [--rounds N] [--images N] [--threads N] [--json FILE]
 
@@ -24,7 +24,7 @@ BATCH_SIZE = 512
 
 
 class PILImages(Dataset[tuple[torch.Tensor, int]]):
-    """What torchvision's CIFAR10 does: an array becomes a PIL image, which is transformed, one by one."""
+    """The pipeline of torchvision's CIFAR10: each array is converted to a PIL image and transformed."""
 
     def __init__(self, images: torch.Tensor) -> None:
         self.arrays = images.permute(0, 2, 3, 1).contiguous().numpy()

@@ -1,12 +1,12 @@
-"""A training step by several processes against the same global batch in one.
+"""A training step in several processes, compared with the same global batch in one.
 
     python -m benchmarks.distributed [APP] [--batch_size N] [--processes N] [--rounds N] [--steps N]
         [--threads N] [--json FILE]
 
-One process has all threads, each of N processes has 1/N of them. Both are started once and then measured in
-turn. The difference of their losses is measured with batch norms in evaluation mode, since each process takes
-the statistics of its own images, and in float64: in float32, rounding alone makes two wirings differ after a
-dozen steps.
+One process has all threads; with N processes, each has an Nth of them. Both are started once and measured
+alternately. The difference of their losses is measured with batch norms in evaluation mode, since each
+process uses the statistics of its own images, and in float64: in float32, rounding alone makes two wirings
+diverge after a dozen steps.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmarks.machine import Spread
-from benchmarks.processes import Group, Work, in_turn
+from benchmarks.processes import ProcessPool, Work, slowest
 from benchmarks.report import Report, run
 from genutil.config import load_config
 from genutil.distributed.rank_info import shard_slice
@@ -33,7 +33,7 @@ from trainers.parallel import DataParallelModel
 def prepare_steps(
     world: World, app: str, batch_size: int, norms_train: bool = True, dtype: torch.dtype = torch.float32
 ) -> Work:
-    """Training steps on one random batch, of which this process has a shard."""
+    """Training steps on one random batch, divided among the processes."""
     torch.set_default_dtype(dtype)
     torch.manual_seed(0)
     config = load_config(app, {"batch_size": batch_size})
@@ -45,8 +45,8 @@ def prepare_steps(
     optimizer = sgd(network.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4, nestorov=False)
     images = torch.randn(batch_size, config.in_channels, config.image_size, config.image_size)
     labels = torch.randint(0, config.output_size, (batch_size,))
-    own_slice = shard_slice(batch_size, world.rank, world.size)
-    images, labels = images[own_slice], labels[own_slice]
+    shard = shard_slice(batch_size, world.rank, world.size)
+    images, labels = images[shard], labels[shard]
 
     def step() -> torch.Tensor:
         optimizer.zero_grad(set_to_none=True)
@@ -60,7 +60,7 @@ def prepare_steps(
         world.barrier()
         started = time.perf_counter()
         losses = torch.stack([step() for _ in range(steps)])
-        seconds = in_turn(world, time.perf_counter() - started) / steps
+        seconds = slowest(world, time.perf_counter() - started) / steps
         return seconds, (world.sum(losses.double()) / world.size).tolist()
 
     return work
@@ -73,16 +73,16 @@ def measure_processes(options: argparse.Namespace) -> Report:
         f"{options.processes} processes, threads {threads} each": (options.processes, threads),
     }
     seconds: dict[str, list[float]] = {name: [] for name in sizes}
-    groups = {
-        name: Group(size, prepare_steps, options.app, options.batch_size, threads=threads)
+    pools = {
+        name: ProcessPool(size, prepare_steps, options.app, options.batch_size, threads=threads)
         for name, (size, threads) in sizes.items()
     }
     for number in range(1 + options.rounds):
-        for name, group in groups.items():
-            taken, _ = group.tell(options.steps)[0]
-            seconds[name] += [taken] if number else []
-    for group in groups.values():
-        group.close()
+        for name, pool in pools.items():
+            step_seconds, _ = pool.run(options.steps)[0]
+            seconds[name] += [step_seconds] if number else []
+    for pool in pools.values():
+        pool.close()
     report = Report(
         f"Training step of {options.app} by several processes, global batch {options.batch_size}",
         ("processes", "step", "this / one process"),
@@ -105,9 +105,9 @@ def measure_processes(options: argparse.Namespace) -> Report:
 
 
 def _losses(options: argparse.Namespace, size: int) -> list[float]:
-    group = Group(size, prepare_steps, options.app, 8 * options.processes, False, torch.float64)
-    losses: list[float] = group.tell(50)[0][1]
-    group.close()
+    pool = ProcessPool(size, prepare_steps, options.app, 8 * options.processes, False, torch.float64)
+    losses: list[float] = pool.run(50)[0][1]
+    pool.close()
     return losses
 
 

@@ -3,8 +3,8 @@
     python -m benchmarks.fast_eval [--app APP] [--rounds N] [--batch_sizes 1 8] [--threads 2]
         [--sigma 0.1] [--json FILE]
 
-The weights are those of DNW ×0.225 at initialisation, with the columns of each source scaled log-normally
-(--sigma), so that neurons die as in trained wirings. The plain network keeps its selection between batches.
+The weights are those of DNW ×0.225 at initialization, with the columns of each source scaled log-normally
+(--sigma), so that neurons are dead as in trained wirings. The plain network caches its selection.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from wirings.structure import wired_layers
 
 
 def with_dead_nodes(app: str, sigma: float, seed: int = 0) -> nn.Module:
-    """A network whose source nodes differ in strength, so that the weakest have no edges left."""
+    """A network whose source nodes differ in strength, so that the weakest have no edge in use."""
     torch.manual_seed(seed)
     config = load_config(app)
     model = build_model(config)
@@ -39,30 +39,30 @@ def with_dead_nodes(app: str, sigma: float, seed: int = 0) -> nn.Module:
             weight *= torch.exp(sigma * torch.randn(1, weight.shape[1], 1, 1))
         for norm in norms:
             norm.momentum = 1.0
-        # Statistics of real maps: without them states shrink from layer to layer until only biases count.
+        # Statistics of actual maps: without them states shrink from layer to layer until only biases matter.
         model.train()(torch.randn(8, config.in_channels, config.image_size, config.image_size))
     return model.eval()
 
 
-def networks(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, str]]:
-    """(the plain network and the compact ones that can be made here, why others cannot)."""
-    found: dict[str, nn.Module] = {"plain": model}
+def make_networks(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, str]]:
+    """(the plain network and the compact ones that can run here, messages about those that cannot)."""
+    available: dict[str, nn.Module] = {"plain": model}
     missing = {}
     for engine in ENGINES:
         try:
-            found[engine] = compact(model, engine)
+            available[engine] = compact(model, engine)
         except WiringError as error:
             missing[engine] = str(error)
-    return found, missing
+    return available, missing
 
 
 def compare(
-    found: dict[str, nn.Module], images: torch.Tensor, rounds: int
+    networks: dict[str, nn.Module], images: torch.Tensor, rounds: int
 ) -> Iterator[tuple[str, Spread, float, float]]:
     """(name, time, time of the plain network over it, error of its logits) of each network."""
     with torch.inference_mode():
-        logits = {name: network(images) for name, network in found.items()}
-        times = measure({name: partial(network, images) for name, network in found.items()}, rounds, 2)
+        logits = {name: network(images) for name, network in networks.items()}
+        times = measure({name: partial(network, images) for name, network in networks.items()}, rounds, 2)
     plain = logits["plain"]
     for name, spread in times.items():
         error = float((logits[name] - plain).abs().max() / plain.abs().max())
@@ -72,7 +72,7 @@ def compare(
 def measure_engines(options: argparse.Namespace) -> Report:
     model = with_dead_nodes(options.app, options.sigma)
     cost, size = profile(model), load_config(options.app).image_size
-    found, missing = networks(model)
+    available, missing = make_networks(model)
     report = Report(
         f"Evaluation of {options.app} with dead neurons, {size} px",
         ("batch", "network", "forward pass", "for an image", "plain / this", "error"),
@@ -85,10 +85,10 @@ def measure_engines(options: argparse.Namespace) -> Report:
     )
     for batch_size in options.batch_sizes:
         images = torch.randn(batch_size, 3, size, size)
-        for name, spread, ratio, error in compare(found, images, options.rounds):
-            each = f"{1e3 * spread.median / batch_size:.2f} ms"
+        for name, spread, ratio, error in compare(available, images, options.rounds):
+            per_image = f"{1e3 * spread.median / batch_size:.2f} ms"
             report.add(
-                (str(batch_size), name, str(spread), each, f"{ratio:.2f}", f"{error:.1e}"),
+                (str(batch_size), name, str(spread), per_image, f"{ratio:.2f}", f"{error:.1e}"),
                 batch_size=batch_size, network=name, ratio=ratio, **spread.numbers(),
             )  # fmt: skip
     return report

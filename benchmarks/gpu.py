@@ -1,11 +1,11 @@
-"""Checks and measures everything on a GPU, in a given time: `python -m benchmarks.gpu`.
+"""Tests and benchmarks on a GPU within a time limit: `python -m benchmarks.gpu`.
 
     python -m benchmarks.gpu [--minutes 8] [--only PART ...] [--data_dir DIR] [--json FILE] [--page FILE]
         [--device cuda|cpu] [--quick]
 
-Parts, each in a process of its own with a share of the time: the tests marked `gpu`; training steps;
-selection; inference; a training to its end. Results are written as they come; a part that fails or overruns
-its share does not stop the next one. `--device cpu --quick` runs the program on the CPU, with small sizes.
+Parts, each in its own process with a fraction of the time: the tests marked `gpu`; training steps; selection;
+inference; a whole training. Results are written immediately; a part that fails or exceeds its time does not
+stop the next one. `--device cpu --quick` runs the program on the CPU, with small sizes.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ MODULES = {
     "pytest-timeout": "pytest_timeout",
     "pytest-xdist": "xdist",
 }
-"""Names to import, where they are not those of the packages."""
-SHARES = {"tests": 90, "steps": 115, "selection": 25, "inference": 55, "training": 195}
+"""Names of modules that differ from those of their packages."""
+SECONDS = {"tests": 90, "steps": 115, "selection": 25, "inference": 55, "training": 195}
 """Seconds of each part in eight minutes."""
 GRACE = 10.0
-"""Seconds that a part has to end by itself after its share."""
+"""Seconds after the time of a part until it is killed."""
 _OUTCOME = re.compile(r"(?:^|\s)(PASSED|FAILED|ERROR|SKIPPED|XFAIL)(?:\s|$)")
 _TEST = re.compile(r"(tests/\S+::\S+)")
 
 
 @dataclass
 class Part:
-    """What became of a part.
+    """Results of a part.
 
     Attributes:
         status: done, failed, out of time, or left out.
-        seconds: how long it ran.
+        seconds: its duration.
         rows: its results, by table.
-        notes: what a reader should know; the last lines of a failure.
+        notes: remarks; the last lines of a failure.
     """
 
     status: str = "left out"
@@ -63,8 +63,8 @@ class Part:
 def missing_packages() -> list[str]:
     """Lines of gpu_requirements.txt whose package is not installed, torch and torchvision among them."""
     lines = ["torch", "torchvision", *REQUIREMENTS.read_text().splitlines()]
-    wanted = [line for line in lines if line and not line.startswith("#")]
-    names = {line: re.split(r"[><=]", line)[0] for line in wanted}
+    requirements = [line for line in lines if line and not line.startswith("#")]
+    names = {line: re.split(r"[><=]", line)[0] for line in requirements}
     return [line for line, name in names.items() if not _is_installed(MODULES.get(name, name))]
 
 
@@ -72,14 +72,14 @@ def _is_installed(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
-def shares(minutes: float, parts: Sequence[str]) -> dict[str, float]:
-    """Seconds of each of these parts; what others do not take is shared out among them."""
-    whole = sum(SHARES[part] for part in parts)
-    return {part: 60 * minutes * SHARES[part] / whole for part in parts}
+def divide_time(minutes: float, parts: Sequence[str]) -> dict[str, float]:
+    """Seconds of each of these parts; they have all of the time."""
+    total = sum(SECONDS[part] for part in parts)
+    return {part: 60 * minutes * SECONDS[part] / total for part in parts}
 
 
 def run_part(name: str, seconds: float, options: argparse.Namespace, write: Any) -> Part:
-    """Run a part in a process of its own; `write(part)` is called whenever it has a new result."""
+    """Run a part in its own process; `write(part)` is called for each new result."""
     part, started = Part("done"), time.monotonic()
     lines: list[str] = []
     with _started(_command(name, seconds, options), options.device) as process:
@@ -91,7 +91,7 @@ def run_part(name: str, seconds: float, options: argparse.Namespace, write: Any)
             rest, complete = _read_lines(process, rest)
             for line in complete:
                 lines.append(line)
-                if _note_line(name, line, part):
+                if _add_line(name, line, part):
                     write(part)
             part.seconds = time.monotonic() - started
             if ended and not complete:
@@ -116,35 +116,35 @@ def _read_lines(process: subprocess.Popen[bytes], rest: str) -> tuple[str, list[
     return rest, complete
 
 
-def _note_line(name: str, line: str, part: Part) -> bool:
-    """Whether a line of a part's output is a result."""
+def _add_line(name: str, line: str, part: Part) -> bool:
+    """Add a line of a part's output to its results. Returns whether it is one."""
     if name == "tests":
         outcome, test = _OUTCOME.search(line), _TEST.search(line)
         if outcome is None or test is None:
             return False
         row = {"table": "tests", "test": test.group(1), "outcome": outcome.group(1).lower()}
-        if row in part.rows:  # a failure stands in pytest's summary, too
+        if row in part.rows:  # pytest's summary repeats failures
             return False
         part.rows.append(row)
         return True
     if not line.startswith("{"):
         print(line, file=sys.stderr)
         return False
-    found = json.loads(line)
-    if "note" in found:
-        part.notes.append(found["note"])
+    content = json.loads(line)
+    if "note" in content:
+        part.notes.append(content["note"])
     else:
-        part.rows.append(found)
+        part.rows.append(content)
     return True
 
 
 def _command(name: str, seconds: float, options: argparse.Namespace) -> list[str]:
     if name == "tests":
-        few = ["-k", "golden_logits and small or straight"] if options.quick else []
-        several = ["-n", "4"] if options.device == "cuda" else []
+        selection = ["-k", "golden_logits and small or straight"] if options.quick else []
+        workers = ["-n", "4"] if options.device == "cuda" else []
         return [
             sys.executable, "-m", "pytest", "tests/gpu", "-v", "--tb=short", "-p", "no:cacheprovider",
-            "-m", "gpu", "--device", options.device, *several, *few,
+            "-m", "gpu", "--device", options.device, *workers, *selection,
         ]  # fmt: skip
     arguments = ["--device", options.device, "--seconds", str(seconds), "--data_dir", str(options.data_dir)]
     arguments += ["--quick"] if options.quick else []
@@ -153,8 +153,8 @@ def _command(name: str, seconds: float, options: argparse.Namespace) -> list[str
 
 @contextlib.contextmanager
 def _started(command: Sequence[str], device: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process with all that it starts; none of them outlives the block."""
-    environment = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONUNBUFFERED": "1"}  # the GPU does the work
+    """A process, which is killed at exit with all processes that it has started."""
+    environment = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONUNBUFFERED": "1"}
     if device == "cpu":
         environment["TRITON_INTERPRET"] = "1"
     process = subprocess.Popen(
@@ -185,9 +185,9 @@ def page(machine: dict[str, str], parts: dict[str, Part]) -> str:
 
 def _summary_of_tests(rows: list[dict[str, Any]]) -> list[str]:
     outcomes = [row["outcome"] for row in rows]
-    bad = [row["test"] for row in rows if row["outcome"] in ("failed", "error")]
-    lines = [f"{outcomes.count('passed')} passed, {len(bad)} failed, {outcomes.count('skipped')} skipped."]
-    return [*lines, *(f"- failed: `{test}`" for test in bad)]
+    failed = [row["test"] for row in rows if row["outcome"] in ("failed", "error")]
+    lines = [f"{outcomes.count('passed')} passed, {len(failed)} failed, {outcomes.count('skipped')} skipped."]
+    return [*lines, *(f"- failed: `{test}`" for test in failed)]
 
 
 def _table(name: str, rows: list[dict[str, Any]]) -> list[str]:
@@ -206,25 +206,25 @@ def _cell(value: Any) -> str:
 
 
 def describe_machine(device: str) -> dict[str, str]:
-    """Card, driver and versions, in words."""
+    """Card, driver and versions, by name."""
     code = "import json; from benchmarks.gpu_parts import machine; print(json.dumps(machine({!r})))"
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code.format(device)], cwd=ROOT, capture_output=True, text=True, timeout=120
     )
-    if done.returncode:
-        return {"machine": "not known: " + (done.stderr.strip().splitlines() or ["no output"])[-1]}
-    found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    if process.returncode:
+        return {"machine": "unknown: " + (process.stderr.strip().splitlines() or ["no output"])[-1]}
+    description: dict[str, str] = json.loads(process.stdout.splitlines()[-1])
+    return description
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command. Returns 0 if every part ran to its end without a failure, 1 if not, 2 if it cannot run."""
+    """The command. Returns 0 if all parts succeeded, 1 if not, 2 if they cannot run."""
     options = make_parser().parse_args(argv)
     missing = missing_packages()
     if missing:
         print(
             f"not installed: {', '.join(missing)}; install with: python -m pip install "
-            f"{' '.join(repr(line) for line in missing)} (without a network: see the head of "
+            f"{' '.join(repr(line) for line in missing)} (without a network: see the top of "
             f"{REQUIREMENTS.relative_to(ROOT)})",
             file=sys.stderr,
         )
@@ -233,7 +233,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.device == "cuda" and "card" not in machine:
         print(f"no CUDA device: {machine.get('machine', 'torch sees none')}", file=sys.stderr)
         return 2
-    names = options.only or list(SHARES)
+    names = options.only or list(SECONDS)
     parts: dict[str, Part] = {}
 
     def write(name: str, part: Part) -> None:
@@ -244,12 +244,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.page:
             _replace(options.page, page(machine, parts))
 
-    for name, seconds in shares(options.minutes, names).items():
+    for name, seconds in divide_time(options.minutes, names).items():
         print(f"{name}: {seconds:.0f} s", file=sys.stderr)
         run_part(name, seconds, options, lambda part, name=name: write(name, part))
     print(page(machine, parts))
-    is_good = all(part.status == "done" for part in parts.values())
-    return int(not is_good)
+    return int(any(part.status != "done" for part in parts.values()))
 
 
 def _replace(path: Path, text: str) -> None:
@@ -263,12 +262,12 @@ def make_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--minutes", type=float, default=8.0, help="for all parts together")
-    parser.add_argument("--only", nargs="+", choices=list(SHARES), metavar="PART", help="these parts alone")
+    parser.add_argument("--only", nargs="+", choices=list(SECONDS), metavar="PART", help="only these parts")
     parser.add_argument("--data_dir", type=Path, default=Path("datasets"), help="holds Fashion-MNIST")
-    parser.add_argument("--json", type=Path, help="all numbers, written as they come")
-    parser.add_argument("--page", type=Path, help="the same as Markdown")
+    parser.add_argument("--json", type=Path, help="write all numbers to this file")
+    parser.add_argument("--page", type=Path, help="write the tables to this file, as Markdown")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
-    parser.add_argument("--quick", action="store_true", help="small sizes: shows that everything runs")
+    parser.add_argument("--quick", action="store_true", help="small sizes, to check that everything runs")
     return parser
 
 

@@ -1,12 +1,12 @@
-"""What the Triton engine has to move and calculate on a GPU, counted, and the time that this should take.
+"""Bytes and operations of the Triton engine on a GPU, counted, and the time predicted from them.
 
     python -m benchmarks.gpu_floors [--app APP] [--sigma 0.1] [--batch_sizes 1 8 64 256] [--json FILE]
 
 A prediction, not a measurement: it needs no GPU. The network is that of benchmarks.fast_eval. Moved: each
 source and each result once. Gathered: a source for each edge and the maps between a product and its filters,
-all from the second cache; dense products write those maps to memory. Floor: what is moved, at the bandwidth
-of the memory, or of the second cache where it fits. Expected: the slowest of moving, gathering and
-calculating, each at the part of the card's rate that is given below, and the start of a kernel.
+all from the L2 cache; dense products write those maps to memory. Floor: the time of the moved bytes at the
+bandwidth of the memory, or of the L2 cache if they fit. Expected: the slowest of moving, gathering and
+computing, each at a fraction of the card's rate (constants below), and the start of a kernel.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from wirings.compacting import compact
 from wirings.layout import conv_out_size
 
 MEMORY = {"H100": 3.35e12, "H200": 4.8e12}
-"""Bytes a second, as the vendor states them."""
-NEAR, NEAR_SIZE = 5.5e12, 40e6
-"""Bytes a second of the second cache, as others have measured it, and what is taken to stay in it."""
+"""Bytes per second, as stated by the vendor."""
+L2, L2_SIZE = 5.5e12, 40e6
+"""Bytes per second of the L2 cache, as measured by others, and the bytes assumed to stay in it."""
 RATES = {torch.float32: 67e12, torch.bfloat16: 990e12}
-"""Operations a second: of float32 without tensor cores, of bfloat16 with them, as the vendor states them."""
-GATHER_PART, DENSE_PART, MEMORY_PART = 0.5, 0.5, 0.75
-"""Of the second cache's bandwidth, of the rate and of the memory's bandwidth: what a good kernel reaches."""
+"""Operations per second: float32 without tensor cores, bfloat16 with them, as stated by the vendor."""
+GATHER_FRACTION, DENSE_FRACTION, MEMORY_FRACTION = 0.5, 0.5, 0.75
+"""Fractions of L2 bandwidth, operations per second and memory bandwidth that a good kernel reaches."""
 START = 2.5e-6
-"""Seconds from one kernel of a CUDA graph to the next, if it does next to nothing."""
+"""Seconds from one kernel of a CUDA graph to the next, without its work."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Work:
     Attributes:
         moved, gathered: bytes.
         sums, products: operations by edges, and with a dense product; both with the filters.
-        between: bytes of the maps between the product and its filters, written and read; part of `gathered`.
+        between: bytes of the maps between product and filters, written and read; included in `gathered`.
     """
 
     moved: float
@@ -53,23 +53,23 @@ class Work:
     between: float
 
     def floor(self, memory: float) -> float:
-        """Seconds in which sources and results can be moved once."""
+        """Seconds to move sources and results once."""
         return self.moved / _speed(self.moved, memory)
 
     def by_edges(self, memory: float) -> float:
-        """Seconds expected of the gather kernels."""
-        moving = self.moved / (MEMORY_PART * _speed(self.moved, memory))
-        return START + max(moving, self.gathered / (GATHER_PART * NEAR), self.sums / RATES[torch.float32])
+        """Expected seconds of the gather kernels."""
+        moving = self.moved / (MEMORY_FRACTION * _speed(self.moved, memory))
+        return START + max(moving, self.gathered / (GATHER_FRACTION * L2), self.sums / RATES[torch.float32])
 
     def dense(self, memory: float, dtype: torch.dtype) -> float:
-        """Seconds expected of a dense product, and of its filters by another kernel."""
+        """Expected seconds of a dense product and a kernel of its filters."""
         moved = self.moved + self.between
-        moving = moved / (MEMORY_PART * _speed(moved, memory))
-        return 2 * START + max(moving, self.products / (DENSE_PART * RATES[dtype]))
+        moving = moved / (MEMORY_FRACTION * _speed(moved, memory))
+        return 2 * START + max(moving, self.products / (DENSE_FRACTION * RATES[dtype]))
 
 
 def _speed(size: float, memory: float) -> float:
-    return NEAR if size < NEAR_SIZE else memory
+    return L2 if size < L2_SIZE else memory
 
 
 def works(network: CompactNetwork, size: int, images: int, dtype: torch.dtype) -> list[Work]:
@@ -81,7 +81,7 @@ def works(network: CompactNetwork, size: int, images: int, dtype: torch.dtype) -
     pixels, sent = images * side**2, images * conv_out_size(side, stages[0].stride) ** 2
     nodes = len(stem.weight)
     sums = 18 * channels * nodes * pixels
-    found = [
+    listed = [
         Work(4 * (channels * images * size**2 + nodes * pixels), 0, sums, sums, 0),
         Work(4 * nodes * pixels + width * nodes * sent, 0, 18 * nodes * sent, 18 * nodes * sent, 0),
     ]
@@ -98,7 +98,7 @@ def works(network: CompactNetwork, size: int, images: int, dtype: torch.dtype) -
             filtered = 18 * targets * sent if is_sent else 0
             between = 2 * width * targets * pixels if is_sent else 0
             moved = width * (sources * pixels + targets * sent) + 8 * edges
-            found.append(
+            listed.append(
                 Work(
                     moved, width * edges * pixels + between, 2 * edges * pixels + filtered,
                     2 * sources * targets * pixels + filtered, between,
@@ -107,7 +107,7 @@ def works(network: CompactNetwork, size: int, images: int, dtype: torch.dtype) -
     classes, features = network.head.weight.shape
     sums = 2 * classes * features * images
     head = 4 * (classes * features + classes * images) + width * features * images * side**2
-    return [*found, Work(head, 0, sums, sums, 0)]
+    return [*listed, Work(head, 0, sums, sums, 0)]
 
 
 def predict(options: argparse.Namespace) -> Report:
@@ -127,11 +127,13 @@ def predict(options: argparse.Namespace) -> Report:
     )
     for dtype in RATES:
         for images in options.batch_sizes:
-            found = works(network, config.image_size, images, dtype)
+            kernels = works(network, config.image_size, images, dtype)
             for card, memory in MEMORY.items():
-                seconds = _seconds(found, memory, dtype)
-                moved, gathered = sum(work.moved for work in found), sum(work.gathered for work in found)
-                sums, products = sum(work.sums for work in found), sum(work.products for work in found)
+                seconds = _seconds(kernels, memory, dtype)
+                moved, gathered, sums, products = (
+                    sum(getattr(work, key) for work in kernels)
+                    for key in ("moved", "gathered", "sums", "products")
+                )
                 report.add(
                     (
                         str(dtype).removeprefix("torch."), str(images), f"{moved / 1e6:,.0f} MB",
@@ -144,17 +146,16 @@ def predict(options: argparse.Namespace) -> Report:
     return report
 
 
-def _seconds(found: list[Work], memory: float, dtype: torch.dtype) -> dict[str, float]:
-    """Of the network: its floor, all products edge by edge, all dense, and each as is faster."""
-    pairs = [(work.by_edges(memory), work.dense(memory, dtype)) for work in found[2:-1]]
-    around = START + sum(
-        work.by_edges(memory) for work in (*found[:2], found[-1])
-    )  # START: the mean over pixels
+def _seconds(kernels: list[Work], memory: float, dtype: torch.dtype) -> dict[str, float]:
+    """Seconds of the network: floor, all products by edges, all dense, and the faster of both for each."""
+    pairs = [(work.by_edges(memory), work.dense(memory, dtype)) for work in kernels[2:-1]]
+    # Stem, its filters and head; START: the mean over pixels.
+    rest = START + sum(work.by_edges(memory) for work in (*kernels[:2], kernels[-1]))
     return {
-        "floor": sum(work.floor(memory) for work in found),
-        "by_edges": around + sum(by_edges for by_edges, _ in pairs),
-        "dense": around + sum(dense for _, dense in pairs),
-        "fastest": around + sum(map(min, pairs)),
+        "floor": sum(work.floor(memory) for work in kernels),
+        "by_edges": rest + sum(by_edges for by_edges, _ in pairs),
+        "dense": rest + sum(dense for _, dense in pairs),
+        "fastest": rest + sum(map(min, pairs)),
     }
 
 

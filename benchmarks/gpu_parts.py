@@ -1,4 +1,4 @@
-"""The parts of `benchmarks.gpu` that measure. Each prints its results as lines of JSON."""
+"""The benchmarks of `benchmarks.gpu`. Each prints its results as lines of JSON."""
 
 from __future__ import annotations
 
@@ -53,15 +53,15 @@ class Clock:
     """Times work on a device, within a deadline.
 
     Args:
-        device: where the work runs.
-        seconds: what may be spent from now on.
+        device: of the work.
+        seconds: until the deadline.
         quick: call everything once, without warm-up.
     """
 
     def __init__(self, device: torch.device, seconds: float, quick: bool = False) -> None:
         self.device, self.quick, self._end = device, quick, time.monotonic() + seconds
 
-    def left(self) -> float:
+    def remaining(self) -> float:
         """Seconds until the deadline."""
         return self._end - time.monotonic()
 
@@ -79,24 +79,24 @@ class Clock:
         return float(start.elapsed_time(end))
 
     def medians(self, candidates: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-        """Median milliseconds of each; they are timed in turn. The first five calls of each do not count."""
-        taken: dict[str, list[float]] = {name: [] for name in candidates}
+        """Median milliseconds of each, timed alternately after five calls of each as warm-up."""
+        milliseconds: dict[str, list[float]] = {name: [] for name in candidates}
         warm_up, rounds = (0, 1) if self.quick else (5, rounds)
         for number in range(warm_up + rounds):
             for name, run in candidates.items():
-                milliseconds = self.once(run)
+                duration = self.once(run)
                 if number >= warm_up:
-                    taken[name].append(milliseconds)
-        return {name: statistics.median(times) for name, times in taken.items()}
+                    milliseconds[name].append(duration)
+        return {name: statistics.median(times) for name, times in milliseconds.items()}
 
 
 def emit(table: str, **row: Any) -> None:
-    """A result."""
+    """Print a result."""
     print(json.dumps({"table": table, **row}), flush=True)
 
 
 def note(text: str) -> None:
-    """What a reader should know beside the results."""
+    """Print a remark on the results."""
     print(json.dumps({"note": text}), flush=True)
 
 
@@ -109,15 +109,17 @@ def machine(name: str) -> dict[str, str]:
         versions["triton"] = triton.__version__
     except ModuleNotFoundError:
         pass
-    found = {
+    description = {
         "processor": processor(),
         "versions": ", ".join(f"{key} {value}" for key, value in versions.items()),
     }
     if name == "cuda" and torch.cuda.is_available():
         card = torch.cuda.get_device_properties(0)
-        found["card"] = f"{card.name}, {card.total_memory / 2**30:.0f} GiB, {card.multi_processor_count} SMs"
-        found["driver"] = _driver()
-    return {**found, "commit": commit() or "unknown"}
+        description["card"] = (
+            f"{card.name}, {card.total_memory / 2**30:.0f} GiB, {card.multi_processor_count} SMs"
+        )
+        description["driver"] = _driver()
+    return {**description, "commit": commit() or "unknown"}
 
 
 def _driver() -> str:
@@ -132,15 +134,15 @@ def count_kernels(run: Callable[[], object], device: torch.device) -> int | None
     """Kernels that a call launches on a GPU, by torch's profiler; None on the CPU."""
     if device.type != "cuda":
         return None
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as found:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
         run()
         torch.cuda.synchronize()
-    events = found.events() or []
+    events = profiler.events() or []
     return sum(event.device_type == torch.autograd.DeviceType.CUDA for event in events)
 
 
-def count_synchronisations(run: Callable[[], object], device: torch.device) -> int | None:
-    """How often a call waits for the GPU; None on the CPU."""
+def count_synchronizations(run: Callable[[], object], device: torch.device) -> int | None:
+    """Number of synchronizations of a call with the GPU; None on the CPU."""
     if device.type != "cuda":
         return None
     torch.cuda.set_sync_debug_mode("warn")
@@ -156,7 +158,7 @@ def count_synchronisations(run: Callable[[], object], device: torch.device) -> i
 def measure_step(
     table: str, name: str, make: Callable[[], Step], batch_size: int, clock: Clock, rounds: int
 ) -> None:
-    """One row: time, throughput, memory, kernels and synchronisations of a training step."""
+    """One row: time, throughput, memory, kernels and synchronizations of a training step."""
     device = clock.device
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -165,23 +167,23 @@ def measure_step(
         step = make()
         median = clock.medians({name: step.run}, rounds)[name]
         memory = torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else None
-        kernels, waits = count_kernels(step.run, device), count_synchronisations(step.run, device)
+        kernels, synchronizations = count_kernels(step.run, device), count_synchronizations(step.run, device)
         emit(
             table, network=name, ms=median, images_per_second=round(1e3 * batch_size / median), MiB=memory,
-            kernels=kernels, synchronisations=waits,
+            kernels=kernels, synchronizations=synchronizations,
         )  # fmt: skip
-    except Exception as error:  # one that fails must not stop the others; the page names it
+    except Exception as error:  # a failure must not stop the others; the page shows it
         note(f"{table}, {name}: {type(error).__name__}: {str(error).strip().splitlines()[:1]}")
 
 
 def steps(clock: Clock, data_dir: str) -> None:
-    """Training steps of all families: the plain definition, this framework's ways to run them, all edges."""
+    """Training steps of all networks: the plain definition, this framework, and all edges in use."""
     small = {"dim": 80, "downsample_dim": 8, "feature_dim": 10} if clock.quick else {}
     for app, size in STEPS[:4] if clock.quick else STEPS:
         batch_size = 2 if clock.quick else size
         table = f"{load_config(app).name}, {load_config(app).image_size} px, batch {batch_size}"
         for name, keys in _variants(app, clock.device).items():
-            if clock.left() < 0:
+            if clock.remaining() < 0:
                 note(f"{table}, {name}: no time left")
                 continue
             config = load_config(app, {"batch_size": batch_size, **keys, **small})
@@ -199,34 +201,34 @@ def steps(clock: Clock, data_dir: str) -> None:
         variants |= {f"{name}, cuda_graph": {**keys, "captured": True} for name, keys in variants.items()}
     variants["allsparse10, plain definition"] = {"config": "allsparse10", "plain": True}
     for name, keys in variants.items():
-        if clock.left() < 0:
+        if clock.remaining() < 0:
             note(f"{table}, {name}: no time left")
             continue
         measure_step(table, name, partial(make, amp="bf16", **keys), batch_size, clock, rounds=15)
 
 
 def _variants(app: str, device: torch.device) -> dict[str, dict[str, Any]]:
-    """Ways to run a step, by name, with the keys that they change."""
-    found: dict[str, dict[str, Any]] = {"dnw": {}, "all edges": {"graph": "complete"}}
+    """Variants of a step by name, with the keys that they change."""
+    variants: dict[str, dict[str, Any]] = {"dnw": {}, "all edges": {"graph": "complete"}}
     if device.type == "cuda":
         graph = {"cuda_graph": True, **({"ode_solver": "rk4", "ode_steps": 6} if app == CONTINUOUS else {})}
-        found[", ".join(["dnw", *graph])] = graph
-        found[", ".join(["all edges", *graph])] = {"graph": "complete", **graph}
-        found["dnw, bf16"] = {"amp": "bf16"}
-        found["dnw, compile"] = {"compile": True}
-    return {**found, "plain definition": {}}
+        variants[", ".join(["dnw", *graph])] = graph
+        variants[", ".join(["all edges", *graph])] = {"graph": "complete", **graph}
+        variants["dnw, bf16"] = {"amp": "bf16"}
+        variants["dnw, compile"] = {"compile": True}
+    return {**variants, "plain definition": {}}
 
 
 def selection(clock: Clock, data_dir: str) -> None:
-    """Selection alone, of weights that move a little between two of them, beside one pass over the memory."""
+    """Selection alone, of weights that change a little in between, compared with one pass over the memory."""
     for name, size, count in SELECTIONS:
         size, count = (size // 64, count // 64) if clock.quick else (size, count)
         weight = torch.randn(size).to(clock.device)
         change = 1e-4 * torch.randn(size).to(clock.device)
-        radix, other = RadixSelect(), topk.Selector(count)
+        radix, selector = RadixSelect(), topk.Selector(count)
         candidates: dict[str, Callable[[], Tensor]] = {
             "radix": lambda w=weight, c=count, r=radix: r.mask(w, c),
-            "as chosen at load": lambda w=weight, o=other: o.select(w).mask(),
+            "as chosen at load": lambda w=weight, s=selector: s.select(w).mask(),
             "topk": lambda w=weight, c=count: topk._select_on_device(w, c),
             "kthvalue": lambda w=weight, c=count: _by_kthvalue(w, c),
             "sort": lambda w=weight, c=count: by_sorting(w, c),
@@ -236,7 +238,7 @@ def selection(clock: Clock, data_dir: str) -> None:
             del candidates["radix"]
         row: dict[str, Any] = {}
         for label, run in candidates.items():
-            if clock.left() < 0:
+            if clock.remaining() < 0:
                 note(f"{name}, {label}: no time left")
                 continue
             times = []
@@ -249,9 +251,9 @@ def selection(clock: Clock, data_dir: str) -> None:
         expected = topk.top_mask(fresh.cpu(), count)
         weight.copy_(fresh)
         is_exact = all(torch.equal(run().cpu(), expected) for run in exact.values())
-        floor = 5e-9 * size  # four bytes read and one written, in GB
+        gigabytes = 5e-9 * size  # four bytes read and one written per weight
         rate = (
-            floor / (1e-3 * row["one pass (a comparison), ms"])
+            gigabytes / (1e-3 * row["one pass (a comparison), ms"])
             if "one pass (a comparison), ms" in row
             else None
         )
@@ -259,13 +261,13 @@ def selection(clock: Clock, data_dir: str) -> None:
 
 
 def _by_kthvalue(weight: Tensor, count: int) -> Tensor:
-    """Without ties at the threshold."""
+    """Boolean mask of the `count` largest magnitudes, of weights without ties."""
     magnitude = weight.abs()
     return magnitude >= magnitude.kthvalue(weight.numel() - count + 1).values
 
 
 def inference(clock: Clock, data_dir: str) -> None:
-    """Forward passes of DNW ×0.225 with dead neurons, plain and compact, by every engine for the device."""
+    """Forward passes of DNW ×0.225 with dead neurons, plain and compact, by every engine of the device."""
     model = with_dead_nodes(CIFAR_MOBILENET if clock.quick else IMAGENET_MOBILENET, sigma=0.1)
     cost = profile(model)
     note(f"live nodes {cost.live_nodes:,}, effective edges {cost.effective_edges:,}, MACs {cost.macs:,}")
@@ -276,7 +278,7 @@ def inference(clock: Clock, data_dir: str) -> None:
         with torch.inference_mode():
             expected = model(images)
         for name, network in _networks(model, clock.device):
-            if clock.left() < 0:
+            if clock.remaining() < 0:
                 note(f"batch {batch_size}, {name}: no time left")
                 continue
             try:
@@ -289,7 +291,7 @@ def inference(clock: Clock, data_dir: str) -> None:
                         ms_per_image=median / batch_size,
                         error=float((logits - expected).abs().max() / expected.abs().max()),
                     )  # fmt: skip
-            except Exception as error:  # the page names it; others go on
+            except Exception as error:  # a failure must not stop the others; the page shows it
                 note(f"batch {batch_size}, {name}: {type(error).__name__}: {str(error).splitlines()[:1]}")
 
 
@@ -323,7 +325,7 @@ def _prepared(network: nn.Module, images: Tensor, captured: bool) -> tuple[Calla
 
 
 def training(clock: Clock, data_dir: str) -> None:
-    """Static graphs on Fashion-MNIST to the end, discovered and random in turn, while a further run fits."""
+    """Whole trainings of static graphs on Fashion-MNIST, `dnw` and `random` alternately, as time allows."""
     app = "apps/quickstart/digits_dnw.yml" if clock.quick else "apps/quickstart/fashion_mnist_dnw.yml"
     small = ["--num_epochs", "1", "--dim", "80", "--downsample_dim", "8", "--feature_dim", "10"]
     sizes = small if clock.quick else ["--num_epochs", "160", "--data_dir", data_dir]
@@ -332,7 +334,7 @@ def training(clock: Clock, data_dir: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(1 if clock.quick else 20):
             for graph in ("dnw", "random"):
-                if clock.left() < longest:
+                if clock.remaining() < longest:
                     return
                 started = time.monotonic()
                 where = ["--save_dir", f"{folder}/checkpoints", "--log_dir", f"{folder}/runs"]
@@ -341,10 +343,10 @@ def training(clock: Clock, data_dir: str) -> None:
                     sys.executable, "runner.py", f"app:{app}", "--name", name, "--graph", graph,
                     "--seed", str(seed), *sizes, *device, *where,
                 ]  # fmt: skip
-                done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+                process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
                 longest = max(longest, time.monotonic() - started)
-                if done.returncode:
-                    note(f"{name}: {' '.join(done.stderr.strip().splitlines()[-3:])}")
+                if process.returncode:
+                    note(f"{name}: {' '.join(process.stderr.strip().splitlines()[-3:])}")
                     continue
                 (path,) = Path(folder, "runs").glob(f"{name}*/results.json")
                 results = json.loads(path.read_text())

@@ -1,12 +1,11 @@
-"""Inference of a wiring with dead neurons, by every engine, beside dense MobileNets in ONNX Runtime.
+"""Inference of a wiring with dead neurons, by every engine, compared with dense MobileNets in ONNX Runtime.
 
     python -m benchmarks.inference [--app APP] [--sigma 0.1] [--rounds N] [--batch_sizes 1 8 32]
         [--threads_of 1 2] [--no-memory] [--json FILE]
 
-All of them run in turn, in one process. The weights are those of benchmarks.fast_eval. Onnxruntime and
-OpenVINO take part where they are installed. Size: bytes of weights and edges, or of the ONNX file. Memory:
-what the largest batch needs at most beyond a network that has answered for one image, in a process of its
-own, with most threads.
+They run alternately, in one process. The weights are those of benchmarks.fast_eval. Onnxruntime and OpenVINO
+are measured if they are installed. Size: bytes of weights and edges, or of the ONNX file. Memory: peak of the
+largest batch with most threads, above that of the network after one image, in its own process.
 """
 
 from __future__ import annotations
@@ -55,10 +54,10 @@ def mobilenet(width: float) -> nn.Module:
 
 
 def make(name: str, model: nn.Module, threads: int) -> tuple[Network, int]:
-    """(a contestant, its bytes).
+    """(a network, its size in bytes).
 
     Raises:
-        WiringError, ImportError: something is not installed.
+        WiringError, ImportError: a library or a compiler is not installed.
     """
     if name in RUNTIMES:
         package, width = RUNTIMES[name]
@@ -67,8 +66,8 @@ def make(name: str, model: nn.Module, threads: int) -> tuple[Network, int]:
             path = Path(folder, "network.onnx")
             export(model if width is None else mobilenet(width), path, SHAPE)
             return load_onnx(package, path, threads), path.stat().st_size
-    engine, _, half = name.partition(", ")
-    network = model if name == "plain" else compact(model, engine, bf16=half == "bf16")
+    engine, _, dtype = name.partition(", ")
+    network = model if name == "plain" else compact(model, engine, bf16=dtype == "bf16")
     if isinstance(network, NativeNetwork):
         network(torch.zeros(1, *SHAPE))
         return network, network.program_bytes()
@@ -89,22 +88,22 @@ def load_onnx(package: str, path: Path, threads: int) -> Network:
     return lambda images: session.run(None, {"images": images.numpy()})
 
 
-def contestants(model: nn.Module, threads: int) -> tuple[dict[str, tuple[Network, int]], list[str]]:
-    """(those that can run here, why others cannot)."""
-    found, missing = {}, []
+def make_all(model: nn.Module, threads: int) -> tuple[dict[str, tuple[Network, int]], list[str]]:
+    """(networks that can run here, by name; messages about those that cannot)."""
+    made, missing = {}, []
     for name in (*ENGINES, *RUNTIMES):
         try:
-            found[name] = make(name, model, threads)
+            made[name] = make(name, model, threads)
         except (WiringError, ImportError) as error:
             missing.append(f"{name}: not measured: {error}")
-    return found, missing
+    return made, missing
 
 
 def large_batch(app: str, sigma: float, name: str, batch_size: int, threads: int) -> Callable[[], object]:
     torch.set_num_threads(threads)
     network, _ = make(name, with_dead_nodes(app, sigma), threads)
     images = torch.randn(batch_size, *SHAPE)
-    _without_gradients(network, images[:1])  # libraries set themselves up in their first call
+    _without_gradients(network, images[:1])  # libraries initialize in their first call
     return partial(_without_gradients, network, images)
 
 
@@ -127,15 +126,15 @@ def measure_inference(options: argparse.Namespace) -> Report:
     peaks: dict[str, int] = {}
     for threads in options.threads_of:
         torch.set_num_threads(threads)
-        found, missing = contestants(model, threads)
+        made, missing = make_all(model, threads)
         if options.memory and not peaks:
-            most = max(options.threads_of)
+            max_threads = max(options.threads_of)
             args = (options.app, options.sigma)
-            peaks = {name: peak_memory(large_batch, *args, name, largest, most) for name in found}
+            peaks = {name: peak_memory(large_batch, *args, name, largest, max_threads) for name in made}
         for batch_size in options.batch_sizes:
             images = torch.randn(batch_size, *SHAPE)
             calls = {
-                name: partial(_without_gradients, network, images) for name, (network, _) in found.items()
+                name: partial(_without_gradients, network, images) for name, (network, _) in made.items()
             }
             times = measure(calls, options.rounds, 2, pause_first=True)
             for name, spread in times.items():
@@ -147,10 +146,10 @@ def measure_inference(options: argparse.Namespace) -> Report:
                     (
                         str(threads), str(batch_size), name, f"{median:.2f} ms ({low:.2f} to {high:.2f})",
                         f"{ratio:.2f}", f"{peaks[name] / 2**20:.0f} MiB" if name in peaks else "",
-                        f"{found[name][1] / 1e6:.1f} MB",
+                        f"{made[name][1] / 1e6:.1f} MB",
                     ),
                     threads=threads, batch_size=batch_size, network=name, ratio=ratio,
-                    memory=peaks.get(name), size=found[name][1], **spread.numbers(),
+                    memory=peaks.get(name), size=made[name][1], **spread.numbers(),
                 )  # fmt: skip
     report.notes += missing
     return report

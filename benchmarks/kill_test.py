@@ -1,4 +1,4 @@
-"""Trainings that are killed again and again, and what is left of them.
+"""Trainings that are killed repeatedly, and the checkpoints that they leave.
 
     python -m benchmarks.kill_test [--kills N] [--epochs N] [--longest SECONDS] [--seed N] [--threads N]
                                    [--json FILE]
@@ -6,9 +6,9 @@
 A small run (digits, a graph of 80 nodes) writes last.pt after every step, so that many kills hit it while it
 saves. It is started with `--resume auto`, killed by SIGKILL, and started again. Most kills come at a random
 time after the first checkpoint of their start, some at a random time after the start itself. After each kill
-every checkpoint is read and checked. When a run reaches its end, that is compared with the end of a run that
-was never disturbed, and the next run begins, until there have been enough kills. A run is the command itself,
-in a process that is forked when torch is loaded already, which saves two seconds a start.
+every checkpoint is read and checked. A finished run is compared with one that was not killed, and the next
+run begins, until the number of kills is reached. A run is the command itself, in a process forked after torch
+was imported, which saves two seconds per start.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch._dynamo  # all that is not used here is loaded once, for all the processes
+import torch._dynamo  # imports that are not used here are made once, for all processes
 import torch.utils.tensorboard
 
 import data.digits  # noqa: F401
@@ -42,12 +42,10 @@ _APP = "apps/quickstart/digits_dnw.yml"
 _SMALL = (
     "--dim 80 --downsample_dim 8 --feature_dim 10 --layers 4 --image_size 16 --prune_rate 0.9 --batch_size 64"
 )
-_PARTS = ("model", "optimizer", "rng", "iter", "best_val")
-"""Of a checkpoint, what must equal that of the undisturbed run."""
-
-
+_KEYS = ("model", "optimizer", "rng", "iter", "best_val")
+"""Keys of a checkpoint that must equal those of the undisturbed run."""
 _AFTER_A_SAVE = 0.9
-"""Part of the kills that wait for a checkpoint, so that the runs get on however busy the machine is."""
+"""Fraction of the kills that wait for a checkpoint, so that the runs make progress on a busy machine."""
 _ENDED = os.WEXITED | os.WNOHANG | os.WNOWAIT
 _COUNTED = (
     "kills", "kills while saving", "kills before the first last.pt", "checkpoints read",
@@ -56,7 +54,7 @@ _COUNTED = (
 
 
 def start(folder: Path, epochs: int) -> int:
-    """The command in a process of its own; its number."""
+    """Start the command in a process. Returns its id."""
     argv = [
         f"app:{_APP}", *_SMALL.split(), "--num_epochs", str(epochs), "--checkpoint_interval_steps", "1",
         "--name", "killed", "--save_dir", str(folder / "checkpoints"), "--log_dir", str(folder / "runs"),
@@ -72,7 +70,7 @@ def start(folder: Path, epochs: int) -> int:
 
 
 def end_of(folder: Path, epochs: int) -> dict[str, Any]:
-    """The last checkpoint of a run that is left to finish."""
+    """The last checkpoint of a run that is not killed."""
     _, status = os.waitpid(start(folder, epochs), 0)
     if status:
         raise SystemExit(f"the run failed:\n{(folder / 'errors').read_text()[-2000:]}")
@@ -94,68 +92,68 @@ def kill_once(folder: Path, epochs: int, longest: float, randomness: random.Rand
 
 
 def _written(file: Path) -> tuple[int, int] | None:
-    """Changes with each writing; None where there is no such file."""
+    """A value that changes with each writing; None if there is no such file."""
     try:
-        found = file.stat()
+        stat = file.stat()
     except FileNotFoundError:
         return None
-    return found.st_ino, found.st_mtime_ns
+    return stat.st_ino, stat.st_mtime_ns
 
 
-def look(folder: Path) -> Counter[str]:
-    """What a kill has left: checkpoints that can be read or not; whether it came while one was written."""
-    found: Counter[str] = Counter()
+def inspect(folder: Path) -> Counter[str]:
+    """Count the checkpoints after a kill, readable or not, and whether it interrupted the writing of one."""
+    counts: Counter[str] = Counter()
     for path in (folder / "checkpoints").glob("*/*.pt"):
         try:
             read_checkpoint(path)
-            found["checkpoints read"] += 1
+            counts["checkpoints read"] += 1
         except CheckpointError as error:
             print(error, file=sys.stderr)
-            found["unreadable checkpoints"] += 1
-    halves = list((folder / "checkpoints").glob("*/.*.partial"))
-    found["kills while saving"] += bool(halves)
-    found["kills before the first last.pt"] += not (folder / "checkpoints/killed/last.pt").exists()
-    for half in halves:
-        half.unlink()
-    return found
+            counts["unreadable checkpoints"] += 1
+    partial_files = list((folder / "checkpoints").glob("*/.*.partial"))
+    counts["kills while saving"] += bool(partial_files)
+    counts["kills before the first last.pt"] += not (folder / "checkpoints/killed/last.pt").exists()
+    for file in partial_files:
+        file.unlink()
+    return counts
 
 
-def reach_end(folder: Path, expected: Mapping[str, Any], found: Counter[str]) -> None:
+def reach_end(folder: Path, expected: Mapping[str, Any], counts: Counter[str]) -> None:
     """Let a run finish, compare its end, and remove its files."""
     end = end_of(folder, expected["last_epoch"] + 1)
-    same = all(digest(end[part]) == digest(expected[part]) for part in _PARTS)
-    found["runs that reached their end"] += 1
-    found["ends that equal the undisturbed run to the bit"] += same
+    same = all(digest(end[key]) == digest(expected[key]) for key in _KEYS)
+    counts["runs that reached their end"] += 1
+    counts["ends that equal the undisturbed run to the bit"] += same
     shutil.rmtree(folder)
     folder.mkdir()
 
 
 def measure_kills(options: argparse.Namespace) -> Report:
-    torch.set_num_threads(1)  # what is forked has no threads to lose
+    torch.set_num_threads(1)  # a forked process would lose other threads
     randomness = random.Random(options.seed)  # noqa: S311
-    found: Counter[str] = Counter()
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory() as place:
-        disturbed, whole = Path(place) / "disturbed", Path(place) / "whole"
-        disturbed.mkdir()
-        whole.mkdir()
-        expected = end_of(whole, options.epochs)
-        while found["kills"] < options.kills:
-            if kill_once(disturbed, options.epochs, options.longest, randomness):
-                found["kills"] += 1
-                found += look(disturbed)
-                if found["kills"] % 100 == 0:
-                    print(f"{found['kills']} kills, {time.monotonic() - began:.0f} s", file=sys.stderr)
+    counts: Counter[str] = Counter()
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as name:
+        killed, undisturbed = Path(name) / "killed", Path(name) / "undisturbed"
+        killed.mkdir()
+        undisturbed.mkdir()
+        expected = end_of(undisturbed, options.epochs)
+        while counts["kills"] < options.kills:
+            if kill_once(killed, options.epochs, options.longest, randomness):
+                counts["kills"] += 1
+                counts += inspect(killed)
+                if counts["kills"] % 100 == 0:
+                    print(f"{counts['kills']} kills, {time.monotonic() - started:.0f} s", file=sys.stderr)
             else:
-                reach_end(disturbed, expected, found)
-        reach_end(disturbed, expected, found)
+                reach_end(killed, expected, counts)
+        reach_end(killed, expected, counts)
     report = Report(
-        f"Runs of {expected['iter']} steps, killed {found['kills']} times",
+        f"Runs of {expected['iter']} steps, killed {counts['kills']} times",
         ("what", "count"),
         notes=[f"seed of the times: {options.seed}; at most {options.longest} s"],
     )
     for name in _COUNTED:
-        report.add((name, str(found[name])), what=name, count=found[name])
+        report.add((name, str(counts[name])), what=name, count=counts[name])
     return report
 
 

@@ -1,10 +1,10 @@
-"""Learning curves of this framework and of the plain definition: the same images, the same first weights.
+"""Learning curves of this framework and of the plain definition: same images, same initial weights.
 
     python -m benchmarks.learning_curves [--app APP] [--images N] [--epochs N] [--data_dir D] [--seeds 0 1]
         [--threads N] [--json FILE]
 
-Rounding differs, and a wiring in training is chaotic: two runs part after some steps and agree as two runs of
-different seeds do, not to the bit. So each is shown with several seeds.
+Rounding differs, and a wiring in training is chaotic: two runs diverge after some steps, as two seeds do. So
+each is shown with several seeds.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from trainers.trainer import Trainer
 
 
 class Curve(Callback):
-    """Keeps the metrics of each epoch."""
+    """Records the metrics of each epoch."""
 
     def __init__(self) -> None:
         self.points: dict[str, list[dict[str, float]]] = {"train": [], "val": []}
@@ -50,7 +50,11 @@ def train(network: nn.Module, config: Config, images: int, epochs: int) -> Curve
 def measure_curves(options: argparse.Namespace) -> Report:
     report = Report(
         f"Learning curves of {options.app} on the first {options.images:,} images of Fashion-MNIST",
-        ("seed", "epoch", *(f"{path}: {what}" for path in PATHS for what in ("train loss", "test top-1"))),
+        (
+            "seed",
+            "epoch",
+            *(f"{variant}: {metric}" for variant in VARIANTS for metric in ("train loss", "test top-1")),
+        ),
     )
     for seed in options.seeds:
         keys = {"seed": seed, "data_dir": options.data_dir} if options.data_dir else {"seed": seed}
@@ -58,19 +62,18 @@ def measure_curves(options: argparse.Namespace) -> Report:
         torch.manual_seed(seed)
         network = build_model(config)
         plain = Baseline(copy.deepcopy(network))
-        curves = [train(path, config, options.images, options.epochs).points for path in (plain, network)]
+        curves = [train(model, config, options.images, options.epochs).points for model in (plain, network)]
         for epoch in range(options.epochs):
             numbers = [
                 (curve["train"][epoch]["CELoss"], curve["val"][epoch]["top1_accuracy"]) for curve in curves
             ]
-            cells = [cell for loss, top in numbers for cell in (f"{loss:.4f}", f"{top:.2f} %")]
-            plain_numbers, own_numbers = numbers
-            words = (str(seed), str(epoch + 1), *cells)
-            report.add(words, seed=seed, epoch=epoch + 1, plain=plain_numbers, here=own_numbers)
+            cells = [cell for loss, top1 in numbers for cell in (f"{loss:.4f}", f"{top1:.2f} %")]
+            row = (str(seed), str(epoch + 1), *cells)
+            report.add(row, seed=seed, epoch=epoch + 1, plain=numbers[0], here=numbers[1])
     return report
 
 
-PATHS = ("plain definition", "here")
+VARIANTS = ("plain definition", "here")
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
@@ -78,5 +81,5 @@ if __name__ == "__main__":
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--data_dir", help="of the images; as of the experiment by default")
+    parser.add_argument("--data_dir", help="folder of the images; by default that of the experiment")
     run(measure_curves, parser)

@@ -1,4 +1,4 @@
-"""What every benchmark prints above its numbers, and how it measures."""
+"""Description of the machine, and timing of alternatives."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from genutil.runs.run_folder import commit, environment, processor
 
 @dataclass(frozen=True)
 class Spread:
-    """Seconds of repeated runs."""
+    """Seconds of repeated runs: smallest, median, largest."""
 
     low: float
     median: float
@@ -26,7 +26,7 @@ class Spread:
         return f"{1e3 * self.median:.2f} ms ({1e3 * self.low:.2f} to {1e3 * self.high:.2f})"
 
     def numbers(self) -> dict[str, float]:
-        """By name, in seconds."""
+        """The numbers by name, in seconds."""
         return {"min": self.low, "median": self.median, "max": self.high, "rounds": self.count}
 
 
@@ -49,10 +49,15 @@ def measure(
     between: Callable[[], object] | None = None,
     pause_first: bool = False,
 ) -> dict[str, Spread]:
-    """Time the candidates in turn, round by round, so that a busy machine slows all of them.
+    """Time the candidates alternately, round by round, so that other load affects all of them.
 
-    `between` is called before each round, outside of the time. With `pause_first`, each timed call follows a
-    pause, in which the threads of the candidate before fall asleep, and a call that wakes its own.
+    Args:
+        candidates: functions by name.
+        rounds: number of timed calls of each.
+        warm_up: number of calls of each before.
+        between: called before each round, not timed.
+        pause_first: before each timed call, pause until the threads of the previous candidate sleep, and call
+            the candidate once to wake its own.
     """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for number in range(warm_up + rounds):
@@ -67,6 +72,6 @@ def measure(
             if number >= warm_up:
                 seconds[name].append(time.perf_counter() - started)
     return {
-        name: Spread(min(taken), statistics.median(taken), max(taken), rounds)
-        for name, taken in seconds.items()
+        name: Spread(min(times), statistics.median(times), max(times), rounds)
+        for name, times in seconds.items()
     }

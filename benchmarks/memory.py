@@ -3,8 +3,8 @@
     python -m benchmarks.memory APP [--batch_size N] [--rounds N] [--steps N]
         [--threads N] [--json FILE]
 
-Each is measured in a process of its own: the largest resident memory while it makes a few steps, less what
-was resident before the first one, so that weights and images are not counted, but gradients and momenta are.
+Each is measured in its own process: the peak of the resident memory in a few steps, minus that before the
+first one, so that gradients and momenta are counted, but not weights and images.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ def measure_memory(options: argparse.Namespace) -> Report:
     for _ in range(options.rounds):
         for name in names:
             peaks[name].append(peak_memory(_steps, options, name))
-    medians = {name: statistics.median(found) for name, found in peaks.items()}
-    for name, found in peaks.items():
-        low, median, high = (peak / 2**20 for peak in (min(found), medians[name], max(found)))
+    medians = {name: statistics.median(values) for name, values in peaks.items()}
+    for name, values in peaks.items():
+        low, median, high = (peak / 2**20 for peak in (min(values), medians[name], max(values)))
         ratio = medians[name] / medians[names[0]]
         cells = (name, f"{median:.0f} MiB ({low:.0f} to {high:.0f})", f"{ratio:.2f}")
-        report.add(cells, edges=name, min=min(found), median=medians[name], max=max(found))
+        report.add(cells, edges=name, min=min(values), median=medians[name], max=max(values))
     return report
 
 

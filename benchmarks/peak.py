@@ -1,4 +1,4 @@
-"""The largest memory that something needs, in a process of its own."""
+"""Peak memory of a function, measured in its own process."""
 
 from __future__ import annotations
 
@@ -15,46 +15,48 @@ from typing import Any
 
 
 def peak_memory(prepare: Callable[..., Callable[[], object]], *args: Any) -> int:
-    """Bytes that the function made by `prepare(*args)` needs beyond what is resident when it is called.
+    """Peak memory of the function that `prepare(*args)` returns, in bytes above the memory before its call.
 
     Raises:
-        RuntimeError: the process ended without an answer; why stands on its stderr.
+        RuntimeError: the process failed; its error is on standard error.
     """
     context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_peak, args=(prepare, args, there))
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send_peak, args=(prepare, args, sender))
     process.start()
-    there.close()
+    sender.close()
     try:
-        return int(here.recv())
+        return int(receiver.recv())
     except EOFError as error:
-        raise RuntimeError("the process whose memory was to be measured failed; see above") from error
+        raise RuntimeError("the measured process failed; its error is above") from error
     finally:
         process.join()
 
 
-def _peak(prepare: Callable[..., Callable[[], object]], args: tuple[Any, ...], answer: Connection) -> None:
+def _send_peak(
+    prepare: Callable[..., Callable[[], object]], args: tuple[Any, ...], sender: Connection
+) -> None:
     run = prepare(*args)
-    before = _forget_peak()
+    before = _reset_peak()
     run()
-    answer.send(max(_highest() - before, 0))
+    sender.send(max(_peak_bytes() - before, 0))
 
 
-def _forget_peak() -> int:
-    """Reset the largest value so far, which Linux allows. Returns the value at present.
+def _reset_peak() -> int:
+    """Reset the recorded peak, which Linux allows. Returns the resident memory, in bytes.
 
-    What was freed is given back first: else it would be used again, and not be counted.
+    Freed memory is returned to the system first: else it would be used again without being counted.
     """
-    with contextlib.suppress(AttributeError):  # glibc alone has it
+    with contextlib.suppress(AttributeError):  # only glibc has it
         ctypes.CDLL(None).malloc_trim(0)
     try:
         Path("/proc/self/clear_refs").write_text("5")
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
-        return _highest()
+        return _peak_bytes()
 
 
-def _highest() -> int:
+def _peak_bytes() -> int:
     try:
         status = Path("/proc/self/status").read_text()
         return 1024 * int(status.partition("VmHWM:")[2].split()[0])

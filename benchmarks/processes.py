@@ -1,4 +1,4 @@
-"""Processes of a run for benchmarks: started once, then told what to do, in turn with others."""
+"""Process groups for benchmarks: started once, then controlled by messages, alternately with others."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from genutil.distributed.rank_info import rank_info_from_env
 from genutil.distributed.world import World, join_world
 
 Work = Callable[[Any], Any]
-"""What a process does when it is told to: gets the message, gives the answer."""
+"""Function of a process: from a message to its result."""
 
 
-class Group:
+class ProcessPool:
     """`size` processes on this machine that wait for messages.
 
     Args:
-        size: how many.
-        prepare: called in each with its world and `arguments`; gives its Work.
+        size: number of processes.
+        prepare: called in each with its world and `arguments`; returns its Work.
         threads: of each process.
         arguments: for `prepare`.
     """
@@ -33,24 +33,25 @@ class Group:
         self._store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         self._pipes, self._processes = [], []
         for rank in range(size):
-            here, there = context.Pipe()
-            place = (rank, size, self._store.port, threads)
-            process = context.Process(target=_serve, args=(there, place, prepare, arguments), daemon=True)
+            pipe, remote_pipe = context.Pipe()
+            settings = (rank, size, self._store.port, threads)
+            args = (remote_pipe, settings, prepare, arguments)
+            process = context.Process(target=_serve, args=args, daemon=True)
             process.start()
-            there.close()
-            self._pipes.append(here)
+            remote_pipe.close()
+            self._pipes.append(pipe)
             self._processes.append(process)
         for pipe in self._pipes:
             pipe.recv()
 
-    def tell(self, message: Any) -> list[Any]:
-        """Give all of them a message; their answers by rank."""
+    def run(self, message: Any) -> list[Any]:
+        """Send a message to all processes. Returns their results by rank."""
         for pipe in self._pipes:
             pipe.send(message)
         return [pipe.recv() for pipe in self._pipes]
 
     def close(self) -> None:
-        """End them."""
+        """End the processes."""
         for pipe in self._pipes:
             pipe.send(None)
         for process in self._processes:
@@ -59,11 +60,11 @@ class Group:
 
 def _serve(
     pipe: Connection,
-    place: tuple[int, int, int, int],
+    settings: tuple[int, int, int, int],
     prepare: Callable[..., Work],
     arguments: tuple[Any, ...],
 ) -> None:
-    rank, size, port, threads = place
+    rank, size, port, threads = settings
     os.environ.update(
         RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(size),
         MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), TORCHELASTIC_USE_AGENT_STORE="True",
@@ -77,6 +78,6 @@ def _serve(
             pipe.send(work(message))
 
 
-def in_turn(world: World, seconds: float) -> float:
+def slowest(world: World, seconds: float) -> float:
     """The time of the slowest process."""
     return max(world.gather(seconds))

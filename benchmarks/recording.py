@@ -1,14 +1,15 @@
-"""What recording the wiring (`record_wiring`) costs: time and bytes of a state, against the training itself.
+"""Cost of recording the wiring (`record_wiring`): time and bytes of a state, compared with the training.
 
     python -m benchmarks.recording [--apps APP [APP ...]] [--rounds N] [--threads N] [--json FILE]
 
-Steps and states take turns, so that each state finds the weights of another step. The share of an epoch
-counts one state after it, as is the default; a run also has about seven states in its first epoch.
+Steps and states alternate, so that each state has other weights. The fraction of an epoch is that of one
+state per epoch, the default; a run also has about seven states in its first epoch.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import tempfile
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from benchmarks.machine import measure
 from benchmarks.report import Report, run
 from benchmarks.steps import make_step
 from genutil.config import load_config
-from genutil.runs.wiring_record import State, WiringFile
+from genutil.runs.wiring_record import RecordWriter, State
 from models.wiring_state import wiring_layout, wiring_state
 
 APPS = ("apps/small_scale/static_dnw.yml", "apps/medium_scale/mobilenetv1_dnw_x225.yml")
@@ -27,33 +28,31 @@ TRAINING_IMAGES = 50_000
 def measure_recording(options: argparse.Namespace) -> Report:
     report = Report(
         "Recording the wiring",
-        ("experiment", "edges", "step", "a state", "bytes of a state", "share of an epoch"),
+        ("experiment", "edges", "step", "a state", "bytes of a state", "fraction of an epoch"),
         notes=[f"batch {options.batch_size}, {TRAINING_IMAGES:,} images an epoch; rounds: {options.rounds}"],
     )
     for app in options.apps:
         step = make_step(load_config(app, {"batch_size": options.batch_size}))
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "wiring.npz"
-            file = WiringFile(path, wiring_layout(step.network))
+            writer = RecordWriter(Path(folder), wiring_layout(step.network))
 
-            def record(file: WiringFile = file, network=step.network) -> None:  # type: ignore[no-untyped-def]
-                file.append(State({"step": 0, "epoch": 0}, wiring_state(network)))
+            def record(writer: RecordWriter = writer, network=step.network) -> None:  # type: ignore[no-untyped-def]
+                writer.append(State({"step": 0, "epoch": 0}, wiring_state(network)))
 
             times = measure({"step": step.run, "state": record}, options.rounds)
-            file.close()
-            size = path.stat().st_size / file.count
-            edges = sum(layer.places.size for layer in wiring_state(step.network).values())
+            size = statistics.mean(path.stat().st_size for path in Path(folder).glob("*.npz"))
+            edges = sum(layer.edge_indices.size for layer in wiring_state(step.network).values())
         epoch = times["step"].median * TRAINING_IMAGES / options.batch_size
-        share = times["state"].median / epoch
+        fraction = times["state"].median / epoch
         cells = (
             Path(app).stem,
             f"{edges:,}",
             str(times["step"]),
             str(times["state"]),
             f"{size:,.0f}",
-            f"{share:.2%}",
+            f"{fraction:.2%}",
         )
-        report.add(cells, app=app, edges=edges, bytes=size, share=share, state=times["state"].numbers())
+        report.add(cells, app=app, edges=edges, bytes=size, share=fraction, state=times["state"].numbers())
     return report
 
 

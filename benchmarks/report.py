@@ -1,4 +1,4 @@
-"""What every benchmark gives: one table with the machine above it, as text and as JSON."""
+"""Report of a benchmark: one table and the machine, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Report:
     """One table.
 
     Attributes:
-        title: what was measured.
+        title: of the table.
         columns, rows: the table as text.
         notes: lines below the title.
-        results: the same numbers for programs; times in seconds, memory in bytes.
+        results: the same numbers as values; times in seconds, memory in bytes.
     """
 
     title: str
@@ -33,7 +33,7 @@ class Report:
     results: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, cells: tuple[str, ...], **numbers: Any) -> None:
-        """A row of the table, and its numbers."""
+        """Add a row of the table, and its numbers."""
         self.rows.append(cells)
         self.results.append(numbers)
 
@@ -43,10 +43,10 @@ class Report:
 
 
 def run(measure: Callable[[argparse.Namespace], Report], parser: argparse.ArgumentParser) -> None:
-    """The command of a benchmark: measures, prints the report, and writes it where --json says."""
+    """Command of a benchmark: measures, prints the report, and writes it to the file of --json."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", type=Path, help="write the numbers to this file, too")
+    parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     report, machine = measure(options), describe()

@@ -1,12 +1,12 @@
-"""What each step of the native engine does, and how near it comes to what this machine can.
+"""Work and speed of each step of the native engine, compared with the limits of the machine.
 
     python -m benchmarks.roofline [--app APP] [--sigma 0.1] [--batch_size 1] [--rounds N]
         [--threads 1] [--json FILE]
 
 The weights are those of benchmarks.fast_eval. A step is one layer: sums over edges (or the first convolution,
 or the classifier) with the 3×3 filters that follow. Read: the maps of the sources, once for each edge, and
-the weights; the caches decide how fast that goes. Limits: a matrix product of torch in the same threads, and
-the sum of a tensor that fits the second cache, and of one that fits none.
+the weights; the speed depends on the caches. Limits: a matrix product of torch in the same threads, and the
+sums of a tensor that fits into the L2 cache and of one that fits into no cache.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ def work_of(step: Step, edges: int) -> tuple[int, int]:
 
 
 def limits(threads: int) -> list[str]:
-    """What this machine did when nothing else was asked of it."""
+    """Limits of this machine, as measured."""
     torch.set_num_threads(threads)
     left, right = torch.randn(1024, 1024), torch.randn(1024, 1024)
-    found = [f"matrix product of torch: {2**30 / _median(lambda: left @ right) / 1e9:.0f} GMAC/s"]
+    lines = [f"matrix product of torch: {2**30 / _median(lambda: left @ right) / 1e9:.0f} GMAC/s"]
     for size in (2**19, 2**27):
         numbers = torch.zeros(size // 4)
-        found.append(f"reading {size // 2**10:,} kB: {size / _median(numbers.sum) / 1e9:.0f} GB/s")
-    return found
+        lines.append(f"reading {size // 2**10:,} kB: {size / _median(numbers.sum) / 1e9:.0f} GB/s")
+    return lines
 
 
 def _median(call: object, repeats: int = 15) -> float:
@@ -72,28 +72,28 @@ def measure_steps(options: argparse.Namespace) -> Report:
     seconds = torch.stack([model.step_seconds(images) for _ in range(options.rounds)]).median(0).values
     report = Report(
         f"Steps of the native engine, {config.name}, batch {options.batch_size}",
-        ("step", "nodes", "map", "edges", "MMAC", "read, MB", "time", "GMAC/s", "GB/s", "share"),
+        ("step", "nodes", "map", "edges", "MMAC", "read, MB", "time", "GMAC/s", "GB/s", "fraction"),
         notes=[
             f"strengths of sources spread by {options.sigma}; rounds: {options.rounds}, medians; for an "
             f"image, in the first of {options.threads} threads",
             "; ".join(limits(options.threads)),
         ],
     )
-    alone = options.batch_size >= options.threads  # each thread has images of its own
-    shared = options.batch_size / (options.threads if alone else 1)
-    for step, edges, spent in zip(steps, counts, (seconds / shared).tolist(), strict=True):
+    by_image = options.batch_size >= options.threads  # each thread computes whole images
+    num_images = options.batch_size / (options.threads if by_image else 1)
+    for step, edges, spent in zip(steps, counts, (seconds / num_images).tolist(), strict=True):
         macs, read = work_of(step, edges)
         name = ("stem", "nodes", "pool", "head")[step.kind]
         report.add(
             (
                 name, f"{step.nodes:,}", f"{step.height}×{step.width}", f"{edges:,}", f"{macs / 1e6:.2f}",
                 f"{read / 1e6:.2f}", f"{1e6 * spent:.0f} µs", f"{macs / spent / 1e9:.1f}",
-                f"{read / spent / 1e9:.0f}", f"{100 * spent * shared / float(seconds.sum()):.0f}%",
+                f"{read / spent / 1e9:.0f}", f"{100 * spent * num_images / float(seconds.sum()):.0f}%",
             ),
             step=name, edges=edges, macs=macs, read=read, seconds=spent,
         )  # fmt: skip
     total = sum(result["macs"] for result in report.results)
-    spent = float(seconds.sum()) / shared
+    spent = float(seconds.sum()) / num_images
     report.notes.append(
         f"all: {total / 1e6:.1f} MMAC in {1e3 * spent:.2f} ms, {total / spent / 1e9:.1f} GMAC/s"
     )

@@ -1,10 +1,10 @@
-"""Accuracy of ResNets that keep some of their weights, by the command of imagenet_sparsity_experiments.
+"""Accuracy of sparse ResNets, by the command of imagenet_sparsity_experiments.
 
     python -m benchmarks.sparse_accuracy [--configs C [C ...]] [--seeds N [N ...]] [--arch ARCH] [--epochs N]
         [--images N] [--test_images N] [--data_dir D] [--threads N] [--json FILE]
 
-Images: the first ones of Fashion-MNIST, written as folders of files. The recipe is the published one for its
-number of images in a step (learning rate 0.001 for each), with one epoch of warm-up.
+Images: the first ones of Fashion-MNIST, written as folders of files. The recipe is the published one, with a
+learning rate of 0.001 per image of a batch and one epoch of warm-up.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ BATCH_SIZE, IMAGE_SIZE = 64, 32
 
 def write_folders(folder: Path, data_dir: str, count: int, test_count: int) -> None:
     """`train/<class>/` and `val/<class>/` of PNG files, 28×28 pixels."""
-    read = read_files(data_dir)
-    for part, source, number in (("train", "train", count), ("val", "test", test_count)):
-        images, labels = read[f"{source} images"], read[f"{source} labels"]
+    arrays = read_files(data_dir)
+    for split, source, number in (("train", "train", count), ("val", "test", test_count)):
+        images, labels = arrays[f"{source} images"], arrays[f"{source} labels"]
         for index in range(number):
-            place = folder / part / str(int(labels[index]))
-            place.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(images[index].numpy()).save(place / f"{index}.png")
+            class_folder = folder / split / str(int(labels[index]))
+            class_folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(images[index].numpy()).save(class_folder / f"{index}.png")
 
 
 def train(options: argparse.Namespace, images: Path, workspace: Path, config: str, seed: int) -> Any:
     """The report of one training.
 
     Raises:
-        RunError: it failed; what it said is on the screen.
+        RunError: it failed; its error is on standard error.
     """
     recipe = {
         "--arch": options.arch, "--model-config": config, "--num-classes": 10, "--image-size": IMAGE_SIZE,
@@ -62,23 +62,23 @@ def measure_accuracy(options: argparse.Namespace) -> Report:
         ("configuration", "kept weights", "test top-1", "minutes of a run"),
         notes=[
             f"{options.test_images:,} test images, batch {BATCH_SIZE}, {IMAGE_SIZE} px; mean over the seeds "
-            f"{', '.join(map(str, options.seeds))}, each in brackets"
+            f"{', '.join(map(str, options.seeds))}, values in brackets"
         ],
     )
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         write_folders(folder / "images", options.data_dir, options.images, options.test_images)
         for config in options.configs:
-            told = [
+            results = [
                 train(options, folder / "images", folder / f"{config}-{seed}", config, seed)
                 for seed in options.seeds
             ]
-            tops = [results["top1_accuracy"] for results in told]
-            minutes = statistics.median(results["wall_time"] for results in told) / 60
-            mean = statistics.mean(tops)
-            each = ", ".join(f"{top:.2f}" for top in tops)
-            cells = (config, f"{told[0]['kept']:,}", f"{mean:.2f} % ({each})", f"{minutes:.1f}")
-            report.add(cells, configuration=config, kept=told[0]["kept"], mean=mean, tops=tops)
+            top1 = [result["top1_accuracy"] for result in results]
+            minutes = statistics.median(result["wall_time"] for result in results) / 60
+            mean, kept = statistics.mean(top1), results[0]["kept"]
+            values = ", ".join(f"{value:.2f}" for value in top1)
+            cells = (config, f"{kept:,}", f"{mean:.2f} % ({values})", f"{minutes:.1f}")
+            report.add(cells, configuration=config, kept=kept, mean=mean, tops=top1)
     return report
 
 
@@ -90,5 +90,7 @@ if __name__ == "__main__":
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--images", type=int, default=6000)
     parser.add_argument("--test_images", type=int, default=2000)
-    parser.add_argument("--data_dir", default="datasets", help="of the four files; see data.fashion_mnist")
+    parser.add_argument(
+        "--data_dir", default="datasets", help="folder of the four files; see data.fashion_mnist"
+    )
     run(measure_accuracy, parser)

@@ -1,9 +1,9 @@
-"""A training step of a ResNet whose layers select their weights, against the dense one.
+"""A training step of a ResNet whose layers select their weights, compared with the dense one.
 
     python -m benchmarks.sparse_resnet [--arch ARCH] [--configs C [C ...]] [--batch_size N] [--image_size N]
         [--rounds N] [--threads N] [--json FILE]
 
-Images are random. All configurations are timed in turn; the first one is what the others are compared with.
+Images are random. The configurations are timed alternately; ratios are to the first one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from wirings.wiring import Wiring
 
 
 class SortingSelector(Selector):
-    """Selects by the plain definition."""
+    """Selection by the definition: all magnitudes are sorted."""
 
     def select(self, weight: Tensor) -> EdgeSelection:
         return EdgeSelection.from_mask(by_sorting(weight, self.count), self.count)
@@ -45,7 +45,7 @@ def make_resnet_step(
     captured: bool = False,
     plain: bool = False,
 ) -> Step:
-    """Forward, backward and optimizer step of one batch, as main.py takes it.
+    """Forward, backward and optimizer step of one batch, as in main.py.
 
     `plain`: every layer sorts all its magnitudes in each forward pass.
     """

@@ -1,8 +1,8 @@
-"""Start of a training: time until the first step of `runner.py`, beside `import torch` and `--help`.
+"""Start of a training: time until the first step of `runner.py`, of `import torch` and of `--help`.
 
     python -m benchmarks.startup [--app APP] [--rounds N] [--json FILE]
 
-Each command is a process of its own; they run in turn. The training is ended at its first step.
+Each command is a separate process; they run alternately. The training ends at its first step.
 """
 
 from __future__ import annotations

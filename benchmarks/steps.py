@@ -1,4 +1,4 @@
-"""Training steps to measure: one batch of random images, one step of SGD."""
+"""Training steps for benchmarks: one batch of random images, one step of SGD."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def make_step(config: Config, plain: bool = False, device: torch.device = CPU) -
     """The step of an experiment.
 
     Args:
-        config: names the network, its edge rule, the batch size, `amp`, `compile` and `cuda_graph`.
+        config: network, edge rule, batch size, `amp`, `compile` and `cuda_graph` are used.
         plain: the plain definition (benchmarks/baseline.py) with torch's plain SGD.
-        device: where the step runs; its images lie there.
+        device: of the network and the images.
     """
     torch.manual_seed(0)
     network = (build_baseline(config) if plain else build_model(config)).to(device).train()
@@ -82,11 +82,11 @@ def step_on(
 
 
 def make_candidates(app: str, batch_size: int) -> dict[str, Callable[[], Step]]:
-    """Makers of what is always compared: plain definition, this framework, and all edges unselected."""
+    """Functions that make the steps to compare: plain definition, this framework, and all edges in use."""
     selected = load_config(app, {"batch_size": batch_size})
-    everything = load_config(app, {"batch_size": batch_size, "graph": "complete"})
+    complete = load_config(app, {"batch_size": batch_size, "graph": "complete"})
     return {
         "plain definition": lambda: make_step(selected, plain=True),
         selected.graph: lambda: make_step(selected),
-        "all edges": lambda: make_step(everything),
+        "all edges": lambda: make_step(complete),
     }

@@ -1,8 +1,8 @@
-"""A training step with one thread and with several, alone and beside programs that use all processors.
+"""A training step with one thread and with several, alone and while other processes use all processors.
 
     python -m benchmarks.threads [--rounds N] [--threads N] [--busy N] [--app FILE ...] [--json FILE]
 
-Images are random, so no data set is needed. `work` is what `threads: auto` decides by.
+Images are random, so no data set is needed. `work` is the criterion of `threads: auto`.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ def _spin() -> None:
 
 
 @contextlib.contextmanager
-def _beside(count: int) -> Iterator[None]:
-    """Within it, so many processes calculate without a pause."""
+def _busy_processes(count: int) -> Iterator[None]:
+    """Context in which `count` processes compute without a pause."""
     context = multiprocessing.get_context("spawn")
-    others = [context.Process(target=_spin, daemon=True) for _ in range(count)]
-    for other in others:
-        other.start()
+    processes = [context.Process(target=_spin, daemon=True) for _ in range(count)]
+    for process in processes:
+        process.start()
     try:
         yield
     finally:
-        for other in others:
-            other.kill()
-            other.join()
+        for process in processes:
+            process.kill()
+            process.join()
 
 
 def _with_threads(threads: int, step: Callable[[], None]) -> None:
@@ -58,8 +58,8 @@ def measure_threads(options: argparse.Namespace) -> Report:
     several = options.threads
     report = Report(
         f"Training step with 1 and {several} threads",
-        ("step", "work", "beside", "1 thread", f"{several} threads", f"1 / {several}"),
-        notes=[f"rounds: {options.rounds}, medians (low to high), in turn"],
+        ("step", "work", "busy processes", "1 thread", f"{several} threads", f"1 / {several}"),
+        notes=[f"rounds: {options.rounds}, medians (low to high), alternately"],
     )
     for app, changes in {app: APPS.get(app, {}) for app in options.app}.items():
         config = load_config(app, changes)
@@ -69,14 +69,14 @@ def measure_threads(options: argparse.Namespace) -> Report:
             str(threads): functools.partial(_with_threads, threads, step.run) for threads in (1, several)
         }
         for busy in (0, options.busy):
-            with _beside(busy):
+            with _busy_processes(busy):
                 times = measure(candidates, options.rounds, warm_up=2)
-            one, more = times["1"], times[str(several)]
-            ratio = one.median / more.median
-            cells = (f"{app}, batch {config.batch_size}", f"{work:.1e}", f"{busy} processes")
+            single, multiple = times["1"], times[str(several)]
+            ratio = single.median / multiple.median
+            cells = (f"{app}, batch {config.batch_size}", f"{work:.1e}", str(busy))
             report.add(
-                (*cells, str(one), str(more), f"{ratio:.2f}"),
-                app=app, work=work, busy=busy, one=one.numbers(), several=more.numbers(), ratio=ratio,
+                (*cells, str(single), str(multiple), f"{ratio:.2f}"),
+                app=app, work=work, busy=busy, one=single.numbers(), several=multiple.numbers(), ratio=ratio,
             )  # fmt: skip
     return report
 
@@ -85,5 +85,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--app", nargs="+", default=[*APPS], metavar="FILE")
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--busy", type=int, default=2, metavar="N", help="processes beside")
+    parser.add_argument("--busy", type=int, default=2, metavar="N", help="number of busy processes")
     run(measure_threads, parser)

@@ -2,8 +2,8 @@
 
     python -m benchmarks.topk [--rounds N] [--threads N] [--json FILE]
 
-Between two selections the weights move a little, as in training; that is not part of the time. A clone of
-the weights shows what one pass over the memory takes.
+Between two selections the weights change a little, as in training; that is not timed. The clone of the
+weights is the time of one pass over the memory.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""A training step of a network of torchvision, as it is and wired with each rule.
+"""A training step of a network of torchvision, unwired and wired with each rule.
 
     python -m benchmarks.wire [--name resnet18] [--density X] [--batch_size N] [--image_size N] [--rounds N]
         [--rules dnw random …] [--threads N] [--json FILE]
 
-The wired network multiplies with whole weights, zeros included, as the unwired one does; the difference is
-the selection, and the gradient's way around it.
+The wired network multiplies with dense weights, zeros included, as the unwired one does; the difference is
+the selection and its backward pass.
 """
 
 from __future__ import annotations

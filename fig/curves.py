@@ -2,9 +2,9 @@
 
     python -m fig.curves RUN [RUN ...] [--phase val|train] [--output FILE]
 
-RUN is the folder of a run, or a folder of such folders; of a training that was stopped and resumed, the
-folders of its parts are joined. A run that cannot be read is left out with a warning. Written: FILE.png and
-FILE.svg, `curves` by default.
+RUN is the folder of a run, or a folder of such folders. The parts of a training that was stopped and resumed
+are joined. A run that cannot be read is skipped with a warning. Written: FILE.png and FILE.svg, by default
+`curves`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fig.files import read_each
-from fig.finished import by_experiment, read_results
-from fig.parts import read_metrics
-from fig.style import drawn, legend_outside, save
+from fig.finished_runs import group_by_experiment, read_each, read_metrics, read_results
+from fig.style import legend_outside, pyplot_in_style, save
 from genutil.errors import UserError
 from genutil.exit_codes import exit_status
 from genutil.runs.wiring_record import Array
@@ -34,13 +32,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     parser.add_argument("--phase", choices=("val", "train"), default="val")
-    parser.add_argument("--output", type=Path, default=Path("curves"), help="without the ending")
+    parser.add_argument("--output", type=Path, default=Path("curves"), help="without the suffix")
     return exit_status(lambda: _main(parser.parse_args(argv)))
 
 
 def _main(options: argparse.Namespace) -> int:
     curves = read_curves(read_results(options.runs), options.phase)
-    with drawn() as pyplot:
+    with pyplot_in_style() as pyplot:
         for file in save(draw(pyplot, curves, options.phase), options.output):
             print(file)
     return 0
@@ -59,38 +57,37 @@ class Curves(NamedTuple):
 
 
 def read_curves(results: Sequence[dict[str, Any]], phase: str) -> dict[str, Curves]:
-    """Curves by the experiment's name. A run whose metrics cannot be read is left out with a warning.
+    """Curves by the experiment's name. A run whose metrics cannot be read is skipped with a warning.
 
     Raises:
         UserError: no run has metrics, or seeds of an experiment have different epochs.
     """
-    read = read_each(results, lambda result: _curve(result, phase))
-    curve_of = {result["folder"]: curve for result, curve in read}
-    found: dict[str, Curves] = {}
-    whole = [result for result in results if result["folder"] in curve_of]
-    for name, group in by_experiment(whole).items():
+    pairs = read_each(results, lambda result: _curve(result, phase))
+    curve_of = {result["folder"]: curve for result, curve in pairs}
+    by_name: dict[str, Curves] = {}
+    for name, group in group_by_experiment(result for result, _ in pairs).items():
         curves = [curve_of[result["folder"]] for result in group]
         epochs = sorted(curves[0])
         if any(sorted(curve) != epochs for curve in curves):
             raise UserError(
                 f"{name}: its seeds have different numbers of epochs; name runs of one length, and keep the "
-                "folders of stopped runs beside those that went on"
+                "folders of stopped runs next to those that resumed them"
             )
         values = np.array([[curve[epoch] for epoch in epochs] for curve in curves])
-        found[name] = Curves(np.array(epochs) + 1, values)
-    return found
+        by_name[name] = Curves(np.array(epochs) + 1, values)
+    return by_name
 
 
 def _curve(result: Mapping[str, Any], phase: str) -> dict[int, float]:
     """Accuracy by epoch, from 0."""
     lines = [line for line in read_metrics(result) if line.get("phase") == phase]
     try:
-        found = {line["epoch"]: float(line["top1_accuracy"]) for line in lines}
+        accuracies = {line["epoch"]: float(line["top1_accuracy"]) for line in lines}
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{result['folder']}: its metrics hold no top-1 accuracy") from error
-    if not found:
-        raise UserError(f"{result['folder']}: its metrics tell of no epoch of phase {phase}")
-    return found
+    if not accuracies:
+        raise UserError(f"{result['folder']}: its metrics hold no epoch of phase {phase}")
+    return accuracies
 
 
 def draw(pyplot: Any, curves: Mapping[str, Curves], phase: str) -> Any:
@@ -104,12 +101,10 @@ def draw(pyplot: Any, curves: Mapping[str, Curves], phase: str) -> Any:
         mean = np.array([pair[0] for pair in pairs])
         (line,) = axis.plot(epochs, mean, label=f"{name}{seeds}", markersize=4)
         if len(values) > 1:
-            spread = np.array([pair[1] for pair in pairs])
-            axis.fill_between(
-                epochs, mean - spread, mean + spread, color=line.get_color(), alpha=0.15, linewidth=0
-            )
-    what = "validation" if phase == "val" else "training"
-    axis.set(xlabel="epoch", ylabel=f"{what} accuracy, %")
+            std = np.array([pair[1] for pair in pairs])
+            axis.fill_between(epochs, mean - std, mean + std, color=line.get_color(), alpha=0.15, linewidth=0)
+    kind = "validation" if phase == "val" else "training"
+    axis.set(xlabel="epoch", ylabel=f"{kind} accuracy, %")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend_outside(axis)
     return figure

@@ -1,9 +1,9 @@
-"""Trains every way to find a wiring on digits and Fashion-MNIST, with three seeds; writes docs/results.md.
+"""Trains with every edge rule on digits and Fashion-MNIST, with three seeds; writes docs/results.md.
 
     python -m fig.results [--folder DIR] [--seeds N ...] [--only TEXT] [--output FILE] [OPTION ...]
 
 `make results` does so; it takes less than an hour on two cores. Finished runs are not repeated. Other options
-are handed on to all trainings.
+are passed to all trainings.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fig.files import write_text
-from fig.finished import checked
+from fig.finished_runs import validate_results
+from fig.output_files import write_text
 from fig.results_page import Measured, page
-from fig.runs import ROOT
+from fig.train_app import ROOT
 from genutil.config.command_line import parse_command_line
 from genutil.errors import UserError
 from genutil.exit_codes import exit_status
 from genutil.runs.multi_seed import seed_command
 from genutil.runs.past_runs import finished_results
+from genutil.runs.run_folder import RESULTS
 
 DIGITS = "apps/quickstart/digits_dnw.yml"
 FASHION = "apps/quickstart/fashion_mnist_dnw.yml"
@@ -34,7 +35,7 @@ SHORTER = ("--num_epochs", "3", "--data_args", "num_images=20000")
 
 @dataclass(frozen=True)
 class Experiment:
-    """One way to find a wiring on one data set.
+    """An edge rule on one data set.
 
     Attributes:
         name: of the runs, without the seed.
@@ -46,39 +47,41 @@ class Experiment:
     app: str
     options: tuple[str, ...]
 
-    def command(self, folder: Path, seeds: Sequence[int], further: Sequence[str]) -> list[str]:
+    def command(self, folder: Path, seeds: Sequence[int], extra_options: Sequence[str]) -> list[str]:
         """Its command line, after the interpreter."""
-        return ["runner.py", f"app:{self.app}", *self._options(folder, seeds, further)]
+        return ["runner.py", f"app:{self.app}", *self._options(folder, seeds, extra_options)]
 
-    def results(self, folder: Path, seeds: Sequence[int], further: Sequence[str]) -> list[dict[str, Any]]:
-        """What the runs of exactly this command left, one for each seed.
+    def results(
+        self, folder: Path, seeds: Sequence[int], extra_options: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """The results of exactly this command, one for each seed.
 
         Raises:
             UserError: a run is not finished.
         """
-        argv = [f"app:{ROOT / self.app}", *self._options(folder, seeds, further)]
-        asked = parse_command_line(argv).config
-        found = []
-        for seed in asked.seeds or ():
-            own = parse_command_line(seed_command(argv, asked, seed)).config
-            results = finished_results(own)
-            if results is None:
-                raise UserError(f"{own.name}: {own.log_dir} holds no finished run of this command")
-            found.append(checked(results, Path(own.log_dir) / Path(results["folder"]).name / "results.json"))
-        return found
+        argv = [f"app:{ROOT / self.app}", *self._options(folder, seeds, extra_options)]
+        config = parse_command_line(argv).config
+        results = []
+        for seed in config.seeds or ():
+            run = parse_command_line(seed_command(argv, config, seed)).config
+            result = finished_results(run)
+            if result is None:
+                raise UserError(f"{run.name}: {run.log_dir} holds no finished run of this command")
+            results.append(validate_results(result, Path(result["folder"]) / RESULTS))
+        return results
 
-    def _options(self, folder: Path, seeds: Sequence[int], further: Sequence[str]) -> list[str]:
+    def _options(self, folder: Path, seeds: Sequence[int], extra_options: Sequence[str]) -> list[str]:
         options = [option.replace("FOLDER", str(folder)) for option in self.options]
-        places = ["--save_dir", f"{folder}/checkpoints", "--log_dir", f"{folder}/runs"]
-        return ["--name", self.name, *options, *places, "--seeds", *map(str, seeds), *further]
+        folders = ["--save_dir", f"{folder}/checkpoints", "--log_dir", f"{folder}/runs"]
+        return ["--name", self.name, *options, *folders, "--seeds", *map(str, seeds), *extra_options]
 
 
 def experiments() -> list[Experiment]:
-    """In the order in which they must run: some need the complete graph's weights."""
-    found = []
+    """The experiments, in the order in which they must run: some need the complete graph's weights."""
+    listed = []
     for data, app, length in (("digits", DIGITS, ()), ("fashion_mnist", FASHION, SHORTER)):
         complete = f"FOLDER/checkpoints/{data}_complete-seed{{seed}}"
-        ways: dict[str, tuple[str, ...]] = {
+        rules: dict[str, tuple[str, ...]] = {
             "random_graph": ("--graph", "random"),
             "dnw": (),
             "dnw_readable": ("--edge_scope", "readable"),
@@ -92,8 +95,8 @@ def experiments() -> list[Experiment]:
                 f"{complete}/init.pt",
             ),
         }  # fmt: skip
-        found += [Experiment(f"{data}_{way}", app, (*length, *options)) for way, options in ways.items()]
-    return found
+        listed += [Experiment(f"{data}_{rule}", app, (*length, *options)) for rule, options in rules.items()]
+    return listed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -112,17 +115,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=Path,
         help="the page; by default docs/results.md, with --only results.md in the folder",
     )
-    by = f"python -m fig.results {shlex.join(argv)}" if argv else "make results"
-    return exit_status(lambda: _main(*parser.parse_known_args(argv), by))
+    command = f"python -m fig.results {shlex.join(argv)}" if argv else "make results"
+    return exit_status(lambda: _main(*parser.parse_known_args(argv), command))
 
 
-def _main(options: argparse.Namespace, further: Sequence[str], by: str) -> int:
-    chosen = [experiment for experiment in experiments() if options.only in experiment.name]
-    if not chosen:
+def _main(options: argparse.Namespace, extra_options: Sequence[str], command_line: str) -> int:
+    selected = [experiment for experiment in experiments() if options.only in experiment.name]
+    if not selected:
         raise UserError(f"--only: no experiment has {options.only} in its name")
     folder = options.folder.resolve()
-    for experiment in chosen:
-        command = experiment.command(folder, options.seeds, further)
+    for experiment in selected:
+        command = experiment.command(folder, options.seeds, extra_options)
         print("python", *command, flush=True)
         status = subprocess.run([sys.executable, *command], cwd=ROOT).returncode
         if status:
@@ -130,14 +133,14 @@ def _main(options: argparse.Namespace, further: Sequence[str], by: str) -> int:
     measured = [
         Measured(
             experiment.name,
-            "python " + " ".join(experiment.command(Path("results"), options.seeds, further)),
-            experiment.results(folder, options.seeds, further),
+            "python " + " ".join(experiment.command(Path("results"), options.seeds, extra_options)),
+            experiment.results(folder, options.seeds, extra_options),
         )
-        for experiment in chosen
+        for experiment in selected
     ]
-    # A part must not take the place of the whole page.
+    # With --only, the page holds few experiments: it must not replace the full one.
     output = options.output or (folder / "results.md" if options.only else ROOT / "docs" / "results.md")
-    write_text(output, page(measured, by))
+    write_text(output, page(measured, command_line))
     print(f"written: {output}")
     return 0
 

@@ -1,10 +1,10 @@
-"""A table of results: mean ± standard deviation over seeds, beside what was published.
+"""A table of results: mean ± standard deviation over seeds, next to the published results.
 
     python -m fig.table RUN [RUN ...] [--format markdown|csv|latex] [--output FILE]
 
-RUN is the folder of a run, or a folder of such folders (`runs`); one that cannot be read is left out with a
+RUN is the folder of a run, or a folder of such folders (`runs`); one that cannot be read is skipped with a
 warning. Runs of one experiment with different seeds are one row; the accuracy is that after the last epoch. A
-published value is marked where the run had other settings than the published experiment's file, and so is a
+published value is marked if the run had other settings than the published experiment's file, and so is a
 training that was resumed from a checkpoint of other settings. CSV is for programs: a number in each cell.
 """
 
@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fig.files import write_text
-from fig.finished import by_experiment, experiment_name, read_results
-from fig.published import Published, find_published, other_settings
+from fig.finished_runs import experiment_name, group_by_experiment, read_results
+from fig.output_files import write_text
+from fig.paper_results import Published, find_published, other_settings
 from genutil.exit_codes import exit_status
 from genutil.runs.start_record import is_mixed, record_in
 from genutil.spread import mean_and_std, spread
@@ -38,9 +38,8 @@ CSV_COLUMNS = (
     "minutes_median", "commit", "device",
 )  # fmt: skip
 """Of CSV; docs/running.md describes them."""
-_SHORT = "shorter than published"
-_NAMED = 3
-"""Keys that are named where settings are not the published ones."""
+_MAX_KEYS = 3
+"""Number of keys that a mark of other settings names."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,7 +65,7 @@ def _main(options: argparse.Namespace) -> int:
 
 def rows(results: Iterable[dict[str, Any]]) -> list[tuple[str, ...]]:
     """One row for each experiment, in the order of their first results."""
-    return [row(name, group) for name, group in by_experiment(results).items()]
+    return [row(name, group) for name, group in group_by_experiment(results).items()]
 
 
 def row(name: str, group: Sequence[dict[str, Any]]) -> tuple[str, ...]:
@@ -75,7 +74,7 @@ def row(name: str, group: Sequence[dict[str, Any]]) -> tuple[str, ...]:
     published = find_published(experiment_name(first), config["data"])
     epochs = str(first["epochs"])
     if published is not None and first["epochs"] < published.epochs:
-        epochs += f" ({_SHORT}: {published.epochs})"
+        epochs += f" (shorter than published: {published.epochs})"
     minutes = statistics.median(result["wall_time"] for result in group) / 60
     commits = sorted({(result["commit"] or "unknown")[:7] + _dirty(result["commit"]) for result in group})
     return (
@@ -83,7 +82,7 @@ def row(name: str, group: Sequence[dict[str, Any]]) -> tuple[str, ...]:
         config["graph"],
         spread([result["top1_accuracy"] for result in group]),
         str(len(group)),
-        "" if published is None else f"{published}{_marked(experiment_name(first), config, published)}",
+        "" if published is None else f"{published}{_mark(experiment_name(first), config, published)}",
         epochs,
         spread([result["params"] for result in group if "params" in result], digits=0),
         spread([result["macs"] / 1e6 for result in group if "macs" in result], digits=1, unit="M"),
@@ -93,15 +92,15 @@ def row(name: str, group: Sequence[dict[str, Any]]) -> tuple[str, ...]:
     )
 
 
-def _marked(name: str, config: Mapping[str, Any], published: Published) -> str:
-    """A mark behind the published value where this was another experiment."""
+def _mark(name: str, config: Mapping[str, Any], published: Published) -> str:
+    """A mark for the published value if this was another experiment."""
     keys = _other_settings(name, config, published)
-    more = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
-    return f" (other settings: {', '.join(keys[:_NAMED])}{more})" if keys else ""
+    rest = f" and {len(keys) - _MAX_KEYS} more" if len(keys) > _MAX_KEYS else ""
+    return f" (other settings: {', '.join(keys[:_MAX_KEYS])}{rest})" if keys else ""
 
 
 def _other_settings(name: str, config: Mapping[str, Any], published: Published) -> list[str]:
-    """The keys that differ from the published experiment's; fewer epochs have a mark of their own."""
+    """The keys that differ from the published experiment's, without `num_epochs` if the run was shorter."""
     shorter = config.get("num_epochs", 0) <= published.epochs
     return [key for key in other_settings(name, config) if not (shorter and key == "num_epochs")]
 
@@ -111,11 +110,11 @@ def _dirty(commit: str | None) -> str:
 
 
 def as_csv(results: Iterable[dict[str, Any]]) -> str:
-    """Comma-separated values with CSV_COLUMNS as the header; what is not known is empty."""
+    """Comma-separated values with CSV_COLUMNS as the header; unknown values are empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, CSV_COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(_record(name, group) for name, group in by_experiment(results).items())
+    writer.writerows(_record(name, group) for name, group in group_by_experiment(results).items())
     return text.getvalue().rstrip("\n")
 
 
@@ -150,16 +149,17 @@ def _record(name: str, group: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def as_latex(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A tabular of booktabs' rules."""
-    signs = {sign: rf"\{sign}" for sign in "%_&#${}"}
-    signs |= {"±": r"$\pm$", "\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}"}
+    """A tabular with the rules of booktabs."""
+    escapes = {character: rf"\{character}" for character in "%_&#${}"}
+    escapes |= {"±": r"$\pm$", "\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}"}
 
     def line(cells: Sequence[str]) -> str:
-        return " & ".join("".join(signs.get(sign, sign) for sign in cell) for cell in cells) + r" \\"
+        escaped = ("".join(escapes.get(character, character) for character in cell) for cell in cells)
+        return " & ".join(escaped) + r" \\"
 
     body = "\n".join(line(cells) for cells in lines)
-    start = r"\begin{tabular}{" + "l" * len(header) + "}"
-    return "\n".join([start, r"\toprule", line(header), r"\midrule", body, r"\bottomrule", r"\end{tabular}"])
+    begin = r"\begin{tabular}{" + "l" * len(header) + "}"
+    return "\n".join([begin, r"\toprule", line(header), r"\midrule", body, r"\bottomrule", r"\end{tabular}"])
 
 
 FORMATS: dict[str, Callable[[Sequence[str], Sequence[Sequence[str]]], str]] = {

@@ -1,4 +1,4 @@
-"""Networks: wired graphs, and `build_model`, which makes any of them from an experiment."""
+"""Networks, and `build_model`, which builds that of an experiment."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ from wirings.wiring import Wiring, count_edges, rank_together, wire
 
 
 def build_model(config: Config, parts: ComponentBuilder | None = None) -> nn.Module:
-    """The network that `config.model` names, with the published state-dict names.
+    """The network of `config.model`, with the published state-dict names.
 
     Args:
-        config: the experiment. The class gets the keys that it names as arguments; it may also name `edges`,
-            which makes the edge rule of an EdgeSpace, and `wire`, which wires the layers of a module.
-        parts: notes which keys were used; a fresh one by default.
+        config: the experiment. The class gets the keys that are arguments of its constructor; further
+            arguments may be `edges`, which makes the edge rule of an EdgeSpace, and `wire`, which wires the
+            layers of a module.
+        parts: records which keys are used; a new one by default.
 
     Raises:
         ConfigError: there is no such class, it is no network, or it refuses its arguments.
@@ -37,7 +38,7 @@ def build_model(config: Config, parts: ComponentBuilder | None = None) -> nn.Mod
     random_numbers = rng_state() if config.budget is not None else None
     model = _build(config, parts, rules)
     if random_numbers is not None and rules.made:
-        # A budget shares out edges by the shapes of all layers, which are known only now.
+        # A budget needs the shapes of all layers, which are known only after the construction.
         with _as_config_error("budget"):
             rules.counts = _counts(config, rules.made, model)
         del model
@@ -64,8 +65,8 @@ class _Rules:
     """Makes the edge rules of an experiment's network.
 
     Attributes:
-        made: what `edges` made for the network at hand, in order.
-        counts: how many edges each of them gets; None: as published, by the prune rate of each space.
+        made: the rules that `edges` has made for the current network, in order.
+        counts: number of edges of each of them; None: as published, by the prune rate of each space.
     """
 
     def __init__(self, config: Config, parts: ComponentBuilder) -> None:
@@ -73,17 +74,17 @@ class _Rules:
         self.made: list[EdgeRule] = []
         self.counts: list[int] | None = None
 
-    def edges(self, space: EdgeSpace, **given: Any) -> EdgeRule:
-        """The rule of one space; with a number of edges of its own `num_edges=…` or `prune_rate=…`."""
+    def edges(self, space: EdgeSpace, **budget: Any) -> EdgeRule:
+        """The rule of one space. `num_edges=…` or `prune_rate=…` gives it a budget of its own."""
         config = self._config
         if self.counts is not None:
-            given["num_edges"] = self.counts[len(self.made)]
-            given["prune_rate"] = 1 - given["num_edges"] / max(space.numel, 1)
-        elif "num_edges" not in given:
-            given["num_edges"] = num_kept(space.numel, given.get("prune_rate", config.prune_rate))
+            budget["num_edges"] = self.counts[len(self.made)]
+            budget["prune_rate"] = 1 - budget["num_edges"] / max(space.numel, 1)
+        elif "num_edges" not in budget:
+            budget["num_edges"] = num_kept(space.numel, budget.get("prune_rate", config.prune_rate))
         self._parts.used.add("prune_rate")
         kind = find_rule(config.graph)
-        rule: EdgeRule = self._parts.build_named("graph", kind, "graph_args", space=space, **given)
+        rule: EdgeRule = self._parts.build_named("graph", kind, "graph_args", space=space, **budget)
         self.made.append(rule)
         return rule
 
@@ -109,7 +110,7 @@ class _Rules:
 
 
 def find_budget(config: Config) -> str | Mapping[str, float] | Budget:
-    """The experiment's `budget` as `wirings.wire` takes it.
+    """The experiment's `budget` as an argument of `wirings.wire`.
 
     Raises:
         ConfigError: there is no such function.
@@ -122,7 +123,7 @@ def find_budget(config: Config) -> str | Mapping[str, float] | Budget:
 
 
 def _counts(config: Config, made: Sequence[EdgeRule], model: nn.Module) -> list[int]:
-    """How many edges each rule gets, in the order in which the rules were made."""
+    """Number of edges of each rule, in the order in which the rules were made."""
     rules = Wiring(model).rules
     counts = count_edges(_shapes(rules), 1 - config.prune_rate, find_budget(config))
     by_rule = {id(rule): counts[name] for name, rule in rules.items()}

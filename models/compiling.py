@@ -1,4 +1,4 @@
-"""How a network is run: compiled by torch.compile, with channels last in memory."""
+"""Execution of networks: compilation by torch.compile, memory format."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _COMPILERS = ("g++", "clang++", "gcc", "clang", "cl")
 
 
 def compile_network(network: nn.Module, device: torch.device, backend: str = "inductor") -> None:
-    """Let the forward and backward passes be compiled, at the first of them, as one piece each.
+    """Compile the forward and backward pass, one graph each; this happens in the first call.
 
-    In continuous time, the solver decides by the states how many steps it makes, which no compiler can know:
-    the dynamics and the stem are compiled (`parts_to_compile`), and the solver calls them.
+    In continuous time, the number of the solver's steps depends on the states, which no compiler knows: the
+    dynamics and the stem are compiled (`parts_to_compile`), and the solver calls them.
 
     Args:
         network: on `device`.
-        device: where it will run.
+        device: of the network.
         backend: of torch.compile.
 
     Raises:
-        ConfigError: there is no C++ compiler, which the CPU's code needs.
+        ConfigError: there is no C++ compiler, which torch.compile needs on the CPU.
     """
     compilers = (os.environ.get("CXX", ""), *_COMPILERS)
     if (
@@ -39,10 +39,10 @@ def compile_network(network: nn.Module, device: torch.device, backend: str = "in
     ):
         raise ConfigError(
             "compile: needs a C++ compiler on the CPU, and none is found; install g++ or name one in $CXX, "
-            "or leave --compile out"
+            "or remove --compile"
         )
-    for part in parts_to_compile(network):
-        part.compile(fullgraph=True, backend=backend)
+    for module in parts_to_compile(network):
+        module.compile(fullgraph=True, backend=backend)
 
 
 def use_channels_last(network: nn.Module) -> None:
@@ -55,11 +55,11 @@ def use_channels_last(network: nn.Module) -> None:
 
 
 @contextlib.contextmanager
-def failures_explained() -> Iterator[None]:
-    """Within it, what torch.compile cannot do is an error that says what to do instead.
+def compile_errors_as_config_errors() -> Iterator[None]:
+    """Convert errors of torch.compile into a message that says what to do.
 
     Raises:
-        ConfigError: the network, of one's own most likely, cannot be compiled in one piece.
+        ConfigError: the network, most likely a user's own, cannot be compiled as one graph.
     """
     try:
         yield
@@ -68,6 +68,6 @@ def failures_explained() -> Iterator[None]:
             raise
         reason = str(error).strip().partition("\n")[0]
         raise ConfigError(
-            f"compile: the network cannot be compiled in one piece ({reason}); leave --compile out, or give "
-            "the network a method parts_to_compile() that returns the modules that can"
+            f"compile: the network cannot be compiled as one graph ({reason}); remove --compile, or define a "
+            "method parts_to_compile() of the network that returns the modules that can be compiled"
         ) from error

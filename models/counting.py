@@ -1,4 +1,4 @@
-"""The same names as in wirings.counting, for programs that import them from here."""
+"""The names of wirings.counting, for programs that import them from here."""
 
 from wirings.counting import count_macs
 

@@ -1,4 +1,4 @@
-"""Whether a network of the user's own gives logits."""
+"""Check that a network of the user's own returns logits."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from genutil.seeding import preserve_rng_state
 
 
 def check_logits(model: nn.Module, path: str, shape: tuple[int, int, int], num_classes: int) -> None:
-    """Run two black images through a network in evaluation mode; its mode and all random numbers stay.
+    """Run two black images through a network in evaluation mode; its mode and the RNG state are preserved.
 
-    A network that does not run on them is left to the first batch, whose images may be of another size.
+    If it fails on them, the first batch shows the error: its images may have another size.
 
     Args:
         model: the network, on its device.
-        path: what the experiment's `model` names.
+        path: the experiment's `model`.
         shape: (channels, height, width) of an image.
-        num_classes: how many logits an image has.
+        num_classes: number of logits of an image.
 
     Raises:
         ConfigError: the output is not a tensor (images, classes) of floating-point numbers.
@@ -32,19 +32,19 @@ def check_logits(model: nn.Module, path: str, shape: tuple[int, int, int], num_c
         with torch.no_grad(), preserve_rng_state():
             try:
                 output = model(torch.zeros(2, *shape, device=device))
-            except Exception:  # it is the user's code; the first batch shows whether it runs
+            except Exception:  # the user's code may raise anything
                 return
-        _refuse_other_than(output, path, (2, num_classes))
+        _check_output(output, path, (2, num_classes))
     finally:
         for module, training in modes.items():
             module.training = training
 
 
-def _refuse_other_than(output: Any, path: str, shape: tuple[int, int]) -> None:
-    wanted = f"must return logits, a tensor of shape (images, output_size) = {shape}"
+def _check_output(output: Any, path: str, shape: tuple[int, int]) -> None:
+    expected = f"must return logits, a tensor of shape (images, output_size) = {shape}"
     if not isinstance(output, Tensor):
-        raise ConfigError(f"model: {path} {wanted}, got {type(output).__name__}")
+        raise ConfigError(f"model: {path} {expected}, got {type(output).__name__}")
     if tuple(output.shape) != shape:
-        raise ConfigError(f"model: {path} {wanted}, got {tuple(output.shape)}")
+        raise ConfigError(f"model: {path} {expected}, got {tuple(output.shape)}")
     if not output.is_floating_point():
-        raise ConfigError(f"model: {path} {wanted} of floating-point numbers, got {output.dtype}")
+        raise ConfigError(f"model: {path} {expected} of floating-point numbers, got {output.dtype}")

@@ -1,4 +1,4 @@
-"""Starting from other networks: the wiring of one (`use_graph`), the weights of another (`use_init`)."""
+"""Initialization from checkpoints: the wiring of one (`use_graph`), the weights of another (`use_init`)."""
 
 from __future__ import annotations
 
@@ -55,18 +55,18 @@ def apply_adapted_weights(
 
 
 def load_wiring_and_weights(model: nn.Module, use_graph: str | None, use_init: str | None) -> None:
-    """Load the weights of `use_graph` and fix the wiring by them; then take the weights of `use_init`.
+    """Load the weights of `use_graph` and freeze the wiring; then load the weights of `use_init`.
 
-    With `use_graph` alone this is where fine tuning starts; with both, a one-shot lottery ticket (Frankle and
-    Carbin, arXiv 1803.03635): the wiring that training found, with the weights that it started from.
+    `use_graph` alone is the start of fine tuning; both give a one-shot lottery ticket (Frankle and Carbin,
+    arXiv 1803.03635): the wiring of the trained network with its initial weights.
 
     Args:
-        model: the network, as it was built.
-        use_graph: checkpoint of a trained network; None: the network stays as it is.
+        model: the network, after construction.
+        use_graph: checkpoint of a trained network; None: nothing is loaded.
         use_init: checkpoint of a network before its training, or None.
 
     Raises:
-        ConfigError: the network has a fixed wiring that no file gives.
+        ConfigError: the network has a frozen wiring, and no file has it.
         CheckpointError: a file cannot be read or does not fit the model.
     """
     rules = {name: module for name, module in model.named_modules() if isinstance(module, EdgeRule)}
@@ -80,16 +80,16 @@ def load_wiring_and_weights(model: nn.Module, use_graph: str | None, use_init: s
     optional = [f"{name}.{key}" for name, rule in rules.items() for key in rule.optional_buffers]
     _apply("use_graph", use_graph, model, optional)
     for rule in rules.values():
-        rule.fix_wiring()
-    _log.info("took the weights%s of %s", " and the wiring" if rules else "", use_graph)
+        rule.freeze_wiring()
+    _log.info("loaded the weights%s of %s", " and the wiring" if rules else "", use_graph)
     if use_init is not None:
-        beside = [
+        buffers = [
             f"{name}.{key}" for name, rule in rules.items() for key in rule.state_dict() if key != "weight"
         ]
-        wiring = {name: value.clone() for name, value in model.state_dict().items() if name in beside}
-        _apply("use_init", use_init, model, beside)
+        wiring = {name: value.clone() for name, value in model.state_dict().items() if name in buffers}
+        _apply("use_init", use_init, model, buffers)
         model.load_state_dict(wiring, strict=False)
-        _log.info("took the weights of %s", use_init)
+        _log.info("loaded the weights of %s", use_init)
 
 
 def _apply(key: str, path: str, model: nn.Module, optional: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Networks of other libraries, wired: any classifier of torchvision or timm with any edge rule.
+"""Wired networks of other libraries: any classifier of torchvision or timm with any edge rule.
 
 model: models.wired:torchvision_model
 model_args: {name: resnet18}
@@ -18,7 +18,7 @@ from wirings.names import did_you_mean
 from wirings.wiring import Wiring
 
 Wire = Callable[..., Wiring]
-"""`wire(module, include, exclude, default_budget)` wires with the rule and the budget of the experiment."""
+"""`wire(module, include, exclude, default_budget)`: wires layers with the experiment's rule and budget."""
 
 
 def torchvision_model(
@@ -30,22 +30,22 @@ def torchvision_model(
     include: list[str] | None = None,
     exclude: list[str] | None = None,
 ) -> nn.Module:
-    """A classifier of torchvision without trained weights, wired.
+    """A wired classifier of torchvision without trained weights.
 
     Args:
-        name: as `torchvision.models.get_model` takes it, such as resnet18.
-        in_channels: of the images; where it is not 3, the first convolution is a new one.
+        name: of `torchvision.models.get_model`, such as resnet18.
+        in_channels: of the images; if it is not 3, the first convolution is replaced.
         output_size: classes.
         image_size: height and width of the images, in pixels.
         wire: wires the network.
         include, exclude: patterns of names of layers; see `wirings.wire`.
 
     Raises:
-        ConfigError: there is no such network, or it does not take images of these channels.
+        ConfigError: there is no such network, or its first convolution cannot be replaced.
     """
-    known = torchvision.models.list_models(module=torchvision.models)
-    if name not in known:
-        raise ConfigError(f"torchvision has no classifier {name}{did_you_mean(name, known)}")
+    names = torchvision.models.list_models(module=torchvision.models)
+    if name not in names:
+        raise ConfigError(f"torchvision has no classifier {name}{did_you_mean(name, names)}")
     model = torchvision.models.get_model(name, weights=None, num_classes=output_size)
     if in_channels != 3:
         _replace_first_convolution(model, name, in_channels)
@@ -62,10 +62,10 @@ def timm_model(
     exclude: list[str] | None = None,
     timm_args: dict[str, Any] | None = None,
 ) -> nn.Module:
-    """A classifier of timm without trained weights, wired.
+    """A wired classifier of timm without trained weights.
 
     Args:
-        name: as `timm.create_model` takes it.
+        name: of `timm.create_model`.
         in_channels, output_size, image_size, wire, include, exclude: see torchvision_model.
         timm_args: further arguments of `timm.create_model`.
 
@@ -93,11 +93,11 @@ def _wired(
 
 
 def _replace_first_convolution(model: nn.Module, name: str, in_channels: int) -> None:
-    """torchvision's networks take 3 channels; the first convolution decides."""
+    """Replace the first convolution, since torchvision's networks take 3 channels."""
     convolutions = ((key, layer) for key, layer in model.named_modules() if isinstance(layer, nn.Conv2d))
     key, first = next(convolutions, ("", None))
     if first is None or first.in_channels != 3 or first.groups != 1:
-        raise ConfigError(f"in_channels: {name} takes images of 3 channels alone")
+        raise ConfigError(f"in_channels: {name} takes images of 3 channels only")
     parent, _, child = key.rpartition(".")
     layer = nn.Conv2d(
         in_channels,

@@ -1,4 +1,4 @@
-"""What a record of a wiring holds of a network: its nodes in columns, and the edges in use."""
+"""Layout and state of a network's wiring, for records: nodes in columns, and the edges in use."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from wirings.wiring import Wiring
 def wiring_layout(model: nn.Module) -> list[dict[str, Any]]:
     """The wired layers of a network, as plain values, in the order of the forward pass.
 
-    Each has `name`, `targets` and `sources` (rows and columns of its weight matrix), and for drawing
-    `columns`: groups of nodes, each with `sources` (its part of the matrix's columns) and `targets` (its part
-    of the rows; null: the nodes enter from outside), and `outputs`, the part of the rows that leaves it
-    (null: none). Parts are [first, end]. Where `acyclic` is true, edges lead to later groups and the outputs
-    alone.
+    Each has `name`, `targets` and `sources` (numbers of rows and columns of its weight matrix), and for
+    drawing `columns`: groups of nodes, each with `sources` (a range of the matrix's columns) and `targets` (a
+    range of the rows; null: the nodes enter from outside), and `outputs`, the range of the rows that leave
+    the layer (null: none). Ranges are [first, end]. If `acyclic` is true, edges lead to later groups and the
+    outputs alone.
     """
-    structure, listed = structure_of(model), stages(model)
+    structure, all_stages = structure_of(model), stages(model)
     layout = []
     for name, rule in _rules(model).items():
         targets, sources = _channels(rule)
-        stage = next((stage for stage in listed if stage.rule is rule), None)
+        stage = next((stage for stage in all_stages if stage.rule is rule), None)
         cyclic = isinstance(structure, CyclicStructure) and structure.rule is rule
         if stage is not None:
-            columns = [_part(group.columns, group.rows) for group in stage.groups]
+            columns = [_column(group.columns, group.rows) for group in stage.groups]
             outputs: list[int] | None = [stage.outputs.start, stage.outputs.stop]
         elif isinstance(structure, CyclicStructure) and cyclic:
             borders = [0, structure.num_inputs, sources - structure.num_outputs, sources]
@@ -64,13 +64,13 @@ def wiring_layout(model: nn.Module) -> list[dict[str, Any]]:
 def wiring_state(model: nn.Module) -> dict[str, LayerState]:
     """The edges in use of each wired layer, their weights, and which sources are live.
 
-    Of a layer with filters, an edge leads from a channel to a channel and is in use if any weight between
-    them is; its weight is the strongest of those.
+    In a layer with filters, an edge between two channels is in use if any of its weights is, and has the
+    strongest of them.
     """
     rules = _rules(model)
     states = {}
     for (name, rule), live in zip(rules.items(), _live_sources(model, len(rules)), strict=True):
-        in_use, weight = _between_channels(rule)
+        in_use, weight = _channel_edges(rule)
         indices = in_use.flatten().nonzero().flatten()
         live = in_use.any(0) if live is None else live
         states[name] = LayerState(indices.numpy(), weight.flatten()[indices].float().numpy(), live.numpy())
@@ -78,11 +78,11 @@ def wiring_state(model: nn.Module) -> dict[str, LayerState]:
 
 
 def _rules(model: nn.Module) -> dict[str, EdgeWeights]:
-    """Graphs that the network lists, then its layers that `wire` has wired, by name."""
+    """Edge rules by name: of the graphs that the network lists, then of the layers wired by `wire`."""
     rules: dict[str, EdgeWeights] = {graph.name: graph.rule for graph in wired_layers(model)}
-    listed = {id(rule) for rule in rules.values()}
+    ids = {id(rule) for rule in rules.values()}
     wired = {name.removesuffix(".weight"): rule for name, rule in Wiring(model).rules.items()}
-    return rules | {name: rule for name, rule in wired.items() if id(rule) not in listed}
+    return rules | {name: rule for name, rule in wired.items() if id(rule) not in ids}
 
 
 def _channels(rule: EdgeWeights) -> tuple[int, int]:
@@ -94,7 +94,7 @@ def _channels(rule: EdgeWeights) -> tuple[int, int]:
     return targets, sources
 
 
-def _between_channels(rule: EdgeWeights) -> tuple[Tensor, Tensor]:
+def _channel_edges(rule: EdgeWeights) -> tuple[Tensor, Tensor]:
     """(edges in use, boolean; weights), both (targets, sources) and on the CPU."""
     in_use = rule.in_use().cpu()
     used = in_use.flatten(2) if in_use.dim() > 2 else in_use.unsqueeze(2)
@@ -105,13 +105,13 @@ def _between_channels(rule: EdgeWeights) -> tuple[Tensor, Tensor]:
     if not isinstance(layer, _ConvNd):
         return used, strongest
     # A group's rows are sources in a transposed convolution, and targets in any other one.
-    parts: list[Tensor] = [
-        torch.block_diag(*part.chunk(layer.groups))  # type: ignore[no-untyped-call]
-        for part in (used.float(), strongest)
+    matrices: list[Tensor] = [
+        torch.block_diag(*matrix.chunk(layer.groups))  # type: ignore[no-untyped-call]
+        for matrix in (used.float(), strongest)
     ]
     if layer.transposed:
-        parts = [part.t() for part in parts]
-    return parts[0].contiguous() > 0, parts[1].contiguous()
+        matrices = [matrix.t() for matrix in matrices]
+    return matrices[0].contiguous() > 0, matrices[1].contiguous()
 
 
 def _live_sources(model: nn.Module, num_layers: int) -> list[Tensor | None]:
@@ -123,6 +123,6 @@ def _live_sources(model: nn.Module, num_layers: int) -> list[Tensor | None]:
     return live + [None] * (num_layers - len(live))
 
 
-def _part(columns: slice, rows: slice | None) -> dict[str, list[int] | None]:
+def _column(columns: slice, rows: slice | None) -> dict[str, list[int] | None]:
     targets = None if rows is None else [rows.start, rows.stop]
     return {"sources": [columns.start, columns.stop], "targets": targets}

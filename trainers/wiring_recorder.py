@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from genutil.runs.run_folder import RunFolder
-from genutil.runs.wiring_record import LayerState, State, WiringFile
+from genutil.runs.run_folder import WIRING, RunFolder
+from genutil.runs.wiring_record import LayerState, RecordWriter, State
 from trainers.callback import Callback, Training
-
-FILE = "wiring.npz"
 
 
 class WiringRecorder(Callback):
-    """`wiring.npz` in the run's folder: edges in use, their weights, live nodes, loss and accuracies.
+    """`wiring/` in the run's folder: edges in use, their weights, live nodes, loss and accuracies.
 
     Every process of a run has a recorder, since the metrics are those of all of them; the first one writes.
 
@@ -29,7 +27,7 @@ class WiringRecorder(Callback):
         first_step: training steps done before; later states of an earlier start of the run are removed.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: the record cannot be written.
     """
 
     def __init__(
@@ -42,15 +40,15 @@ class WiringRecorder(Callback):
         self.folder, self.wiring = folder, wiring
         self._sums = (0.0, 0, 0)
         self._val: Mapping[str, float] = {}
-        self._file: WiringFile | None = None
+        self._writer: RecordWriter | None = None
         if folder is not None:
             with folder.io_errors_as_user_errors():
-                self._file = WiringFile(folder.path / FILE, layout, first_step)
+                self._writer = RecordWriter(folder.path / WIRING, layout, first_step)
 
     def on_start(self, trainer: Training) -> None:
         if trainer.batch:  # resumed within an epoch: an earlier start has recorded its sums
             self._train_metrics(trainer)
-        if self._file is not None and not self._file.count:
+        if self._writer is not None and not self._writer.count:
             self._append(trainer, _epochs_done(trainer), {})
 
     def record(self, trainer: Training) -> None:
@@ -66,11 +64,6 @@ class WiringRecorder(Callback):
         self._append(trainer, trainer.epoch + 1.0, {**self._train_metrics(trainer), **self._val})
         self._sums = (0.0, 0, 0)
 
-    def on_end(self, trainer: Training) -> None:
-        if self._file is not None and self.folder is not None:
-            with self.folder.io_errors_as_user_errors():
-                self._file.close()
-
     def _train_metrics(self, trainer: Training) -> dict[str, float]:
         """Loss and accuracy of the batches since the last state, over all processes."""
         state = trainer.meter.state_dict()
@@ -80,10 +73,10 @@ class WiringRecorder(Callback):
         return {"train_loss": loss / images, "train_accuracy": 100 * correct / images} if images else {}
 
     def _append(self, trainer: Training, epoch: float, metrics: Mapping[str, float]) -> None:
-        if self._file is not None and self.folder is not None:
+        if self._writer is not None and self.folder is not None:
             layers = self.wiring()
             with self.folder.io_errors_as_user_errors():
-                self._file.append(State({"step": trainer.step, "epoch": epoch, **metrics}, layers))
+                self._writer.append(State({"step": trainer.step, "epoch": epoch, **metrics}, layers))
 
 
 class DoublingSteps(Callback):

@@ -1,8 +1,8 @@
-"""The parts of a weight matrix that a static graph reads, one for each group of nodes that receive together.
+"""Blocks of a weight matrix that a static graph reads, one for each group of target nodes.
 
-Autograd's own slices would each return a gradient as large as the whole matrix, to be filled with zeros and
-added to the others; here all of them are written into one. Where few edges are in use, a part is a list of
-edges, and its products take as long as there are edges.
+Each of autograd's own slices would return a gradient of the size of the matrix, filled with zeros and added
+to the others; here all of them are written into one. Where few edges are in use, a block is a list of edges,
+and the time of its product is proportional to their number.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from torch import Tensor
 from wirings.selection import EdgeSelection, Gradient, apply_selection
 
 _SPARSE_BELOW = 0.045
-"""Density below which products edge by edge pay for bringing the maps into the order they need,"""
+"""Density below which products edge by edge are faster, including the transposition of the maps,"""
 _SPARSE_FROM = 512
-"""given at least so many sources: the order costs the same for few sources as for many."""
+"""with at least this number of sources: the time of the transposition does not depend on it."""
 
 
 Piece = tuple[slice, slice]
@@ -30,10 +30,10 @@ Integers = NDArray[Any]
 
 
 class EdgeMatrix:
-    """A sparse matrix, in compressed rows.
+    """A sparse matrix, by its entries in row-major order.
 
     Args:
-        rows, columns: of its entries, row by row.
+        rows, columns: of the entries.
         values: the entries.
         shape: (targets, sources).
     """
@@ -67,42 +67,42 @@ class EdgeMatrix:
 
 
 class EdgeList:
-    """Rows, columns and weights of the edges in use, row by row.
+    """Rows, columns and weights of the edges in use, in row-major order.
 
     Args:
         weight: (targets, sources, 1, 1), on the CPU.
-        indices: of the edges in use in the flattened weight, rising.
+        indices: of the edges in use in the flattened weight, ascending.
     """
 
     def __init__(self, weight: Tensor, indices: Tensor) -> None:
         num_rows, num_columns = weight.shape[:2]
-        where = indices.numpy()
-        self._rows = where // num_columns
-        self._columns = where - self._rows * num_columns
+        flat = indices.numpy()
+        self._rows = flat // num_columns
+        self._columns = flat - self._rows * num_columns
         self._values = weight.detach().flatten()[indices]
         self._first = np.searchsorted(self._rows, np.arange(num_rows + 1))
 
     def piece(self, piece: Piece) -> EdgeMatrix:
-        """The edges of a rectangle; rows and columns count from its corner."""
+        """The edges of a rectangle, with rows and columns relative to its corner."""
         rows, columns = piece
-        part = slice(self._first[rows.start], self._first[rows.stop])
-        column = self._columns[part] - columns.start
+        edges = slice(self._first[rows.start], self._first[rows.stop])
+        column = self._columns[edges] - columns.start
         inside = np.flatnonzero((column >= 0) & (column < columns.stop - columns.start))
         return EdgeMatrix(
-            self._rows[part][inside] - rows.start,
+            self._rows[edges][inside] - rows.start,
             column[inside],
-            self._values[part][torch.from_numpy(inside)],
+            self._values[edges][torch.from_numpy(inside)],
             (rows.stop - rows.start, columns.stop - columns.start),
         )
 
 
 class Block(NamedTuple):
-    """The weights with which some nodes receive from others.
+    """The weights between some sources and some targets.
 
     Attributes:
-        weight: (targets, sources, 1, 1), zero where no edge is in use. Where `edges` are given it holds no
-            values (and no memory): it stands for the block in autograd.
-        edges: the edges in use, where there are few.
+        weight: (targets, sources, 1, 1), zero where no edge is in use. With `edges`, a tensor without values
+            and memory, which represents the block in autograd's graph.
+        edges: the edges in use, if there are few; else None.
     """
 
     weight: Tensor
@@ -122,8 +122,8 @@ class _Blocks(torch.autograd.Function):
         ctx.pieces, ctx.shape = pieces, weight.shape
         ctx.selection = selection if gradient == "used" else None
         if not has_values:
-            nothing = weight.new_zeros(())
-            return tuple(nothing.expand(weight[piece].shape) for piece in pieces)
+            zero = weight.new_zeros(())
+            return tuple(zero.expand(weight[piece].shape) for piece in pieces)
         if selection is None:
             return tuple(weight[piece].contiguous() for piece in pieces)
         mask, zero = selection.mask(), weight.new_zeros(())
@@ -132,12 +132,12 @@ class _Blocks(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        whole = gradients[0].new_zeros(ctx.shape)
+        total = gradients[0].new_zeros(ctx.shape)
         for piece, gradient in zip(ctx.pieces, gradients, strict=True):
-            whole[piece] = gradient
+            total[piece] = gradient
         if ctx.selection is not None:
-            whole = ctx.selection.apply(whole)
-        return whole, None, None, None, None
+            total = ctx.selection.apply(total)
+        return total, None, None, None, None
 
 
 def read_blocks(
@@ -162,12 +162,12 @@ def read_blocks(
     if selection is None or not _multiplies_edges(weight, selection):
         return tuple(map(Block, _Blocks.apply(weight, pieces, selection, gradient, True)))
     edges = EdgeList(weight, selection.indices())
-    stand_ins = _Blocks.apply(weight, pieces, selection, gradient, False)
-    return tuple(map(Block, stand_ins, map(edges.piece, pieces)))
+    weights = _Blocks.apply(weight, pieces, selection, gradient, False)
+    return tuple(map(Block, weights, map(edges.piece, pieces)))
 
 
 def _multiplies_edges(weight: Tensor, selection: EdgeSelection) -> bool:
-    """Whether the products of single edges are available and faster than those of whole matrices."""
+    """Whether products edge by edge are available and faster than dense ones."""
     if weight.device.type != "cpu" or weight.dtype not in (torch.float32, torch.float64):
         return False
     few = selection.count < _SPARSE_BELOW * weight.numel() and weight.shape[1] >= _SPARSE_FROM

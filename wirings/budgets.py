@@ -1,8 +1,7 @@
-"""How many edges each layer may use: functions from the layers' shapes and a density to exact integers.
+"""Budgets: functions from the layers' shapes and a density to the number of edges of each layer.
 
-A budget takes the shapes of the weights by their names, and a density, and gives the number of edges of each.
-The numbers of `uniform` and `erk` add up to `total_edges(shapes, density)`, whatever the rounding of single
-layers.
+A budget takes the shapes of the weights by their names, and a density, and returns exact integers. Those of
+`uniform` and `erk` sum to `total_edges(shapes, density)`, independent of the rounding of single layers.
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ Budget = Callable[[Shapes, float], dict[str, int]]
 
 
 def total_edges(shapes: Shapes, density: float) -> int:
-    """Edges of all layers together: all entries but the whole number of those that are left out.
+    """Edges of all layers together: all entries minus the pruned ones, rounded down.
 
     Raises:
         WiringError: `density` is not within 0..1.
     """
     if not 0 <= density <= 1:
         raise WiringError(f"density must be within 0..1, got {density}")
-    every = sum(map(math.prod, shapes.values()))
-    return every - int((1 - density) * every)
+    numel = sum(map(math.prod, shapes.values()))
+    return numel - int((1 - density) * numel)
 
 
 def uniform(shapes: Shapes, density: float) -> dict[str, int]:
@@ -35,7 +34,7 @@ def uniform(shapes: Shapes, density: float) -> dict[str, int]:
 
     Args:
         shapes: of the weights, by name.
-        density: part of all entries that is in use, 0..1.
+        density: fraction of all entries that is in use, 0..1.
 
     Raises:
         WiringError: `density` is out of range.
@@ -46,7 +45,7 @@ def uniform(shapes: Shapes, density: float) -> dict[str, int]:
 def erk(shapes: Shapes, density: float) -> dict[str, int]:
     """Erdős–Rényi kernel: a layer's density is proportional to the sum of its sizes over their product.
 
-    A layer that would have more edges than entries has all of them, and the others share what is left.
+    A layer that would have more edges than entries has all of them; the rest is divided among the others.
     Source: Evci et al., "Rigging the Lottery: Making All Tickets Winners", ICML 2020, after Mocanu et al.,
     "Scalable training of artificial neural networks with adaptive sparse connectivity", 2018.
 
@@ -58,29 +57,31 @@ def erk(shapes: Shapes, density: float) -> dict[str, int]:
 
 
 def by_pattern(densities: Mapping[str, float]) -> Budget:
-    """A density for each pattern of names, such as {"layer1.*": 0.5, "*": 0.1}; the first that fits counts.
+    """Densities by patterns of names, such as {"layer1.*": 0.5, "*": 0.1}; the first match counts.
 
-    The density that the budget is called with is not used.
+    The argument `density` of the budget is not used.
 
     Raises:
-        WiringError: a density is out of range; and by the budget: a layer that no pattern fits, or a pattern
-            that fits no layer.
+        WiringError: a density is out of range; and by the budget: a layer that no pattern matches, or a
+            pattern that matches no layer.
     """
     for pattern, density in densities.items():
         if not 0 <= density <= 1:
             raise WiringError(f"density of {pattern} must be within 0..1, got {density}")
 
     def budget(shapes: Shapes, _density: float) -> dict[str, int]:
-        chosen = {name: _first_fit(densities, name) for name in shapes}
-        for name, pattern in chosen.items():
+        pattern_of = {name: _first_match(densities, name) for name in shapes}
+        for name, pattern in pattern_of.items():
             if pattern is None:
-                raise WiringError(f"no density for {name}: none of {', '.join(densities)} fits")
-        unused = [pattern for pattern in densities if pattern not in chosen.values()]
+                raise WiringError(f"no density for {name}: none of {', '.join(densities)} matches")
+        unused = [pattern for pattern in densities if pattern not in pattern_of.values()]
         if unused:
-            raise WiringError(f"density of {', '.join(unused)} fits no layer; there are {', '.join(shapes)}")
+            raise WiringError(
+                f"density of {', '.join(unused)} matches no layer; there are {', '.join(shapes)}"
+            )
         return {
             name: total_edges({name: shapes[name]}, densities[pattern])
-            for name, pattern in chosen.items()
+            for name, pattern in pattern_of.items()
             if pattern is not None
         }
 
@@ -88,8 +89,8 @@ def by_pattern(densities: Mapping[str, float]) -> Budget:
 
 
 def mobilenet_width(shapes: Shapes, width: float) -> dict[str, int]:
-    """The published numbers: each stage of a MobileNet graph has as many edges as a dense MobileNet of this
-    width has 1×1 weights there; a layer without stages (a wired classifier) has this fraction of its entries.
+    """The published budget: each stage of a MobileNet graph has as many edges as the 1×1 weights of the stage
+    in a dense MobileNet of this width; another layer (a wired classifier) has this fraction of its entries.
 
     Args:
         shapes: of the weights. That of a stage is (blocks · outputs, inputs + (blocks − 1) · outputs, 1, 1)
@@ -120,27 +121,27 @@ def _sizes_of_stage(name: str, shape: Sequence[int]) -> tuple[int, int, int]:
 
 
 def mobilenet_stage(inputs: int, outputs: int, blocks: int, width: float) -> float:
-    """Edges, not rounded, of a stage of a MobileNet graph: as many as a dense MobileNet of this width has
-    1×1 weights there. `width` is 1 − prune_rate.
+    """Edges, not rounded, of a stage of a MobileNet graph: number of the 1×1 weights of the stage in a dense
+    MobileNet of this width, which is 1 − prune_rate.
     """
     return width**2 * (inputs * outputs + (blocks - 1) * outputs**2)
 
 
 def check_counts(shapes: Shapes, counts: Mapping[str, int]) -> dict[str, int]:
-    """The counts of a budget, with each layer's name and a number that its weight can have.
+    """The counts of a budget, after checking names and ranges.
 
     Raises:
         WiringError: a layer is missing, unknown, or has more edges than entries.
     """
     for name in counts:
         if name not in shapes:
-            raise WiringError(f"the budget names {name}, which is no layer; there are {', '.join(shapes)}")
+            raise WiringError(f"the budget has {name}, which is no layer; there are {', '.join(shapes)}")
     for name, shape in shapes.items():
         if name not in counts:
-            raise WiringError(f"the budget gives no number of edges for {name}")
+            raise WiringError(f"the budget has no number of edges for {name}")
         count, entries = counts[name], math.prod(shape)
         if count != int(count) or not 0 <= count <= entries:
-            raise WiringError(f"the budget gives {name} {count} edges; it has room for 0 to {entries}")
+            raise WiringError(f"the budget has {count} edges for {name}, which can have 0 to {entries}")
     return {name: int(counts[name]) for name in shapes}
 
 
@@ -149,30 +150,30 @@ GLOBAL = "global"
 BUDGETS: dict[str, Budget] = {"uniform": uniform, "erk": erk, "mobilenet_width": mobilenet_width}
 
 
-def _first_fit(patterns: Mapping[str, float], name: str) -> str | None:
+def _first_match(patterns: Mapping[str, float], name: str) -> str | None:
     return next((pattern for pattern in patterns if fnmatchcase(name, pattern)), None)
 
 
 def _apportion(shapes: Shapes, weights: Mapping[str, float], total: int) -> dict[str, int]:
-    """`total` edges shared out in proportion to entries · weight, no layer above its entries.
+    """Divide `total` edges in proportion to entries · weight, no layer above its entries.
 
-    Largest remainders: each layer gets the whole number below its share, and those with the largest rest one
-    more; of equal rests the first layer.
+    Method of largest remainders: each quota is rounded down, and the layers with the largest remainders get
+    one more; of equal remainders the first layer.
     """
     entries = {name: math.prod(shape) for name, shape in shapes.items()}
     full: set[str] = set()
     while True:
         rest = total - sum(entries[name] for name in full)
-        open_ = [name for name in shapes if name not in full]
-        scale = rest / max(sum(entries[name] * weights[name] for name in open_), 1e-300)
-        shares = {name: entries[name] * weights[name] * scale for name in open_}
-        over = {name for name in open_ if shares[name] > entries[name]}
+        others = [name for name in shapes if name not in full]
+        scale = rest / max(sum(entries[name] * weights[name] for name in others), 1e-300)
+        quotas = {name: entries[name] * weights[name] * scale for name in others}
+        over = {name for name in others if quotas[name] > entries[name]}
         if not over:
             break
         full |= over
-    counts = {name: entries[name] if name in full else int(shares[name]) for name in shapes}
+    counts = {name: entries[name] if name in full else int(quotas[name]) for name in shapes}
     missing = total - sum(counts.values())
-    by_rest = sorted(open_, key=lambda name: counts[name] - shares[name])
-    for name in [name for name in by_rest if counts[name] < entries[name]][:missing]:
+    by_remainder = sorted(others, key=lambda name: counts[name] - quotas[name])
+    for name in [name for name in by_remainder if counts[name] < entries[name]][:missing]:
         counts[name] += 1
     return counts

@@ -1,4 +1,4 @@
-"""Modules that cache what they have calculated from their weights."""
+"""Modules with a cache of results that depend on their weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 
 
 class CachedModule(nn.Module, ABC):
-    """Its cache is reset when weights are loaded, moved or cast; copies and pickles are made without it.
+    """A module whose cache is reset when weights are loaded, moved or cast, and is not copied or pickled.
 
     Attributes:
         cached_attributes: names of the attributes that `reset_cache` sets.
@@ -24,7 +24,7 @@ class CachedModule(nn.Module, ABC):
 
     @abstractmethod
     def reset_cache(self) -> None:
-        """Set all cached attributes to their first values."""
+        """Set all cached attributes to their initial values."""
 
     def _apply(self, fn: Any, recurse: bool = True) -> CachedModule:
         self.reset_cache()

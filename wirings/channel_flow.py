@@ -1,4 +1,4 @@
-"""Which channels of a network its output depends on: constants followed forward, needs followed back."""
+"""Channels on which a network's output depends: constants propagated forward, needed channels backward."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from wirings.channel_operations import Channels, Groups, Operation
-from wirings.channel_recognition import recognise
+from wirings.channel_recognition import recognize
 from wirings.channel_trace import TracedNetwork, fix_number_of_channels, reads_no_channels
 from wirings.folding import replace_module
 from wirings.layers import CONVOLUTIONS, TRANSPOSED
@@ -25,9 +25,9 @@ class ChannelFlow:
 
     Attributes:
         traced: the network.
-        groups: for each number of a channel, that of its group: channels that are removed together.
-        channels: of each node whose value has some.
-        operations: of each node that is known to keep channels apart.
+        groups: for each channel number its group; the channels of a group are removed together.
+        channels: of each node whose value has channels.
+        operations: of each node whose operation on channels is known.
     """
 
     def __init__(self, traced: TracedNetwork, in_use: Mapping[str, Tensor]) -> None:
@@ -35,9 +35,9 @@ class ChannelFlow:
         numbers = Groups()
         self.channels: dict[fx.Node, Channels] = {}
         self.operations: dict[fx.Node, Operation] = {}
-        self._staying: list[tuple[Tensor, str]] = []
+        self._unremovable: list[tuple[Tensor, str]] = []
         for node in traced.module.graph.nodes:
-            operation = recognise(node, traced, in_use.get(str(node.target)))
+            operation = recognize(node, traced, in_use.get(str(node.target)))
             if operation is None:
                 self._keep_all(node, numbers)
                 continue
@@ -52,7 +52,7 @@ class ChannelFlow:
                 self.channels[source].needed |= read
 
     def _keep_all(self, node: fx.Node, groups: Groups) -> None:
-        """Keep the channels of what the node reads, and of its result."""
+        """Keep the channels of the node's inputs and of its result."""
         name = _describe(node, self.traced)
         if not reads_no_channels(node, self.traced):
             reason = (
@@ -63,54 +63,54 @@ class ChannelFlow:
             for source in node.all_input_nodes:
                 if source in self.channels:
                     self.channels[source].needed[:] = True
-                    self._staying.append((self.channels[source].numbers, reason))
+                    self._unremovable.append((self.channels[source].numbers, reason))
         shape = self.traced.shapes.get(node, torch.Size())
         if len(shape) > 1:
             numbers, zeros = groups.new(shape[1]), torch.zeros(shape[1], dtype=torch.double)
             self.channels[node] = Channels(numbers, torch.zeros_like(zeros, dtype=torch.bool), zeros)
-            self._staying.append((numbers, f"its channels belong together with those of {name}"))
+            self._unremovable.append((numbers, f"its channels are in one group with those of {name}"))
 
     def find_needed(self) -> Tensor:
-        """Boolean, by group: those that the output depends on, and those of operations that are not known."""
+        """Boolean, by group: needed for the output, or read by unknown operations."""
         needed = torch.zeros(len(self.groups), dtype=torch.bool)
         for channels in self.channels.values():
             needed[self.groups[channels.numbers[channels.needed]]] = True
-        for numbers, _ in self._staying:
+        for numbers, _ in self._unremovable:
             needed[self.groups[numbers]] = True
         return needed
 
-    def find_kept(self) -> dict[fx.Node, Tensor]:
-        """Boolean, for each node: the channels that are needed, or one, since torch needs one."""
-        kept = self.find_needed()
+    def find_remaining(self) -> dict[fx.Node, Tensor]:
+        """Boolean, for each node: the needed channels, or one, since torch requires one."""
+        remaining = self.find_needed()
         groups = {node: self.groups[channels.numbers] for node, channels in self.channels.items()}
         for members in groups.values():
-            if not kept[members].any():
-                kept[members[:1]] = True
-        return {node: kept[members] for node, members in groups.items()}
+            if not remaining[members].any():
+                remaining[members[:1]] = True
+        return {node: remaining[members] for node, members in groups.items()}
 
     def reason_to_stay(self, node: fx.Node) -> str:
-        """Why channels of the node stay even if they do not matter; "" if there is no such reason."""
+        """Why channels of the node remain without being needed; "" if there is no such reason."""
         groups = self.groups[self.channels[node].numbers]
-        for numbers, reason in self._staying:
+        for numbers, reason in self._unremovable:
             if torch.isin(self.groups[numbers], groups).any():
                 return reason
         return ""
 
-    def shrink(self, kept: Mapping[fx.Node, Tensor]) -> None:
-        """Remove all other channels from the traced network."""
+    def shrink(self, remaining: Mapping[fx.Node, Tensor]) -> None:
+        """Remove the other channels from the traced network."""
         for node, operation in self.operations.items():
-            if not kept[node].all():
+            if not remaining[node].all():
                 fix_number_of_channels(node, self.traced)
-            layer = operation.shrink(kept[node], [kept[source] for source in operation.sources])
+            layer = operation.shrink(remaining[node], [remaining[source] for source in operation.sources])
             if layer is not None:
                 replace_module(self.traced.module, str(node.target), layer)
-        self.traced.module.graph.eliminate_dead_code()  # sizes that nothing reads any more
+        self.traced.module.graph.eliminate_dead_code()  # sizes that are not read any more
         self.traced.module.graph.lint()
         self.traced.module.recompile()
 
 
 def reason_of_layer(layer: nn.Module, name: str, traced: TracedNetwork) -> str:
-    """Why a layer is none of the known operations."""
+    """Why a layer is no known operation."""
     if name in traced.shared:
         return "it is called more than once, or shares a parameter with another layer"
     groups = getattr(layer, "groups", 1)
@@ -129,8 +129,8 @@ def _describe(node: fx.Node, traced: TracedNetwork) -> str:
         return f"Tensor.{node.target}"
     layer = traced.layer(node)
     if layer is None:
-        place = (getattr(node.target, "__module__", None) or "torch").lstrip("_").partition("._")[0]
-        return f"{place}.{getattr(node.target, '__name__', node.target)}"
+        module = (getattr(node.target, "__module__", None) or "torch").lstrip("_").partition("._")[0]
+        return f"{module}.{getattr(node.target, '__name__', node.target)}"
     kind = type(layer).__name__
     if isinstance(layer, (*CONVOLUTIONS, *TRANSPOSED)) and layer.groups > 1:
         kind += f" of {layer.groups} groups"

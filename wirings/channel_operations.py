@@ -1,7 +1,7 @@
-"""What the operations of a network do to its channels: which are constant, which are needed, what is left.
+"""Effect of a network's operations on its channels: which are constant, needed and remaining.
 
-Dimension 1 of a tensor holds its channels. After flattening, a channel is a block of features, and "channel"
-means one feature here. A channel is constant if it has the same value for all inputs, at all positions.
+Dimension 1 of a tensor is that of the channels. After flattening, a channel is a block of features, and
+"channel" means one feature. A channel is constant if it has the same value for all inputs, at all positions.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ class Groups:
         return len(self._parent)
 
     def new(self, count: int) -> Tensor:
-        """Numbers for so many channels, each in a group of its own."""
+        """Numbers of `count` new channels, each in its own group."""
         first = len(self)
         self._parent.extend(range(first, first + count))
         return torch.arange(first, first + count)
 
     def join(self, first: Tensor, second: Tensor) -> None:
-        """Join each number of `first` with the number at the same place of `second`."""
-        for one, other in zip(first.tolist(), second.tolist(), strict=True):
-            self._parent[self._find(other)] = self._find(one)
+        """Join each number of `first` with the number at the same index of `second`."""
+        for number, other in zip(first.tolist(), second.tolist(), strict=True):
+            self._parent[self._find(other)] = self._find(number)
 
     def table(self) -> Tensor:
-        """For each number one number of its group, the same for all of the group."""
+        """For each number the representative of its group."""
         return torch.tensor([self._find(number) for number in range(len(self))], dtype=torch.long)
 
     def _find(self, number: int) -> int:
@@ -60,7 +60,7 @@ class Channels:
         numbers: of each channel in the Groups.
         constant: which channels are constant.
         value: of the constant channels, float64; 0 for the others.
-        needed: which channels must have their value in the smaller network. Constant ones always have it.
+        needed: which channels must have the same value in the smaller network. Constant ones always do.
     """
 
     numbers: Tensor
@@ -97,11 +97,11 @@ class Operation(ABC):
     def read(self, needed: Tensor) -> list[Tensor]:
         """Channels of each input that the needed channels of the result are computed from."""
 
-    def shrink(self, kept: Tensor, inputs: Sequence[Tensor]) -> nn.Module | None:
-        """The layer for the channels that are kept, or None if nothing changes; or change the node.
+    def shrink(self, remaining: Tensor, inputs: Sequence[Tensor]) -> nn.Module | None:
+        """The layer for the remaining channels, or None if nothing changes; or change the node.
 
         Args:
-            kept: boolean, channels of the result.
+            remaining: boolean, channels of the result.
             inputs: boolean, channels of each input.
         """
         return None
@@ -113,14 +113,14 @@ class Layer(Operation):
     def __init__(self, node: fx.Node, source: fx.Node, module: Any, in_use: Tensor | None) -> None:
         super().__init__(node, [source])
         self.module = module
-        self._turned = is_plain(module, TRANSPOSED)
+        self._transposed = is_plain(module, TRANSPOSED)
         used = torch.ones_like(module.weight, dtype=torch.bool) if in_use is None else in_use
         self._edges = self._matrix(used).any(2).cpu()
 
     def _matrix(self, weight: Tensor) -> Tensor:
         """The weight as (outputs, inputs, positions)."""
         weight = weight.reshape(*weight.shape[:2], -1)
-        return weight.transpose(0, 1) if self._turned else weight
+        return weight.transpose(0, 1) if self._transposed else weight
 
     def compute(self, inputs: Sequence[Channels], groups: Groups) -> Channels:
         (self._input,) = inputs
@@ -130,7 +130,7 @@ class Layer(Operation):
         return Channels(groups.new(len(constant)), constant, value)
 
     def _contribution(self, channels: Tensor) -> Tensor:
-        """What these constant channels of the input add to each channel of the result."""
+        """Sum over these constant channels of the input, for each channel of the result."""
         columns = (channels & (self._input.value != 0)).nonzero().flatten()
         weight = self._matrix(self.module.weight.detach())
         sums = weight[:, columns.to(weight.device)].sum(2, dtype=torch.double).cpu()
@@ -139,18 +139,18 @@ class Layer(Operation):
     def read(self, needed: Tensor) -> list[Tensor]:
         return [self._edges[needed].any(0) & ~self._absorbed]
 
-    def shrink(self, kept: Tensor, inputs: Sequence[Tensor]) -> nn.Module | None:
+    def shrink(self, remaining: Tensor, inputs: Sequence[Tensor]) -> nn.Module | None:
         shift = self._contribution(self._absorbed & ~inputs[0])
-        if kept.all() and inputs[0].all():
+        if remaining.all() and inputs[0].all():
             return None
         layer = _without_weights(self.module)
         weight, bias = self.module.weight.detach(), self.module.bias
-        rows, columns = (where.nonzero().flatten().to(weight.device) for where in (kept, inputs[0]))
-        for dim, places in ((1, rows), (0, columns)) if self._turned else ((0, rows), (1, columns)):
-            weight = weight.index_select(dim, places)
+        rows, columns = (mask.nonzero().flatten().to(weight.device) for mask in (remaining, inputs[0]))
+        for dim, indices in ((1, rows), (0, columns)) if self._transposed else ((0, rows), (1, columns)):
+            weight = weight.index_select(dim, indices)
         layer.weight = _parameter(weight)
-        if bias is not None or shift[kept].any():
-            layer.bias = _parameter((_bias(self.module) + shift)[kept].to(weight))
+        if bias is not None or shift[remaining].any():
+            layer.bias = _parameter((_bias(self.module) + shift)[remaining].to(weight))
         kind = "features" if isinstance(layer, nn.Linear) else "channels"
         setattr(layer, f"in_{kind}", len(columns))
         setattr(layer, f"out_{kind}", len(rows))
@@ -177,14 +177,14 @@ class Depthwise(Operation):
     def read(self, needed: Tensor) -> list[Tensor]:
         return [needed & self._reads]
 
-    def shrink(self, kept: Tensor, inputs: Sequence[Tensor]) -> nn.Module | None:
-        if kept.all():
+    def shrink(self, remaining: Tensor, inputs: Sequence[Tensor]) -> nn.Module | None:
+        if remaining.all():
             return None
-        return _with_rows(self.module, kept, "in_channels", "out_channels", "groups")
+        return _with_rows(self.module, remaining, "in_channels", "out_channels", "groups")
 
 
 class Pointwise(Operation):
-    """A function of each element alone, of one tensor or of two: activations, sums, products, norms."""
+    """An elementwise function of one or two tensors: activations, sums, products, norms."""
 
     def __init__(
         self, node: fx.Node, sources: Sequence[fx.Node], traced: TracedNetwork, product: bool
@@ -229,26 +229,26 @@ class Pointwise(Operation):
             return [needed & ~zero for zero in reversed(self._zero)]
         return [needed for _ in self.sources]
 
-    def shrink(self, kept: Tensor, inputs: Sequence[Tensor]) -> nn.Module | None:
-        if self.module is None or kept.all():
+    def shrink(self, remaining: Tensor, inputs: Sequence[Tensor]) -> nn.Module | None:
+        if self.module is None or remaining.all():
             return None
         if is_plain(self.module, NORMS):
-            return _with_rows(self.module, kept, "num_features")
+            return _with_rows(self.module, remaining, "num_features")
         if is_plain(self.module, (nn.PReLU,)) and self.module.num_parameters != 1:
-            return _with_rows(self.module, kept, "num_parameters")
+            return _with_rows(self.module, remaining, "num_parameters")
         return None
 
 
 class ChannelWise(Operation):
-    """An operation on each channel of the first source alone, such as pooling.
+    """An operation on each channel of the first source separately, such as pooling.
 
-    A second source is read for its shape, and has as many channels.
+    A second source is read only for its shape, and has the same number of channels.
     """
 
     def __init__(self, node: fx.Node, sources: Sequence[fx.Node], keeps: str) -> None:
         super().__init__(node, sources)
         self._keeps = keeps
-        """Constants that stay the same number: "all", "zero" or "none"."""
+        """Constants that the operation preserves: "all", "zero" or "none"."""
 
     def compute(self, inputs: Sequence[Channels], groups: Groups) -> Channels:
         source = inputs[0]
@@ -263,7 +263,7 @@ class ChannelWise(Operation):
 
 
 class Reshape(Operation):
-    """Flattening to features, and positions flattened, added or left out."""
+    """Flattening to features, and flattening, adding or removing positions."""
 
     def __init__(self, node: fx.Node, source: fx.Node, before: torch.Size, after: torch.Size) -> None:
         super().__init__(node, [source])
@@ -273,21 +273,21 @@ class Reshape(Operation):
 
     def compute(self, inputs: Sequence[Channels], groups: Groups) -> Channels:
         (source,) = inputs
-        parts = (source.numbers, source.constant, source.value)
-        return Channels(*(part.repeat_interleave(self._block) for part in parts))
+        fields = (source.numbers, source.constant, source.value)
+        return Channels(*(values.repeat_interleave(self._block) for values in fields))
 
     def read(self, needed: Tensor) -> list[Tensor]:
         return [needed.reshape(-1, self._block).any(1)]
 
-    def shrink(self, kept: Tensor, inputs: Sequence[Tensor]) -> nn.Module | None:
-        """The network may name the number of channels; the same operation without it takes the place."""
-        if kept.all():
+    def shrink(self, remaining: Tensor, inputs: Sequence[Tensor]) -> nn.Module | None:
+        """Replace the operation by one that does not name the number of channels."""
+        if remaining.all():
             return None
-        source, every = self.sources[0], slice(None)
+        source, full = self.sources[0], slice(None)
         self.node.op = "call_function"
         if self._adds:
             self.node.target = operator.getitem
-            self.node.args = (source, (every, every, *(None,) * (self._dims - 2)))
+            self.node.args = (source, (full, full, *(None,) * (self._dims - 2)))
         else:
             self.node.target = torch.flatten
             self.node.args = (source, self._dims - 1)
@@ -296,7 +296,7 @@ class Reshape(Operation):
 
 
 class Concatenation(Operation):
-    """Channels of several tensors after each other."""
+    """Concatenation of the channels of several tensors."""
 
     def compute(self, inputs: Sequence[Channels], groups: Groups) -> Channels:
         self._counts = [len(source) for source in inputs]
@@ -327,7 +327,7 @@ def _is_uniform(module: Any) -> bool:
 
 
 def all_equal(setting: Any, number: int) -> bool:
-    return all(part == number for part in (setting if isinstance(setting, (tuple, list)) else (setting,)))
+    return all(value == number for value in (setting if isinstance(setting, (tuple, list)) else (setting,)))
 
 
 def _bias(module: Any) -> Tensor:
@@ -336,7 +336,7 @@ def _bias(module: Any) -> Tensor:
 
 
 def _without_weights(module: nn.Module) -> nn.Module:
-    """A copy for other weights, which are not copied."""
+    """A copy without the weights."""
     memo = {id(parameter): None for parameter in module.parameters()}
     return copy.deepcopy(module, memo)
 
@@ -345,14 +345,14 @@ def _parameter(value: Tensor) -> nn.Parameter:
     return nn.Parameter(value.clone(), requires_grad=False)
 
 
-def _with_rows(module: nn.Module, kept: Tensor, *sizes: str) -> nn.Module:
-    """A copy whose parameters and buffers have the kept rows alone, and whose `sizes` are their number."""
+def _with_rows(module: nn.Module, remaining: Tensor, *sizes: str) -> nn.Module:
+    """A copy with the remaining rows of parameters and buffers; the attributes `sizes` are their number."""
     layer = copy.deepcopy(module)
     for name, parameter in layer.named_parameters(recurse=False):
-        setattr(layer, name, _parameter(parameter.detach()[kept.to(parameter.device)]))
+        setattr(layer, name, _parameter(parameter.detach()[remaining.to(parameter.device)]))
     for name, buffer in layer.named_buffers(recurse=False):
         if buffer.dim():
-            setattr(layer, name, buffer[kept.to(buffer.device)])
+            setattr(layer, name, buffer[remaining.to(buffer.device)])
     for name in sizes:
-        setattr(layer, name, int(kept.sum()))
+        setattr(layer, name, int(remaining.sum()))
     return layer

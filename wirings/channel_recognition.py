@@ -1,4 +1,4 @@
-"""Which operations of a network are known to keep channels apart, by function, method or module of torch."""
+"""Recognition of operations that act on channels separately, by function, method or module of torch."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from wirings.folding import NORMS
 from wirings.layers import CONVOLUTIONS, TRANSPOSED
 
 
-def recognise(node: fx.Node, traced: TracedNetwork, in_use: Tensor | None) -> Operation | None:
-    """What the node does to channels, or None if that is not known.
+def recognize(node: fx.Node, traced: TracedNetwork, in_use: Tensor | None) -> Operation | None:
+    """The operation of a node on channels, or None if it is not known.
 
     Args:
         node: of the graph.
@@ -45,12 +45,12 @@ def recognise(node: fx.Node, traced: TracedNetwork, in_use: Tensor | None) -> Op
         return None
     module = traced.layer(node)
     if module is not None and len(sources) == 1:
-        layer = _recognise_layer(node, sources[0], module, shapes[0], in_use)
+        layer = _recognize_layer(node, sources[0], module, shapes[0], in_use)
         if layer is not None:
             return layer
     name = _name(node, traced)
     if name in ("cat", "concat", "concatenate"):
-        return _recognise_concatenation(node, sources, shapes)
+        return _recognize_concatenation(node, sources, shapes)
     if name in _RESHAPES and len(sources) == 1 and _keeps_order(node, shapes[0], after):
         return Reshape(node, sources[0], shapes[0], after)
     computed = len(sources) != len(node.all_input_nodes)
@@ -66,7 +66,7 @@ def recognise(node: fx.Node, traced: TracedNetwork, in_use: Tensor | None) -> Op
     ):
         return ChannelWise(node, sources, "all")
     if len(sources) == 1 and shapes[0][1] == after[1]:
-        keeps = _constants_that_stay(node, name, module, len(shapes[0]))
+        keeps = _preserved_constants(node, name, module, len(shapes[0]))
         return ChannelWise(node, sources, keeps) if keeps else None
     return None
 
@@ -85,7 +85,7 @@ _POINTWISE_MODULES = (
         nn.LogSigmoid,
     ),
 )
-# Functions that are finite for all numbers: what is left of an unneeded channel may be any number.
+# Functions that are finite for all numbers: an unneeded channel that remains may have any value.
 _POINTWISE = frozenset(
     (
         *("relu", "relu6", "leaky_relu", "elu", "celu", "selu", "gelu", "silu", "mish", "hardswish"),
@@ -116,20 +116,20 @@ _WHOLE_POOLS = frozenset(
 
 @cache
 def _known_functions() -> dict[Any, str]:
-    """Names of the functions of torch that are recognised; what else has such a name is another function."""
+    """Names by function of torch; a function of the same name elsewhere is not recognized."""
     names = (*_POINTWISE, *_RESHAPES, *_MAX_POOLS, *_AVERAGE_POOLS, *_WHOLE_POOLS)
     names += ("cat", "concat", "concatenate", "mean", "amax", "amin", "interpolate", "pad")
-    known = {}
+    name_of = {}
     for name in names:
-        for place in (torch, F, operator):
+        for module in (torch, F, operator):
             for spelling in (name, f"{name}_"):
-                if hasattr(place, spelling):
-                    known[getattr(place, spelling)] = name
-    return known
+                if hasattr(module, spelling):
+                    name_of[getattr(module, spelling)] = name
+    return name_of
 
 
 def _name(node: fx.Node, traced: TracedNetwork) -> str | None:
-    """A function or method by its name, a module of torch by that of its class."""
+    """Name of the function or method, or of the class of a module of torch."""
     if node.op == "call_function":
         return _known_functions().get(node.target)
     if node.op == "call_method":
@@ -137,7 +137,7 @@ def _name(node: fx.Node, traced: TracedNetwork) -> str | None:
     module = traced.layer(node)
     if module is None or len(node.args) != 1 or node.kwargs:
         return None
-    if is_plain(module, NORMS) and module.running_mean is None:  # it reads the whole batch
+    if is_plain(module, NORMS) and module.running_mean is None:  # it depends on the batch
         return None
     plain = (*_POINTWISE_MODULES, *NORMS, nn.Flatten, nn.Upsample)
     pools = tuple(
@@ -146,7 +146,7 @@ def _name(node: fx.Node, traced: TracedNetwork) -> str | None:
     return next((kind.__name__ for kind in (*plain, *pools) if is_plain(module, (kind,))), None)
 
 
-def _recognise_layer(
+def _recognize_layer(
     node: fx.Node, source: fx.Node, module: Any, shape: torch.Size, in_use: Tensor | None
 ) -> Operation | None:
     if is_plain(module, (nn.Linear,)):
@@ -162,14 +162,14 @@ def _recognise_layer(
     return None
 
 
-def _recognise_concatenation(
+def _recognize_concatenation(
     node: fx.Node, sources: Sequence[fx.Node], shapes: Sequence[torch.Size]
 ) -> Operation | None:
-    parts = node.args[0] if node.args else node.kwargs.get("tensors")
+    tensors = node.args[0] if node.args else node.kwargs.get("tensors")
     dim = position(argument(node, "dim", 1, 0), len(shapes[0]))
-    if dim != 1 or not isinstance(parts, (list, tuple)) or not all(part in sources for part in parts):
+    if dim != 1 or not isinstance(tensors, (list, tuple)) or not all(tensor in sources for tensor in tensors):
         return None
-    return Concatenation(node, parts)
+    return Concatenation(node, tensors)
 
 
 def _keeps_order(node: fx.Node, before: torch.Size, after: torch.Size) -> bool:
@@ -178,9 +178,9 @@ def _keeps_order(node: fx.Node, before: torch.Size, after: torch.Size) -> bool:
         return False
     if node.target is operator.getitem:
         index = node.args[1] if isinstance(node.args[1], tuple) else (node.args[1],)
-        if not all(part is None or part is ... or isinstance(part, (int, slice)) for part in index):
+        if not all(item is None or item is ... or isinstance(item, (int, slice)) for item in index):
             return False
-    elif any(isinstance(part, torch.dtype) for part in (*node.args, *node.kwargs.values())):
+    elif any(isinstance(value, torch.dtype) for value in (*node.args, *node.kwargs.values())):
         return False
     if len(after) == 2:
         return True
@@ -196,16 +196,16 @@ def _is_total(node: fx.Node, name: str, sources: Sequence[fx.Node]) -> bool:
     return isinstance(divisor, (int, float)) and divisor != 0
 
 
-def _constants_that_stay(node: fx.Node, name: str | None, module: nn.Module | None, dims: int) -> str | None:
-    """Which constants an operation on each channel alone leaves as they are; None: it is none of these."""
+def _preserved_constants(node: fx.Node, name: str | None, module: nn.Module | None, dims: int) -> str | None:
+    """Which constants an operation on each channel preserves; None: it is no such operation."""
 
-    def setting(key: str, place: int, default: Any) -> Any:
-        return argument(node, key, place, default) if module is None else getattr(module, key, default)
+    def setting(key: str, index: int, default: Any) -> Any:
+        return argument(node, key, index, default) if module is None else getattr(module, key, default)
 
     if name in (*_MAX_POOLS, *_AVERAGE_POOLS, *_WHOLE_POOLS) and int(name[-2]) + 2 != dims:
         return None  # an image without a batch, whose channels are in dimension 0
     if name in _MAX_POOLS:
-        # A window that is spread out may lie in the padding alone.
+        # A dilated window may be entirely in the padding.
         return "all" if all_equal(setting("dilation", 4, 1), 1) else "none"
     if name in _AVERAGE_POOLS:
         plain = all_equal(setting("padding", 3, 0), 0) and setting("divisor_override", 6, None) is None
@@ -214,14 +214,16 @@ def _constants_that_stay(node: fx.Node, name: str | None, module: nn.Module | No
         return "all"
     if name == "getitem":
         index = node.args[1] if isinstance(node.args[1], tuple) else ()
-        whole = len(index) > 2 and all(part == slice(None) for part in index[:2])
-        return "all" if whole and all(isinstance(part, (slice, int)) for part in index) else None
+        keeps_channels = len(index) > 2 and all(item == slice(None) for item in index[:2])
+        is_plain_index = all(isinstance(item, (slice, int)) for item in index)
+        return "all" if keeps_channels and is_plain_index else None
     if name == "pad":
         widths = argument(node, "pad", 1, ())
         constant = argument(node, "mode", 2, "constant") == "constant"
         return "zero" if constant and len(widths) // 2 <= dims - 2 else None
     if name in ("mean", "amax", "amin"):
-        chosen = argument(node, "dim", 1, ())
-        places = [position(dim, dims) for dim in (chosen if isinstance(chosen, (list, tuple)) else [chosen])]
-        return "all" if places and all(place is not None and place > 1 for place in places) else None
+        reduced = argument(node, "dim", 1, ())
+        reduced = reduced if isinstance(reduced, (list, tuple)) else [reduced]
+        positions = [position(dim, dims) for dim in reduced]
+        return "all" if positions and all(dim is not None and dim > 1 for dim in positions) else None
     return None

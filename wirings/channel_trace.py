@@ -1,4 +1,4 @@
-"""A network as a graph of operations without side effects, for the analysis of its channels."""
+"""Tracing of a network to a graph of operations without side effects, for the analysis of its channels."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _DROPS = {
 
 
 class NotTraceable(Exception):
-    """The network has no graph that computes the same. The message is a sentence for the user."""
+    """The network has no equivalent graph. The message is a sentence for the user."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class TracedNetwork:
     """A network in evaluation mode as a graph.
 
     Attributes:
-        module: the graph with its layers, by the names they have in the network.
+        module: the graph with its layers, under their names in the network.
         shapes: shape of each node whose value is one tensor, for the example.
         types: its data type.
         shared: names of modules with weights that are called more than once, or share a weight with others.
@@ -77,8 +77,8 @@ def trace(model: nn.Module, example: Tensor) -> TracedNetwork:
     root = OneInput(model)
     try:
         with preserve_rng_state():
-            # Other numbers than in the run above, so that a number that is drawn while tracing, and is a
-            # constant of the graph, makes a difference.
+            # Another seed than in the run above, so that a random number that tracing has made a constant of
+            # the graph is detected.
             torch.manual_seed(torch.initial_seed() ^ 1)
             graph = _Tracer().trace(root)
         module, shared = _with_names_of_network(root, graph)
@@ -88,7 +88,7 @@ def trace(model: nn.Module, example: Tensor) -> TracedNetwork:
     except Exception as error:  # a network of the user's may raise anything
         raise NotTraceable(f"the network cannot be traced: {first_line(error)}") from error
     if not _same(result, expected):
-        raise NotTraceable("the network, once traced, computes something else than before")
+        raise NotTraceable("the traced network computes another result than the network")
     shapes = {node: value.shape for node, value in run.values.items()}
     types = {node: value.dtype for node, value in run.values.items()}
     traced = TracedNetwork(module, shapes, types, shared)
@@ -108,7 +108,7 @@ def name_in_graph(name: str) -> str:
 
 
 def is_plain(module: nn.Module | None, kinds: tuple[type[nn.Module], ...]) -> bool:
-    """Whether the module computes what one of these classes of torch does: no forward pass of its own, no
+    """Whether the module computes the same as one of these classes of torch: no other forward method, no
     hooks, no parametrization.
     """
     if module is None or parametrize.is_parametrized(module):
@@ -118,20 +118,20 @@ def is_plain(module: nn.Module | None, kinds: tuple[type[nn.Module], ...]) -> bo
     return any(isinstance(module, kind) and _runs_as(module, kind) for kind in kinds)
 
 
-def argument(node: fx.Node, name: str, place: int, default: Any) -> Any:
-    """The argument of a function or method, by name or by its place."""
+def argument(node: fx.Node, name: str, index: int, default: Any) -> Any:
+    """The argument of a function or method, by name or by index."""
     if name in node.kwargs:
         return node.kwargs[name]
-    return node.args[place] if len(node.args) > place else default
+    return node.args[index] if len(node.args) > index else default
 
 
 def position(dim: Any, dims: int) -> int | None:
-    """A dimension counted from the first one, or None if `dim` is no number."""
+    """Non-negative index of a dimension, or None if `dim` is no number."""
     return dim % dims if isinstance(dim, int) and not isinstance(dim, bool) else None
 
 
 class _Tracer(fx.Tracer):
-    """Does not look into classes of the user's that only add a constructor to a layer of torch."""
+    """Treats a user's subclass that only adds a constructor to a layer of torch as that layer."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         inherited = any(isinstance(m, kind) and _runs_as(m, kind) for kind in _LAYERS)
@@ -140,7 +140,7 @@ class _Tracer(fx.Tracer):
 
 @dataclass(frozen=True)
 class _Value:
-    """Where a tensor lies, when it was computed."""
+    """Address and shape of a tensor when it was computed."""
 
     shape: torch.Size
     dtype: torch.dtype
@@ -149,12 +149,12 @@ class _Value:
     storage: int
 
     def is_tensor(self, other: _Value) -> bool:
-        """Whether both are one and the same tensor."""
+        """Whether both are the same tensor."""
         return (self.address, self.shape, self.stride) == (other.address, other.shape, other.stride)
 
 
 class _Recorder(fx.Interpreter):
-    """Runs the graph and notes each tensor. All stay in memory, so that no address is used twice."""
+    """Runs the graph and records each tensor. All remain in memory, so that addresses are unique."""
 
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module, garbage_collect_values=False)
@@ -169,9 +169,9 @@ class _Recorder(fx.Interpreter):
 
 
 def _runs_as(module: nn.Module, kind: type[nn.Module]) -> bool:
-    same = type(module).forward is kind.forward
+    has_forward = type(module).forward is kind.forward
     convolves = getattr(kind, "_conv_forward", None)
-    return same and getattr(type(module), "_conv_forward", None) is convolves
+    return has_forward and getattr(type(module), "_conv_forward", None) is convolves
 
 
 def _run_model(model: nn.Module, example: Tensor) -> Any:
@@ -193,34 +193,34 @@ def _same(result: Any, expected: Any) -> bool:
 
 
 def _with_names_of_network(root: nn.Module, graph: fx.Graph) -> tuple[fx.GraphModule, frozenset[str]]:
-    """The graph with the modules' names in the network; and which modules are shared."""
+    """The graph with the names of the network, and the names of shared modules."""
     uses: Counter[int] = Counter()
     for module in root.modules():
         uses.update({id(parameter) for parameter in module.parameters(recurse=False)})
-    parts: dict[str, Any] = {}
+    attributes: dict[str, Any] = {}
     calls: Counter[str] = Counter()
     for node in graph.nodes:
         if node.op in ("call_module", "get_attr"):
-            part = operator.attrgetter(node.target)(root)
+            attribute = operator.attrgetter(node.target)(root)
             node.target = node.target.removeprefix(f"{_PREFIX}.")
-            parts[node.target] = part
+            attributes[node.target] = attribute
             calls[node.target] += 1
             if node.op == "get_attr":
-                uses[id(part)] += 1
+                uses[id(attribute)] += 1
     shared = {
         name
-        for name, part in parts.items()
-        if isinstance(part, nn.Module)
+        for name, module in attributes.items()
+        if isinstance(module, nn.Module)
         and (
-            (calls[name] > 1 and part.state_dict())
-            or any(uses[id(parameter)] > 1 for parameter in part.parameters())
+            (calls[name] > 1 and module.state_dict())
+            or any(uses[id(parameter)] > 1 for parameter in module.parameters())
         )
     }
-    return fx.GraphModule(parts, graph), frozenset(shared)
+    return fx.GraphModule(attributes, graph), frozenset(shared)
 
 
 def _read_results_of_writers(traced: TracedNetwork, run: _Recorder) -> None:
-    """Let what reads an overwritten tensor read the result of the operation that has overwritten it.
+    """Make the readers of an overwritten tensor read the result of the operation that overwrites it.
 
     Raises:
         NotTraceable: another view of the tensor is read later, or a weight or buffer is overwritten.
@@ -235,13 +235,13 @@ def _read_results_of_writers(traced: TracedNetwork, run: _Recorder) -> None:
         if value is None or before is None or not value.is_tensor(before):
             raise NotTraceable(f"{_label(node)} overwrites {_label(target)} in another shape")
         for other in nodes[: order[node]]:
-            seen = run.values.get(other)
-            if seen is None or seen.storage != value.storage:
+            earlier = run.values.get(other)
+            if earlier is None or earlier.storage != value.storage:
                 continue
             if other.op == "get_attr":
                 raise NotTraceable(f"{_label(node)} overwrites {_label(other)}")
             later = [user for user in other.users if order[user] > order[node]]
-            if later and not seen.is_tensor(value):
+            if later and not earlier.is_tensor(value):
                 raise NotTraceable(f"{_label(node)} overwrites {_label(other)}, which is read again")
             for user in later:
                 user.replace_input_with(other, node)
@@ -252,7 +252,7 @@ def _label(node: fx.Node) -> str:
 
 
 def _overwritten(node: fx.Node, traced: TracedNetwork) -> fx.Node | None:
-    """The tensor that the operation writes its result into, if it does."""
+    """The tensor that the operation overwrites with its result, if any."""
     out = node.kwargs.get("out")
     if isinstance(out, fx.Node):
         return out
@@ -288,7 +288,7 @@ def _remove_identities(traced: TracedNetwork) -> None:
 
 
 def _sized(node: fx.Node) -> fx.Node | None:
-    """The tensor whose whole shape the node reads, if it reads one."""
+    """The tensor whose shape the node reads, if any."""
     sizes = node.op == "call_method" and node.target == "size" and len(node.args) + len(node.kwargs) == 1
     reads = sizes or (node.target is getattr and node.args[1] == "shape")
     source = node.args[0] if reads else None
@@ -296,7 +296,7 @@ def _sized(node: fx.Node) -> fx.Node | None:
 
 
 def reads_no_channels(node: fx.Node, traced: TracedNetwork) -> bool:
-    """Whether the node reads no values but sizes, a type or a device, which stay or can be numbers."""
+    """Whether the node reads no values, but sizes, a type or a device, which remain or are made constants."""
     source = node.args[0] if node.args else None
     if not isinstance(source, fx.Node) or source not in traced.shapes or node in traced.shapes:
         return False
@@ -309,7 +309,7 @@ def reads_no_channels(node: fx.Node, traced: TracedNetwork) -> bool:
 
 
 def _reads_one_size(node: fx.Node, dims: int) -> bool:
-    """Whether the node reads one size of a shape, or several without that of the channels."""
+    """Whether the node reads one size of a shape, or several without the number of channels."""
     if node.target is not operator.getitem:
         return False
     index = node.args[1]
@@ -322,7 +322,7 @@ def _reads_one_size(node: fx.Node, dims: int) -> bool:
 
 
 def fix_number_of_channels(source: fx.Node, traced: TracedNetwork) -> None:
-    """Replace `x.size(1)` and `x.shape[1]` of a tensor by the number that the network has there."""
+    """Replace `x.size(1)` and `x.shape[1]` of a tensor by the number of channels."""
     shape = traced.shapes[source]
     for node in list(source.users):
         if node.op == "call_method" and node.target == "size" and _sized(node) is None:
@@ -344,7 +344,7 @@ def _replace_by_number(node: fx.Node, number: int) -> None:
 
 
 def _fold_norms(traced: TracedNetwork) -> None:
-    """Make each batch norm part of the layer before it, where nothing else reads that layer."""
+    """Fold each batch norm into the layer before it, if nothing else reads that layer."""
     for node in list(traced.module.graph.nodes):
         norm, source = traced.layer(node), next(iter(node.all_input_nodes), None)
         if source is None or not is_plain(norm, NORMS) or len(source.users) > 1:

@@ -1,4 +1,4 @@
-"""Dead channels: a network with sparse weights without the channels that do not matter, for evaluation."""
+"""Removal of dead channels from networks with sparse weights, for evaluation."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from wirings.wrappers import EvaluationNetwork
 
 @dataclass(frozen=True)
 class LayerChannels:
-    """What became of the channels of one convolution or linear layer.
+    """Channels of one convolution or linear layer before and after the removal.
 
     Attributes:
         name: of the layer in the network.
         before, after: channels of its output.
-        constant: channels among those left that are the same number for all inputs.
+        constant: remaining channels that are the same number for all inputs.
         macs_before, macs_after: multiply-accumulates for one input, zero weights among them.
-        reason: one sentence, why channels stay that do not matter; "" if there is no such reason.
+        reason: one sentence, why channels remain without being needed; "" if there is no such reason.
     """
 
     name: str
@@ -44,12 +44,12 @@ class LayerChannels:
 
 @dataclass(frozen=True)
 class ChannelReport:
-    """What became of the channels of a network. Prints as a Markdown table.
+    """Channels of a network before and after the removal. Prints as a Markdown table.
 
     Attributes:
         layers: convolutions and linear layers, in the order in which they run.
         params_before, params_after: parameters of the whole network, batch norms among them.
-        reason: why the network was left as it is, one sentence; "" if it was not.
+        reason: why nothing was removed, one sentence; "" if channels were removed.
     """
 
     layers: tuple[LayerChannels, ...]
@@ -59,12 +59,12 @@ class ChannelReport:
 
     @property
     def macs_before(self) -> int:
-        """Multiply-accumulates of all layers for one input; 0 if the network was left as it is."""
+        """Multiply-accumulates of all layers for one input; 0 if nothing was removed."""
         return sum(layer.macs_before for layer in self.layers)
 
     @property
     def macs_after(self) -> int:
-        """The same, of the smaller network."""
+        """Multiply-accumulates of the smaller network."""
         return sum(layer.macs_after for layer in self.layers)
 
     def __str__(self) -> str:
@@ -90,15 +90,15 @@ def remove_dead_channels(
 ) -> tuple[EvaluationNetwork, ChannelReport]:
     """A new, smaller network for evaluation, with the output of `model` up to rounding.
 
-    A channel is removed if the output does not depend on it by edges in use; or if it is constant, and its
-    contribution to what reads it can be part of the bias: the constant is 0, or the readers are linear layers
-    and convolutions without zero padding. Channels that are added or multiplied with each other are removed
-    together or not at all. All channels stay that an unknown operation reads. Batch norms are folded into the
-    layers before them. The network may be called with inputs of other sizes, as far as `model` may.
+    A channel is removed if the output does not depend on it through edges in use; or if it is constant, and
+    its contribution can be added to biases: the constant is 0, or its readers are linear layers and
+    convolutions without zero padding. Channels that are added or multiplied with each other are removed
+    together or not at all. Channels that an unknown operation reads remain. Batch norms are folded into the
+    layers before them. The network accepts inputs of other sizes if `model` does.
 
     Args:
         model: a network that torch.fx can trace, called with one tensor. It is not changed. Any other network
-            is copied, with all channels, and the report says why.
+            is copied with all channels, and the report says why.
         example: one batch of inputs, for the shapes of all tensors; one input is enough.
         in_use: boolean, of a weight's shape, by the weight's name in the state dict: which entries are edges
             in use. All others must be zero. In a layer that is not named all entries are in use.
@@ -124,11 +124,11 @@ def remove_dead_channels(
         try:
             flow = ChannelFlow(trace(copied, example), masks)
         except NotTraceable as error:
-            # Another copy: that one has run, and a network may change its buffers when it runs.
+            # Another copy: the first one has run, and a network may change its buffers in a forward pass.
             return _reported(copy_network(model), ChannelReport((), params, params, str(error)))
-        kept, layers = flow.find_kept(), _layers(flow)
-        flow.shrink(kept)
-    rows = tuple(_row(flow, kept, node, layer) for node, layer in layers.items())
+        remaining, layers = flow.find_remaining(), _layers(flow)
+        flow.shrink(remaining)
+    rows = tuple(_row(flow, remaining, node, layer) for node, layer in layers.items())
     small = flow.traced.module
     return _reported(small, ChannelReport(rows, params, num_parameters(small)))
 
@@ -140,7 +140,7 @@ def _reported(network: nn.Module, report: ChannelReport) -> tuple[EvaluationNetw
 
 
 def _check_in_use(model: nn.Module, in_use: Mapping[str, Tensor]) -> dict[int, Tensor]:
-    """Edges in use by the identity of the weight.
+    """Edges in use by the id of the weight.
 
     Raises:
         WiringError: a name, type or shape is wrong, or a weight that is not in use is not zero.
@@ -150,7 +150,7 @@ def _check_in_use(model: nn.Module, in_use: Mapping[str, Tensor]) -> dict[int, T
     for name, used in in_use.items():
         if name not in weights:
             hint = did_you_mean(name, weights)
-            raise WiringError(f"in_use names {name}, which is no weight of the network{hint}")
+            raise WiringError(f"in_use has {name}, which is no weight of the network{hint}")
         weight = weights[name].detach()
         if used.dtype != torch.bool or used.shape != weight.shape:
             raise WiringError(
@@ -178,13 +178,13 @@ def copy_network(model: nn.Module) -> nn.Module:
 
 
 def _layers(flow: ChannelFlow) -> dict[fx.Node, nn.Module]:
-    """Convolutions and linear layers, as they are now."""
+    """Convolutions and linear layers of the traced network."""
     layers = {node: flow.traced.layer(node) for node in flow.traced.shapes}
     return {node: layer for node, layer in layers.items() if isinstance(layer, LAYER_TYPES)}
 
 
-def _row(flow: ChannelFlow, kept: Mapping[fx.Node, Tensor], node: fx.Node, before: Any) -> LayerChannels:
-    """The row of a layer after its channels were removed; `before` is the layer as it was."""
+def _row(flow: ChannelFlow, remaining: Mapping[fx.Node, Tensor], node: fx.Node, before: Any) -> LayerChannels:
+    """The row of a layer after the removal; `before` is the layer before it."""
     traced, name = flow.traced, str(node.target)
     shape = traced.shapes[node]
     source = node.all_input_nodes[0]
@@ -197,8 +197,8 @@ def _row(flow: ChannelFlow, kept: Mapping[fx.Node, Tensor], node: fx.Node, befor
         left = count = int(getattr(before, "out_channels", getattr(before, "out_features", 0)))
         constant, reason = 0, reason_of_layer(before, name, traced)
     else:
-        stays = kept[node]
-        count, left = len(stays), int(stays.sum())
-        constant = int((stays & flow.channels[node].constant).sum())
+        mask = remaining[node]
+        count, left = len(mask), int(mask.sum())
+        constant = int((mask & flow.channels[node].constant).sum())
         reason = flow.reason_to_stay(node)
     return LayerChannels(name, count, left, constant, macs[0], macs[1], reason)

@@ -4,7 +4,7 @@
     wirings compact weights.pt --model mine:Net --model-args classes=10 --shape 3 32 32 --output small.pt2
     wirings export weights.safetensors --model mine:Net --rule dnw --density 0.05 --output net.onnx
 
-torch is imported when a command runs, so that `--help` is quick.
+torch is imported when a command runs, so that `--help` is fast.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 _WIRING = ("rule", "density", "budget", "include", "exclude", "option")
 """Options that make the command wire the network."""
-_WORDS = {"true": True, "false": False, "none": None, "null": None}
+_CONSTANTS = {"true": True, "false": False, "none": None, "null": None}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command. Returns the exit status: 2 for mistakes of the user, which are one message.
+    """Run the command. Returns the exit status: 2 after a mistake of the user, with one message.
 
     Args:
         argv: the arguments; None: those of the process.
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
     try:
         with _importable_current_folder(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch, for programmers
+            warnings.simplefilter("ignore")  # torch's warnings are for programmers
             options.run(options)
     except WiringError as error:
         print(f"wirings: {error}", file=sys.stderr)
@@ -98,19 +98,19 @@ def _add_common(command: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="NAME=VALUE",
-        help="its arguments; a value is a Python literal or text",
+        help="arguments of the callable; a value is a Python literal or text",
     )
     command.add_argument(
         "--shape",
         nargs=3,
         type=_size,
         metavar=("C", "H", "W"),
-        help="channels, height and width of an image; default: those that the network states",
+        help="channels, height and width of an image; default: those of the network, if known",
     )
     group = command.add_argument_group(
         "wiring",
-        "wire the network before the weights are loaded, as wirings.wire does. Without these options, and if "
-        "the network is not wired already, the weights other than zero are the edges in use.",
+        "wire the network before the weights are loaded, by wirings.wire. Without these options, and if the "
+        "network is not wired already, the weights other than zero are the edges in use.",
     )
     group.add_argument("--rule", help="name of an edge rule, or MODULE:CLASS (default: dnw)")
     group.add_argument("--density", type=float, help="fraction of the weights in use (default: 0.1)")
@@ -120,7 +120,9 @@ def _add_common(command: argparse.ArgumentParser) -> None:
         help="edges of each layer: a name, MODULE:FUNCTION, or PATTERN=DENSITY ... (default: uniform)",
     )
     group.add_argument("--include", nargs="+", action="extend", metavar="PATTERN", help="layers to wire")
-    group.add_argument("--exclude", nargs="+", action="extend", metavar="PATTERN", help="layers to leave out")
+    group.add_argument(
+        "--exclude", nargs="+", action="extend", metavar="PATTERN", help="layers that stay dense"
+    )
     group.add_argument("--option", nargs="+", action="extend", metavar="NAME=VALUE", help="of the rule")
 
 
@@ -185,7 +187,7 @@ def _shape(options: argparse.Namespace, model: nn.Module) -> Sequence[int]:
 
 
 def _load(options: argparse.Namespace) -> nn.Module:
-    """The network, wired if that was asked for, with the weights of the file, in evaluation mode."""
+    """The network with the weights of the file, in evaluation mode; wired if the options say so."""
     from wirings.weights_file import find_weights, load_weights, read_content
 
     weights, key = find_weights(read_content(options.file), options.file)
@@ -210,7 +212,7 @@ def _make(options: argparse.Namespace) -> nn.Module:
             f"--model: {options.model} raised {type(error).__name__}: {first_line(error)}"
         ) from error
     if not isinstance(model, nn.Module):
-        raise WiringError(f"--model: {options.model} gave {type(model).__name__}, not a torch.nn.Module")
+        raise WiringError(f"--model: {options.model} returned {type(model).__name__}, not a torch.nn.Module")
     return model
 
 
@@ -220,7 +222,7 @@ def _wire(options: argparse.Namespace, model: nn.Module) -> None:
 
     if any(isinstance(module, WiredLayer) for module in model.modules()):
         names = ", ".join(f"--{name}" for name in _WIRING)
-        raise WiringError(f"{options.model} gives a network that is wired already; leave out {names}")
+        raise WiringError(f"{options.model} returns a network that is wired already; remove {names}")
     rule, budget = options.rule, _budget(options.budget)
     if rule is not None and ":" in rule:
         rule = _imported("--rule", rule)
@@ -258,22 +260,22 @@ def _imported(option: str, path: str) -> Any:
 
 
 def _pairs(option: str, words: Sequence[str]) -> dict[str, Any]:
-    """`name=value` words as a mapping."""
+    """The words `name=value` as a mapping."""
     pairs = {}
     for word in words:
         name, equals, value = word.partition("=")
         if not name or not equals:
             raise WiringError(f"{option}: {word} has not the form name=value")
         if name in pairs:
-            raise WiringError(f"{option}: {name} is there twice")
+            raise WiringError(f"{option}: {name} is set twice; remove one")
         pairs[name] = _value(value)
     return pairs
 
 
 def _value(text: str) -> Any:
     """A Python literal, or text."""
-    if text.lower() in _WORDS:
-        return _WORDS[text.lower()]
+    if text.lower() in _CONSTANTS:
+        return _CONSTANTS[text.lower()]
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -282,7 +284,7 @@ def _value(text: str) -> Any:
 
 @contextlib.contextmanager
 def _importable_current_folder() -> Iterator[None]:
-    """Within it, modules of the current folder can be imported, as with `python -m`."""
+    """Context in which modules of the current folder can be imported, as with `python -m`."""
     folder = str(Path.cwd())
     sys.path.insert(0, folder)
     try:

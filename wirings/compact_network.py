@@ -26,7 +26,7 @@ class RunnableStage(nn.Module, ABC):
 
     @abstractmethod
     def constants(self, entering: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Biases that constant nodes send to live ones, and the constant maps that leave, (nodes, 1, S, S).
+        """Biases of live nodes from constant ones, and the constant maps that leave, (nodes, 1, S, S).
 
         Args:
             entering: maps of the constant nodes that enter, (nodes, 1, S, S).
@@ -41,8 +41,8 @@ class RunnableStage(nn.Module, ABC):
         """Run the stage.
 
         Args:
-            entered: made by `enter`, or by the stage before.
-            biases: of `constants`.
+            entered: result of `enter`, or of the stage before.
+            biases: result of `constants`.
             following: the next stage.
 
         Returns:
@@ -51,7 +51,7 @@ class RunnableStage(nn.Module, ABC):
 
 
 class CompactNetwork(EvaluationOnly, CachedModule):
-    """Stem, compact stages and head. Maps in between are (nodes, images, S, S): a node's pixels lie together.
+    """Stem, compact stages and head. Maps in between are (nodes, images, S, S).
 
     Args:
         stem: images to the first stage's live nodes, (nodes, images, S, S), norm included.
@@ -72,15 +72,17 @@ class CompactNetwork(EvaluationOnly, CachedModule):
 
     @property
     def is_mobilenet_graph(self) -> bool:
-        """Whether the native kernels can run it and `.safetensors` files can hold it: a 3×3 convolution,
-        stages whose norms are all folded, strides of 1 and 2, and the mean of each rectified map.
+        """Whether native kernels and `.safetensors` files support it: a 3×3 convolution, stages whose norms
+        are all folded, strides of 1 and 2, and the mean of each rectified map.
         """
-        parts = [self.stem, *self.stages]
-        products = [part for part in self.modules() if isinstance(part, TargetProduct)]
+        layers = [self.stem, *self.stages]
+        products = [module for module in self.modules() if isinstance(module, TargetProduct)]
         return (
             isinstance(self.stem, ConvStem)
             and self.head.pool is mean_of_relu
-            and all(isinstance(part, (ConvStem, CompactStage)) and part.stride in (1, 2) for part in parts)
+            and all(
+                isinstance(layer, (ConvStem, CompactStage)) and layer.stride in (1, 2) for layer in layers
+            )
             and all(isinstance(product.after, nn.Identity) for product in products)
         )
 
@@ -103,14 +105,14 @@ class CompactNetwork(EvaluationOnly, CachedModule):
             constant, biases = maps.new_empty(0, 1, *maps.shape[2:]), []
             for stage in self.stages:
                 assert isinstance(stage, RunnableStage)
-                listed, constant = stage.constants(constant)
-                biases.append(listed)
+                stage_biases, constant = stage.constants(constant)
+                biases.append(stage_biases)
             self._constants[key] = biases, self.head.constant_logits(constant)
         return self._constants[key]
 
 
 class ConvStem(nn.Module):
-    """A 3×3 convolution, with the norm that follows folded into it.
+    """A 3×3 convolution with the following norm folded into it.
 
     Args:
         weight: (nodes, channels, 3, 3).
@@ -131,12 +133,12 @@ class ConvStem(nn.Module):
 
 
 class ModuleStem(nn.Module):
-    """Any stem and the norm that follows, for the live nodes.
+    """Any stem and the following norm, for the live nodes.
 
     Args:
         stem: images to maps (images, nodes, S, S); it is copied.
         norm: of these maps, or None.
-        live: numbers of the nodes that are left.
+        live: indices of the remaining nodes.
     """
 
     def __init__(self, stem: nn.Module, norm: nn.Module | None, live: Tensor) -> None:
@@ -150,11 +152,11 @@ class ModuleStem(nn.Module):
 
 
 def compact_stem(stem: nn.Module, norm: nn.Module | None, live: Tensor) -> ConvStem | ModuleStem:
-    """A ConvStem, if the stem is a 3×3 convolution and the norm can be folded into it; else a ModuleStem."""
+    """A ConvStem if the stem is a 3×3 convolution and the norm can be folded into it; else a ModuleStem."""
     if not _is_plain_conv(stem):
         return ModuleStem(stem, norm, live)
     assert isinstance(stem, nn.Conv2d)
-    affine = as_affine(norm, stem.weight, stem.out_channels).of(live)
+    affine = as_affine(norm, stem.weight, stem.out_channels).select(live)
     if affine.function is not None:
         return ModuleStem(stem, norm, live)
     bias = affine.shift if stem.bias is None else affine.shift + stem.bias[live] * affine.scale
@@ -162,7 +164,7 @@ def compact_stem(stem: nn.Module, norm: nn.Module | None, live: Tensor) -> ConvS
 
 
 def _is_plain_conv(stem: nn.Module) -> bool:
-    """Whether this is a 3×3 convolution with padding 1 and nothing else: no subclass, no hook."""
+    """Whether this is a 3×3 convolution with padding 1, no subclass, without hooks."""
     if type(stem) is not nn.Conv2d or stem._forward_hooks or stem._forward_pre_hooks:
         return False
     settings = (stem.kernel_size, stem.padding, stem.dilation, stem.groups, stem.padding_mode)
@@ -175,7 +177,7 @@ class CompactStage(RunnableStage):
     Args:
         plan: of the stage.
         make: makes the product of an engine.
-        maps_type: in which maps are kept between products; None: in that of the maps that enter.
+        maps_type: of the maps between products; None: that of the maps that enter.
     """
 
     def __init__(self, plan: StagePlan, make: MakeProduct, maps_type: torch.dtype | None = None) -> None:
@@ -193,21 +195,21 @@ class CompactStage(RunnableStage):
         )
 
     def constants(self, entering: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Biases for each product onto live nodes, and the constant maps that leave."""
+        """Biases of each product with live targets, and the constant maps that leave."""
         maps, sources, biases = entering, entering.new_empty(0), []
         steps = zip(self.constant_filters, self.products, self.constant_products, strict=True)
-        for number, (filters, onto_live, onto_constant) in enumerate(steps):
+        for number, (filters, live_product, constant_product) in enumerate(steps):
             sent = depthwise(F.relu(maps), filters, self.stride if number == 0 else 1)
             sources = torch.cat([sources, sent]) if number else sent
-            assert isinstance(onto_live, TargetProduct)
-            assert isinstance(onto_constant, TargetProduct)
-            biases.append(onto_live.bias(sources))
-            maps = onto_constant.after(onto_constant.bias(sources))
+            assert isinstance(live_product, TargetProduct)
+            assert isinstance(constant_product, TargetProduct)
+            biases.append(live_product.bias(sources))
+            maps = constant_product.after(constant_product.bias(sources))
         return biases, maps
 
     def enter(self, maps: Tensor) -> Tensor:
-        """(all live senders, images, S', S'): the first group's maps, through ReLU and filters; then room."""
-        sources, entering = self.room(maps), self.filters[0]
+        """(live sources, images, S', S'): rectified, filtered maps of the first group; others are not set."""
+        sources, entering = self.allocate(maps), self.filters[0]
         product = self.products[0].product
         if isinstance(product, SendingProduct):
             product.filter(maps, None, entering, self.stride, sources[: len(entering)])
@@ -215,8 +217,8 @@ class CompactStage(RunnableStage):
             sources[: len(entering)] = depthwise(F.relu(maps), entering, self.stride)
         return sources
 
-    def room(self, maps: Tensor) -> Tensor:
-        """Memory for the maps that all live nodes send, if maps as large as these enter."""
+    def allocate(self, maps: Tensor) -> Tensor:
+        """Memory for the maps of all live sources, if maps of this size enter."""
         images, *size = maps.shape[1:]
         height, width = (conv_out_size(length, self.stride) for length in size)
         total = sum(len(filters) for filters in self.filters)
@@ -225,27 +227,27 @@ class CompactStage(RunnableStage):
     def forward(self, entered: Tensor, biases: list[Tensor], following: RunnableStage | None) -> Tensor:
         sources, end = entered, 0
         products = [product for product in self.products if isinstance(product, TargetProduct)]
-        for filters, onto, bias, sending in zip(
+        for filters, product, bias, next_filters in zip(
             self.filters, products, biases, [*self.filters[1:], None], strict=True
         ):
             end += len(filters)
-            if sending is not None:
-                onto.send(sources[:end], bias, sending, 1, sources[end : end + len(sending)])
-        onto, bias = products[-1], biases[-1]
+            if next_filters is not None:
+                product.send(sources[:end], bias, next_filters, 1, sources[end : end + len(next_filters)])
+        product, bias = products[-1], biases[-1]
         if isinstance(following, CompactStage):
-            room, entering = following.room(sources), following.filters[0]
-            onto.send(sources[:end], bias, entering, following.stride, room[: len(entering)])
-            return room
-        maps: Tensor = onto(sources[:end], bias, rectified=False)
+            next_sources, entering = following.allocate(sources), following.filters[0]
+            product.send(sources[:end], bias, entering, following.stride, next_sources[: len(entering)])
+            return next_sources
+        maps: Tensor = product(sources[:end], bias, rectified=False)
         return maps if following is None else following.enter(maps)
 
 
 class CompactHead(nn.Module):
-    """The classifier on features of live nodes; those of constant nodes are a part of the bias.
+    """The classifier on features of live nodes; those of constant nodes are included in the bias.
 
     Args:
         classifier: of all features.
-        live, constant: numbers of the live and of the constant features.
+        live, constant: indices of the live and of the constant features.
         pool: maps (nodes, images, S, S) to features (nodes, images).
     """
 
@@ -265,11 +267,11 @@ class CompactHead(nn.Module):
 
 
 class TargetProduct(nn.Module):
-    """The product onto some nodes, its bias, and the norm where it is not folded.
+    """The product of some target nodes, its bias, and the norm if it is not folded.
 
     Args:
         targets: the weights.
-        make: makes the product of an engine; None where no live source sends, as onto constant nodes.
+        make: makes the product of an engine; None for constant targets, which have no live sources.
     """
 
     def __init__(self, targets: TargetPlan, make: MakeProduct | None) -> None:
@@ -281,14 +283,14 @@ class TargetProduct(nn.Module):
         self.after = targets.norm or nn.Identity()
 
     def bias(self, sources: Tensor) -> Tensor:
-        """What constant sources (nodes, 1, S, S) send: (targets, 1, S, S); without any, the shift."""
+        """Sum over constant sources (nodes, 1, S, S), plus the shift: (targets, 1, S, S); or the shift."""
         shift = self.shift.view(-1, 1, 1, 1)
         if not len(sources):
             return shift if self.product is not None else shift.expand(-1, 1, *sources.shape[2:])
         return (self.constant @ sources.flatten(1)).view(-1, *sources.shape[1:]) + shift
 
     def forward(self, sources: Tensor, bias: Tensor, rectified: bool) -> Tensor:
-        """Maps of live sources (nodes, images, S, S) to maps of the targets; `rectified`: through ReLU."""
+        """Maps of live sources (nodes, images, S, S) to maps of the targets; `rectified`: with ReLU."""
         shape = (self.num_targets, *sources.shape[1:])
         if self.product is None:
             maps: Tensor = self.after(bias.expand(shape))
@@ -299,7 +301,7 @@ class TargetProduct(nn.Module):
         return F.relu_(maps) if rectified else maps
 
     def send(self, sources: Tensor, bias: Tensor, filters: Tensor, stride: int, result: Tensor) -> None:
-        """The targets' maps, through ReLU and their own filters, to `result`; see SendingProduct."""
+        """Write the targets' rectified and filtered maps to `result`; see SendingProduct."""
         if isinstance(self.product, SendingProduct) and isinstance(self.after, nn.Identity):
             self.product.send(sources, bias, filters, stride, result)
         else:
@@ -307,7 +309,7 @@ class TargetProduct(nn.Module):
 
 
 def dense_weight(product: TargetProduct) -> Tensor:
-    """(targets, sources) of a product that a dense engine runs; without live sources (targets, 0)."""
+    """(targets, sources) of a dense product; without live sources (targets, 0)."""
     if product.product is None:
         return product.shift.new_zeros(product.num_targets, 0)
     assert isinstance(product.product, DenseProduct)
@@ -321,5 +323,5 @@ def classifier_weight(classifier: Classifier) -> Tensor:
 
 
 def fixed(value: Tensor) -> nn.Parameter:
-    """A weight that moves with its module and is never trained."""
+    """A copy as a parameter without gradient, which moves with its module."""
     return nn.Parameter(value.detach().clone(), requires_grad=False)

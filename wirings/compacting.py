@@ -46,7 +46,7 @@ _EXAMPLE = "a batch of its inputs, by which its dead channels are found"
 
 
 class NoCompactForm(WiringError):
-    """The network does not describe what it consists of, and how it runs is not known either."""
+    """The network neither describes its structure nor can be traced with an example."""
 
 
 def compact(
@@ -54,34 +54,34 @@ def compact(
 ) -> nn.Module:
     """A new, smaller network with the logits of `model` in evaluation mode.
 
-    Nodes without a path to the logits are left out. In acyclic graphs, nodes without a path from the image
-    are constants: they are computed once for an image size and added as a bias. In continuous time all nodes
-    stay, since the size of a solver's step may depend on every node. Batch norms are folded into weights.
+    Nodes without a path to the logits are removed. In acyclic graphs, nodes without a path from the image are
+    constants: they are computed once per image size and added as a bias. In continuous time all nodes stay,
+    since the solver's step size may depend on every node. Batch norms are folded into weights.
 
-    What is said of MobileNet graphs below holds for every acyclic structure with a 3×3 convolution as stem,
-    strides of 1 and 2, batch norms, and the mean of each rectified map as pooling.
+    "MobileNet graph" below means every acyclic structure with a 3×3 convolution as stem, strides of 1 and 2,
+    batch norms, and the mean of each rectified map as pooling.
 
-    Of a network without a structure that `wire` has wired, dead channels are removed as far as its graph of
-    operations is known: see wirings.channels. What became of its layers is logged, and is the attribute
-    `report` of the result, which says where channels stay and why. With an `example` that holds for any other
+    In a network without a structure whose layers `wire` has wired, dead channels are removed as far as its
+    graph of operations is known: see wirings.channels. A report is logged and is the attribute `report` of
+    the result; it lists the layers, and why channels stay. With an `example` this works for any other
     network, whose weights other than zero are then the edges in use.
 
     Args:
         model: a network with a method `structure()`, see wirings.structure, or one with wired layers; it is
             not changed.
-        engine: `native`, `dense`, `csr`, `triton` or `dgl`. `auto` takes what is fastest: on the CPU `native`
+        engine: `native`, `dense`, `csr`, `triton` or `dgl`. `auto` takes the fastest: on the CPU `native`
             for a MobileNet graph in float32 if there is a C++ compiler, else the faster of dense and csr for
-            each product; on a GPU the faster of dense and triton, measured there. A network without wiring
-            has no use for one.
-        bf16: let the native engine keep the classifier's weights in 16 bits, and Triton's (with `auto` on a
-            GPU also the dense products) all maps; sums stay in 32 bits. Only for MobileNet graphs; other
-            networks and engines report that it has no effect.
-        example: a batch of inputs, read where the network has no structure; by default, for wired networks,
-            a black image by the network's `image_size` and the channels of its first convolution.
+            each product; on a GPU the faster of dense and triton, measured there. It has no effect on a
+            network without wiring.
+        bf16: store the classifier's weights in 16 bits (native engine), or all maps (Triton, and with `auto`
+            on a GPU also dense products); sums are in 32 bits. Only for MobileNet graphs; other networks and
+            engines warn that it has no effect.
+        example: a batch of inputs, for networks without a structure; by default, for wired networks, a black
+            image by the network's `image_size` and the channels of its first convolution.
 
     Raises:
-        NoCompactForm: the network does not describe what it consists of, and its layers are not wired, or the
-            shape of its inputs is not known; give an `example` then.
+        NoCompactForm: the network describes no structure, and its layers are not wired, or the shape of its
+            inputs is not known; an `example` is needed then.
         WiringError: it does not run on the example, its description contradicts itself, there is no such
             engine, or the engine cannot run here.
         MissingPackageError: the engine's library or compiler is not installed.
@@ -96,7 +96,7 @@ def compact(
         if engine not in ("auto", "dense"):
             log.warning("engine %s has no effect on a network without structure(): torch runs it", engine)
         if bf16:
-            _warn_of_bf16()
+            _warn_about_bf16()
         small, report = without_dead_channels(model, example)
         log.log(logging.WARNING if report.reason else logging.INFO, "%s", report)
         return small
@@ -104,7 +104,7 @@ def compact(
         if isinstance(structure, AcyclicStructure):
             return _compact_stages(structure, make, engine, bf16)
         if bf16:
-            _warn_of_bf16()
+            _warn_about_bf16()
         if isinstance(structure, CyclicStructure):
             return compact_cycle(structure, make)
         if engine not in ("auto", "dense"):
@@ -115,7 +115,7 @@ def compact(
 def without_dead_channels(
     model: nn.Module, example: Tensor | None = None
 ) -> tuple[EvaluationNetwork, ChannelReport]:
-    """`compact` of a network without a structure, and what became of its channels; nothing is logged.
+    """`compact` of a network without a structure, and the report of its channels; nothing is logged.
 
     Raises:
         NoCompactForm, WiringError: see `compact`.
@@ -137,17 +137,17 @@ def without_dead_channels(
 
 
 def engines_of(network: nn.Module) -> str:
-    """What multiplies in a compact network, for reports: `native`, or `csr, dense` where `auto` took both."""
+    """Names of the engines in a compact network, for reports: `native`, or `csr, dense` if there are both."""
     if isinstance(network, NativeNetwork):
         return "native"
-    places = {type(module).__module__ for module in network.modules()}
+    modules = {type(module).__module__ for module in network.modules()}
     package = f"{engines.__name__}."
-    names = sorted(place.removeprefix(package) for place in places if place.startswith(package))
+    names = sorted(name.removeprefix(package) for name in modules if name.startswith(package))
     return ", ".join(names) or "dense"
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
-    """The network itself, where torch.compile or a wrapper for several devices is around it."""
+    """The network inside of wrappers of torch.compile and for several devices."""
     parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
     while True:
         inner = model._modules.get("module" if isinstance(model, parallel) else "_orig_mod")
@@ -166,7 +166,7 @@ def has_structure(model: nn.Module) -> bool:
 
 
 def _known_structure(model: nn.Module) -> Structure | None:
-    """What the network describes; None: nothing, or another network than its forward pass runs.
+    """The structure of the network; None: there is none, or it is not that of the forward pass.
 
     Raises:
         WiringError: the description is none of the structures.
@@ -203,7 +203,7 @@ def _default_example(model: nn.Module, is_wired: bool) -> Tensor:
 
 @dataclass(frozen=True)
 class NetworkPlan:
-    """What is left of a network of stages, independent of the engine."""
+    """Plan of a network of stages without dead nodes, independent of the engine."""
 
     stem: ConvStem | ModuleStem
     stages: Sequence[StagePlan]
@@ -226,7 +226,7 @@ def plan_network(structure: AcyclicStructure) -> NetworkPlan:
     device = stages[0].rule.weight.device
     entering, last = stages[0].groups[0], liveness[-1]
     norms = [*(stage.groups[0].norm for stage in stages[1:]), structure.norm]
-    plans = [plan_stage(*parts) for parts in zip(stages, liveness, norms, strict=True)]
+    plans = [plan_stage(*arguments) for arguments in zip(stages, liveness, norms, strict=True)]
     nodes, live, constant = (
         kind.nonzero().flatten().to(device)
         for kind in (
@@ -249,7 +249,7 @@ def _compact_stages(structure: AcyclicStructure, make: MakeProduct, engine: str,
         if bf16 and (engine == "triton" or (engine == "auto" and weight.device.type == "cuda")):
             return plan.network(make, torch.bfloat16)
     if bf16:
-        _warn_of_bf16()
+        _warn_about_bf16()
     return plan.network(make)
 
 
@@ -259,7 +259,7 @@ def _native_runs(device: torch.device, dtype: torch.dtype, engine: str) -> bool:
         return False
     if dtype != torch.float32:
         if engine == "native":
-            raise WiringError(f"engine native calculates in float32, and the network is in {dtype}")
+            raise WiringError(f"engine native computes in float32, and the network is in {dtype}")
         return False
     try:
         load_kernels()
@@ -271,7 +271,7 @@ def _native_runs(device: torch.device, dtype: torch.dtype, engine: str) -> bool:
     return True
 
 
-def _warn_of_bf16() -> None:
+def _warn_about_bf16() -> None:
     log.warning("bf16 has no effect: only whole MobileNet graphs on the engines native and triton have it")
 
 

@@ -1,8 +1,8 @@
-"""Multiply-accumulates of any network, counted while one image runs through it.
+"""Multiply-accumulates of any network, counted in a forward pass of one image.
 
-The convolutions and matrix products that torch executes are counted, wherever the network calls them: as
-layers, under a parametrization, or as functions in a forward method. What is done element by element (norms,
-activations, masks) is not counted.
+All convolutions and matrix products that torch executes are counted: those of layers, under a
+parametrization, or of functions in a forward method. Elementwise operations (norms, activations, masks) are
+not counted.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _convolution(args: Sequence[Any], out: Tensor) -> int:
 
 
 def _matrices(first: int) -> Callable[[Sequence[Any], Any], int]:
-    """(…, rows, inner) times (…, inner, columns), which are the arguments `first` and the next."""
+    """(…, rows, inner) times (…, inner, columns): the arguments `first` and `first + 1`."""
     return lambda args, _out: int(args[first].numel() * args[first + 1].shape[-1])
 
 
@@ -40,7 +40,7 @@ def _matrix_and_vector(first: int) -> Callable[[Sequence[Any], Any], int]:
 
 
 def _recurrent(inputs: Tensor, weights: Sequence[Tensor]) -> int:
-    """Every weight matrix once for each step of each sequence."""
+    """Every weight matrix once per step of each sequence."""
     steps = inputs.numel() // inputs.shape[-1]
     return int(steps * sum(weight.numel() for weight in weights if weight.dim() == 2))
 
@@ -66,9 +66,9 @@ _PRODUCTS: dict[Any, Callable[[Sequence[Any], Any], int]] = {
 def count_macs(model: nn.Module, image: Tensor) -> dict[str, int]:
     """MACs of one forward pass in evaluation mode, by the name of the innermost module that computes them.
 
-    A module that selects its weights (`in_use()`) counts by the selected part, also where a parent multiplies
-    with the weights that an edge rule gives. What only prepares weights (parametrizations, pre-hooks such as
-    spectral norm's) is not counted, since it is not work for the image. Attention is counted as its matrix
+    A module that selects its weights (`in_use()`) counts the selected fraction, also if a parent multiplies
+    with the weights of an edge rule. Operations on weights (parametrizations, pre-hooks such as spectral
+    norm's) are not counted, since they do not depend on the image. Attention is counted as its matrix
     products. Compiled networks run eagerly here.
 
     Training modes, buffers and random number generators are restored afterwards.
@@ -81,7 +81,7 @@ def count_macs(model: nn.Module, image: Tensor) -> dict[str, int]:
     counter = _Counter()
     handles = [handle for module, name in names.items() for handle in _watch(module, name, counter)]
     try:
-        with _undisturbed(model), _plain_operations(), torch.no_grad(), counter:
+        with _preserve_state(model), _plain_operations(), torch.no_grad(), counter:
             model.eval()(image)
     finally:
         for handle in handles:
@@ -90,7 +90,7 @@ def count_macs(model: nn.Module, image: Tensor) -> dict[str, int]:
 
 
 def _selected(module: nn.Module, macs: int) -> int:
-    """The part of these MACs that the module's selected weights make up."""
+    """The MACs of the module's selected weights."""
     in_use: Callable[[], Tensor] | None = getattr(module, "in_use", None)
     if in_use is None or not macs:
         return macs
@@ -99,12 +99,12 @@ def _selected(module: nn.Module, macs: int) -> int:
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the products that run while it is entered.
+    """Context that counts the products run in it.
 
     Attributes:
         macs: by module name.
-        running: names of the modules whose forward methods run, the innermost last; None where weights are
-            prepared.
+        running: names of the modules whose forward methods run, the innermost last; None for modules that
+            compute weights.
     """
 
     def __init__(self) -> None:
@@ -112,11 +112,11 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.macs: Counter[str] = Counter()
         self.running: list[str | None] = [""]
         self._rules: dict[int, str] = {}
-        self._kept: list[Tensor] = []
+        self._weights: list[Tensor] = []
 
-    def note_weights(self, name: str, weights: Tensor) -> None:
-        """Count products with these weights, or with a part of them, for the edge rule of this name."""
-        self._kept.append(weights)  # so that its memory is not used again for another tensor
+    def register_weights(self, name: str, weights: Tensor) -> None:
+        """Count products with these weights, or with views of them, for the edge rule of this name."""
+        self._weights.append(weights)  # so that its memory is not reused for another tensor
         self._rules[weights.untyped_storage().data_ptr()] = name
 
     def __torch_dispatch__(
@@ -124,7 +124,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         product = _PRODUCTS.get(func.overloadpacket)
         if product is None:
-            with self:  # in inference mode a composite operation, such as linear, arrives whole
+            with self:  # in inference mode a composite operation, such as linear, is not decomposed before
                 out = func.decompose(*args, **(kwargs or {}))
             if out is not NotImplemented:
                 return out
@@ -144,21 +144,21 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _watch(module: nn.Module, name: str, counter: _Counter) -> Iterator[Any]:
-    """Hooks by which the counter knows which module runs."""
+    """Hooks that report the running module to the counter."""
     if isinstance(module, torch.jit.ScriptModule):
-        return  # has no hooks: what it computes is counted for the module that calls it
-    prepares = isinstance(module, EdgeRule) or "parametrizations" in name.split(".")
+        return  # has no hooks: its products are counted for the module that calls it
+    computes_weights = isinstance(module, EdgeRule) or "parametrizations" in name.split(".")
 
     def enter(_module: nn.Module, _inputs: object) -> None:
         counter.running.append(None)
 
     def start(_module: nn.Module, _inputs: object) -> None:
-        counter.running[-1] = None if prepares else name
+        counter.running[-1] = None if computes_weights else name
 
     def leave(_module: nn.Module, _inputs: object, output: object) -> None:
         counter.running.pop()
         if isinstance(module, EdgeRule) and isinstance(output, Tensor) and output.numel():
-            counter.note_weights(name, output)
+            counter.register_weights(name, output)
 
     yield module.register_forward_pre_hook(enter, prepend=True)
     yield module.register_forward_pre_hook(start)
@@ -166,8 +166,8 @@ def _watch(module: nn.Module, name: str, counter: _Counter) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _undisturbed(model: nn.Module) -> Iterator[None]:
-    """Afterwards, training modes, buffers and random number generators are as they were before."""
+def _preserve_state(model: nn.Module) -> Iterator[None]:
+    """Context that restores training modes, buffers and random number generators at exit."""
     modes = [(module, module.training) for module in model.modules()]
     buffers = [
         (module, name, buffer, buffer.clone())
@@ -190,11 +190,11 @@ def _undisturbed(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _plain_operations() -> Iterator[None]:
-    """Within it, compiled modules run eagerly, and attention as separate matrix products."""
-    fast = torch.backends.mha.get_fastpath_enabled()
+    """Context in which compiled modules run eagerly, and attention as separate matrix products."""
+    fastpath_enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with torch.compiler.set_stance("force_eager"), sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
+        torch.backends.mha.set_fastpath_enabled(fastpath_enabled)

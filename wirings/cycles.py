@@ -20,19 +20,19 @@ from wirings.structure import CyclicStructure
 
 
 class CycleStage(RunnableStage):
-    """The nodes that are left of a graph with cycles. Without constants: a norm's output is never one for all
-    time, so every node that the logits depend on stays.
+    """The remaining nodes of a graph with cycles. There are no constants: states change in each step, so
+    every node that the logits depend on remains.
 
     Args:
         structure: of the network.
-        nodes: numbers of the nodes that are left, rising; the outputs are among them.
+        nodes: indices of the remaining nodes, ascending; the outputs are among them.
         make: makes the product of an engine.
     """
 
     def __init__(self, structure: CyclicStructure, nodes: Tensor, make: MakeProduct) -> None:
         super().__init__()
         weight = structure.rule().detach().flatten(1)
-        affine = as_affine(structure.norm, weight, len(weight)).of(nodes)
+        affine = as_affine(structure.norm, weight, len(weight)).select(nodes)
         self.product = make(weight[nodes][:, nodes] * affine.scale.unsqueeze(1))
         self.filters = fixed(structure.filters[nodes])
         self.shift = fixed(affine.shift.view(-1, 1, 1, 1)) if affine.function is None else None
@@ -55,7 +55,7 @@ class CycleStage(RunnableStage):
 
 
 def compact_cycle(structure: CyclicStructure, make: MakeProduct) -> CompactNetwork:
-    """The network with the nodes alone that some update reads; in continuous time with all nodes.
+    """The network with the nodes that an update reads; in continuous time with all nodes.
 
     Args:
         structure: of a network in evaluation mode.
@@ -76,12 +76,12 @@ def compact_cycle(structure: CyclicStructure, make: MakeProduct) -> CompactNetwo
 
 
 def nodes_read(in_use: Tensor, num_outputs: int, steps: int) -> Tensor:
-    """Numbers of the nodes whose states some step reads, back from the last `num_outputs` nodes; rising.
+    """Indices of the nodes whose states a step reads, back from the last `num_outputs` nodes; ascending.
 
     Args:
         in_use: boolean (nodes, nodes), targets by sources.
         num_outputs: nodes that leave.
-        steps: how often the states are updated.
+        steps: number of updates of the states.
     """
     edges = in_use.cpu()
     read = torch.zeros(len(edges), dtype=torch.bool)

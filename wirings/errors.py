@@ -2,7 +2,7 @@
 
 
 class WiringError(ValueError):
-    """A wrong name, option, number or weight. The message names it and what to do; nothing was changed."""
+    """A wrong name, option, number or weight; nothing was changed. The message says what to do."""
 
 
 class NotFiniteError(WiringError):

@@ -1,4 +1,4 @@
-"""A trained network for other programs: as ONNX, as a program of torch.export, or as arrays of its edges. See
+"""Export of trained networks: to ONNX, to a program of torch.export, or to arrays of the edges; see
 docs/export.md.
 """
 
@@ -18,7 +18,7 @@ from wirings.compacting import compact, has_structure, without_dead_channels
 from wirings.engines.csr import compressed_rows
 from wirings.errors import WiringError, first_line
 from wirings.files import write_atomically
-from wirings.onnx_file import needed, onnx_content
+from wirings.onnx_file import import_packages, onnx_content
 from wirings.portable import PortableNetwork
 from wirings.program_file import program_content
 from wirings.ready import ready_for_export
@@ -27,11 +27,11 @@ ENDINGS = (".onnx", ".pt2", ".safetensors")
 
 
 def export(model: nn.Module, path: str | Path, shape: Sequence[int]) -> str:
-    """Write a network to a file, whole or not at all.
+    """Write a network to a file, atomically.
 
-    A network with a structure is written as `compact` makes it. Any other one is written without its dead
-    channels, by the edges in use or, if it is not wired, by its weights other than zero; and if no channel
-    can be removed, as it is, with the weights of its edge rules fixed.
+    A network with a structure is compacted (`compact`). Any other one is written without its dead channels,
+    by the edges in use or, if it is not wired, by its weights other than zero; if no channel can be removed,
+    it is written unchanged, with frozen weights of its edge rules.
 
     Args:
         model: the network; it is not changed.
@@ -40,10 +40,10 @@ def export(model: nn.Module, path: str | Path, shape: Sequence[int]) -> str:
         shape: (channels, height, width) of the images.
 
     Returns:
-        One line that says what was written and how it was checked.
+        A one-line description of the file and of its check.
 
     Raises:
-        WiringError: the network cannot be written so, or the file gives other logits.
+        WiringError: the network cannot be written in this format, or the file has other logits.
         MissingPackageError: a package is missing.
         OSError: the file cannot be written.
     """
@@ -54,15 +54,15 @@ def export(model: nn.Module, path: str | Path, shape: Sequence[int]) -> str:
     _check_type(model)
     if not has_structure(model):
         raise _no_edge_file()
-    write, written = _as_safetensors(compact(model, "dense").cpu(), shape)
-    return _write(path, write, written)
+    write, description = _as_safetensors(compact(model, "dense").cpu(), shape)
+    return _write(path, write, description)
 
 
 def check_ending(path: Path, endings: Sequence[str]) -> None:
-    """Refuse a file name of another ending.
+    """Refuse a file name with another suffix.
 
     Raises:
-        WiringError: it has one.
+        WiringError: it has another suffix.
     """
     if path.suffix not in endings:
         listed = " or ".join([", ".join(endings[:-1]), endings[-1]] if len(endings) > 1 else endings)
@@ -70,14 +70,14 @@ def check_ending(path: Path, endings: Sequence[str]) -> None:
 
 
 def smaller_network(model: nn.Module, shape: Sequence[int]) -> tuple[nn.Module, ChannelReport | None]:
-    """What `export` writes: the network that `compact` makes, or `model` if no channel can be removed.
+    """The network that `export` writes: the result of `compact`, or `model` if no channel can be removed.
 
     Args:
         model: the network; it is not changed.
         shape: (channels, height, width) of the images.
 
     Returns:
-        The network, and what became of its channels if it has no structure.
+        The network, and the report of its channels if it has no structure.
 
     Raises:
         WiringError: the network is not in float32, does not run on such images, or does not return logits.
@@ -93,9 +93,9 @@ def smaller_network(model: nn.Module, shape: Sequence[int]) -> tuple[nn.Module, 
 
 
 def write_network(network: nn.Module, report: ChannelReport | None, path: Path, shape: Sequence[int]) -> str:
-    """Write what `smaller_network` has made, as ONNX or as a program of torch.export.
+    """Write the result of `smaller_network`, as ONNX or as a program of torch.export.
 
-    Returns, Raises: as `export`.
+    Returns, Raises: as in `export`.
     """
     device = _device(network)
     portable = PortableNetwork(network, shape) if isinstance(network, CompactNetwork) else network
@@ -104,7 +104,7 @@ def write_network(network: nn.Module, report: ChannelReport | None, path: Path, 
         checked = compare(network, shape, device)
     if report is not None:
         counts = f"{report.params_after:,} of {report.params_before:,} parameters"
-        checked = f"{counts if _is_smaller(report) else 'the whole network'}, {checked}"
+        checked = f"{counts if _is_smaller(report) else 'the full network'}, {checked}"
     return _write(path, lambda file: file.write(content), checked)
 
 
@@ -112,9 +112,9 @@ _CONTENTS = {".onnx": onnx_content, ".pt2": program_content}
 _Written = tuple[Callable[[BinaryIO], object], str]
 
 
-def _write(path: Path, write: Callable[[BinaryIO], object], about: str) -> str:
+def _write(path: Path, write: Callable[[BinaryIO], object], description: str) -> str:
     write_atomically(path, write)
-    return f"{path}: {path.stat().st_size / 1e6:.2f} MB, {about}"
+    return f"{path}: {path.stat().st_size / 1e6:.2f} MB, {description}"
 
 
 def _device(model: nn.Module) -> torch.device:
@@ -141,7 +141,7 @@ def _check_logits(model: nn.Module, images: Tensor) -> None:
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(images):
         result = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise WiringError(
-            f"{name} must return logits (images, classes); for {len(images)} images it gave {result}"
+            f"{name} must return logits (images, classes); for {len(images)} images it returned {result}"
         )
 
 
@@ -150,17 +150,17 @@ def _no_edge_file() -> WiringError:
 
 
 def _as_safetensors(small: nn.Module, shape: Sequence[int]) -> _Written:
-    save: Any = needed("safetensors.torch").save
+    save: Any = import_packages("safetensors.torch").save
     if not isinstance(small, CompactNetwork) or not small.is_mobilenet_graph:
         raise _no_edge_file()
     arrays, strides = edge_arrays(small, shape)
-    about = {
+    metadata = {
         "format": "wirings 1",
         "shape": json.dumps(list(shape)),
         "strides": json.dumps(strides),
     }
     edges = sum(len(array) for name, array in arrays.items() if name.endswith(".weights"))
-    content = save({name: array.contiguous() for name, array in arrays.items()}, about)
+    content = save({name: array.contiguous() for name, array in arrays.items()}, metadata)
     return lambda file: file.write(content), f"{edges:,} edges"
 
 
@@ -171,11 +171,11 @@ def edge_arrays(network: CompactNetwork, shape: Sequence[int]) -> tuple[dict[str
     biases, constant = network.constants_for(stem(torch.zeros(1, *shape)))
     arrays = {"stem.weight": stem.weight.data, "stem.bias": stem.bias.data}
     strides = [stem.stride]
-    for number, (stage, added) in enumerate(zip(network.stages, biases, strict=True)):
+    for number, (stage, stage_biases) in enumerate(zip(network.stages, biases, strict=True)):
         assert isinstance(stage, CompactStage)
         strides.append(stage.stride)
-        for step, parts in enumerate(zip(stage.filters, stage.products, added, strict=True)):
-            filters, product, bias = parts
+        for step, arguments in enumerate(zip(stage.filters, stage.products, stage_biases, strict=True)):
+            filters, product, bias = arguments
             assert isinstance(product, TargetProduct)
             name = f"stages.{number}.{step}"
             starts, sources, weights = compressed_rows(dense_weight(product))

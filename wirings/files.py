@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: written beside, flushed to the disk, renamed."""
+"""Atomic writing of files: to a temporary file, flushed to disk, renamed."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import BinaryIO
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Call `write` with a temporary file in the same folder, then give it the name `path`.
+    """Call `write` with a temporary file in the same folder, then rename it to `path`.
 
-    Whatever happens on the way, `path` holds its old content or the whole new one.
+    After any failure, `path` has its old content or all of the new one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.partial"

@@ -1,4 +1,4 @@
-"""Batch norms as part of the layers before them."""
+"""Folding of batch norms into the layers before them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def fold_norms(model: nn.Module, pairs: Sequence[tuple[str, str]]) -> Evaluation
 
 
 def fold_norm(layer: nn.Module, norm: Any) -> nn.Module | None:
-    """A copy of a layer that computes what the layer and the batch norm after it compute in evaluation mode.
+    """A copy of a layer with the following batch norm folded into it, for evaluation.
 
     Args:
         layer: a convolution, or a linear layer for inputs (batch, features).
@@ -64,6 +64,6 @@ def fold_norm(layer: nn.Module, norm: Any) -> nn.Module | None:
 
 
 def replace_module(network: nn.Module, name: str, module: nn.Module) -> None:
-    """Put a module in the place of a network's module of this name."""
+    """Replace a network's module of this name."""
     parent, _, child = name.rpartition(".")
     setattr(network.get_submodule(parent), child, module)

@@ -1,4 +1,4 @@
-"""Images that a network takes: their shape, as far as the network says it, and black ones to try it with."""
+"""Input images of a network: their shape, if it is known, and black ones for trial runs."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from wirings.structure import image_size
 
 
 def in_channels(model: nn.Module) -> int | None:
-    """Channels of the images: those of the first 2-D convolution; None: there is none that is known yet."""
+    """Channels of the images: those of the first 2-D convolution; None: not known."""
     convolutions = (layer for layer in model.modules() if isinstance(layer, nn.Conv2d))
     return next((layer.in_channels for layer in convolutions if layer.in_channels), None)  # 0: lazy
 
 
 def image_shape(model: nn.Module) -> tuple[int, int, int] | None:
-    """(channels, height, width) of the images; None: the network does not say it."""
+    """(channels, height, width) of the images; None: not known."""
     channels, size = in_channels(model), image_size(model)
     return None if channels is None or size is None else (channels, size, size)
 

@@ -27,12 +27,12 @@ _READ_WEIGHTS_OF_CHILDREN = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
 
 
 class WiredLayer:
-    """What all wired layers have in common. `isinstance(layer, WiredLayer)` holds for each of them."""
+    """Base class of all wired layers."""
 
     wiring: EdgeRule
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        # The class is made at run time, so pickle and deepcopy get the way to make it.
+        # The class is made at run time, so pickle and deepcopy need a function that makes it.
         base, reads_weight = type(self)._made_from  # type: ignore[attr-defined]
         return _empty_layer, (base, reads_weight), self.__dict__
 
@@ -49,8 +49,8 @@ class _WiredConv(WiredLayer):
 
 
 class _WiredByAttribute(WiredLayer):
-    """For layers whose own forward, or whose parent, reads the attribute `weight`: that gives the weights in
-    use, as under torch's parametrizations. The parameter is `_parameters["weight"]`.
+    """For layers whose own forward, or whose parent, reads the attribute `weight`: it returns the weights in
+    use, as with torch's parametrizations. The parameter is `_parameters["weight"]`.
     """
 
     @property
@@ -74,7 +74,7 @@ def _empty_layer(base: type[nn.Module], reads_weight: bool) -> nn.Module:
 
 
 def check_layer(name: str, layer: nn.Module) -> None:
-    """Refuse what cannot be wired.
+    """Refuse a layer that cannot be wired.
 
     Args:
         name: of the layer in its network, for the message.
@@ -114,12 +114,12 @@ def edge_space(name: str, layer: nn.Module) -> EdgeSpace:
 
 
 def wire_layer(layer: nn.Module, rule: EdgeRule, parent: nn.Module | None) -> None:
-    """Let a layer multiply with the weights that a rule selects.
+    """Make a layer multiply with the weights that a rule selects.
 
     Args:
         layer: changed in place.
         rule: made for `edge_space(name, layer)`.
-        parent: the module that the layer is a part of.
+        parent: the module that contains the layer.
     """
     base = type(layer)
     plain = base in (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -149,7 +149,7 @@ def unwire_layer(layer: nn.Module, weight: Tensor) -> None:
 
 
 def weight_of(layer: nn.Module) -> nn.Parameter:
-    """The parameter of a layer, also where its attribute `weight` gives the weights in use."""
+    """The parameter of a layer, also if its attribute `weight` returns the weights in use."""
     weight = layer._parameters["weight"]
     assert weight is not None
     return weight

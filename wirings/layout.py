@@ -1,4 +1,4 @@
-"""Functions of maps: their layout in memory, their size, convolutions and pooling."""
+"""Functions of maps: memory layout, size, convolutions and pooling."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from torch import Tensor
 
 
 def to_fast_layout(maps: Tensor) -> Tensor:
-    """Maps with channels last on the CPU, where 3×3 filters of single channels run many times faster so.
+    """Maps with channels last on the CPU, where depthwise 3×3 convolutions are then many times faster.
 
-    On a GPU they stay as they are: nothing was measured there yet.
+    On a GPU the layout is unchanged, since it was not measured there.
     """
     if maps.device.type != "cpu":
         return maps
@@ -25,8 +25,8 @@ def conv_out_size(length: int, stride: int) -> int:
 def conv1x1(sources: Tensor, weight: Tensor) -> Tensor:
     """A 1×1 convolution: (images, sources, S, S) and (targets, sources, 1, 1) to (images, targets, S, S).
 
-    With channels last in memory it is one matrix product without any copy, which takes less time than the
-    convolution does.
+    With channels last in memory it is one matrix product without a copy, which is faster than a
+    convolution.
     """
     if sources.is_contiguous(memory_format=torch.channels_last):
         pixels = sources.permute(0, 2, 3, 1)
@@ -35,7 +35,7 @@ def conv1x1(sources: Tensor, weight: Tensor) -> Tensor:
 
 
 def depthwise(maps: Tensor, filters: Tensor, stride: int) -> Tensor:
-    """Each node's 3×3 filter over all of its images, with padding 1.
+    """Each node's 3×3 filter, with padding 1.
 
     Args:
         maps: (nodes, images, S, S).
@@ -49,7 +49,7 @@ def depthwise(maps: Tensor, filters: Tensor, stride: int) -> Tensor:
     size = conv_out_size(height, stride), conv_out_size(width, stride)
     if not nodes or not images:
         return maps.new_empty(nodes, images, *size)
-    # As one image of nodes · images channels: no transposition.
+    # As one image with nodes · images channels, without a transposition.
     channels = maps.reshape(1, nodes * images, height, width)
     filters = filters.to(maps.dtype)
     repeated = filters.repeat_interleave(images, 0) if images > 1 else filters

@@ -1,4 +1,4 @@
-"""Names: hints for misspelt ones, and objects that `module:Name` names."""
+"""Names: suggestions for misspelt ones, and import of `module:Name`."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Any
 
 from wirings.errors import UnknownNameError
 
-_LONGEST = 200
+_MAX_LENGTH = 200
 """Characters of a word that are compared: difflib takes quadratic time."""
 
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:
     """`; did you mean lr?` for the nearest known word, or nothing."""
-    text = word[:_LONGEST] if isinstance(word, str) else ""
-    near = difflib.get_close_matches(text, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {near[0]}?" if near else ""
+    text = word[:_MAX_LENGTH] if isinstance(word, str) else ""
+    matches = difflib.get_close_matches(text, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {matches[0]}?" if matches else ""
 
 
 def import_object(path: str) -> Any:
-    """The object that `module:Name` names.
+    """The object at `module:Name`.
 
     Raises:
         UnknownNameError: the text has another form, or there is no such module, or no such name in it.
-        Exception: what the module raises while it is imported.
+        Exception: raised by the module during the import.
     """
     module_name, _, name = path.partition(":")
     if not module_name or not name:

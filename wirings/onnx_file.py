@@ -1,4 +1,4 @@
-"""A network as the content of an ONNX file."""
+"""Content of an ONNX file of a network."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ import torch
 from torch import Tensor, nn
 
 from wirings.errors import MissingPackageError, WiringError
-from wirings.ready import Compare, checked, largest_difference, reason_of, silence
+from wirings.ready import Compare, checked, largest_difference, reason_of, suppress_output
 from wirings.wrappers import OneInput
 
 
 def onnx_content(network: nn.Module, example: Tensor) -> tuple[bytes, Compare]:
-    """The content of an ONNX file that calculates the logits of any number of images.
+    """The content of an ONNX file for any number of images.
 
     Args:
         network: ready_for_export.
         example: two images.
 
     Returns:
-        The content, and what compares its logits for one image and for three.
+        The content, and a function that compares its logits for one image and for three.
 
     Raises:
-        WiringError: torch.onnx cannot export the network, for a reason that is given.
+        WiringError: torch.onnx cannot export the network; the message gives the reason.
         MissingPackageError: a package is missing.
     """
-    needed("onnx", "onnxscript")
+    import_packages("onnx", "onnxscript")
     try:
-        with torch.no_grad(), silence():
+        with torch.no_grad(), suppress_output():
             program = torch.onnx.export(
-                # torch.export cannot take a network that has a part called `graph` itself.
+                # torch.export cannot export a network with a submodule called `graph`.
                 OneInput(network).eval(),
                 (example,),
                 input_names=["images"],
@@ -42,7 +42,7 @@ def onnx_content(network: nn.Module, example: Tensor) -> tuple[bytes, Compare]:
                 dynamo=True,
                 verbose=False,
             )
-    except Exception as error:  # the exporter promises no exception types
+    except Exception as error:  # the exporter documents no exception types
         raise WiringError(
             f"{type(network).__name__} cannot be exported as ONNX: {reason_of(error)}"
         ) from error
@@ -55,7 +55,7 @@ def _compare(content: bytes, network: nn.Module, shape: Sequence[int], device: t
     try:
         runtime: Any = importlib.import_module("onnxruntime")
     except ModuleNotFoundError:
-        return "not checked: pip install onnxruntime for that"
+        return "not checked: pip install onnxruntime to check"
     name = f"onnxruntime {runtime.__version__}"
     try:
         session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
@@ -65,14 +65,14 @@ def _compare(content: bytes, network: nn.Module, shape: Sequence[int], device: t
             return torch.from_numpy(logits)
 
         difference = largest_difference(run, network, (1, 3), shape, device)
-    except Exception as error:  # the runtime has exception types of its own
+    except Exception as error:  # the runtime has its own exception types
         reason = (str(error).strip() or type(error).__name__).partition("\n")[0]
         raise WiringError(f"{name} cannot run the network: {reason}") from error
     return checked(name, difference)
 
 
-def needed(*names: str) -> Any:
-    """The first of these modules; all must be there."""
+def import_packages(*names: str) -> Any:
+    """The first of these modules; all must be installed."""
     try:
         first, *_ = [importlib.import_module(name) for name in names]
         return first

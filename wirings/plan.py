@@ -1,9 +1,9 @@
 """Plans of stages without dead nodes, independent of the engine, and checks of descriptions.
 
-A node is **live** if it depends on the image and the logits depend on it. It is a **constant** if only the
-latter holds: norm and ReLU of what reaches it, a map that differs at the border through the 3×3 filter.
-Constants are computed once for a map size and added to the live nodes as a bias. All other nodes are dead and
-left out.
+A node is **live** if it depends on the image and the logits depend on it. It is **constant** if only the
+latter holds: its map is the same for all images, and differs at the border because of the 3×3 filter.
+Constants are computed once per map size and added to the live nodes as a bias. All other nodes are dead and
+removed.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from wirings.structure import AcyclicStructure, Classifier, CyclicStructure
 
 @dataclass(frozen=True)
 class TargetPlan:
-    """A product onto some nodes: from the live sources before them, and from the constant ones.
+    """The product of some target nodes, with the live and with the constant sources before them.
 
     Attributes:
         live: (targets, live sources).
         constant: (targets, constant sources).
         shift: (targets), added to every pixel.
-        norm: what follows where it could not be folded into the three above; takes (targets, images, S, S).
+        norm: of maps (targets, images, S, S), if it could not be folded into the three above; else None.
     """
 
     live: Tensor
@@ -37,7 +37,7 @@ class TargetPlan:
 
 @dataclass(frozen=True)
 class SourcePlan:
-    """A group's nodes of one kind: how their inputs are computed and their own filters, (nodes, 1, 3, 3)."""
+    """The live or the constant nodes of a group: their product, and their filters (nodes, 1, 3, 3)."""
 
     targets: TargetPlan | None
     filters: Tensor
@@ -63,20 +63,20 @@ class StagePlan:
 
 @dataclass(frozen=True)
 class Affine:
-    """A norm as `scale · x + shift`, both by node; or, where it has no such form, as a function."""
+    """A norm as `scale · x + shift`, both by node; or as a function if it has no such form."""
 
     scale: Tensor
     shift: Tensor
     function: nn.InstanceNorm2d | None = None
 
-    def of(self, nodes: Tensor) -> Affine:
-        """The norm of some of the nodes."""
-        function = None if self.function is None else _some_nodes(self.function, nodes, self.scale)
+    def select(self, nodes: Tensor) -> Affine:
+        """The norm of the nodes with these indices."""
+        function = None if self.function is None else _select_nodes(self.function, nodes, self.scale)
         return Affine(self.scale[nodes], self.shift[nodes], function)
 
 
 def as_affine(norm: nn.Module | None, like: Tensor, count: int) -> Affine:
-    """Batch norm in evaluation is affine; instance norm is not, and no norm is the identity.
+    """The affine form of a norm: of batch norm in evaluation, or the identity; instance norm has none.
 
     Args:
         norm: in evaluation mode.
@@ -109,28 +109,28 @@ def plan_stage(stage: Stage, live: Liveness, leaving: nn.Module | None) -> Stage
 
     Args:
         stage: the stage; its rule is in evaluation mode.
-        live: what is live in it.
-        leaving: the norm that the outputs meet next.
+        live: liveness of the stage.
+        leaving: the norm that follows the outputs.
     """
     weight = stage.rule().detach().flatten(1)
     device = weight.device
-    kinds = ((live.reached & live.needed).to(device), (~live.reached & live.needed).to(device))
+    masks = ((live.reached & live.needed).to(device), (~live.reached & live.needed).to(device))
     sources: list[list[Tensor]] = [[], []]
     groups = []
     for group in stage.groups:
-        nodes = [_within(kind, group.columns) for kind in kinds]
-        live_senders, constant_senders = (
-            SourcePlan(_targets(weight, group, chosen, sources), group.filters.detach()[chosen])
-            for chosen in nodes
+        indices = [mask[group.columns].nonzero().flatten() for mask in masks]
+        live_sources, constant_sources = (
+            SourcePlan(_targets(weight, group, nodes, sources), group.filters.detach()[nodes])
+            for nodes in indices
         )
-        groups.append(GroupPlan(live_senders, constant_senders, group.stride))
-        for listed, chosen in zip(sources, nodes, strict=True):
-            listed.append(chosen + group.columns.start)
+        groups.append(GroupPlan(live_sources, constant_sources, group.stride))
+        for columns, nodes in zip(sources, indices, strict=True):
+            columns.append(nodes + group.columns.start)
     affine = as_affine(leaving, weight, stage.outputs.stop - stage.outputs.start)
     needed, reached = live.outputs_needed.to(device), live.outputs_reached.to(device)
     outputs = [
-        _product(weight, stage.outputs.start, end.nonzero().flatten(), sources, affine)
-        for end in (needed & reached, needed & ~reached)
+        _product(weight, stage.outputs.start, mask.nonzero().flatten(), sources, affine)
+        for mask in (needed & reached, needed & ~reached)
     ]
     return StagePlan(tuple(groups), *outputs)
 
@@ -145,19 +145,15 @@ def _targets(weight: Tensor, group: Group, nodes: Tensor, sources: list[list[Ten
 def _product(
     weight: Tensor, first_row: int, nodes: Tensor, sources: list[list[Tensor]], affine: Affine
 ) -> TargetPlan:
-    norm = affine.of(nodes)
+    norm = affine.select(nodes)
     rows = weight[first_row + nodes] * norm.scale.unsqueeze(1)
     empty = nodes.new_empty(0)
-    live, constant = (torch.cat([empty, *listed]) for listed in sources)
+    live, constant = (torch.cat([empty, *columns]) for columns in sources)
     function = None if norm.function is None else ByNode(norm.function)
     return TargetPlan(rows[:, live], rows[:, constant], norm.shift, function)
 
 
-def _within(kind: Tensor, part: slice) -> Tensor:
-    return kind[part].nonzero().flatten()
-
-
-def _some_nodes(norm: nn.InstanceNorm2d, nodes: Tensor, like: Tensor) -> nn.InstanceNorm2d:
+def _select_nodes(norm: nn.InstanceNorm2d, nodes: Tensor, like: Tensor) -> nn.InstanceNorm2d:
     smaller = nn.InstanceNorm2d(max(len(nodes), 1), eps=norm.eps, affine=True).to(like)
     if norm.weight is not None:
         smaller.weight = nn.Parameter(norm.weight.detach()[nodes])
@@ -167,7 +163,7 @@ def _some_nodes(norm: nn.InstanceNorm2d, nodes: Tensor, like: Tensor) -> nn.Inst
 
 
 class ByNode(nn.Module):
-    """Instance norm for maps that come as (nodes, images, S, S)."""
+    """Instance norm of maps (nodes, images, S, S)."""
 
     def __init__(self, norm: nn.InstanceNorm2d) -> None:
         super().__init__()
@@ -178,10 +174,10 @@ class ByNode(nn.Module):
 
 
 def check_stages(structure: AcyclicStructure) -> None:
-    """Refuse a description that contradicts itself.
+    """Refuse an inconsistent structure.
 
     Raises:
-        WiringError: sizes do not fit together, or there is something that stages cannot have.
+        WiringError: sizes do not match, or stages have unsupported norms or strides.
     """
     if not structure.stages:
         raise WiringError("a structure needs at least one stage")
@@ -200,13 +196,15 @@ def _check_groups(stage: Stage) -> None:
     targets, sources = _matrix_shape(stage.name, stage.rule.weight)
     if not stage.groups or stage.groups[0].rows is not None or None in [g.rows for g in stage.groups[1:]]:
         raise WiringError(
-            f"{stage.name}: the first group has no rows, since it enters from outside; others do"
+            f"{stage.name}: the first group must have no rows, since it enters from outside; others must"
         )
     end = 0
     for number, group in enumerate(stage.groups):
         where, width = f"{stage.name}: group {number}", group.columns.stop - group.columns.start
         if group.columns.start != end:
-            raise WiringError(f"{where} begins at column {group.columns.start}, the one before ends at {end}")
+            raise WiringError(
+                f"{where} begins at column {group.columns.start}, the previous one ends at {end}"
+            )
         end = group.columns.stop
         if tuple(group.filters.shape) != (width, 1, 3, 3):
             raise WiringError(f"{where} needs filters ({width}, 1, 3, 3), got {tuple(group.filters.shape)}")
@@ -224,10 +222,10 @@ def _check_groups(stage: Stage) -> None:
 
 
 def check_cycle(structure: CyclicStructure) -> None:
-    """Refuse a description that contradicts itself.
+    """Refuse an inconsistent structure.
 
     Raises:
-        WiringError: sizes do not fit together.
+        WiringError: sizes do not match.
     """
     targets, sources = _matrix_shape("the graph", structure.rule.weight)
     sizes = (structure.num_inputs, structure.num_outputs)

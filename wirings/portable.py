@@ -1,4 +1,4 @@
-"""A compact network as plain convolutions on (images, nodes, S, S) maps, which every runtime has."""
+"""A compact network as plain convolutions on maps (images, nodes, S, S), for other runtimes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from wirings.wrappers import EvaluationOnly
 
 
 class PortableNetwork(EvaluationOnly):
-    """The network for images of one size: what constant nodes send is a bias of each map.
+    """The network for images of one size: the sum over constant nodes is a bias of each map.
 
     Args:
         network: a compact network with dense products.
@@ -66,8 +66,8 @@ def _portable(stage: nn.Module, biases: Sequence[Tensor]) -> nn.Module:
     if isinstance(stage, CycleStage) and isinstance(stage.run, (Repeat, FixedSteps)):
         return _Cycle(stage)
     raise WiringError(
-        "a graph in continuous time cannot be exported: its solver chooses steps by the states, as ONNX "
-        "cannot; one with steps of equal size can, such as euler, midpoint or rk4"
+        "a graph in continuous time cannot be exported if its solver has adaptive steps, which ONNX cannot "
+        "express; use a solver with steps of equal size: euler, midpoint or rk4"
     )
 
 
@@ -97,7 +97,7 @@ class _Product(nn.Module):
         assert isinstance(product, TargetProduct)
         self.weight = None if product.product is None else fixed(dense_weight(product)[:, :, None, None])
         self.bias, self.after = fixed(bias.squeeze(1)), product.after
-        self.plain = isinstance(product.after, nn.Identity)
+        self.has_no_norm = isinstance(product.after, nn.Identity)
 
     def forward(self, sources: Tensor) -> Tensor:
         if self.weight is None:
@@ -106,11 +106,11 @@ class _Product(nn.Module):
             maps = F.conv2d(sources, self.weight, self.bias.flatten())
         else:
             maps = F.conv2d(sources, self.weight) + self.bias
-        return maps if self.plain else self.after(maps.transpose(0, 1)).transpose(0, 1)
+        return maps if self.has_no_norm else self.after(maps.transpose(0, 1)).transpose(0, 1)
 
 
 class _Cycle(nn.Module):
-    """A graph with cycles, whose updates are unrolled."""
+    """A graph with cycles and unrolled updates."""
 
     def __init__(self, stage: CycleStage) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ from wirings.wiring import Wiring, wire
 
 
 class NonZeroEdges(EdgeRule):
-    """The weights other than zero are in use, whatever number of edges the budget gives."""
+    """The weights other than zero are in use, independent of the budget."""
 
     gradient: ClassVar[Gradient] = "used"
 
@@ -26,9 +26,9 @@ class NonZeroEdges(EdgeRule):
 
 def wire_nonzero(model: nn.Module) -> Wiring:
     """Wire the layers of a network that have weights of zero, with NonZeroEdges: its profile then counts the
-    other weights, and its logits stay.
+    other weights, and its logits are unchanged.
 
-    Layers whose weight is another layer's too, or is computed, stay as they are, and so do wired layers.
+    Layers with a shared or computed weight, and wired layers, are not changed.
 
     Args:
         model: changed in place.

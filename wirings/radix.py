@@ -1,12 +1,12 @@
 """Selection of the largest magnitudes on a GPU in a few passes over the memory. Not measured on a GPU yet.
 
 A radix search over the bits of the weights: each pass counts the keys of an interval in 2,048 bins, and the
-bin that holds the threshold is the next interval. The first interval lies around the last threshold, so that
-in steady training one or two passes find it; a search among all keys takes three. Where some of the weights
-at the threshold are left out, passes over their places find the last one that is chosen.
+bin that contains the threshold is the next interval. The first interval is around the last threshold, so that
+in steady training one or two passes find it; a search among all keys takes three. If only some of the weights
+at the threshold are selected, passes over their indices find the last one.
 
-Nothing waits for the device, the launches are the same for all weights of a size (they can be part of a CUDA
-graph), and counts are integers, so that the result is the same in every run.
+There is no synchronization with the device, the launches are the same for all weights of a size (they can be
+part of a CUDA graph), and counts are integers, so that the result is the same in every run.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _DIGIT = 11
 _BINS = 1 << _DIGIT
 _COPIES = 8
 _BLOCK = 4096
-_LARGEST = 1 << 30
-"""Places are 32-bit integers."""
+_MAX_NUMEL = 1 << 30
+"""Indices are 32-bit integers."""
 _KEYS = {
     torch.float32: (torch.int32, 31),
     torch.float16: (torch.int16, 15),
@@ -40,11 +40,11 @@ _log = logging.getLogger(__name__)
 
 
 def is_supported(weight: Tensor) -> bool:
-    """Whether `RadixSelect` takes this weight: 32 or 16 bits, on a GPU for which Triton can compile."""
+    """Whether `RadixSelect` supports this weight: 32 or 16 bits, on a GPU for which Triton can compile."""
     return (
         weight.device.type == "cuda"
         and weight.dtype in _KEYS
-        and weight.numel() <= _LARGEST
+        and weight.numel() <= _MAX_NUMEL
         and _compiles(weight.device)
     )
 
@@ -56,7 +56,7 @@ def _compiles(device: torch.device) -> bool:
         return False
     try:
         RadixSelect().mask(torch.ones(2, device=device), 1)
-    except Exception as error:  # Triton and the compilers that it starts have no common type of error
+    except Exception as error:  # errors of Triton and of compilers have no common type
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         _log.warning("Triton cannot compile for this GPU (%s); edges are selected by torch.topk", reason)
         return False
@@ -66,25 +66,25 @@ def _compiles(device: torch.device) -> bool:
 def is_faster(
     selection: RadixSelect, other: Callable[[], Tensor], weight: Tensor, count: int, rounds: int = 5
 ) -> bool:
-    """Whether `selection` marks the entries of a weight on a GPU in less time than `other` does."""
+    """Whether `selection` is faster than `other` for a weight on a GPU."""
     candidates: tuple[Callable[[], Tensor], ...] = (lambda: selection.mask(weight, count), other)
     times: tuple[list[float], list[float]] = [], []
     for number in range(rounds + 2):
-        for candidate, taken in zip(candidates, times, strict=True):
+        for candidate, seconds in zip(candidates, times, strict=True):
             torch.cuda.synchronize(weight.device)
             started = time.perf_counter()
             candidate()
             torch.cuda.synchronize(weight.device)
-            if number >= 2:  # the first ones compile, and find the threshold that the others begin at
-                taken.append(time.perf_counter() - started)
+            if number >= 2:  # the first ones compile, and find the threshold at which the others start
+                seconds.append(time.perf_counter() - started)
     return statistics.median(times[0]) < statistics.median(times[1])
 
 
 class RadixSelect:
-    """Marks the strongest entries of a weight again and again.
+    """Masks of the strongest entries of a weight, for repeated selections.
 
-    It keeps the last threshold on the device, where the next search begins. This saves time alone: the result
-    does not depend on it. A copy starts without it.
+    The last threshold is stored on the device, as the start of the next search. The result does not depend on
+    it. A copy starts without it.
     """
 
     def __init__(self) -> None:
@@ -97,7 +97,7 @@ class RadixSelect:
         return RadixSelect, ()
 
     def mask(self, weight: Tensor, count: int) -> Tensor:
-        """Mark the `count` entries of largest magnitude; of equal ones, those of lowest index.
+        """Mask of the `count` entries of largest magnitude; of equal ones, those of lowest index.
 
         NaN ranks above infinity.
 
@@ -129,7 +129,7 @@ class RadixSelect:
         for row in range(tie_passes):
             kernels.count_ties[grid](
                 flat, plan, counts, ties, tie_counts, row, count, size,
-                PASSES=passes, FIRST=row == 0, PLACE_SHIFT=(tie_passes - 1) * _DIGIT, **search,
+                PASSES=passes, FIRST=row == 0, INDEX_SHIFT=(tie_passes - 1) * _DIGIT, **search,
             )  # fmt: skip
         kernels.write_mask[grid](
             flat, self._memory, plan, ties, tie_counts, mask, size,
@@ -139,7 +139,7 @@ class RadixSelect:
 
 
 def _num_programs(flat: Tensor) -> int:
-    """As many programs as a GPU runs at once, or fewer where there is less to do."""
+    """The number of programs that a GPU runs at once, or fewer if there are fewer blocks."""
     blocks = -(-flat.numel() // _BLOCK)
     if flat.device.type != "cuda":
         return min(blocks, 3)

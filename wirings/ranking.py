@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class GlobalRanking:
-    """Selects the strongest edges of several layers together: a layer's share follows its weights.
+    """Selects the strongest edges of several layers together.
 
-    Of equal magnitudes at the threshold, those of the first layer are taken, and within it those of lowest
+    Of equal magnitudes at the threshold, those of the first layer are selected, and within it those of lowest
     index. The ranking is made once for all layers of a forward pass, and again when a weight has changed or a
-    layer asks for the second time.
+    layer needs it for the second time.
 
     Args:
         rules: of all layers, in the order of the network.
@@ -56,9 +56,9 @@ class GlobalRanking:
         if selection.device.type == "cpu" and not torch.compiler.is_compiling():
             return _split_indices(selection.indices(), scores)
         sizes = [score.numel() for score in scores]
-        parts = torch.split(selection.mask(), sizes)
+        masks = torch.split(selection.mask(), sizes)
         return [
-            EdgeSelection.from_mask(part.view(score.shape)) for part, score in zip(parts, scores, strict=True)
+            EdgeSelection.from_mask(mask.view(score.shape)) for mask, score in zip(masks, scores, strict=True)
         ]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def _split_indices(indices: Tensor, scores: Sequence[Tensor]) -> list[EdgeSelect
     borders = [0, *torch.searchsorted(indices, ends).tolist()]
     selections, start = [], 0
     for number, score in enumerate(scores):
-        part = indices[borders[number] : borders[number + 1]] - start
-        selections.append(EdgeSelection.from_indices(part, score.shape))
+        layer_indices = indices[borders[number] : borders[number + 1]] - start
+        selections.append(EdgeSelection.from_indices(layer_indices, score.shape))
         start += score.numel()
     return selections

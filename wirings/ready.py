@@ -1,4 +1,4 @@
-"""What all exports have in common: a network that is ready, silence, and the comparison of logits."""
+"""Common functions of exports: preparation of the network, suppressed output, comparison of logits."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from wirings.errors import WiringError
 from wirings.rules.base import EdgeRule
 
 TOLERANCE = 1e-4
-"""Of logits, as a part of the largest."""
+"""Of logits, as a fraction of the largest."""
 Compare = Callable[[nn.Module, Sequence[int], torch.device], str]
-"""Runs a file's content beside a network on a device, with images of a shape. Returns a few words about the
-difference of the logits; raises WiringError if it is too large.
+"""Compares a file's logits with those of a network on a device, for images of a shape. Returns a description
+of the difference; raises WiringError if it is too large.
 """
-_WHERE = re.compile(r'call raised this error:\s+File "(.+)", line (\d+), in \w+\n\s+(.+)')
+_LOCATION = re.compile(r'call raised this error:\s+File "(.+)", line (\d+), in \w+\n\s+(.+)')
 
 
 @contextlib.contextmanager
 def ready_for_export(model: nn.Module) -> Iterator[None]:
-    """Within it, a network is in evaluation mode, and its edge rules give weights that are chosen already."""
+    """Context in which a network is in evaluation mode, and its edge rules return constant weights."""
     modes = [(module, module.training) for module in model.modules()]
     rules = [module for module in model.modules() if isinstance(module, EdgeRule)]
     model.eval()
     try:
         with torch.no_grad():
             for rule in rules:
-                _fix_weights(rule)
+                _freeze_weights(rule)
             yield
     finally:
         for rule in rules:
@@ -45,15 +45,15 @@ def ready_for_export(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _fix_weights(rule: EdgeRule) -> None:
+def _freeze_weights(rule: EdgeRule) -> None:
     weights = rule().clone()
     rule.forward = lambda: weights  # type: ignore[method-assign]
     rule.blocks = lambda pieces: read_blocks(weights, pieces)  # type: ignore[method-assign]
 
 
 @contextlib.contextmanager
-def silence() -> Iterator[None]:
-    """Within it, nothing is logged or printed: the exporter prints each constant, and whole programs."""
+def suppress_output() -> Iterator[None]:
+    """Context without logging and printing: the exporter prints each constant, and whole programs."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -69,15 +69,15 @@ def silence() -> Iterator[None]:
 
 
 def reason_of(error: BaseException) -> str:
-    """One line: what the exporter could not do, and in which line of the network's code."""
+    """Reason of an exporter's failure, with the line of the network's code, in one line."""
     while error.__cause__ is not None:
         error = error.__cause__
     text = str(error).strip()
     reason = text.partition("\n")[0] or type(error).__name__
     if "data-dependent" in reason:
-        reason = "what its forward method does depends on the values of tensors, which ONNX cannot express"
-    place = _WHERE.search(text)
-    return f"{reason} ({Path(place[1]).name}, line {place[2]}: {place[3].strip()})" if place else reason
+        reason = "its forward method depends on the values of tensors, which ONNX cannot express"
+    match = _LOCATION.search(text)
+    return f"{reason} ({Path(match[1]).name}, line {match[2]}: {match[3].strip()})" if match else reason
 
 
 def largest_difference(
@@ -87,12 +87,12 @@ def largest_difference(
     shape: Sequence[int],
     device: torch.device,
 ) -> float:
-    """The largest difference of the logits, as a part of the largest logit.
+    """The largest difference of the logits, as a fraction of the largest logit.
 
     Args:
         run: computes the logits of a file on the CPU.
         network: the network that was written.
-        counts: how many images each comparison has.
+        counts: number of images of each comparison.
         shape: of an image.
         device: of the network.
     """
@@ -107,11 +107,11 @@ def largest_difference(
 
 
 def checked(runtime: str, difference: float) -> str:
-    """Words about a comparison.
+    """Description of a comparison.
 
     Raises:
         WiringError: the difference is larger than TOLERANCE, or NaN.
     """
     if not difference <= TOLERANCE:
-        raise WiringError(f"{runtime} gives logits that differ by {difference:.1e} of the largest")
+        raise WiringError(f"logits in {runtime} differ by {difference:.1e} of the largest")
     return f"logits in {runtime} differ by {difference:.0e} of the largest"

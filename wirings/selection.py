@@ -21,11 +21,11 @@ Gradient = Literal["all", "used"]
 class EdgeSelection:
     """The edges in use of one weight.
 
-    It keeps whichever form was cheapest to find (indices, a mask, or the smallest magnitude in use) and makes
-    the others when they are asked for. A selected weight is in use also where its value is zero. A selection
-    does not follow later changes of the weight.
+    It is stored as indices, a mask, or the smallest magnitude in use, and converted to the other forms when
+    needed. A selected weight is in use even if its value is zero. A selection does not follow later changes
+    of the weight.
 
-    Make one with `from_mask`, `from_indices`, `from_threshold` or `full`.
+    Constructors: `from_mask`, `from_indices`, `from_threshold` and `full`.
 
     Attributes:
         shape: of the weight.
@@ -55,7 +55,7 @@ class EdgeSelection:
 
         Args:
             mask: boolean, of the weight's shape, on any device.
-            count: how many entries are true, where it is known: a GPU's mask would have to be waited for.
+            count: number of true entries, if known; counting them on a GPU would be a synchronization.
 
         Raises:
             WiringError: the mask is not boolean.
@@ -69,7 +69,7 @@ class EdgeSelection:
         """The entries with these indices.
 
         Args:
-            indices: integers, rising, of entries of the flattened weight.
+            indices: int64, ascending, of entries of the flattened weight.
             shape: of the weight.
 
         Raises:
@@ -91,14 +91,14 @@ class EdgeSelection:
 
     @property
     def count(self) -> int:
-        """How many edges are in use."""
+        """Number of edges in use."""
         if self._count is None:
             self._count = int(self.mask().sum())
         return self._count
 
     @property
     def device(self) -> torch.device:
-        """Where the selection was made."""
+        """Device of the selection."""
         assert self._device is not None
         return self._device
 
@@ -113,7 +113,7 @@ class EdgeSelection:
         return self._mask
 
     def indices(self) -> Tensor:
-        """int64, (count), rising: which entries of the flattened weight are in use. Not to be written to.
+        """int64, (count), ascending: the entries of the flattened weight in use. Not to be written to.
 
         Raises:
             WiringError: as of `mask`.
@@ -136,7 +136,7 @@ class EdgeSelection:
         if self.is_full:
             return values.detach().clone()
         if self._mask is not None or self._threshold is not None:
-            # Not values * mask: that leaves -0.0 behind and turns an infinity that is not in use into NaN.
+            # Not values * mask: that gives -0.0, and NaN for an infinity that is not in use.
             return torch.where(self.mask(), values, values.new_zeros(()))
         assert self._indices is not None
         result = torch.zeros(values.shape, dtype=values.dtype, device=values.device)
@@ -149,7 +149,7 @@ class EdgeSelection:
             if _version(weight) != self._version:
                 raise WiringError(
                     "the weight was changed after this selection was made; "
-                    "take its mask() or indices() before, or select again"
+                    "call its mask() or indices() before the change, or select again"
                 )
             mask = weight.contiguous().abs() >= threshold.magnitude
             mask.view(-1)[torch.from_numpy(threshold.excluded)] = False
@@ -172,17 +172,17 @@ class EdgeSelection:
 
 
 def _version(weight: Tensor) -> int | None:
-    """torch's count of changes in place; tensors of the inference mode have none."""
+    """torch's version counter; inference tensors have none."""
     return None if weight.is_inference() else weight._version
 
 
 def _shrink(weight: Tensor, threshold: Threshold) -> Tensor:
-    """hardshrink keeps what is strictly larger than its limit: the next smaller number is that limit."""
+    """The weights that reach the threshold. hardshrink excludes its limit: it is the next smaller number."""
     magnitude = np.asarray(threshold.magnitude, weight.detach().numpy().dtype)
     limit = float(np.nextafter(magnitude, np.zeros_like(magnitude))) if threshold.magnitude else -1.0
-    kept = F.hardshrink(weight.detach(), limit)
-    kept.view(-1)[torch.from_numpy(threshold.excluded)] = 0
-    return kept
+    result = F.hardshrink(weight.detach(), limit)
+    result.view(-1)[torch.from_numpy(threshold.excluded)] = 0
+    return result
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -212,18 +212,18 @@ class _Masked(torch.autograd.Function):
 def straight_through(weight: Tensor, selection: EdgeSelection | Tensor) -> Tensor:
     """`weight` where it is selected and 0 elsewhere; the gradient reaches every weight as if it were in use.
 
-    Since the values downstream are computed with the zeros, no gradient flows *through* unused edges: the
-    gradient of their own weights alone shows how useful they would be.
+    The output is computed with the zeros, so no gradient flows through unused edges to the nodes; only their
+    own weights get one.
 
     Args:
         weight: any shape.
-        selection: of the weight's entries; a boolean mask is taken, too.
+        selection: of the weight's entries; or a boolean mask.
     """
     if isinstance(selection, Tensor):
         selection = EdgeSelection.from_mask(selection)
-    # A compiler can read tensors in the place of a selection.
-    choice = selection.mask() if torch.compiler.is_compiling() else selection
-    result: Tensor = _StraightThrough.apply(weight, choice)
+    # torch.compile cannot trace a selection.
+    mask_or_selection = selection.mask() if torch.compiler.is_compiling() else selection
+    result: Tensor = _StraightThrough.apply(weight, mask_or_selection)
     return result
 
 
@@ -236,7 +236,7 @@ def masked(weight: Tensor, selection: EdgeSelection) -> Tensor:
 
 
 def apply_selection(weight: Tensor, selection: EdgeSelection, gradient: Gradient) -> Tensor:
-    """`straight_through` where the gradient reaches all weights, `masked` where it reaches the used ones."""
+    """`straight_through` if the gradient reaches all weights, `masked` if it reaches those in use."""
     if selection.is_full:
         return weight
     return straight_through(weight, selection) if gradient == "all" else masked(weight, selection)

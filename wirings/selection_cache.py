@@ -1,4 +1,4 @@
-"""Cache of a selection: in evaluation it is made once for as long as the weights stay the same."""
+"""Cache of a selection in evaluation, valid while the weights are unchanged."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from wirings.selection import EdgeSelection
 
 
 class SelectionCache:
-    """Keeps a selection until the weights change. Never needed for correctness, never saved or copied.
+    """Caches a selection until the weights change. It does not affect results, and is not saved or copied.
 
-    A change shows in torch's version counter. Some changes do not (`weight.data`, fused optimizers), so where
-    the counter is unchanged, the sums of the weights' bits by row and by column are compared, which takes two
-    reads at memory speed. In training the weights change every step, so nothing is cached.
+    Most changes increment torch's version counter. Some do not (`weight.data`, fused optimizers), so if the
+    counter is unchanged, sums of the weights' bits by row and by column are compared, which reads the weights
+    twice. In training the weights change every step, so nothing is cached.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class SelectionCache:
         self._selection: EdgeSelection | None = None
 
     def get(self, training: bool, select: Callable[[], EdgeSelection], *weights: Tensor) -> EdgeSelection:
-        """`select()`; in evaluation the last result, if the weights that decide it are the same."""
+        """`select()`; in evaluation the last result, if the weights it depends on are unchanged."""
         if training or torch.compiler.is_compiling():
             return select()
         return self.cached(select, *weights)
@@ -33,18 +33,18 @@ class SelectionCache:
     def cached(
         self, select: Callable[[], EdgeSelection], *weights: Tensor, by_counter: bool = False
     ) -> EdgeSelection:
-        """`select()`, or the last result if `weights`, which decide it, are unchanged.
+        """`select()`, or the last result if `weights`, on which it depends, are unchanged.
 
         Args:
             select: makes the selection.
-            weights: tensors that decide it.
+            weights: tensors on which it depends.
             by_counter: compare version counters only, not the bits.
         """
         detached = [weight.detach() for weight in weights]
         key = [_identity(weight) for weight in detached]
         if by_counter and key == self._key and self._selection is not None:
             return self._selection
-        sums = [part for weight in detached for part in _sums(weight)]
+        sums = [total for weight in detached for total in _sums(weight)]
         same = key == self._key and all(map(torch.equal, sums, self._sums))
         if not same or self._selection is None:
             with torch.no_grad():
@@ -65,7 +65,7 @@ def _identity(weight: Tensor) -> tuple[Any, ...]:
 
 
 def _sums(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums of the bits as integers, by row and by column; the widest integer that fits is fastest."""
+    """Sums of the bits as integers, by row and by column, with the widest integer that divides a row."""
     rows = weight.flatten(1) if weight.dim() > 1 else weight.reshape(1, -1)
     num_bytes = rows.shape[1] * rows.element_size()
     for integer in (torch.int64, torch.int32, torch.int16, torch.int8):

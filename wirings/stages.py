@@ -1,8 +1,8 @@
-"""Stages of acyclic wired networks, and which of their nodes and edges matter to the logits.
+"""Stages of acyclic wired networks, and which of their nodes and edges the logits depend on.
 
-A network is a chain of stages. In a stage, groups of nodes send one after the other: a group's nodes add up
-what earlier groups sent them, then apply norm, ReLU and a 3×3 filter of their own. The rows `outputs` add up
-what all groups sent; they leave the stage and enter the next one.
+A network is a chain of stages. In a stage, groups of nodes send one after the other: the nodes of a group sum
+the maps from earlier groups over their edges, then apply norm, ReLU and their 3×3 filters. The rows `outputs`
+sum the maps of all groups; they leave the stage and enter the next one.
 """
 
 from __future__ import annotations
@@ -80,13 +80,13 @@ class Stage:
 
 @dataclass(frozen=True)
 class Liveness:
-    """Which nodes of a stage matter. All are boolean and on the CPU.
+    """Which nodes of a stage are live. All tensors are boolean and on the CPU.
 
     Attributes:
         edges: (targets, sources), in use, read, and on a path from the image to the logits.
         reached: (sources), nodes that depend on the image.
         needed: (sources), nodes with a path to the logits.
-        outputs_reached, outputs_needed: (outputs), the same of the nodes that leave.
+        outputs_reached, outputs_needed: (outputs), the same for the nodes that leave.
     """
 
     edges: Tensor
@@ -165,18 +165,18 @@ def effective_in_cycles(in_use: Tensor, num_inputs: int, num_outputs: int, steps
     Args:
         in_use: boolean (nodes, nodes), targets by sources.
         num_inputs, num_outputs: nodes that have a state at first, and whose last state is read.
-        steps: a path is as long as there are steps, since each step replaces all states; None: a state is
-            kept, as in continuous time, so a path may have any length.
+        steps: length of a path, since each step replaces all states; None: states are updated, as in
+            continuous time, so a path may have any length.
     """
     edges = in_use.cpu()
     reached, needed = (torch.zeros(len(edges), dtype=torch.bool) for _ in range(2))
     reached[:num_inputs], needed[-num_outputs:] = True, True
-    kept = steps is None
+    is_continuous = steps is None
     reached_at, needed_at = [reached], [needed]
     for _ in range(len(edges) if steps is None else steps):
-        reached_at.append((edges & reached_at[-1]).any(1) | (reached_at[-1] & kept))
-        needed_at.append((edges & needed_at[-1].unsqueeze(1)).any(0) | (needed_at[-1] & kept))
-        if kept and torch.equal(*reached_at[-2:]) and torch.equal(*needed_at[-2:]):
+        reached_at.append((edges & reached_at[-1]).any(1) | (reached_at[-1] & is_continuous))
+        needed_at.append((edges & needed_at[-1].unsqueeze(1)).any(0) | (needed_at[-1] & is_continuous))
+        if is_continuous and torch.equal(*reached_at[-2:]) and torch.equal(*needed_at[-2:]):
             break
     effective = torch.zeros_like(edges)
     if steps is None:
@@ -186,5 +186,5 @@ def effective_in_cycles(in_use: Tensor, num_inputs: int, num_outputs: int, steps
     return effective
 
 
-def _width(part: slice) -> int:
-    return int(part.stop - part.start)
+def _width(nodes: slice) -> int:
+    return int(nodes.stop - nodes.start)

@@ -1,8 +1,7 @@
-"""What a network reports about itself: to profiles, pictures, records, `torch.compile` and fast evaluation.
+"""Interface of wired networks for profiles, pictures, records, `torch.compile` and fast evaluation.
 
-WiredNetwork lists all of it, with a default for each. A network may be a subclass of it, or any module that
-has some of its attributes and methods: the functions of this module ask a network, and use the default for
-what it lacks.
+WiredNetwork lists all attributes and methods, with a default for each. A network may be a subclass of it, or
+any module that has some of them: the functions of this module use the defaults for the others.
 
     class Mine(WiredNetwork):
         def wired_layers(self): ...     # graphs in profiles, pictures and records
@@ -27,7 +26,7 @@ Pool: TypeAlias = Callable[[Tensor], Tensor]
 Update: TypeAlias = Callable[[Tensor], Tensor]
 """States of all nodes (nodes, images, S, S) to the states after an update, or to their rate of change."""
 Run: TypeAlias = Callable[[Update, Tensor], Tensor]
-"""From an update and the first states of all nodes to the last ones."""
+"""From an update and the initial states of all nodes to the final ones."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class LayerComplexity:
         macs: multiply-accumulates for one image.
         potential: edges that could be in use; 0 for a layer without wiring.
         edges: edges in use; 0 for a layer without wiring.
-        effective: those of them that the forward pass reads and that lie on a path from image to logits;
+        effective: edges in use that the forward pass reads and that are on a path from image to logits;
             None: not known.
         live_nodes: source nodes with an effective edge; None: not known.
     """
@@ -56,15 +55,15 @@ class LayerComplexity:
 
 @dataclass(frozen=True)
 class GraphLayer:
-    """One graph of a network, as profiles and pictures see it.
+    """One graph of a network, for profiles and pictures.
 
     Attributes:
         name: state-dict name of its edge rule.
         rule: the edge rule.
         map_size: height and width of a node's map, in pixels.
-        passes: how often a forward pass runs the graph; for a graph in continuous time one evaluation of its
-            dynamics is counted, since the solver decides how many there are.
-        filter_weights: weights of the filter that each source node has for itself; 9 for a 3×3 convolution.
+        passes: number of times that a forward pass runs the graph; in continuous time one evaluation of the
+            dynamics is counted, since the number depends on the solver.
+        filter_weights: weights of the filter of each source node; 9 for a 3×3 convolution.
     """
 
     name: str
@@ -113,15 +112,15 @@ class Classifier:
 
 @dataclass(frozen=True)
 class AcyclicStructure:
-    """A stem, stages one after the other, and a classifier. Between two stages there is nothing.
+    """A stem, stages one after the other without anything in between, and a classifier.
 
-    `compact` removes the nodes that do not matter and folds those that are constants. With a 3×3 convolution
+    `compact` removes dead nodes and folds constant ones. With a 3×3 convolution
     as stem, strides of 1 and 2, batch norms and `wirings.layout.mean_of_relu` as pooling, the native engine
     runs the whole network.
 
     Attributes:
         stem: images to maps (images, nodes, S, S) of the nodes that enter the first stage, before its norm.
-        stages: in order; as many nodes enter each as leave the one before.
+        stages: in order; the nodes that leave one stage enter the next.
         norm: of the nodes that leave the last stage; None: there is none.
         pool: their maps, after the norm, to features; a node's feature depends on its own map alone.
         classifier: features to logits.
@@ -134,7 +133,7 @@ class AcyclicStructure:
     classifier: Classifier
 
     def liveness(self) -> list[Liveness]:
-        """Which nodes and edges of each stage matter to the logits."""
+        """Which nodes and edges of each stage the logits depend on."""
         weight = self.classifier.weight
         read = None if isinstance(weight, Tensor) else weight.in_use().flatten(1).any(0).cpu()
         return find_liveness(self.stages, read)
@@ -142,7 +141,7 @@ class AcyclicStructure:
 
 @dataclass(frozen=True)
 class Repeat:
-    """Runs a graph in discrete time: all states are replaced by the update, so many times."""
+    """Runs a graph in discrete time: the update replaces all states `times` times."""
 
     times: int
 
@@ -157,17 +156,17 @@ class FixedSteps:
     """Runs a graph in continuous time, from t = 0 to 1 by steps of equal size; such a graph can be exported.
 
     Attributes:
-        method: what is added to the states in a step: called with the rate of change, the states and the
-            step's size. Euler's method is `lambda change, states, size: size * change(states)`.
-        steps: how many there are.
+        method: increment of the states in a step: a function of the dynamics (states to dZ/dt), the states
+            and the step's size. Euler's method is `lambda dynamics, states, size: size * dynamics(states)`.
+        steps: number of steps.
     """
 
     method: Callable[[Update, Tensor, float], Tensor]
     steps: int
 
-    def __call__(self, change: Update, states: Tensor) -> Tensor:
+    def __call__(self, dynamics: Update, states: Tensor) -> Tensor:
         for _ in range(self.steps):
-            states = states + self.method(change, states, 1 / self.steps)
+            states = states + self.method(dynamics, states, 1 / self.steps)
         return states
 
 
@@ -203,7 +202,7 @@ class CyclicStructure:
 
     @property
     def replacements(self) -> int | None:
-        """How often all states are replaced; None: states are kept, as in continuous time."""
+        """Number of times that all states are replaced; None: in continuous time."""
         return self.run.times if isinstance(self.run, Repeat) else None
 
 
@@ -222,10 +221,10 @@ Structure: TypeAlias = AcyclicStructure | CyclicStructure | FoldableNorms
 
 
 class WiredNetwork(nn.Module):
-    """A network that reports its wiring. Everything is optional; a subclass overrides what it knows.
+    """Base class of wired networks. All methods are optional.
 
     Attributes:
-        image_size: height and width of the images that it is made for, in pixels; None: not known.
+        image_size: height and width of its images, in pixels; None: not known.
     """
 
     image_size: int | None = None
@@ -235,46 +234,46 @@ class WiredNetwork(nn.Module):
         return []
 
     def structure(self) -> Structure | None:
-        """What `compact` needs to make a smaller network with the same logits; None: there is no such form.
+        """Description of the forward pass, from which `compact` makes a smaller network; None: there is none.
 
-        It describes the forward pass of the class that defines it: for a subclass that overrides `forward`
-        alone, `compact` does not use it.
+        It is that of the class that defines it: `compact` does not use it for a subclass that only overrides
+        `forward`.
         """
         return None
 
     def stages(self) -> list[Stage]:
         """The acyclic layers, in order; `wired_layers` begins with them."""
-        described = structure_of(self)
-        return list(described.stages) if isinstance(described, AcyclicStructure) else []
+        structure = structure_of(self)
+        return list(structure.stages) if isinstance(structure, AcyclicStructure) else []
 
     def liveness(self) -> list[Liveness]:
-        """Which nodes and edges of each stage matter to the logits."""
-        described, listed = structure_of(self), stages(self)
-        if isinstance(described, AcyclicStructure):
-            return described.liveness()
-        return find_liveness(listed) if listed else []
+        """Which nodes and edges of each stage the logits depend on."""
+        structure, own_stages = structure_of(self), stages(self)
+        if isinstance(structure, AcyclicStructure):
+            return structure.liveness()
+        return find_liveness(own_stages) if own_stages else []
 
     def effective_edges(self) -> Tensor | None:
         """Boolean (targets, sources) of a network's only graph: the edges in use on a path from image to
         logits; None: not known.
         """
-        described = structure_of(self)
-        if isinstance(described, CyclicStructure):
-            in_use = described.rule.in_use().flatten(1)
-            sizes = described.num_inputs, described.num_outputs
-            return effective_in_cycles(in_use, *sizes, described.replacements)
+        structure = structure_of(self)
+        if isinstance(structure, CyclicStructure):
+            in_use = structure.rule.in_use().flatten(1)
+            sizes = structure.num_inputs, structure.num_outputs
+            return effective_in_cycles(in_use, *sizes, structure.replacements)
         live = liveness(self)
         return live[0].edges if len(live) == 1 else None
 
     def complexity(self) -> list[LayerComplexity] | None:
-        """What each layer costs; None: it is counted while an image runs through the network.
+        """Cost of each layer; None: it is counted in a forward pass.
 
-        A network that runs on images of any size takes an argument `image_size: int | None = None`.
+        If the network accepts images of any size, it has an argument `image_size: int | None = None`.
         """
         return None
 
     def parts_to_compile(self) -> list[nn.Module]:
-        """The modules that `torch.compile` can take in one piece each."""
+        """The modules that `torch.compile` compiles, each as one graph."""
         return [self]
 
     def waits_for_device(self) -> bool:
@@ -299,8 +298,8 @@ def wired_layers(model: nn.Module) -> list[GraphLayer]:
 
 def structure_of(model: nn.Module) -> Structure | None:
     """`structure()` of any network: see WiredNetwork, and `describes_forward`."""
-    described: Structure | None = _method(model, "structure")()
-    return described
+    structure: Structure | None = _method(model, "structure")()
+    return structure
 
 
 def stages(model: nn.Module) -> list[Stage]:

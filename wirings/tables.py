@@ -1,4 +1,4 @@
-"""Tables of text that read well on a screen and are Markdown."""
+"""Markdown tables with aligned columns."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(2, *(len(line[column]) for line in lines)) for column in range(len(header))]
     numeric = [all(_is_number(row[column]) for row in rows) for column in range(len(header))]
     rule = [f"{'-' * (width - right)}{':' * right}" for width, right in zip(widths, numeric, strict=True)]
-    shown = [header, rule, *rows]
+    lines = [header, rule, *rows]
     return "\n".join(
         "| " + " | ".join(_aligned(*cell) for cell in zip(line, widths, numeric, strict=True)) + " |"
-        for line in shown
+        for line in lines
     )
 
 
 def _is_number(cell: str) -> bool:
-    """Digits with a unit, or nothing."""
+    """Whether the cell is empty or begins with a digit."""
     return not cell or cell[0].isdigit()
 
 

@@ -18,7 +18,7 @@ from wirings.topk_cpu import find_largest, find_threshold
 
 
 def num_kept(num_edges: int, prune_rate: float) -> int:
-    """Edges in use: all of them minus the whole number of pruned ones.
+    """Number of edges in use: all minus the pruned ones, rounded down.
 
     Raises:
         WiringError: `prune_rate` is not within 0..1.
@@ -29,7 +29,7 @@ def num_kept(num_edges: int, prune_rate: float) -> int:
 
 
 def top_mask(weight: Tensor, count: int) -> Tensor:
-    """Mark the `count` entries of largest magnitude; of equal ones at the threshold, those of lowest index.
+    """Mask of the `count` entries of largest magnitude; of equal ones, those of lowest index.
 
     Args:
         weight: any shape, any floating type, any device.
@@ -37,7 +37,7 @@ def top_mask(weight: Tensor, count: int) -> Tensor:
 
     Returns:
         Boolean mask of the same shape with exactly `count` true entries; it shares no memory with `weight`.
-        On a GPU nothing waits for the device; there, a NaN ranks highest, so that it is in use and spreads.
+        On a GPU there is no synchronization; a NaN ranks highest there, so that it reaches the output.
 
     Raises:
         WiringError: `count` is out of range.
@@ -47,14 +47,14 @@ def top_mask(weight: Tensor, count: int) -> Tensor:
 
 
 def top_mask_by_row(weight: Tensor, count: int) -> Tensor:
-    """`top_mask` of each row by itself.
+    """`top_mask` of each row.
 
     Args:
         weight: (rows, …), any floating type, any device.
         count: of each row.
 
     Raises:
-        WiringError, NotFiniteError: as of `top_mask`.
+        WiringError, NotFiniteError: as in `top_mask`.
     """
     rows = weight.detach().flatten(1)
     _check_count(count, rows[:1])
@@ -68,27 +68,27 @@ def top_mask_by_row(weight: Tensor, count: int) -> Tensor:
 
 
 class Selector:
-    """Selects the entries of largest magnitude of a weight again and again, as `top_mask` does.
+    """Repeated selection of the entries of largest magnitude of a weight, as in `top_mask`.
 
-    It remembers the last threshold, since the next one lies near it. This saves time alone: a new selector, a
-    copy or one that has seen another weight selects the same.
+    The search starts at the last threshold, since the next one is near it. This does not affect results: a
+    new selector, a copy or one used for another weight selects the same.
 
     Args:
-        count: how many entries are selected; it may be changed between two selections.
+        count: number of selected entries; it may be changed between two selections.
     """
 
     def __init__(self, count: int) -> None:
         self.count = count
         self._last: float | None = None
-        self._margin = _WIDEST
+        self._margin = _MAX_MARGIN
         self._on_device = DeviceSelect()
 
     def select(self, weight: Tensor) -> EdgeSelection:
-        """The selection: indices on the CPU, or a threshold where a tenth or more of the entries is in use;
-        on a GPU a mask, whose count is known without waiting for the device.
+        """The selection: indices on the CPU, or a threshold if at least a tenth of the entries is in use;
+        on a GPU a mask with a known count, without a synchronization.
 
         Raises:
-            WiringError, NotFiniteError: as of `top_mask`.
+            WiringError, NotFiniteError: as in `top_mask`.
         """
         _check_count(self.count, weight)
         weight = weight.detach()
@@ -101,32 +101,32 @@ class Selector:
         if self.count and self.count >= _DENSE_FROM * weight.numel() and weight.element_size() >= 4:
             return self._by_threshold(weight)
         guess = self._last and self._last * (1 - self._margin)
-        found = find_largest(_as_numpy(weight.flatten()), self.count, guess)
-        if found is None:
+        largest = find_largest(_as_numpy(weight.flatten()), self.count, guess)
+        if largest is None:
             raise NotFiniteError(_NAN_MESSAGE)
-        self._note(found.threshold)
-        return EdgeSelection.from_indices(torch.from_numpy(found.indices), weight.shape)
+        self._update(largest.threshold)
+        return EdgeSelection.from_indices(torch.from_numpy(largest.indices), weight.shape)
 
     def _by_threshold(self, weight: Tensor) -> EdgeSelection:
         last, margin = self._last, self._margin
         band = None if last is None else (last * (1 - margin), last * (1 + margin))
-        found = find_threshold(weight.flatten().numpy(), self.count, band)
-        if found is None:
+        threshold = find_threshold(weight.flatten().numpy(), self.count, band)
+        if threshold is None:
             raise NotFiniteError(_NAN_MESSAGE)
-        self._note(found.magnitude)
-        return EdgeSelection.from_threshold(weight, found, self.count)
+        self._update(threshold.magnitude)
+        return EdgeSelection.from_threshold(weight, threshold, self.count)
 
-    def _note(self, threshold: float) -> None:
+    def _update(self, threshold: float) -> None:
         if self._last is not None:
-            moved = abs(threshold - self._last) / self._last
-            self._margin = min(max(4 * moved, _NARROWEST), _WIDEST)
+            change = abs(threshold - self._last) / self._last
+            self._margin = min(max(4 * change, _MIN_MARGIN), _MAX_MARGIN)
         self._last = threshold if 0 < threshold < float("inf") else None
 
 
-_NARROWEST, _WIDEST = 2.0**-10, 2.0**-5
-"""How far below the last threshold the search begins, as fractions of it."""
+_MIN_MARGIN, _MAX_MARGIN = 2.0**-10, 2.0**-5
+"""Distance from the last threshold to the start of the search, as a fraction of the threshold."""
 _DENSE_FROM = 0.1
-"""Density from which on finding the threshold alone is faster than listing indices (benchmarks.topk)."""
+"""Density above which finding only the threshold is faster than listing indices (benchmarks.topk)."""
 
 
 _NAN_MESSAGE = "an edge weight is NaN, so the strongest edges are not defined"
@@ -138,19 +138,19 @@ def _check_count(count: int, weight: Tensor) -> None:
 
 
 def _as_numpy(weight: Tensor) -> Any:
-    """16-bit numbers become float32, which has the exact like of each."""
+    """16-bit numbers are converted to float32, which is exact."""
     return (weight.float() if weight.element_size() < 4 else weight).numpy()
 
 
 def _select_by_row(rows: Tensor, count: int) -> Tensor:
-    """On the CPU; rows with equal magnitudes at the threshold are rare, and looked at one by one."""
+    """On the CPU. Rows with ties at the threshold are rare, and handled one by one."""
     magnitude = np.abs(_as_numpy(rows))
     if np.isnan(magnitude).any():
         raise NotFiniteError(_NAN_MESSAGE)
     if not count:
         return torch.zeros(rows.shape, dtype=torch.bool)
-    place = magnitude.shape[1] - count
-    threshold = np.partition(magnitude, place, axis=1)[:, place]
+    rank = magnitude.shape[1] - count
+    threshold = np.partition(magnitude, rank, axis=1)[:, rank]
     mask = magnitude >= threshold[:, None]
     surplus = mask.sum(axis=1) - count
     for row in np.flatnonzero(surplus):
@@ -162,8 +162,8 @@ def _select_by_row(rows: Tensor, count: int) -> Tensor:
 class DeviceSelect:
     """`top_mask` on a GPU by radix search or by `torch.topk`, whichever is faster for its first weight.
 
-    Both mark the same entries. Choosing waits for the device once; it is not done within a CUDA graph or a
-    compiled network, which take the radix search. Not measured on a GPU yet.
+    Both select the same entries. The comparison synchronizes once; it is not made within a CUDA graph or a
+    compiled network, which use the radix search. Not measured on a GPU yet.
     """
 
     def __init__(self) -> None:
@@ -184,10 +184,10 @@ class DeviceSelect:
 
 
 def _select_on_device(weight: Tensor, count: int) -> Tensor:
-    """The same selection along the last dimension in torch operations, without ever waiting for the device.
-    Not measured on a GPU yet.
+    """The same selection along the last dimension in torch operations, without a synchronization. Not
+    measured on a GPU yet.
 
-    `topk` ranks a single long row with all of a GPU; its own choice among equals is not used.
+    `topk` ranks a single long row with all of a GPU; its order of ties is not used.
     """
     if count == 0:
         return weight.isnan()
@@ -200,7 +200,7 @@ def _select_on_device(weight: Tensor, count: int) -> Tensor:
 
 @library.custom_op("wirings::top_mask", mutates_args=())
 def _opaque_mask(rows: Tensor, count: int) -> Tensor:
-    """The selection in each row as one operation that torch.compile does not look into."""
+    """The selection in each row as one operation that torch.compile does not trace."""
     if len(rows) == 1 and count and radix.is_supported(rows):
         return radix.RadixSelect().mask(rows, count)
     return top_mask(rows, count) if len(rows) == 1 else top_mask_by_row(rows, count)
@@ -216,11 +216,11 @@ def choose_top_edges(weight: Tensor, prune_rate: float) -> Tensor:
 
     Args:
         weight: any shape; one entry is one potential edge.
-        prune_rate: fraction left out, 0..1; numel − int(prune_rate · numel) entries stay.
+        prune_rate: fraction of pruned entries, 0..1; numel − int(prune_rate · numel) entries remain.
 
     Raises:
         WiringError: `prune_rate` is not within 0..1.
-        NotFiniteError: a weight is NaN (not raised on a GPU, where it spreads to the output).
+        NotFiniteError: a weight is NaN (not raised on a GPU, where it reaches the output).
     """
     selector = Selector(num_kept(weight.numel(), prune_rate))
     return straight_through(weight, selector.select(weight))

@@ -1,8 +1,8 @@
 """The largest of many numbers by magnitude on the CPU, in one pass over the memory.
 
 A lower bound filters the candidates, so that few more than `count` numbers are ranked. The bound comes from
-the last threshold, which moves little between two training steps, or else from a sample. It decides how long
-the search takes, never its result.
+the last threshold, which changes little between two training steps, or from a sample. It affects the time of
+the search, not its result.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ Values = NDArray[Any]
 Indices = NDArray[np.int64]
 
 _CHUNK = 1 << 16
-"""Numbers looked at together: what is made of them on the way stays in the processor's cache."""
+"""Numbers scanned together, so that intermediate arrays stay in the cache."""
 _CHUNKS = 16
-"""As many chunks are listed together."""
+"""Chunks whose indices are listed together."""
 _SAMPLE = 1 << 16
 _SMALL = 1 << 17
-"""From this many numbers on, a sample and a scan are faster than ranking them all."""
+"""Size above which a sample and a scan are faster than ranking all numbers."""
 _DEVIATIONS = 6
-"""How far below the sample's threshold its bound lies, in standard deviations of the sample's counts."""
+"""Distance of the bound from the sample's threshold, in standard deviations of the sample's counts."""
 
 
 class Largest(NamedTuple):
-    """Indices of the largest, rising, and the smallest magnitude among them (infinite if there are none)."""
+    """Ascending indices of the largest, and the smallest magnitude among them; infinite if there are none."""
 
     indices: Indices
     threshold: float
 
 
 class Threshold(NamedTuple):
-    """What separates the largest numbers from the rest.
+    """Threshold between the largest numbers and the rest.
 
     Attributes:
         magnitude: the smallest magnitude among the largest; infinite if there are none.
-        excluded: indices of numbers of this magnitude that are not among the largest, rising.
+        excluded: ascending indices of numbers of this magnitude that are not among the largest.
     """
 
     magnitude: float
@@ -48,12 +48,12 @@ class Threshold(NamedTuple):
 
 
 def find_threshold(values: Values, count: int, band: tuple[float, float] | None = None) -> Threshold | None:
-    """The threshold of what `find_largest` finds, without the indices: faster from a tenth of all numbers on.
+    """The threshold of `find_largest`, without the indices: faster for at least a tenth of the numbers.
 
     Args:
         values: the numbers.
         count: 0..size.
-        band: magnitudes that the threshold may lie between.
+        band: lower and upper guess of the threshold.
 
     Returns:
         None if there is a NaN.
@@ -64,11 +64,11 @@ def find_threshold(values: Values, count: int, band: tuple[float, float] | None 
             return None
         if 0 < count - above <= near.size:
             return _kth_magnitude(near, magnitudes, count - above)
-    found = find_largest(values, count)
-    if found is None:
+    largest = find_largest(values, count)
+    if largest is None:
         return None
-    ties = np.flatnonzero(np.abs(values) == found.threshold) if count else found.indices
-    return Threshold(found.threshold, np.setdiff1d(ties, found.indices, assume_unique=True))
+    ties = np.flatnonzero(np.abs(values) == largest.threshold) if count else largest.indices
+    return Threshold(largest.threshold, np.setdiff1d(ties, largest.indices, assume_unique=True))
 
 
 def _kth_magnitude(indices: Indices, magnitudes: Values, count: int) -> Threshold:
@@ -79,12 +79,12 @@ def _kth_magnitude(indices: Indices, magnitudes: Values, count: int) -> Threshol
 
 
 def find_largest(values: Values, count: int, guess: float | None = None) -> Largest | None:
-    """The `count` numbers of largest magnitude; of equal ones at the border, those that come first.
+    """The `count` numbers of largest magnitude; of equal ones at the threshold, the first ones.
 
     Args:
         values: the numbers.
         count: 0..size.
-        guess: a magnitude that all of them may reach and few others.
+        guess: lower guess of the threshold.
 
     Returns:
         None if there is a NaN: it has no rank.
@@ -94,8 +94,8 @@ def find_largest(values: Values, count: int, guess: float | None = None) -> Larg
         if np.isnan(magnitudes).any():
             return None
         if count <= indices.size:
-            chosen, threshold = _by_ranking(magnitudes, count)
-            return Largest(indices[chosen], threshold)
+            selected, threshold = _by_ranking(magnitudes, count)
+            return Largest(indices[selected], threshold)
     magnitudes = np.abs(values)
     if np.isnan(magnitudes).any():
         return None
@@ -112,8 +112,8 @@ def _bounds(values: Values, count: int, guess: float | None) -> Iterator[float]:
 def _by_ranking(magnitudes: Values, count: int) -> Largest:
     if not count:
         return Largest(np.empty(0, np.int64), float("inf"))
-    place = magnitudes.size - count
-    threshold = np.partition(magnitudes, place)[place]
+    rank = magnitudes.size - count
+    threshold = np.partition(magnitudes, rank)[rank]
     indices = np.flatnonzero(magnitudes >= threshold)
     surplus = indices.size - count
     if surplus:
@@ -123,17 +123,17 @@ def _by_ranking(magnitudes: Values, count: int) -> Largest:
 
 
 def _sampled_bound(values: Values, count: int) -> float:
-    step = values.size // _SAMPLE | 1  # odd, so that columns of a matrix are seen alike
+    step = values.size // _SAMPLE | 1  # odd, so that all columns of a matrix are sampled
     sample = np.abs(values[::step])
     expected = count / step
     rank = min(int(expected + _DEVIATIONS * expected**0.5 + 2), sample.size)
-    place = sample.size - rank
-    return float(np.partition(sample, place)[place])
+    index = sample.size - rank
+    return float(np.partition(sample, index)[index])
 
 
 def _scan(values: Values, low: float, high: float | None = None) -> tuple[Indices, Values, int]:
-    """Indices and magnitudes of the numbers that reach `low` but not `high`, and of every NaN; how many reach
-    `high`.
+    """Indices and magnitudes of the numbers that reach `low` but not `high`, and of every NaN; number of
+    those that reach `high`.
     """
     lowest, highest = values.dtype.type(low), None if high is None else values.dtype.type(high)
     above = 0
@@ -142,12 +142,12 @@ def _scan(values: Values, low: float, high: float | None = None) -> tuple[Indice
     reached = np.empty(magnitudes.size, bool)
     indices = []
     for start in range(0, values.size, flags.size):
-        part = values[start : start + flags.size]
-        flags[part.size :] = False
-        for begin in range(0, part.size, magnitudes.size):
-            end = min(begin + magnitudes.size, part.size)
+        chunks = values[start : start + flags.size]
+        flags[chunks.size :] = False
+        for begin in range(0, chunks.size, magnitudes.size):
+            end = min(begin + magnitudes.size, chunks.size)
             magnitude, flag = magnitudes[: end - begin], flags[begin:end]
-            np.abs(part[begin:end], out=magnitude)
+            np.abs(chunks[begin:end], out=magnitude)
             np.less(magnitude, lowest, out=flag)
             if highest is not None:
                 over = np.greater_equal(magnitude, highest, out=reached[: magnitude.size])
@@ -155,14 +155,14 @@ def _scan(values: Values, low: float, high: float | None = None) -> tuple[Indice
                 np.logical_or(flag, over, out=flag)
             np.logical_not(flag, out=flag)
         indices.append(_true_indices(flags) + start)
-    found = np.concatenate(indices)
-    return found, np.abs(values[found]), above
+    all_indices = np.concatenate(indices)
+    return all_indices, np.abs(values[all_indices]), above
 
 
 def _true_indices(flags: NDArray[np.bool_]) -> Indices:
-    """np.flatnonzero for few true entries: looks for groups of eight with one in it first."""
+    """np.flatnonzero for few true entries: searches groups of eight first."""
     groups = flags.view(np.int64)
-    hit = np.flatnonzero(groups != 0)
-    within = np.flatnonzero(groups[hit].view(bool))
-    indices: Indices = (hit << 3)[within >> 3] + (within & 7)
+    nonzero = np.flatnonzero(groups != 0)
+    within = np.flatnonzero(groups[nonzero].view(bool))
+    indices: Indices = (nonzero << 3)[within >> 3] + (within & 7)
     return indices

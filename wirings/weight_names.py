@@ -1,8 +1,8 @@
-"""Names of weights in files that other programs wrote, matched with the names of a network.
+"""Names of weights in files of other programs, matched with the names of a network.
 
-Wrappers put prefixes before all names (`module.` of DataParallel, `_orig_mod.` of torch.compile, `model.` or
-another attribute's name of Lightning), averaging and profiling programs leave counters behind, and old
-versions of torch did not count the batches of batch norms.
+Wrappers add prefixes to all names (`module.` of DataParallel, `_orig_mod.` of torch.compile, `model.` or
+another attribute's name of Lightning), averaging and profiling programs add counters, and old versions of
+torch have no batch counters of batch norms.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 _COMPILED = "_orig_mod"
 _BATCHES = "num_batches_tracked"
 _LEFTOVERS = ("total_ops", "total_params", "n_averaged")
-"""Single numbers of thop, and of torch.optim.swa_utils.AveragedModel."""
+"""Counters of thop and of torch.optim.swa_utils.AveragedModel."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class MatchedWeights:
     """Weights under the names of a network.
 
     Attributes:
-        weights: by name; names that the network does not know are kept.
-        prefix: what was removed from all names, such as `module.`.
-        changes: what was done, in words; empty if the names were those of the network.
+        weights: by name, with names that are not in the network.
+        prefix: removed from all names, such as `module.`.
+        changes: descriptions of the changes; empty if the names were those of the network.
     """
 
     weights: dict[str, Any]
@@ -36,10 +36,10 @@ class MatchedWeights:
 
 
 def match_names(weights: Mapping[str, Any], expected: Mapping[str, Tensor]) -> MatchedWeights:
-    """Give the weights of a file the names of a network.
+    """Rename the weights of a file to the names of a network.
 
-    A prefix is removed only where all names have it and more of them fit the network without it, so the
-    network's own prefixes stay.
+    A prefix is removed only if all names have it and more of them match the network without it, so that the
+    network's own prefixes remain.
 
     Args:
         weights: of the file, by name.
@@ -54,7 +54,7 @@ def match_names(weights: Mapping[str, Any], expected: Mapping[str, Tensor]) -> M
         for name in (_short(name.removeprefix(prefix), inner) for name in counters)
         if name not in expected
     }
-    kept = {name: value for name, value in renamed.items() if name not in ignored}
+    matched = {name: value for name, value in renamed.items() if name not in ignored}
     changes = []
     if prefix:
         changes.append(f"removed the prefix '{prefix}' from all names")
@@ -62,11 +62,11 @@ def match_names(weights: Mapping[str, Any], expected: Mapping[str, Tensor]) -> M
         changes.append(f"removed '{_COMPILED}.' within names")
     if ignored:
         changes.append(f"ignored {', '.join(sorted(set(ignored.values())))}")
-    batches = _missing_batches(kept, expected)
+    batches = _missing_batches(matched, expected)
     if batches:
-        kept |= {name: torch.zeros_like(expected[name], device="cpu") for name in batches}
+        matched |= {name: torch.zeros_like(expected[name], device="cpu") for name in batches}
         changes.append(f"{_BATCHES} missing, counters start at 0")
-    return MatchedWeights(kept, prefix, tuple(changes))
+    return MatchedWeights(matched, prefix, tuple(changes))
 
 
 def _is_leftover(name: str, value: Any) -> bool:
@@ -74,28 +74,28 @@ def _is_leftover(name: str, value: Any) -> bool:
 
 
 def _find_prefix(names: Collection[str], expected: Mapping[str, Tensor]) -> tuple[str, bool]:
-    """The shortest prefix without which most names fit, and whether torch.compile's is within names too."""
+    """Shortest prefix without which most names match; whether that of torch.compile is also inside names."""
     first, *others = [name.split(".")[:-1] for name in names] or [[]]
     common = len(first)
-    for parts in others:
-        common = min(common, len(parts))
-        while parts[:common] != first[:common]:
+    for words in others:
+        common = min(common, len(words))
+        while words[:common] != first[:common]:
             common -= 1
     prefixes = [".".join([*first[:length], ""]) for length in range(common + 1)]
     best = ("", False)
-    most = sum(name in expected for name in names)
+    max_matches = sum(name in expected for name in names)
     for inner in (False, True):
         for prefix in prefixes:
             short = {_short(name.removeprefix(prefix), inner) for name in names}
-            fitting = sum(name in expected for name in short)
-            if fitting > most and len(short) == len(names):
-                best, most = (prefix, inner), fitting
+            matches = sum(name in expected for name in short)
+            if matches > max_matches and len(short) == len(names):
+                best, max_matches = (prefix, inner), matches
     return best
 
 
 def _short(name: str, inner: bool) -> str:
-    """The name, `inner`: without the parts that torch.compile puts into it."""
-    return ".".join(part for part in name.split(".") if part != _COMPILED) if inner else name
+    """The name; with `inner`, without the prefixes of torch.compile inside of it."""
+    return ".".join(word for word in name.split(".") if word != _COMPILED) if inner else name
 
 
 def _missing_batches(weights: Mapping[str, Any], expected: Mapping[str, Tensor]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Files of weights: read without executing anything in them, and put into a network whose names they fit."""
+"""Files of weights: reading without executing anything in them, and loading into a network."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from wirings.names import did_you_mean
 from wirings.safetensors_file import read_safetensors
 from wirings.weight_names import match_names
 
-_SHOWN = 5
+_MAX_LISTED = 5
+"""Differences that a message lists."""
 log = logging.getLogger(__name__)
 
 
 def read_content(path: Path) -> Any:
-    """The content of a file that torch.save or safetensors wrote, on the CPU.
+    """The content of a file of torch.save or safetensors, on the CPU.
 
     Nothing in the file is executed: anything but tensors and plain values is refused.
 
@@ -41,14 +42,14 @@ def read_content(path: Path) -> Any:
         raise WiringError(
             f"{path}: is damaged, or needs more memory than this process may use; take another file"
         ) from error
-    except Exception as error:  # torch.load promises no exception types for files that are no checkpoints
+    except Exception as error:  # torch.load documents no exception types for other files
         raise WiringError(
             f"{path}: is damaged or no checkpoint ({first_line(error)}); take another file"
         ) from error
 
 
 def find_weights(content: Any, path: Path) -> tuple[dict[str, Any], str]:
-    """The state dict within a file's content, and the key that it stands under.
+    """The state dict in a file's content, and its key.
 
     Args:
         content: a mapping with the weights under `model` or `state_dict`, a plain state dict (key ""), or a
@@ -71,7 +72,7 @@ def find_weights(content: Any, path: Path) -> tuple[dict[str, Any], str]:
             names = ", ".join(map(str, candidates))
             raise WiringError(
                 f"{path}: has several state dicts ({names}) and none under `model` or `state_dict`; save the "
-                "one you want in a file of its own"
+                "one to load in its own file"
             )
     raise WiringError(f"{path}: is no checkpoint: it has no weights under `model` or `state_dict`")
 
@@ -103,43 +104,43 @@ def check_fit(weights: Mapping[str, Any], expected: Mapping[str, Tensor], path: 
         elif name in expected and _kind(value) != _kind(expected[name]):
             differences.append(f"{name} is {_kind(value)}, the model's is {_kind(expected[name])}")
     if differences:
-        more = len(differences) - _SHOWN
-        listed = differences[:_SHOWN] + ([f"and {more} more differences"] if more > 0 else [])
+        num_others = len(differences) - _MAX_LISTED
+        listed = differences[:_MAX_LISTED] + (
+            [f"and {num_others} more differences"] if num_others > 0 else []
+        )
         raise WiringError(
-            "\n  ".join(
-                [f"{path}: does not fit this network; check which one is asked for, and its sizes:", *listed]
-            )
+            "\n  ".join([f"{path}: does not fit this network; check its name and its sizes:", *listed])
         )
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Any], path: Path, key: str = "") -> None:
-    """Put the weights of a file into a network. A file that does not fit leaves the network as it was.
+    """Load the weights of a file into a network. If they do not fit, the network is unchanged.
 
-    Prefixes of all names that wrappers have added (`module.`, `_orig_mod.`) are removed, and one line says
-    so: see wirings.weight_names. A wired layer whose rule has no entries in the file, since its network was
-    not wired, keeps those of the rule, and a rule that fixes its wiring by the weights does so.
+    Prefixes that wrappers have added to all names (`module.`, `_orig_mod.`) are removed, and one line is
+    logged: see wirings.weight_names. If the file has no entries for the rule of a wired layer, since its
+    network was not wired, the rule's buffers are unchanged, and its `freeze_wiring` is called.
 
     Args:
-        model: where the weights go.
-        weights: what find_weights gave.
+        model: the network.
+        weights: result of find_weights.
         path: the file, for messages.
-        key: that they stand under in the file.
+        key: of the weights in the file.
 
     Raises:
         WiringError: names, shapes or types differ from those of the network.
     """
     expected = model.state_dict()
     matched = match_names(weights, expected)
-    changes = [f"took the weights under '{key}'"] if key not in ("", "model", "state_dict") else []
+    changes = [f"loaded the weights under '{key}'"] if key not in ("", "model", "state_dict") else []
     if changes or matched.changes:
         log.warning("%s: %s", path, "; ".join([*changes, *matched.changes]))
     rules = {f"{name}.wiring.": module.wiring for name, module in _wired_layers(model).items()}
     unset = [prefix for prefix in rules if not any(name.startswith(prefix) for name in matched.weights)]
-    kept = {name: value for name, value in expected.items() if name.startswith(tuple(unset))}
-    check_fit({**kept, **matched.weights}, expected, path)
-    model.load_state_dict({**kept, **matched.weights})
+    buffers = {name: value for name, value in expected.items() if name.startswith(tuple(unset))}
+    check_fit({**buffers, **matched.weights}, expected, path)
+    model.load_state_dict({**buffers, **matched.weights})
     for prefix in unset:
-        rules[prefix].fix_wiring()
+        rules[prefix].freeze_wiring()
 
 
 def _wired_layers(model: nn.Module) -> dict[str, WiredLayer]:
@@ -155,8 +156,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         ) from error
     if metadata.get("format", "").startswith("wirings"):
         raise WiringError(
-            f"{path}: is a network that was exported, without dead neurons and batch norms, so its weights "
-            "do not fit the network it was made from; use the checkpoint that was exported"
+            f"{path}: is an exported network, without dead neurons and batch norms, so its weights do not "
+            "fit the original network; use the checkpoint that was exported"
         )
     return dict(weights)
 
@@ -178,7 +179,7 @@ def _refused(error: Exception) -> str:
 
 
 def _kind(value: Tensor) -> str:
-    """What must not change when a tensor is loaded; the width of its numbers may."""
+    """Properties that must be equal when a tensor is loaded; the precision may differ."""
     if value.layout != torch.strided or value.is_quantized or value.is_meta:
         return f"a {value.layout} tensor of {value.dtype} on {value.device.type}"
     if value.is_complex():

@@ -144,8 +144,8 @@ class Wiring:
         return {name: selection.mask().clone() for name, selection in self.select().items()}
 
     def state(self) -> dict[str, Tensor]:
-        """int64 indices of the edges in use within each flattened weight, rising, on the CPU: a small record
-        of the wiring that can be saved and compared.
+        """int64 indices of the edges in use within each flattened weight, ascending, on the CPU: a small
+        record of the wiring that can be saved and compared.
         """
         return {name: selection.indices().cpu().clone() for name, selection in self.select().items()}
 
@@ -153,18 +153,20 @@ class Wiring:
         """Fraction of each layer's edges in use that were not in use before, and of all under `total`.
 
         Args:
-            before: what `state()` returned then.
+            before: result of an earlier `state()`.
 
         Raises:
-            WiringError: it is a record of other layers.
+            WiringError: it has other layers.
         """
-        now = self.state()
-        if set(before) != set(now):
-            strange = sorted(set(before) ^ set(now))
-            raise WiringError(f"the record is of another network: {', '.join(strange)} in one of them alone")
-        new = {name: int((~torch.isin(now[name], before[name])).sum()) for name in now}
-        fractions = {name: new[name] / max(len(now[name]), 1) for name in now}
-        return {**fractions, "total": sum(new.values()) / max(sum(map(len, now.values())), 1)}
+        current = self.state()
+        if set(before) != set(current):
+            names = sorted(set(before) ^ set(current))
+            raise WiringError(
+                f"the state is that of another network: only one of them has {', '.join(names)}"
+            )
+        new = {name: int((~torch.isin(current[name], before[name])).sum()) for name in current}
+        fractions = {name: new[name] / max(len(current[name]), 1) for name in current}
+        return {**fractions, "total": sum(new.values()) / max(sum(map(len, current.values())), 1)}
 
     @property
     def reads_gradients(self) -> bool:
@@ -176,9 +178,9 @@ class Wiring:
         processes: after the gradients are reduced) and before `optimizer.step()`.
 
         Args:
-            optimizer: about to make the step.
-            step: number of the step, from 0 on.
-            total_steps: how many steps the training has.
+            optimizer: makes the update next.
+            step: index of the step, from 0.
+            total_steps: number of steps of the training.
         """
         current = Step(step, total_steps, optimizer)
         for rule in self.rules.values():
@@ -220,7 +222,7 @@ def wire(
     exclude: str | Iterable[str] | None = None,
     **options: Any,
 ) -> Wiring:
-    """Let layers of a network use a fraction of their weights, chosen by a rule. The network is changed in
+    """Make layers of a network use a fraction of their weights, selected by a rule. The network is changed in
     place: convolutions, transposed convolutions and linear layers multiply with the weights in use, and its
     parameters keep their names, so that checkpoints of the unwired network load.
 
@@ -228,7 +230,7 @@ def wire(
         model: any network. Wire it before `torch.compile` and DistributedDataParallel.
         rule: a name of `wirings.rules.RULES`, or a subclass of EdgeRule.
         density: fraction of all weights of the wired layers that is in use, 0..1.
-        budget: how many edges each layer gets: `uniform`, `erk`, `global` (one ranking of all layers in each
+        budget: number of edges of each layer: `uniform`, `erk`, `global` (one ranking of all layers in each
             selection), a mapping of patterns to densities, or a function of shapes and density; see
             `wirings.budgets`.
         include: patterns of names of layers, such as "layer3.*"; None: all that can be wired.
@@ -242,7 +244,7 @@ def wire(
         WiringError: a name, pattern, option or number is wrong, a layer cannot be wired, or weights are tied.
             The network is unchanged then.
     """
-    layers = _chosen_layers(model, include, exclude)
+    layers = _selected_layers(model, include, exclude)
     _refuse_tied_weights(model, layers)
     shapes = {_join(name, "weight"): tuple(weight_of(layer).shape) for name, layer in layers.items()}
     counts = count_edges(shapes, density, budget)
@@ -283,38 +285,38 @@ def unwire(model: _Network) -> _Network:
     return model
 
 
-def _chosen_layers(
+def _selected_layers(
     model: nn.Module, include: str | Iterable[str] | None, exclude: str | Iterable[str] | None
 ) -> dict[str, nn.Module]:
     """The layers to wire, by name.
 
     Raises:
-        WiringError: a pattern fits no layer, or a layer that it names cannot be wired; or no layer is left.
+        WiringError: a pattern matches no layer, a layer that it matches cannot be wired, or no layer is left.
     """
     modules = {name: module for name, module in model.named_modules() if name}
     if isinstance(model, LAYER_TYPES):
         raise WiringError(f"the network is a single {type(model).__name__}; put it into an nn.Sequential")
     included = _patterns(include)
     if included is None:
-        chosen = {name: module for name, module in modules.items() if _can_be_wired(module)}
+        selected = {name: module for name, module in modules.items() if _can_be_wired(module)}
     else:
-        chosen = {}
+        selected = {}
         for pattern in included:
-            fitting = _fitting(pattern, modules, "include")
-            # A pattern may also fit blocks and norms; a plain name must name a layer.
-            layers = {name: modules[name] for name in fitting if isinstance(modules[name], LAYER_TYPES)}
-            chosen |= layers or {name: modules[name] for name in fitting[:1]}
-        chosen = {name: module for name, module in modules.items() if name in chosen}
+            matching = _matching(pattern, modules, "include")
+            # A pattern may also match blocks and norms; a name must be that of a layer.
+            layers = {name: modules[name] for name in matching if isinstance(modules[name], LAYER_TYPES)}
+            selected |= layers or {name: modules[name] for name in matching[:1]}
+        selected = {name: module for name, module in modules.items() if name in selected}
     for pattern in _patterns(exclude) or ():
-        fitting = _fitting(pattern, modules, "exclude")
-        if not any(name in chosen for name in fitting):
-            raise WiringError(f"exclude: {pattern} fits no layer that would be wired")
-        chosen = {name: module for name, module in chosen.items() if name not in fitting}
-    if not chosen:
+        matching = _matching(pattern, modules, "exclude")
+        if not any(name in selected for name in matching):
+            raise WiringError(f"exclude: {pattern} matches no layer that would be wired")
+        selected = {name: module for name, module in selected.items() if name not in matching}
+    if not selected:
         raise WiringError(f"no layer of {type(model).__name__} is to be wired; it has none that can be")
-    for name, module in chosen.items():
+    for name, module in selected.items():
         check_layer(name, module)
-    return chosen
+    return selected
 
 
 def _can_be_wired(module: nn.Module) -> bool:
@@ -325,16 +327,16 @@ def _patterns(patterns: str | Iterable[str] | None) -> list[str] | None:
     return [patterns] if isinstance(patterns, str) else None if patterns is None else list(patterns)
 
 
-def _fitting(pattern: str, modules: Mapping[str, nn.Module], argument: str) -> list[str]:
-    fitting = [name for name in modules if fnmatchcase(name, pattern)]
-    if not fitting:
+def _matching(pattern: str, modules: Mapping[str, nn.Module], argument: str) -> list[str]:
+    matching = [name for name in modules if fnmatchcase(name, pattern)]
+    if not matching:
         hint = did_you_mean(pattern, modules)
-        raise WiringError(f"{argument}: {pattern} fits no module of the network{hint}")
-    return fitting
+        raise WiringError(f"{argument}: {pattern} matches no module of the network{hint}")
+    return matching
 
 
 def _refuse_tied_weights(model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
-    """One parameter of two modules would be selected for the one and used whole by the other."""
+    """Refuse parameters of two modules: the rule of one would select in the weight of the other."""
     names: dict[int, list[str]] = {}
     for name, module in model.named_modules():
         for key, parameter in module._parameters.items():
@@ -344,21 +346,21 @@ def _refuse_tied_weights(model: nn.Module, layers: Mapping[str, nn.Module]) -> N
         same = names[id(weight_of(layer))]
         if len(same) > 1:
             raise WiringError(
-                f"{' and '.join(same)} are the same parameter; exclude {name}, or give each a copy of its own"
+                f"{' and '.join(same)} are the same parameter; exclude {name}, or give each its own copy"
             )
 
 
 def count_edges(
     shapes: Mapping[str, Sequence[int]], density: float, budget: str | Mapping[str, float] | Budget
 ) -> dict[str, int]:
-    """How many edges each layer gets from a budget, as `wire` takes it; of a `global` one at the start.
+    """Number of edges of each layer by a budget of `wire`; with `global`, at the start.
 
     Args:
         shapes: of the weights, by name.
         density: fraction of all entries that is in use, 0..1.
 
     Raises:
-        WiringError: there is no such budget, it does not give each layer a number that it has room for, or
+        WiringError: there is no such budget, its number of edges for a layer is missing or out of range, or
             the density is out of range.
     """
     total_edges(shapes, density)  # refuses a density out of range
@@ -376,7 +378,7 @@ def count_edges(
 
 
 def rank_together(rules: Mapping[str, EdgeRule], num_edges: int) -> None:
-    """Let rules select the strongest edges of all layers together: see GlobalRanking.
+    """Make rules select the strongest edges of all layers together: see GlobalRanking.
 
     Args:
         rules: by name.

@@ -1,4 +1,4 @@
-"""Networks around a network: as one part, with one input, and for evaluation alone."""
+"""Wrappers of networks: with one input, and for evaluation only."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 class OneInput(nn.Module):
-    """A network as a part of another one, which is called with one tensor: arguments that it has beside the
-    first keep their defaults. torch.export and torch.fx get it so.
+    """A network that is called with one tensor, for torch.export and torch.fx; other arguments have their
+    defaults.
 
     Attributes:
         network: computes the output.
@@ -33,7 +33,7 @@ class EvaluationOnly(nn.Module):
     """A network that cannot be trained."""
 
     def train(self, mode: bool = True) -> EvaluationOnly:
-        """Only evaluation is possible: norms are folded, and dead nodes cannot come back.
+        """Only evaluation is possible, since norms are folded and dead nodes are removed.
 
         Raises:
             WiringError: `mode` is true.
@@ -48,10 +48,10 @@ class EvaluationNetwork(EvaluationOnly, OneInput):
     """A network whose weights are fixed.
 
     Args:
-        network: its parameters get no gradients from now on.
+        network: gradients of its parameters are disabled.
 
     Attributes:
-        report: what became of its channels; None where it was only made of a network with folded norms.
+        report: of the removal of channels; None if only norms were folded.
     """
 
     report: ChannelReport | None = None

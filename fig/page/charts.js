@@ -1,8 +1,8 @@
-// The curves below the picture, over the training's steps, with the state at hand marked.
+// The curves below the picture, by training step, with a cursor at the current state.
 
 const INSET = 6, WIDEST_BAR = 8;
 
-// first, last: steps at the sides; scales: 2 where the right side is labelled, too.
+// first, last: steps at the sides; scales: 2 if the right side is labelled, too.
 function frame(canvas, first, last, scales) {
   const ratio = window.devicePixelRatio || 1;
   canvas.width = canvas.clientWidth * ratio;
@@ -14,14 +14,14 @@ function frame(canvas, first, last, scales) {
   const top = 8, bottom = canvas.clientHeight - 18;
   const length = right - left - 2 * INSET;
   const x = step => left + INSET + (last > first ? length * (step - first) / (last - first) : 0);
-  const y = part => bottom - (bottom - top) * part;
+  const y = fraction => bottom - (bottom - top) * fraction;
   return { canvas, pen, left, right, top, bottom, x, y, ratio };
 }
 
 function grid({ pen, left, right, bottom, y }, style, labels) {
   pen.strokeStyle = style.line;
-  for (const part of [0, 0.5, 1]) {
-    pen.beginPath(); pen.moveTo(left, y(part)); pen.lineTo(right, y(part)); pen.stroke();
+  for (const fraction of [0, 0.5, 1]) {
+    pen.beginPath(); pen.moveTo(left, y(fraction)); pen.lineTo(right, y(fraction)); pen.stroke();
   }
   pen.fillStyle = style.faint;
   pen.textAlign = "left"; pen.fillText(labels[0], left, bottom + 14);
@@ -31,8 +31,8 @@ function grid({ pen, left, right, bottom, y }, style, labels) {
 function scale({ pen, left, right, y }, highest, colour, onRight) {
   pen.fillStyle = colour;
   pen.textAlign = onRight ? "left" : "right";
-  for (const part of [0, 0.5, 1])
-    pen.fillText((highest * part).toLocaleString("en"), onRight ? right + 5 : left - 5, y(part) + 4);
+  for (const fraction of [0, 0.5, 1])
+    pen.fillText((highest * fraction).toLocaleString("en"), onRight ? right + 5 : left - 5, y(fraction) + 4);
 }
 
 // points: [step, value]
@@ -62,7 +62,7 @@ function cursor({ pen, top, bottom, x }, step, colour) {
   pen.beginPath(); pen.moveTo(x(step), top); pen.lineTo(x(step), bottom); pen.stroke();
 }
 
-// What the curves show: accuracies of all recorded states, counts of those that are shown.
+// Points of the curves: accuracies of all recorded states, counts of the states in the page.
 function curvesOf(head, states, l) {
   const { steps, train, val } = head.recorded;
   const recorded = values => steps.map((step, i) => [step, values[i]]).filter(([, value]) => value !== null);
@@ -71,7 +71,7 @@ function curvesOf(head, states, l) {
   return { train: recorded(train), val: recorded(val), live, fresh };
 }
 
-// Returns the frames: where a step and a value lie.
+// Returns the frames, which map steps and values to pixels.
 function drawCharts(head, states, l, now, style) {
   const curves = curvesOf(head, states, l), step = states[now].numbers.step;
   const { steps } = head.recorded, ends = [steps[0], steps.at(-1)];
@@ -94,8 +94,8 @@ function drawCharts(head, states, l, now, style) {
   return { accuracy, alive, mostLive, mostFresh };
 }
 
-// The shown state whose step is drawn nearest to this place.
-function nearestState({ x }, states, place) {
-  const distances = states.map(state => Math.abs(x(state.numbers.step) - place));
+// The state whose step is drawn nearest to this pixel.
+function nearestState({ x }, states, pixel) {
+  const distances = states.map(state => Math.abs(x(state.numbers.step) - pixel));
   return distances.indexOf(Math.min(...distances));
 }

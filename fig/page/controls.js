@@ -1,4 +1,4 @@
-// What the visitor does: slider, keys, pointer.
+// Controls: slider, buttons, keys, pointer.
 
 function listen(panel) {
   by("slider").addEventListener("input", event => panel.go(Number(event.target.value)));
@@ -18,7 +18,7 @@ function listen(panel) {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", restyle);
   listenToPointer(panel);
   window.addEventListener("resize", () => {
-    panel.cell = null; // bins are new
+    panel.cell = null; // the bins change
     panel.labelAxes();
     panel.show(panel.s);
   });
@@ -37,21 +37,21 @@ function listenToPointer(panel) {
   canvas.addEventListener("blur", leave);
   canvas.addEventListener("click", event => { if (!panel.isMatrix) panel.hold(nodeAt(panel, event)); });
   for (const id of ["accuracy", "alive"]) by(id).addEventListener("click", event => {
-    const place = event.clientX - event.target.getBoundingClientRect().left;
-    panel.go(nearestState(panel.charts[id], panel.states, place));
+    const pixel = event.clientX - event.target.getBoundingClientRect().left;
+    panel.go(nearestState(panel.charts[id], panel.states, pixel));
   });
 }
 
-// The node at the pointer; −1: none is near.
+// The node at the pointer; −1: none is near it.
 function nodeAt(panel, event) {
   const box = by("wiring").getBoundingClientRect(), { x, y } = panel.places[panel.l];
-  let found = -1, best = 14 * 14;
+  let nearest = -1, best = 14 * 14;
   for (let node = 0; node < x.length; node++) {
     const dx = x[node] * box.width - (event.clientX - box.left);
     const dy = y[node] * box.height - (event.clientY - box.top);
-    if (dx * dx + dy * dy < best) { best = dx * dx + dy * dy; found = node; }
+    if (dx * dx + dy * dy < best) { best = dx * dx + dy * dy; nearest = node; }
   }
-  return found;
+  return nearest;
 }
 
 function cellAt(panel, event) {
@@ -59,28 +59,28 @@ function cellAt(panel, event) {
   return panel.matrix.cellAt(event.clientX - box.left, event.clientY - box.top);
 }
 
-// The bin beside the one that is looked at; the first one if none is.
+// The bin next to the selected one; the first one if none is selected.
 function nextCell({ cell, matrix: { rows, columns } }, right, down) {
   if (!cell) return [0, 0];
-  const within = (place, { bins }) => Math.min(Math.max(place, 0), bins.length - 1);
+  const within = (index, { bins }) => Math.min(Math.max(index, 0), bins.length - 1);
   return [within(cell[0] + down, rows), within(cell[1] + right, columns)];
 }
 
-// The node above, below, or in the column beside that is at the same height; the first one if none is chosen.
+// The node above or below, or that of equal height in the next column; the first one if none is selected.
 function neighbour(panel, right, down) {
-  const node = panel.lookedAt, { columns } = panel.layer, { y } = panel.places[panel.l];
-  const own = columns.findIndex(column => column.start <= node && node < column.end);
-  if (own < 0) return columns[0].start;
-  if (down) return Math.min(Math.max(node + down, columns[own].start), columns[own].end - 1);
-  const { start, end } = columns[Math.min(Math.max(own + right, 0), columns.length - 1)];
+  const node = panel.selectedNode, { columns } = panel.layer, { y } = panel.places[panel.l];
+  const current = columns.findIndex(column => column.start <= node && node < column.end);
+  if (current < 0) return columns[0].start;
+  if (down) return Math.min(Math.max(node + down, columns[current].start), columns[current].end - 1);
+  const { start, end } = columns[Math.min(Math.max(current + right, 0), columns.length - 1)];
   let nearest = start;
   for (let other = start; other < end; other++)
     if (Math.abs(y[other] - y[node]) < Math.abs(y[nearest] - y[node])) nearest = other;
-  return right && columns[own].start !== start ? nearest : node;
+  return right && columns[current].start !== start ? nearest : node;
 }
 
-// Keys that an element of a form has for itself.
-function isOwnKey({ target, key }) {
+// Keys that an element of a form uses itself.
+function isFormKey({ target, key }) {
   if (target.tagName === "SELECT") return true;
   if (target.tagName === "BUTTON" || target.type === "checkbox") return key === " " || key === "Enter";
   return target.type === "range" && (/^(Arrow|Page)/.test(key) || key === "Home" || key === "End");
@@ -88,7 +88,7 @@ function isOwnKey({ target, key }) {
 
 function pressed(panel, event) {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  if (isOwnKey(event)) {
+  if (isFormKey(event)) {
     if (event.target === by("slider")) panel.play(false);
     return;
   }
@@ -104,7 +104,7 @@ function pressed(panel, event) {
   };
   const ofPicture = {
     ArrowRight: step(1, 0), ArrowLeft: step(-1, 0), ArrowDown: step(0, 1), ArrowUp: step(0, -1),
-    Enter: () => panel.lookedAt < 0 || panel.hold(panel.lookedAt),
+    Enter: () => panel.selectedNode < 0 || panel.hold(panel.selectedNode),
   };
   const anywhere = {
     ArrowRight: () => panel.go(panel.s + 1), ArrowLeft: () => panel.go(panel.s - 1),

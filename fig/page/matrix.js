@@ -1,13 +1,13 @@
-// The layer as a matrix: targets from top to bottom, sources from left to right, a few nodes to a bin where
-// there are more of them than the picture has room for.
+// The layer as a matrix: targets from top to bottom, sources from left to right; several nodes per bin where a
+// layer has more nodes than pixels.
 
-const BIN = 4, THINNEST = 10, MARGIN = { left: 84, right: 14, top: 8, bottom: 4 };
+const BIN = 4, MIN_GROUP = 10, MARGIN = { left: 84, right: 14, top: 8, bottom: 4 };
 
 class Matrix {
   constructor(scene) { Object.assign(this, { scene, key: "" }); }
 
-  // view: {layer, states, state, kind, cell, colours, style}; kind: "share" of the pairs of nodes that are in
-  // use, or "weight", summed without sign; cell: [row, column] of the bin that is looked at, or null.
+  // view: {layer, states, state, kind, cell, colours, style}; kind: "share", the fraction of the pairs of
+  // nodes in use, or "weight", the sum of magnitudes; cell: [row, column] of the selected bin, or null.
   draw({ layer, states, state, kind, cell, colours, style }) {
     const ratio = this.scene.resize(2), { pen, image, canvas } = this.scene;
     this.fit(layer);
@@ -26,7 +26,7 @@ class Matrix {
     pen.setTransform(1, 0, 0, 1, 0, 0);
   }
 
-  // Divides both axes into bins, if layer or size are new.
+  // Divides both axes into bins if layer or size have changed.
   fit(layer) {
     const { clientWidth: width, clientHeight: height } = this.scene.canvas, { left, right, top, bottom } = MARGIN;
     const key = [layer.name, width, height].join();
@@ -38,7 +38,7 @@ class Matrix {
     Object.assign(this, { key, layer, rows, columns, tops: {} });
   }
 
-  // Of each bin, row by row: edges in use, those between live nodes, and the sum of the weights without sign.
+  // Per bin, in row-major order: edges in use, those between live nodes, and the sum of magnitudes.
   sum({ codes, weights, live }) {
     const { layer, rows, columns } = this, size = rows.bins.length * columns.bins.length;
     const counts = new Uint32Array(size), alive = new Uint32Array(size), weight = new Float32Array(size);
@@ -53,7 +53,7 @@ class Matrix {
     return { counts, alive, weight };
   }
 
-  // Pairs of a target and a source in a bin.
+  // Number of pairs of a target and a source in a bin.
   pairs(r, c) {
     const row = this.rows.bins[r], column = this.columns.bins[c];
     return (row.end - row.start) * (column.end - column.start);
@@ -64,29 +64,29 @@ class Matrix {
     return kind === "share" ? counts[bin] / this.pairs(r, c) : weight[bin];
   }
 
-  // The value that has the full colour: all but the highest hundredth of the bins with an edge are below it.
+  // The value that has the full colour: the 99th percentile of the bins with an edge.
   findTop(kind, states) {
-    const { rows, columns } = this, found = [];
+    const { rows, columns } = this, values = [];
     for (const sums of states.map(state => this.sum(state)))
       for (let r = 0; r < rows.bins.length; r++) for (let c = 0; c < columns.bins.length; c++)
-        if (sums.counts[r * columns.bins.length + c]) found.push(this.valueOf(sums, r, c, kind));
-    found.sort((a, b) => a - b);
-    return found.length ? found[Math.floor(0.99 * (found.length - 1))] || 1 : 1;
+        if (sums.counts[r * columns.bins.length + c]) values.push(this.valueOf(sums, r, c, kind));
+    values.sort((a, b) => a - b);
+    return values.length ? values[Math.floor(0.99 * (values.length - 1))] || 1 : 1;
   }
 
-  // Where no edge can be: within a block, or back.
+  // No edge is possible within a block, or to an earlier one.
   isBarred(r, c) {
     const row = this.rows.bins[r].group, column = this.columns.bins[c].group, { acyclic, sources } = this.layer;
     return acyclic && row.end <= sources && row.start <= column.start;
   }
 
-  // null: empty. The fewer of its edges are between live nodes, the nearer a bin is to the colour of dead ones.
+  // null: empty. Edges of dead nodes mix the colour of these into that of the bin.
   colourOf(r, c, kind, { paper, share, dead, line }) {
     const bin = r * this.columns.bins.length + c, { counts, alive } = this.sums;
     if (!counts[bin]) return this.isBarred(r, c) ? pack(...mix(paper, line, BARRED)) : null;
     const full = mix(dead, share, alive[bin] / counts[bin]);
-    const part = Math.min(1, this.valueOf(this.sums, r, c, kind) / this.highest);
-    return pack(...mix(paper, full, FAINTEST + (1 - FAINTEST) * part));
+    const fraction = Math.min(1, this.valueOf(this.sums, r, c, kind) / this.highest);
+    return pack(...mix(paper, full, FAINTEST + (1 - FAINTEST) * fraction));
   }
 
   drawFrame(pen, colour) {
@@ -109,14 +109,14 @@ class Matrix {
     }
   }
 
-  // The bin at a place of the picture, or null.
+  // The bin at a position in the picture, or null.
   cellAt(x, y) {
-    const at = (axis, place) => axis.bins.findIndex(({ from, to }) => from <= place && place < to);
-    const found = [at(this.rows, y), at(this.columns, x)];
-    return found.includes(-1) ? null : found;
+    const at = (axis, pixel) => axis.bins.findIndex(({ from, to }) => from <= pixel && pixel < to);
+    const cell = [at(this.rows, y), at(this.columns, x)];
+    return cell.includes(-1) ? null : cell;
   }
 
-  // What a bin is of, and what is in it.
+  // The nodes of a bin, and its content, as text.
   describe(r, c, { codes, weights }) {
     const row = this.rows.bins[r], column = this.columns.bins[c], bin = r * this.columns.bins.length + c;
     const name = `from ${this.nameOf(column)} to ${this.nameOf(row)}: `;
@@ -135,34 +135,34 @@ class Matrix {
   nameOf({ start, end, group }) {
     const { sources } = this.layer, first = start < sources ? start : start - sources, last = first + end - start - 1;
     const kind = start < sources ? "node" : "output";
-    const place = start < sources ? ` (${group.label})` : "";
-    return first === last ? `${kind} ${first}${place}` : `${kind}s ${first}–${last}${place}`;
+    const label = start < sources ? ` (${group.label})` : "";
+    return first === last ? `${kind} ${first}${label}` : `${kind}s ${first}–${last}${label}`;
   }
 }
 
 const BARRED = 0.35, FAINTEST = 0.16;
 
-// Groups of nodes one after the other on an axis, each of at least THINNEST pixels where all are; their bins are
-// nearly equal in size, and about BIN pixels wide or more. Places are pixels of the page.
+// Groups of nodes one after the other on an axis, each at least MIN_GROUP pixels wide before all are scaled to
+// fit; their bins are nearly equal in size, and at least about BIN pixels wide. Units are pixels of the page.
 function divide(columns, first, length, nodes) {
   const sizes = columns.map(({ start, end }) => end - start), all = sizes.reduce((sum, size) => sum + size, 0);
-  const wide = sizes.map(size => Math.max(THINNEST, length * size / all));
-  const scale = length / wide.reduce((sum, one) => sum + one, 0), binOf = new Int32Array(nodes).fill(-1);
+  const wide = sizes.map(size => Math.max(MIN_GROUP, length * size / all));
+  const scale = length / wide.reduce((sum, width) => sum + width, 0), binOf = new Int32Array(nodes).fill(-1);
   const groups = [], bins = [];
-  let place = first;
+  let begin = first;
   columns.forEach((column, number) => {
-    const group = { ...column, from: Math.round(place), to: Math.round(place + wide[number] * scale) };
+    const group = { ...column, from: Math.round(begin), to: Math.round(begin + wide[number] * scale) };
     const count = Math.max(1, Math.min(sizes[number], Math.floor((group.to - group.from) / BIN)));
-    const perBin = Math.ceil(sizes[number] / count), parts = Math.ceil(sizes[number] / perBin);
-    for (let part = 0; part < parts; part++) {
-      const [start, end] = [part, part + 1].map(n => column.start + Math.round(n * sizes[number] / parts));
+    const perBin = Math.ceil(sizes[number] / count), numBins = Math.ceil(sizes[number] / perBin);
+    for (let bin = 0; bin < numBins; bin++) {
+      const [start, end] = [bin, bin + 1].map(n => column.start + Math.round(n * sizes[number] / numBins));
       const [from, to] = [start, end].map(node =>
         Math.round(group.from + (group.to - group.from) * (node - column.start) / sizes[number]));
       binOf.fill(bins.length, start, end);
       bins.push({ start, end, from, to, group });
     }
     groups.push(group);
-    place += wide[number] * scale;
+    begin += wide[number] * scale;
   });
   return { groups, bins, binOf };
 }
@@ -174,7 +174,7 @@ function fillBin(pixels, width, ratio, row, column, colour) {
   for (let y = top; y < bottom; y++) pixels.fill(colour, y * width + left, y * width + right);
 }
 
-function mix(one, other, part) { return one.map((value, i) => value + part * (other[i] - value)); }
+function mix(colour, other, weight) { return colour.map((value, i) => value + weight * (other[i] - value)); }
 
 function percent(share) { return `${short(100 * share)} %`; }
 

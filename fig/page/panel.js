@@ -1,12 +1,12 @@
-// What is shown: one state of one layer, with its numbers, its curves and the node that is looked at.
+// The page's state: one recorded state of one layer, with its numbers, its curves and the selected node.
 
 const by = id => document.getElementById(id);
 const grouped = number => number.toLocaleString("en");
 
-// Up to SMALL edges all are drawn at first, of more the strongest CLEAR, which can be distinguished.
-const SMALL = 2000, CLEAR = 1500;
+// Up to MAX_ALL edges all are drawn at first, of more the strongest NUM_STRONGEST, which can be distinguished.
+const MAX_ALL = 2000, NUM_STRONGEST = 1500;
 
-function hexToParts(hex) {
+function hexToColour(hex) {
   return [1, 3, 5].map(i => parseInt(hex.slice(i, i + 2), 16) / 255);
 }
 
@@ -30,36 +30,36 @@ class Panel {
   openLayer(l) {
     Object.assign(this, { l, chosen: -1, held: -1, cell: null });
     by("layer").value = l;
-    this.isLarge = Math.max(...this.states.map(state => state.layers[l].codes.length)) > SMALL;
+    this.isLarge = Math.max(...this.states.map(state => state.layers[l].codes.length)) > MAX_ALL;
     by("all").hidden = !this.isLarge;
     this.labelAxes();
-    this.setMost(this.isLarge ? CLEAR : Infinity);
+    this.setMost(this.isLarge ? NUM_STRONGEST : Infinity);
     this.show(this.s);
   }
 
-  // Draws the `most` strongest edges, or all; the slider follows.
+  // Draws the `most` strongest edges, or all, and sets the slider.
   limit(most) {
     this.setMost(most);
     this.draw();
   }
 
   setMost(most) {
-    const part = Math.min(1, most / Math.max(1, this.state.codes.length));
-    by("strength").value = Math.round(100 * part ** (1 / this.slope));
+    const fraction = Math.min(1, most / Math.max(1, this.state.codes.length));
+    by("strength").value = Math.round(100 * fraction ** (1 / this.slope));
     this.most = most;
   }
 
-  // In per cent of the edges; where there are many, the few strongest have most of the slider's length.
+  // Per cent of the edges; of many edges by the third power, so that small numbers can be set.
   followSlider() {
-    const place = Number(by("strength").value), { slope } = this;
-    this.most = place < 100 ? Math.ceil(this.state.codes.length * place ** slope / 100 ** slope) : Infinity;
+    const value = Number(by("strength").value), { slope } = this;
+    this.most = value < 100 ? Math.ceil(this.state.codes.length * value ** slope / 100 ** slope) : Infinity;
     this.draw();
   }
 
   get slope() { return this.isLarge ? 3 : 1; }
 
   toggleAll() {
-    if (this.isLarge && !this.isMatrix) this.limit(this.most === Infinity ? CLEAR : Infinity);
+    if (this.isLarge && !this.isMatrix) this.limit(this.most === Infinity ? NUM_STRONGEST : Infinity);
   }
 
   toggleMatrix() {
@@ -72,15 +72,15 @@ class Panel {
 
   get state() { return this.states[this.s].layers[this.l]; }
 
-  // The node whose edges alone are shown: one that is held, or else the one that is pointed at; −1: none.
-  get lookedAt() { return this.held >= 0 ? this.held : this.chosen; }
+  // The node whose edges are shown: the held one, or else the one at the pointer; −1: none.
+  get selectedNode() { return this.held >= 0 ? this.held : this.chosen; }
 
   readStyle() {
     const css = getComputedStyle(document.documentElement);
     const read = name => css.getPropertyValue(`--${name}`).trim();
     const names = ["paper", "ink", "faint", "line", "plus", "minus", "fresh", "live", "dead", "share"];
     this.style = Object.fromEntries(names.map(name => [name, read(name)]));
-    this.colours = Object.fromEntries(names.map(name => [name, hexToParts(this.style[name])]));
+    this.colours = Object.fromEntries(names.map(name => [name, hexToColour(this.style[name])]));
   }
 
   show(s) {
@@ -92,13 +92,13 @@ class Panel {
     by("slider").setAttribute("aria-valuetext", by("step").textContent);
     by("numbers").textContent =
       `${grouped(state.codes.length)} edges${this.unread(state)}, ${grouped(state.numFresh)} new and `
-      + `${grouped(state.lost)} gone since the state before; `
+      + `${grouped(state.numRemoved)} removed since the previous state; `
       + `${grouped(state.numLive)} of ${grouped(this.layer.sources)} nodes live; ${this.accuracies()}`;
     this.draw();
     this.charts = drawCharts(this.head, this.states, this.l, this.s, this.style);
   }
 
-  // Training accuracy is that of the batches since the last recorded state, which may be one not shown.
+  // Training accuracy is that of the batches since the previous recorded state, which may not be in the page.
   accuracies() {
     const { numbers, since } = { since: null, ...this.head.states[this.s] };
     const percent = value => value === undefined ? "–" : `${value.toFixed(1)} %`;
@@ -121,11 +121,11 @@ class Panel {
   drawGraph() {
     const { layer, state, most, colours, style } = this, all = state.codes.length;
     const drawn = this.scene.draw({
-      layer, places: this.places[this.l], state, most, showFresh: by("fresh").checked, chosen: this.lookedAt,
+      layer, places: this.places[this.l], state, most, showFresh: by("fresh").checked, chosen: this.selectedNode,
       colours, style,
     });
     by("shown").textContent = `${grouped(drawn)} of ${grouped(all)} edges shown`;
-    by("all").textContent = most === Infinity ? `strongest ${grouped(CLEAR)}` : "all edges";
+    by("all").textContent = most === Infinity ? `strongest ${grouped(NUM_STRONGEST)}` : "all edges";
     this.drawTip();
   }
 
@@ -144,7 +144,7 @@ class Panel {
   }
 
   drawTip() {
-    const node = this.lookedAt, tip = by("tip"), { layer, state } = this;
+    const node = this.selectedNode, tip = by("tip"), { layer, state } = this;
     tip.hidden = node < 0;
     if (node < 0) return;
     let into = 0, out = 0;
@@ -159,7 +159,7 @@ class Panel {
     this.placeTip(x[node] * clientWidth, y[node] * clientHeight);
   }
 
-  // Beside a place of the picture; at its right border to the left of the place.
+  // Right of a position in the picture; left of it where the picture ends.
   placeTip(x, y) {
     const { clientWidth, clientHeight } = by("wiring"), tip = by("tip");
     tip.style.left = "0px";
@@ -168,7 +168,7 @@ class Panel {
     tip.style.top = `${y + 10 + height <= clientHeight ? y + 10 : Math.max(0, y - 10 - height)}px`;
   }
 
-  // The names of the columns below the picture; of a matrix also those of the rows, and of both axes.
+  // Labels of the columns below the picture; of a matrix also of the rows and of both axes.
   labelAxes() {
     const { layer, matrix, isMatrix } = this;
     document.body.classList.toggle("matrix", isMatrix);
@@ -193,7 +193,7 @@ class Panel {
     this.draw();
   }
 
-  // By keys: the next node takes the place of one that is held.
+  // Selects a node by keys; a held one is released.
   pick(node) {
     Object.assign(this, { chosen: node, held: -1 });
     this.draw();
@@ -219,16 +219,16 @@ class Panel {
     this.play(!this.timer);
   }
 
-  // By hand: playing ends.
+  // Shows a state that the user selected; playing ends.
   go(s) {
     this.play(false);
     this.show(s);
   }
 }
 
-// Of labels that would lie on each other, that of the larger group is kept.
+// Of labels that would overlap, that of the larger group is drawn.
 function addLabels(id, groups, put) {
-  const size = ({ from = 0, to = 0 }) => to - from, kept = [];
+  const size = ({ from = 0, to = 0 }) => to - from, boxes = [];
   by(id).replaceChildren();
   for (const group of [...groups].sort((a, b) => size(b) - size(a))) {
     const label = document.createElement("span");
@@ -236,9 +236,9 @@ function addLabels(id, groups, put) {
     put(label, group);
     by(id).append(label);
     const box = label.getBoundingClientRect();
-    const covers = other => box.left < other.right + 4 && other.left < box.right + 4
+    const overlaps = other => box.left < other.right + 4 && other.left < box.right + 4
       && box.top < other.bottom && other.top < box.bottom;
-    if (kept.some(covers)) label.remove(); else kept.push(box);
+    if (boxes.some(overlaps)) label.remove(); else boxes.push(box);
   }
 }
 

@@ -1,5 +1,5 @@
-// The picture of one state. Edges add up to densities, pixel by pixel, so that their order does not matter
-// and tens of thousands of them take milliseconds without a graphics card; nodes are drawn on top.
+// The picture of one state. Edges are summed to densities, pixel by pixel, so that their order does not matter
+// and tens of thousands of them take milliseconds without a GPU; nodes are drawn on top.
 
 const LEVELS = 1024, DEEPEST = 6, SCALE = LEVELS / DEEPEST;
 const OPACITY = Float32Array.from({ length: LEVELS + 1 }, (_, i) => 1 - Math.exp(-i * DEEPEST / LEVELS));
@@ -9,7 +9,7 @@ class Scene {
     Object.assign(this, { canvas, bulge, pen: canvas.getContext("2d", { alpha: false }) });
   }
 
-  // view: {layer, places, state, most, showFresh, chosen, colours, style}; returns how many edges are drawn.
+  // view: {layer, places, state, most, showFresh, chosen, colours, style}; returns the number of drawn edges.
   draw(view) {
     const { layer, state, chosen, most } = view, { codes, weights } = state;
     const drawn = chosen >= 0 ? edgesOfNode(codes, layer.nodes, chosen) : strongestEdges(weights, most);
@@ -23,7 +23,7 @@ class Scene {
     return drawn.length;
   }
 
-  // Fits the canvas to the page. Returns its pixels per pixel of the page, `finest` at the most.
+  // Fits the canvas to the page. Returns its pixels per pixel of the page, at most `finest`.
   resize(finest) {
     const { canvas } = this, ratio = Math.min(finest, window.devicePixelRatio || 1);
     const [width, height] = [canvas.clientWidth, canvas.clientHeight].map(n => Math.max(1, Math.round(n * ratio)));
@@ -36,8 +36,8 @@ class Scene {
     return ratio;
   }
 
-  // An edge is the heavier the more of the drawn ones are weaker: weights spread over orders of magnitude.
-  // Edges that come from or lead to a dead node are faded.
+  // Opacity is by rank, not by weight: weights differ by orders of magnitude. Edges from and to dead nodes are
+  // faded.
   addEdges({ layer, places, state, showFresh, chosen }, drawn, live, ratio) {
     const { codes, weights, fresh } = state, [plus, minus, isNew, isDead] = this.densities;
     const drawnWeights = new Uint16Array(drawn.length);
@@ -48,7 +48,7 @@ class Scene {
     const newWeight = alone ? 1.5 : Math.min(1.5, 200 / numFresh), plain = drawn.length > 20000;
     for (const i of drawn) {
       const target = Math.floor(codes[i] / layer.nodes), source = codes[i] % layer.nodes;
-      const rank = 1 - atLeast[sizeOf(weights[i]) + 1] / drawn.length;
+      const rank = 1 - atLeast[magnitudeOf(weights[i]) + 1] / drawn.length;
       const faded = !live[source] || !live[target], highlight = showFresh && fresh[i] && !faded;
       const density = faded ? isDead : highlight ? isNew : isPositive(weights[i]) ? plus : minus;
       const weight = highlight ? newWeight : (least + (1.85 - least) * rank * rank) * thin;
@@ -56,17 +56,17 @@ class Scene {
     }
   }
 
-  // Within a column an edge is a bow: to the right on its way down, to the left on its way up.
+  // Within a column an edge is an arc: right of the column downwards, left of it upwards.
   addEdge(density, weight, { x, y }, source, target, ratio, plain) {
     const { width, height } = this.canvas;
     const x0 = x[source] * (width - 1), y0 = y[source] * (height - 1);
     const x1 = x[target] * (width - 1), y1 = y[target] * (height - 1);
     if (x0 !== x1) addLine(density, width, weight, x0, y0, x1, y1, plain);
     else if (source === target) addLoop(density, width, weight, x0, y0, 5 * ratio);
-    else addBow(density, width, weight, x0, y0, y1, (y1 - y0) * Math.min(0.25, this.bulge * width / height));
+    else addArc(density, width, weight, x0, y0, y1, (y1 - y0) * Math.min(0.25, this.bulge * width / height));
   }
 
-  // From below: paper, edges of dead nodes, positive and negative ones, new ones.
+  // From bottom to top: paper, edges of dead nodes, positive and negative ones, new ones.
   colour({ paper, plus, minus, fresh, dead }) {
     const pixels = new Uint32Array(this.image.data.buffer);
     const [ofPlus, ofMinus, ofFresh, ofDead] = this.densities;
@@ -77,8 +77,8 @@ class Scene {
       const positive = ofPlus[i], all = positive + ofMinus[i], added = ofFresh[i], faded = ofDead[i];
       if (all === 0 && added === 0 && faded === 0) { pixels[i] = empty; continue; }
       const over = opacity(added), cover = opacity(all), under = opacity(faded);
-      const part = all ? positive / all * cover : 0, ground = (1 - over) * (1 - cover);
-      const a = (1 - over) * part, b = (1 - over) * (cover - part);
+      const plusCover = all ? positive / all * cover : 0, ground = (1 - over) * (1 - cover);
+      const a = (1 - over) * plusCover, b = (1 - over) * (cover - plusCover);
       const c = ground * under, d = ground - c;
       pixels[i] = pack(d * r0 + c * r4 + a * r1 + b * r2 + over * r3,
         d * g0 + c * g4 + a * g1 + b * g2 + over * g3, d * b0 + c * b4 + a * b1 + b * b2 + over * b3);
@@ -104,32 +104,32 @@ class Scene {
   }
 }
 
-// One step along the longer side at a time; each step is shared by the two pixels that it lies between, or,
-// where so many lines lie above each other that it cannot be seen, given to the nearer one.
+// One step along the longer side at a time. Each step is distributed over the two adjacent pixels, or, with so
+// many lines that the difference cannot be seen (`plain`), added to the nearer one.
 function addLine(density, width, weight, x0, y0, x1, y1, plain) {
   const steep = Math.abs(y1 - y0) > Math.abs(x1 - x0);
   let along = steep ? y0 : x0, across = steep ? x0 : y0, end = steep ? y1 : x1, last = steep ? x1 : y1;
   if (along > end) [along, end, across, last] = [end, along, last, across];
   const slope = end > along ? (last - across) / (end - along) : 0;
-  const [forward, beside] = steep ? [width, 1] : [1, width];
+  const [forward, sideways] = steep ? [width, 1] : [1, width];
   const first = Math.round(along), stop = Math.round(end);
   let at = across + (first - along) * slope;
   if (plain) {
     at += 0.5;
     for (let step = first; step <= stop; step++, at += slope)
-      density[step * forward + (at | 0) * beside] += weight;
+      density[step * forward + (at | 0) * sideways] += weight;
     return;
   }
   for (let step = first; step <= stop; step++, at += slope) {
-    const whole = at | 0, rest = at - whole, place = step * forward + whole * beside;
-    density[place] += weight * (1 - rest);
-    density[place + beside] += weight * rest;
+    const whole = at | 0, rest = at - whole, index = step * forward + whole * sideways;
+    density[index] += weight * (1 - rest);
+    density[index + sideways] += weight * rest;
   }
 }
 
-// A parabola from (x, y0) to (x, y1) that is `bulge` away in the middle, one line of pixels at a time:
+// A parabola from (x, y0) to (x, y1) at the distance `bulge` in the middle, one row of pixels at a time:
 // `bulge` is at most a quarter of the height, so that it has no gaps.
-function addBow(density, width, weight, x, y0, y1, bulge) {
+function addArc(density, width, weight, x, y0, y1, bulge) {
   const first = Math.round(Math.min(y0, y1)), last = Math.round(Math.max(y0, y1));
   for (let y = first; y <= last; y++) {
     const t = last > first ? (y - first) / (last - first) : 0.5;
@@ -139,7 +139,7 @@ function addBow(density, width, weight, x, y0, y1, bulge) {
   }
 }
 
-// A circle at the right of a node.
+// A circle right of a node.
 function addLoop(density, width, weight, x, y, radius) {
   const corners = 12, turn = n => 2 * Math.PI * n / corners;
   for (let n = 0; n < corners; n++) {
@@ -149,7 +149,7 @@ function addLoop(density, width, weight, x, y, radius) {
   }
 }
 
-// Parts from 0 to 1 as a pixel.
+// Red, green and blue from 0 to 1 as a pixel.
 function pack(r, g, b) {
   const red = 255 * r + 0.5, green = 255 * g + 0.5, blue = 255 * b + 0.5;
   return (255 << 24 | blue << 16 | green << 8 | red) >>> 0;

@@ -391,7 +391,7 @@ class FileKeys(BaseModel):
     record_wiring: bool = key(
         "files",
         False,
-        description="record edges, weights and live nodes in wiring.npz, for the pictures of fig",
+        description="record edges, weights and live nodes in wiring/, for the pictures of fig",
     )
     record_interval: Count | None = key(
         "files",

@@ -10,15 +10,13 @@ from genutil.config import Config
 from genutil.config.identity import identity
 from genutil.config.limited_yaml import load_yaml
 from genutil.experiment_name import folder_name
-from genutil.runs.run_folder import METRICS, RESULTS, run_settings
+from genutil.runs.run_folder import METRICS, RESULTS, run_settings, wiring_record_of
 from genutil.runs.start_record import is_mixed, record_in
 from genutil.text_files import parse_json, read_json, read_text
 from wirings.files import write_atomically
 
 _MARKER = ".run"
 """File in a folder of checkpoints."""
-_WIRING = "wiring.npz"
-"""File in a run's folder, with `record_wiring`."""
 
 
 def checkpoints_of(config: Config) -> Path:
@@ -56,7 +54,7 @@ def finished_results(config: Config) -> dict[str, Any] | None:
     of its wiring if the experiment asks for it.
     """
     for path in sorted(Path(config.log_dir).expanduser().glob(f"*/{RESULTS}"), reverse=True):
-        if config.record_wiring and not path.with_name(_WIRING).is_file():
+        if config.record_wiring and wiring_record_of(path.parent) is None:
             continue
         results = _finished(path, config)
         if results is not None and not is_mixed(record_in(results)):
@@ -103,4 +101,5 @@ def _finished(path: Path, config: Config) -> dict[str, Any] | None:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return results if same and results.get("epochs") == config.num_epochs else None
+    finished = same and results.get("epochs") == config.num_epochs
+    return {**results, "folder": str(path.parent)} if finished else None

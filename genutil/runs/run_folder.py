@@ -41,7 +41,7 @@ _SPELT = {
     "macs": "MACs",
     "corrupt_images": "corrupt images",
 }
-METRICS, RESULTS = "metrics.jsonl", "results.json"
+METRICS, RESULTS, WIRING = "metrics.jsonl", "results.json", "wiring"
 _log = logging.getLogger(__name__)
 _PROJECT = Path(__file__).resolve().parents[2]
 
@@ -74,6 +74,11 @@ def run_settings(config: Config) -> RunSettings:
         seed=config.seed,
         values={key: getattr(config, key) for key in schema()},
     )
+
+
+def wiring_record_of(run: Path) -> Path | None:
+    """The record of the wiring in a run's folder. Earlier versions wrote one file."""
+    return next((run / name for name in (WIRING, f"{WIRING}.npz") if (run / name).exists()), None)
 
 
 class RunFolder:

@@ -1,17 +1,15 @@
-"""The record of a wiring while it is learned: `wiring.npz`, to which states are appended.
+"""The record of a wiring during training: a folder `wiring/` with one file per state.
 
-NumPy reads it (`numpy.load`), and `read_record` gives whole states. Its members:
+- `layout.json`: the wired layers, as `models.wiring_state.wiring_layout` describes them.
+- `000000.npz`, `000001.npz`, …: states in the order of their steps. NumPy reads them (`numpy.load`):
+  - `state`: JSON text; step, epoch, and the metrics at that step.
+  - `<layer>/index_deltas`, `<layer>/weights`: of the edges in use, by their indices in the flattened
+    (targets, sources) matrix, ascending: the difference to the index before (the first: to −1), and the
+    weight in 16 bits.
+  - `<layer>/live`: packed bits, one for each source; see `LayerState`.
 
-- `layout`: JSON text; what the wired layers consist of, as the network tells it.
-- `<number>/state`: JSON text; step, epoch, and whatever was measured at that moment.
-- `<number>/<layer>/gaps`, `…/weights`: of the edges in use, in the order of their places in the flattened
-  (targets, sources) matrix: the difference to the place before (the first: to −1), and the weight in 16 bits.
-- `<number>/<layer>/live`: packed bits, one for each source; see `LayerState`.
-
-A state is appended within the file, so that a long run does not copy it again and again
-(`genutil.runs.growing_zip`). While a run goes on, or after it was killed, NumPy may not see the last tenth
-or so of the states; `read_record` reads all. What a cut-off may leave is a state that is not whole, at the
-end; a reader leaves it out, and the next writer removes it.
+Each file is written atomically, so a state is either complete or absent. A damaged state is skipped by
+readers, and removed by the next writer.
 """
 
 from __future__ import annotations
@@ -19,8 +17,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import zipfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,13 +27,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genutil.errors import UserError
-from genutil.runs.growing_zip import GrowingZip, read_members
+from genutil.text_files import parse_json, read_json
+from wirings.files import write_atomically
 
 Array = NDArray[Any]
 
-_PARTS = ("gaps", "weights", "live")
-_MOST_NODES, _MOST_STEPS = 2**20, 2**53
-"""Sizes beyond which a record is taken for damaged."""
+_LAYOUT = "layout.json"
+_MAX_NODES, _MAX_STEP, _MAX_BYTES = 2**20, 2**53, 2**28
+"""Numbers of nodes, steps and bytes of an array beyond which a record counts as damaged."""
 _log = logging.getLogger(__name__)
 
 
@@ -44,23 +43,23 @@ class LayerState:
     """The edges in use of one wired layer.
 
     Attributes:
-        places: of the edges in the flattened (targets, sources) matrix, rising.
-        weights: theirs; 16 bits are kept of each.
+        edge_indices: of the edges in the flattened (targets, sources) matrix, ascending.
+        weights: of these edges; the record keeps 16 bits of each.
         live: boolean, which sources have an edge on a path from image to logits.
     """
 
-    places: NDArray[np.int64]
+    edge_indices: NDArray[np.int64]
     weights: Array
     live: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class State:
-    """A network's wiring at one moment.
+    """A network's wiring at one step.
 
     Attributes:
-        numbers: `step`, `epoch`, and what was measured.
-        layers: by the names that the layout gives.
+        numbers: `step`, `epoch`, and the metrics.
+        layers: by the names of the layout.
     """
 
     numbers: Mapping[str, float]
@@ -72,7 +71,7 @@ class Record:
     """All states of a run.
 
     Attributes:
-        layout: what the wired layers consist of.
+        layout: of the wired layers.
         states: in the order of their steps.
     """
 
@@ -80,156 +79,224 @@ class Record:
     states: Sequence[State]
 
 
-class WiringFile:
+class RecordWriter:
     """Appends states to a record.
 
     Args:
-        path: the file; an earlier one is gone on with.
+        folder: of the record; the states of an earlier start of the run are kept.
         layout: of the wired layers, as plain values; `name`, `targets` and `sources` are needed.
-        step: of an earlier file, states of later steps are removed, and all from the first one on that cannot
-            be read.
+        step: states of later steps are removed, and so are damaged ones.
+
+    Attributes:
+        count: states in the record.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the folder cannot be written to.
     """
 
-    def __init__(self, path: Path, layout: Sequence[Mapping[str, Any]], step: int = 0) -> None:
-        self.path, self.layout = path, layout
-        members = dict(read_members(path)) if path.exists() else {}
-        self.count, kept = 0, self._layout()
-        while f"{self.count:06}/state.npy" in members:
-            number = f"{self.count:06}"
+    def __init__(self, folder: Path, layout: Sequence[Mapping[str, Any]], step: int = 0) -> None:
+        self.folder, self._layout = folder, layout
+        self.count = self._next = 0
+        problems = []
+        for path in _state_files(folder):
             try:
-                if _state(members, number, layout).numbers["step"] > step:
-                    break
-            except (KeyError, ValueError) as error:
-                _log.warning("%s: its states from number %s on are removed (%s)", path, number, error)
-                break
-            kept |= {name: data for name, data in members.items() if name.startswith(f"{number}/")}
-            self.count += 1
-        self._zip = GrowingZip(path, kept)
+                keep = _read_file(path, layout).numbers["step"] <= step
+            except ValueError as error:
+                problems.append(error)
+                keep = False
+            if keep:
+                self.count, self._next = self.count + 1, int(path.stem) + 1
+            else:
+                path.unlink()
+        if problems:
+            _log.warning("%s: %d damaged states are removed (%s)", folder, len(problems), problems[0])
+        self._write_layout()
 
     def append(self, state: State) -> None:
-        """Add a state. If the file is gone, it is begun anew.
+        """Add a state. If the record was deleted, a new one is started.
 
         Raises:
             OSError: it cannot be written.
         """
-        try:
-            self._zip.add(_members_of(state, self.count))
-        except FileNotFoundError:
-            _log.warning("%s is gone and is begun anew; the states in it are lost", self.path)
-            self.count = 0
-            self._zip = GrowingZip(self.path, self._layout() | _members_of(state, 0))
-        self.count += 1
+        if not (self.folder / _LAYOUT).exists():
+            _log.warning("%s was deleted; a new record is started without the states before", self.folder)
+            self.count = self._next = 0
+            self._write_layout()
+        arrays: dict[str, Any] = _arrays_of(state)
+        path = self.folder / f"{self._next:06}.npz"
+        write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
+        self.count, self._next = self.count + 1, self._next + 1
 
-    def close(self) -> None:
-        """At the end of the run; for NumPy, which then sees all states.
+    def _write_layout(self) -> None:
+        text = json.dumps(self._layout)
+        write_atomically(self.folder / _LAYOUT, lambda file: file.write(text.encode()))
 
-        Raises:
-            OSError: it cannot be written.
-        """
-        with suppress(FileNotFoundError):
-            self._zip.close()
 
-    def _layout(self) -> dict[str, bytes]:
-        return {"layout.npy": _bytes(np.array(json.dumps(self.layout)))}
+def is_record(path: Path) -> bool:
+    """Whether the folder is a record."""
+    return (path / _LAYOUT).is_file()
 
 
 def read_record(path: Path) -> Record:
-    """All whole states of a record, also of one that is still being written or was cut off.
+    """All states of a record; damaged ones are skipped with one warning.
+
+    Args:
+        path: the folder, also while a run writes to it, or the single file of a record that an earlier
+            version wrote.
 
     Raises:
-        UserError: there is no such file, or it is no record of a wiring.
+        UserError: there is no record, or its layout is damaged.
     """
     try:
-        members = dict(read_members(path))
-        layout = _json(members["layout.npy"])
-        if not isinstance(layout, list) or not all(map(_is_layer, layout)):
-            raise ValueError("its layout is none")
-        numbers = sorted(name.partition("/")[0] for name in members if name.endswith("/state.npy"))
-        states = [_state(members, number, layout) for number in numbers]
+        if path.is_file():
+            return _read_single_file(path)
+        layout = _checked_layout(read_json(path / _LAYOUT))
     except FileNotFoundError as error:
-        raise UserError(f"{path}: there is no such file; train with --record_wiring to have one") from error
-    except (OSError, KeyError, ValueError) as error:
-        raise UserError(f"{path}: is no record of a wiring ({error})") from error
+        raise UserError(f"{path}: is no record of a wiring; train with --record_wiring") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: is no readable record of a wiring ({error})") from error
+    states, problems = [], []
+    for file in _state_files(path):
+        try:
+            states.append(_read_file(file, layout))
+        except ValueError as error:
+            problems.append(error)
+    if problems:
+        _log.warning("%s: %d damaged states are skipped (%s)", path, len(problems), problems[0])
     return Record(layout, states)
+
+
+def _state_files(folder: Path) -> list[Path]:
+    files = [path for path in folder.glob("*.npz") if path.stem.isascii() and path.stem.isdigit()]
+    return sorted(files, key=lambda path: int(path.stem))
+
+
+def _read_file(path: Path, layout: Sequence[Mapping[str, Any]]) -> State:
+    """The state of one file.
+
+    Raises:
+        ValueError: the file is damaged, or does not fit the layout.
+    """
+    try:
+        if not path.is_file():
+            raise ValueError("no regular file")
+        with _opened(path) as archive:
+            return _state(archive, layout)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path.name}: {error}") from error
+
+
+def _read_single_file(path: Path) -> Record:
+    """The record of an earlier version: one zip file, `<number>/…` in place of `<number>.npz`.
+
+    Raises:
+        OSError, ValueError: it is damaged.
+    """
+    with _opened(path) as archive:
+        layout = _checked_layout(_json(archive, "layout"))
+        names = sorted(name for name in archive.namelist() if name.endswith("/state.npy"))
+        prefixes = [name.removesuffix("state.npy") for name in names]
+        return Record(layout, [_state(archive, layout, prefix, "gaps") for prefix in prefixes])
+
+
+def _opened(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except OSError:
+        raise
+    except Exception as error:  # zipfile does not document what damaged files raise
+        raise ValueError(str(error)) from error
+
+
+def _checked_layout(layout: Any) -> list[dict[str, Any]]:
+    if not isinstance(layout, list) or not all(map(_is_layer, layout)):
+        raise ValueError("its layout does not list the wired layers")
+    return layout
 
 
 def _is_layer(layer: Any) -> bool:
     if not isinstance(layer, dict) or not isinstance(layer.get("name"), str):
         return False
     sizes = (layer.get("targets"), layer.get("sources"))
-    return all(type(size) is int and 0 <= size <= _MOST_NODES for size in sizes)
+    return all(type(size) is int and 0 <= size <= _MAX_NODES for size in sizes)
 
 
-def _state(members: Mapping[str, bytes], number: str, layout: Sequence[Mapping[str, Any]]) -> State:
-    """One state.
+def _state(
+    archive: zipfile.ZipFile,
+    layout: Sequence[Mapping[str, Any]],
+    prefix: str = "",
+    deltas: str = "index_deltas",
+) -> State:
+    """The state in an archive, whose members have names with this prefix.
 
     Raises:
-        KeyError, ValueError: it is not whole, or does not fit the layout.
+        ValueError: it is incomplete, or does not fit the layout.
     """
-    numbers = _json(members[f"{number}/state.npy"])
-    if not isinstance(numbers, dict) or not all(map(_is_number, (numbers.get("step"), numbers.get("epoch")))):
-        raise ValueError(f"state {number} has no step and epoch")
+    numbers = _json(archive, f"{prefix}state")
+    if not isinstance(numbers, dict) or not all(map(_is_count, (numbers.get("step"), numbers.get("epoch")))):
+        raise ValueError("no step and epoch")
     if not all(value is None or isinstance(value, (int, float)) for value in numbers.values()):
-        raise ValueError(f"state {number} has values that are no numbers")
+        raise ValueError("metrics that are not numbers")
     layers = {}
     for layer in layout:
-        parts = (_array(members[f"{number}/{layer['name']}/{part}.npy"]) for part in _PARTS)
+        name = layer["name"]
+        arrays = [_array(archive, f"{prefix}{name}/{key}") for key in (deltas, "weights", "live")]
         try:
-            layers[layer["name"]] = _layer_state(layer, *parts)
+            layers[name] = _layer_state(layer, *arrays)
         except ValueError as error:
-            raise ValueError(f"state {number}, layer {layer['name']}: {error}") from error
+            raise ValueError(f"layer {name}: {error}") from error
     return State(numbers, layers)
 
 
-def _layer_state(layer: Mapping[str, Any], gaps: Array, weights: Array, live: Array) -> LayerState:
-    kinds = (gaps.dtype.kind in "ui", weights.dtype.kind == "f", live.dtype == np.uint8)
-    shapes = (gaps.ndim == 1, weights.shape == gaps.shape, live.shape == (-(-layer["sources"] // 8),))
-    if not all(kinds + shapes):
-        raise ValueError("its arrays have other types or shapes")
-    places = np.cumsum(gaps, dtype=np.int64) - 1
-    if (gaps < 1).any() or (places < 0).any() or (places >= layer["targets"] * layer["sources"]).any():
-        raise ValueError("its edges lie outside of the matrix")
-    alive = np.unpackbits(live, count=layer["sources"]).astype(bool)
-    return LayerState(places, weights.astype(np.float32), alive)
+def _layer_state(layer: Mapping[str, Any], deltas: Array, weights: Array, live: Array) -> LayerState:
+    types = (deltas.dtype.kind in "ui", weights.dtype.kind == "f", live.dtype == np.uint8)
+    shapes = (deltas.ndim == 1, weights.shape == deltas.shape, live.shape == (-(-layer["sources"] // 8),))
+    if not all(types + shapes):
+        raise ValueError("arrays of unexpected types or shapes")
+    indices = np.cumsum(deltas, dtype=np.int64) - 1
+    size = layer["targets"] * layer["sources"]
+    if (deltas < 1).any() or (indices < 0).any() or (indices >= size).any():
+        raise ValueError("edge indices outside of the matrix")
+    live_flags = np.unpackbits(live, count=layer["sources"]).astype(bool)
+    return LayerState(indices, weights.astype(np.float32), live_flags)
 
 
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and 0 <= value < _MOST_STEPS
+def _is_count(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < _MAX_STEP
 
 
-def _json(content: bytes) -> Any:
-    try:
-        return json.loads(str(_array(content)))
-    except RecursionError as error:
-        raise ValueError("a text is nested too deep") from error
-
-
-def _members_of(state: State, place: int) -> dict[str, bytes]:
-    """A state as the record holds it. What tells that it is there comes last."""
-    number = f"{place:06}"
-    arrays: dict[str, Array] = {}
+def _arrays_of(state: State) -> dict[str, Array]:
+    """A state as its file holds it."""
+    arrays: dict[str, Array] = {"state": np.array(json.dumps(dict(state.numbers)))}
     for name, layer in state.layers.items():
-        gaps = np.diff(layer.places, prepend=-1)
-        small = np.uint16 if gaps.size == 0 or gaps.max() < 2**16 else np.uint32
-        arrays[f"{number}/{name}/gaps.npy"] = gaps.astype(small)
-        arrays[f"{number}/{name}/weights.npy"] = layer.weights.astype(np.float16)
-        arrays[f"{number}/{name}/live.npy"] = np.packbits(layer.live)
-    arrays[f"{number}/state.npy"] = np.array(json.dumps(dict(state.numbers)))
-    return {name: _bytes(array) for name, array in arrays.items()}
+        deltas = np.diff(layer.edge_indices, prepend=-1)
+        dtype = np.uint16 if deltas.size == 0 or deltas.max() < 2**16 else np.uint32
+        arrays[f"{name}/index_deltas"] = deltas.astype(dtype)
+        arrays[f"{name}/weights"] = layer.weights.astype(np.float16)
+        arrays[f"{name}/live"] = np.packbits(layer.live)
+    return arrays
 
 
-def _bytes(array: Array) -> bytes:
-    buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
+def _json(archive: zipfile.ZipFile, name: str) -> Any:
+    return parse_json(str(_array(archive, name)))
 
 
-def _array(content: bytes) -> Array:
+def _array(archive: zipfile.ZipFile, name: str) -> Array:
+    """An array of an archive. Nothing in the archive is executed, and its size is limited.
+
+    `numpy.load` would unpack any size, and methods other than deflate have no bound while they unpack.
+
+    Raises:
+        ValueError: it is absent, damaged or too large.
+    """
     try:
-        array: Array = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
-    except Exception as error:  # numpy promises no exception types for what is no array
-        raise ValueError(f"a member of it is no array: {str(error).partition(chr(10))[0][:100]}") from error
+        member = archive.getinfo(f"{name}.npy")
+        if member.file_size > _MAX_BYTES:
+            raise ValueError(f"larger than {_MAX_BYTES:,} bytes")
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError("packed by another method than deflate")
+        array: Array = np.lib.format.read_array(io.BytesIO(archive.read(member)), allow_pickle=False)
+    except Exception as error:  # neither zipfile nor NumPy documents what damaged files raise
+        reason = str(error).partition("\n")[0][:100]
+        raise ValueError(f"array {name} is unreadable: {reason}") from error
     return array

@@ -1,1 +1,1 @@
-"""Dense networks to compare with."""
+"""Dense baselines."""

@@ -16,7 +16,7 @@ WIDTHS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)]
 
 
 class _Separable(nn.Module):
-    """A 3×3 convolution of each channel by itself, then a 1×1 convolution across them."""
+    """A depthwise 3×3 convolution, then a 1×1 convolution."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -61,5 +61,5 @@ class MobileNetV1CIFAR(WiredNetwork):
     def structure(self) -> FoldableNorms:
         """Every convolution is followed by its batch norm."""
         layers = [f"layers.{number}" for number in range(len(self.layers))]
-        pairs = [(f"{layer}.conv{place}", f"{layer}.bn{place}") for layer in layers for place in (1, 2)]
+        pairs = [(f"{layer}.conv{number}", f"{layer}.bn{number}") for layer in layers for number in (1, 2)]
         return FoldableNorms([("conv1", "bn1"), *pairs])

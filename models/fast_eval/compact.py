@@ -1,4 +1,4 @@
-"""The same names as in wirings.compacting, for programs that import them from here."""
+"""The names of wirings.compacting, for programs that import them from here."""
 
 from wirings.compacting import NoCompactForm, compact, engines_of
 

@@ -1,4 +1,4 @@
-"""The same names as in wirings.exporting, for programs that import them from here."""
+"""The names of wirings.exporting, for programs that import them from here."""
 
 from wirings.exporting import ENDINGS, edge_arrays, export
 

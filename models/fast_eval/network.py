@@ -1,4 +1,4 @@
-"""The same names as in wirings.compact_network, for programs that import them from here."""
+"""The names of wirings.compact_network, for programs that import them from here."""
 
 from wirings.compact_network import CompactHead, CompactNetwork, CompactStage, ConvStem
 from wirings.wrappers import EvaluationOnly

@@ -1,4 +1,4 @@
-"""The same names as in wirings.portable, for programs that import them from here."""
+"""The names of wirings.portable, for programs that import them from here."""
 
 from wirings.compact_network import dense_weight
 from wirings.portable import PortableNetwork

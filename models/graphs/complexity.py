@@ -1,4 +1,4 @@
-"""The same names as in wirings.structure, for programs that import them from here."""
+"""The names of wirings.structure, for programs that import them from here."""
 
 from wirings.structure import GraphLayer as WiredLayer
 from wirings.structure import LayerComplexity, num_parameters, wired_layers

@@ -1,13 +1,12 @@
 """The Dormand–Prince method of order 5 with adaptive steps, for dZ/dt = f(Z) from t = 0 to t = 1.
 
 Steps, error control and interpolation are those of torchdiffeq's `dopri5`, so states and gradients are the
-same up to rounding; the tests compare the two. What differs is the arithmetic around f: the slopes of a step
-are the rows of one matrix, each sum of slopes is one product, and the gradients of all sums that a slope is
-part of are added up in place.
+same up to rounding; the tests compare the two. The arithmetic around f is fused: the slopes of a step are the
+rows of one matrix, each sum of slopes is one product, and the gradient of a slope is accumulated in place.
 
-Sources: Dormand and Prince, "A family of embedded Runge-Kutta formulae", 1980; the interpolation and the
-mid-point weights are those of Shampine, "Some Practical Runge-Kutta Formulas", 1986; the first step's size is
-that of Hairer, Nørsett and Wanner, "Solving Ordinary Differential Equations I", section II.4.
+Sources: Dormand and Prince, "A family of embedded Runge-Kutta formulae", 1980; interpolation and mid-point
+weights: Shampine, "Some Practical Runge-Kutta Formulas", 1986; size of the first step: Hairer, Nørsett and
+Wanner, "Solving Ordinary Differential Equations I", section II.4.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ import torch
 from torch import Tensor
 
 from genutil.errors import NotFiniteError
-from wirings.exchange import BackwardPass
+from wirings.node_map_buffer import BackwardPassId
 
-Change = Callable[[Tensor], Tensor]
+Dynamics = Callable[[Tensor], Tensor]
 
 _STAGES = (
     (1 / 5,),
@@ -31,7 +30,7 @@ _STAGES = (
     (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
     (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
 )
-"""Weights of the slopes so far in the next state; the last one is the state at the end of the step."""
+"""Weights of the slopes in the next stage's states; the last row gives the states at the end of the step."""
 _ERROR = (
     35 / 384 - 1951 / 21600,
     0.0,
@@ -54,66 +53,69 @@ _END = (*_STAGES[-1], 0.0)
 _NUM_SLOPES = len(_ERROR)
 _ORDER = 5
 _NO_SOLUTION = "a state of the graph became NaN or infinite while its equation was solved"
-_SAFETY, _MOST_GROWTH, _MOST_SHRINKAGE = 0.9, 10.0, 0.2
+_SAFETY, _MAX_FACTOR, _MIN_FACTOR = 0.9, 10.0, 0.2
+"""Of the next step's size."""
 
 
-def solve(change: Change, start: Tensor, rtol: float, atol: float) -> Tensor:
+def solve(dynamics: Dynamics, start: Tensor, rtol: float, atol: float) -> Tensor:
     """The states at t = 1.
 
     Args:
-        change: f, from states to their rate of change, of the same shape.
+        dynamics: f, from states to dZ/dt, of the same shape.
         start: states at t = 0.
-        rtol, atol: the root mean square of error / (atol + rtol · state) may be 1 in each step.
+        rtol, atol: the root mean square of error / (atol + rtol · state) is at most 1 in each step.
 
     Raises:
-        NotFiniteError: states or slopes became NaN or infinite, or are about to: no step is small enough.
+        NotFiniteError: states or slopes became NaN or infinite, or no step is small enough for the tolerance.
     """
     layout = _Layout(start)
-    states, slope = layout.flat(start), change(start)
-    size = _first_step(change, start, slope, rtol, atol)
+    states, slope = layout.flat(start), dynamics(start)
+    size = _first_step(dynamics, start, slope, rtol, atol)
     time = torch.zeros((), dtype=torch.float64, device=start.device)
     memory = states.new_empty(_NUM_SLOPES, states.numel())
     while True:
         if not (size.isfinite() and time + size > time):
             raise NotFiniteError(_NO_SOLUTION)
         width = size.to(start.dtype)
-        if width.requires_grad:  # the first step's slopes are read once more by the gradient of its size
+        if width.requires_grad:  # the gradient of the first step's size reads its slopes again
             slopes = _Slopes(layout, states, torch.empty_like(memory))
         else:
             slopes = _Slopes(layout, states, memory)
         slopes.add(slope)
         for weights in _STAGES:
-            reached = slopes.combine(_constants(weights, start) * width)
-            slope_there = change(layout.maps(reached))
-            slopes.add(slope_there)
-        ratio = _error_ratio(slopes, width.detach(), states.detach(), reached.detach(), rtol, atol)
+            next_states = slopes.combine(_constants(weights, start) * width)
+            next_slope = dynamics(layout.maps(next_states))
+            slopes.add(next_slope)
+        ratio = _error_ratio(slopes, width.detach(), states.detach(), next_states.detach(), rtol, atol)
         if ratio.isnan():
             raise NotFiniteError(_NO_SOLUTION)
         if ratio <= 1:
             if time + size >= 1:
                 return layout.maps(slopes.combine(_interpolation((1 - time) / size, width, start)))
-            time, states, slope = time + size, reached, slope_there
+            time, states, slope = time + size, next_states, next_slope
         size = _next_size(size.detach(), ratio)
 
 
 class _Layout:
-    """How states lie in memory: flat vectors follow it, so that no map is reordered."""
+    """Memory format of the states: flat vectors have the same order, so that no map is copied."""
 
     def __init__(self, states: Tensor) -> None:
-        last = states.dim() == 4 and states.is_contiguous(memory_format=torch.channels_last)
-        self._order = (0, 2, 3, 1) if last else tuple(range(states.dim()))
-        self._back = (0, 3, 1, 2) if last else self._order
+        channels_last = states.dim() == 4 and states.is_contiguous(memory_format=torch.channels_last)
+        self._order = (0, 2, 3, 1) if channels_last else tuple(range(states.dim()))
+        self._inverse_order = (0, 3, 1, 2) if channels_last else self._order
         self._shape = states.permute(self._order).shape
 
     def flat(self, maps: Tensor) -> Tensor:
         return maps.permute(self._order).reshape(-1)
 
     def maps(self, flat: Tensor) -> Tensor:
-        return flat.view(self._shape).permute(self._back)
+        return flat.view(self._shape).permute(self._inverse_order)
 
 
 class _Slopes:
-    """The slopes of one step, and the states that the step begins from.
+    """The slopes of one step, and the states at its start.
+
+    Custom autograd functions, since autograd would store every sum of slopes; see tests/models/test_ode.py.
 
     Args:
         layout: of the states.
@@ -125,48 +127,48 @@ class _Slopes:
         self.layout, self.start, self.values = layout, start, values
         self.count = 0
         # Autograd's nodes refer to it, so it must not refer to them: the cycle would keep all states alive.
-        self._gradient = _Gradient(values)
-        # Makes autograd go to a slope only after all sums that it is part of.
-        self._turn = start.new_empty(0)
+        self._gradient = _SlopeGradient(values)
+        # Links the functions in autograd's graph: a slope's backward runs after those of its sums.
+        self._token = start.new_empty(0)
 
     def add(self, slope: Tensor) -> None:
         self.values[self.count] = self.layout.flat(slope.detach())
-        self._turn = _Add.apply(self._turn, self.layout.flat(slope), self._gradient, self.count)
+        self._token = _Add.apply(self._token, self.layout.flat(slope), self._gradient, self.count)
         self.count += 1
 
     def combine(self, weights: Tensor) -> Tensor:
-        """start + Σ weights · slopes, flat; further weights than slopes so far are not read."""
-        result: Tensor = _Combine.apply(self._turn, self.start, weights, self._gradient, self.count)
+        """start + Σ weights · slopes, flat, over the slopes added so far."""
+        result: Tensor = _Combine.apply(self._token, self.start, weights, self._gradient, self.count)
         return result
 
 
-class _Gradient:
-    """The gradient of a step's slopes in the backward pass under way."""
+class _SlopeGradient:
+    """The gradient of a step's slopes in the current backward pass."""
 
     def __init__(self, slopes: Tensor) -> None:
         self.slopes = slopes
         self._rows: Tensor | None = None
-        self._pass = BackwardPass()
+        self._pass = BackwardPassId()
 
     def rows(self) -> Tensor:
         """Zero at the start of each backward pass."""
-        if self._pass.has_begun() or self._rows is None:
+        if self._pass.is_new() or self._rows is None:
             self._rows = torch.zeros_like(self.slopes)
         return self._rows
 
     def take(self, row: int) -> Tensor:
-        """The first slope's is the last that a backward pass takes."""
-        taken = self.rows()[row]
+        """The gradient of one slope. That of the first slope is used last: then the memory is released."""
+        gradient = self.rows()[row]
         if row == 0:
             self._rows = None
-        return taken
+        return gradient
 
 
 class _Add(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, turn: Tensor, slope: Tensor, gradient: _Gradient, row: int) -> Tensor:
+    def forward(ctx: Any, token: Tensor, slope: Tensor, gradient: _SlopeGradient, row: int) -> Tensor:
         ctx.gradient, ctx.row = gradient, row
-        return turn.new_empty(0)
+        return token.new_empty(0)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -177,7 +179,7 @@ class _Add(torch.autograd.Function):
 class _Combine(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, turn: Tensor, start: Tensor, weights: Tensor, gradient: _Gradient, count: int
+        ctx: Any, token: Tensor, start: Tensor, weights: Tensor, gradient: _SlopeGradient, count: int
     ) -> Tensor:
         ctx.gradient, ctx.count = gradient, count
         ctx.save_for_backward(weights)
@@ -188,8 +190,8 @@ class _Combine(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         (weights,), (gradient,), count = ctx.saved_tensors, gradients, ctx.count
         ctx.gradient.rows()[:count].addr_(weights, gradient)
-        of_weights = ctx.gradient.slopes[:count] @ gradient if ctx.needs_input_grad[2] else None
-        return gradient.new_zeros(0), gradient, of_weights, None, None
+        weights_gradient = ctx.gradient.slopes[:count] @ gradient if ctx.needs_input_grad[2] else None
+        return gradient.new_zeros(0), gradient, weights_gradient, None, None
 
 
 def _constants(weights: tuple[float, ...], like: Tensor) -> Tensor:
@@ -200,19 +202,19 @@ def _rms(values: Tensor) -> Tensor:
     return values.square().mean().sqrt()
 
 
-def _first_step(change: Change, start: Tensor, slope: Tensor, rtol: float, atol: float) -> Tensor:
+def _first_step(dynamics: Dynamics, start: Tensor, slope: Tensor, rtol: float, atol: float) -> Tensor:
     scale = atol + start.abs() * rtol
-    of_states, of_slopes = _rms(start / scale), _rms(slope / scale)
-    if of_states < 1e-5 or of_slopes < 1e-5:
-        tried = start.new_tensor(1e-6)
+    states_rms, slope_rms = _rms(start / scale), _rms(slope / scale)
+    if states_rms < 1e-5 or slope_rms < 1e-5:
+        guess = start.new_tensor(1e-6)
     else:
-        tried = 0.01 * of_states / of_slopes
-    bend = _rms((change(start + tried * slope) - slope) / scale) / tried
-    if of_slopes <= 1e-15 and bend <= 1e-15:
-        size = torch.maximum(start.new_tensor(1e-6), tried * 1e-3)
+        guess = 0.01 * states_rms / slope_rms
+    curvature = _rms((dynamics(start + guess * slope) - slope) / scale) / guess
+    if slope_rms <= 1e-15 and curvature <= 1e-15:
+        size = torch.maximum(start.new_tensor(1e-6), guess * 1e-3)
     else:
-        size = (0.01 / max(of_slopes, bend)) ** (1 / _ORDER)
-    return torch.minimum(100 * tried, size).double()
+        size = (0.01 / max(slope_rms, curvature)) ** (1 / _ORDER)
+    return torch.minimum(100 * guess, size).double()
 
 
 @torch.no_grad()
@@ -220,20 +222,20 @@ def _error_ratio(
     slopes: _Slopes, width: Tensor, before: Tensor, after: Tensor, rtol: float, atol: float
 ) -> Tensor:
     error = slopes.values.t() @ (_constants(_ERROR, before) * width)
-    allowed = torch.maximum(before.abs(), after.abs()).mul_(rtol).add_(atol)
-    return _rms(error.div_(allowed))
+    tolerance = torch.maximum(before.abs(), after.abs()).mul_(rtol).add_(atol)
+    return _rms(error.div_(tolerance))
 
 
 @torch.no_grad()
 def _next_size(size: Tensor, ratio: Tensor) -> Tensor:
     if ratio == 0:
-        return size * _MOST_GROWTH
-    least = 1.0 if ratio < 1 else _MOST_SHRINKAGE
-    return size * (_SAFETY / ratio.double() ** (1 / _ORDER)).clamp(least, _MOST_GROWTH)
+        return size * _MAX_FACTOR
+    min_factor = 1.0 if ratio < 1 else _MIN_FACTOR
+    return size * (_SAFETY / ratio.double() ** (1 / _ORDER)).clamp(min_factor, _MAX_FACTOR)
 
 
-def _interpolation(part: Tensor, width: Tensor, like: Tensor) -> Tensor:
-    """Weights of the slopes in the states at a part (0..1) of the step.
+def _interpolation(fraction: Tensor, width: Tensor, like: Tensor) -> Tensor:
+    """Weights of the slopes in the states at a fraction (0 to 1) of the step.
 
     They come from the polynomial of degree 4 through the states at the start, the middle and the end, with
     the slopes at start and end.
@@ -241,7 +243,7 @@ def _interpolation(part: Tensor, width: Tensor, like: Tensor) -> Tensor:
     first, last = (torch.zeros(_NUM_SLOPES, dtype=like.dtype, device=like.device) for _ in range(2))
     first[0], last[-1] = 1, 1
     end, middle = _constants(_END, like), _constants(_MIDDLE, like)
-    x = part.to(like.dtype)
+    x = fraction.to(like.dtype)
     return width * (
         x * first
         + x**2 * (last - 4 * first - 5 * end + 16 * middle)

@@ -1,4 +1,4 @@
-"""The edge rules under their first names: see wirings.rules. Experiments name a rule by `graph`."""
+"""Edge rules for experiments, by the name in `graph`; the classes are those of wirings.rules."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from wirings.rules.dnw_no_update import TopEdgesWithoutUpdate
 from wirings.rules.fine_tune import FixedTopEdges
 from wirings.rules.random import RandomEdges
 from wirings.rules.reg_td import TargetedDropoutByRow
-from wirings.rules.td import TargetedDropout, drop_weak
+from wirings.rules.td import TargetedDropout
 
 __all__ = [
     "EDGE_RULES",
@@ -29,14 +29,13 @@ __all__ = [
     "TargetedDropoutByRow",
     "TopEdges",
     "TopEdgesWithoutUpdate",
-    "drop_weak",
     "find_rule",
 ]
 
 EDGE_RULES: dict[str, type[EdgeRule]] = {name: find_named(name) for name in RULES}
 
 EdgeMaker = Callable[..., EdgeRule]
-"""Makes the edge rule of a space: `edges(space)`, or with a budget of the layer's own `num_edges=…` or
+"""Makes the edge rule of a space: `edges(space)`, or with the layer's own budget `num_edges=…` or
 `prune_rate=…`."""
 
 

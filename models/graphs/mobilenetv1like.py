@@ -1,4 +1,4 @@
-"""MobileNetV1 as a graph: each stage's 1×1 convolutions become one wired layer that skips ahead freely.
+"""MobileNetV1 as a graph: the 1×1 convolutions of a stage are one wired layer with edges across blocks.
 
 Source: Wortsman, Farhadi, Rastegari, "Discovering Neural Wirings", NeurIPS 2019, section 3.2.
 """
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from models.graphs.edges import EdgeMaker, EdgeRule, EdgeSpace
 from wirings.budgets import mobilenet_stage
-from wirings.exchange import Exchange
 from wirings.layout import conv_out_size, mean_of_relu, to_fast_layout
+from wirings.node_map_buffer import NodeMapBuffer
 from wirings.stages import Group, Stage
 from wirings.structure import AcyclicStructure, Classifier, GraphLayer, LayerComplexity, WiredNetwork
 
@@ -21,14 +21,14 @@ STAGES = ((32, 64, 1, 1), (64, 128, 2, 2), (128, 256, 2, 2), (256, 512, 2, 6), (
 
 
 class WiredStage(nn.Module):
-    """One stage: the entering nodes feed all blocks of nodes; each block but the last feeds all later ones.
+    """One stage: the entering nodes send to all blocks; each block but the last sends to all later ones.
 
     Args:
-        inputs, outputs: nodes that enter and leave.
+        inputs, outputs: numbers of nodes that enter and leave.
         stride: of the filters of the entering nodes.
-        blocks: how many groups of `outputs` nodes there are.
+        blocks: number of groups of `outputs` nodes.
         acyclic: random wirings are drawn in the pattern of acyclic graphs.
-        prune_rate: of the network; the stage keeps as many edges as the dense stage would have weights at a
+        prune_rate: of the network; the stage has as many edges in use as the dense stage has weights at a
             width of 1 − prune_rate.
         edges: makes the edge rule.
     """
@@ -55,53 +55,52 @@ class WiredStage(nn.Module):
             self.conv = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden, bias=False)
         self.norm = nn.ModuleList(nn.BatchNorm2d(width) for width in [inputs] + [outputs] * (blocks - 1))
         rows, columns = outputs * blocks, inputs + hidden
-        kept = mobilenet_stage(inputs, outputs, blocks, width=1 - prune_rate)
+        num_edges = mobilenet_stage(inputs, outputs, blocks, width=1 - prune_rate)
         readable = torch.zeros(rows, columns, dtype=torch.bool)
-        for block in self._receiving:
-            readable[self._rows(block), self._read(block)] = True
+        for block in self._receivers:
+            readable[self._target_rows(block), self._source_columns(block)] = True
         space = EdgeSpace(rows, columns, inputs, outputs, acyclic, readable)
-        self.graph = edges(space, prune_rate=1 - kept / (rows * columns))
+        self.graph = edges(space, prune_rate=1 - num_edges / (rows * columns))
 
-    def _sources(self, block: int) -> slice:
+    def _sender_columns(self, block: int) -> slice:
         """Columns of the nodes that send in step `block`: the entering nodes, then each hidden block."""
         start = self.inputs + (block - 1) * self.outputs
         return slice(0, self.inputs) if block == 0 else slice(start, start + self.outputs)
 
     @property
-    def _receiving(self) -> range:
+    def _receivers(self) -> range:
         """Numbers of the groups that receive: the hidden blocks, then the nodes that leave."""
         return range(1, self.blocks + 1)
 
-    def _rows(self, block: int) -> slice:
+    def _target_rows(self, block: int) -> slice:
         """Rows of a group that receives."""
         return slice((block - 1) * self.outputs, block * self.outputs)
 
-    def _read(self, block: int) -> slice:
-        """Columns that it receives from: all groups before it."""
-        return slice(0, self._sources(block - 1).stop)
+    def _source_columns(self, block: int) -> slice:
+        """Columns from which a group receives: all groups before it."""
+        return slice(0, self._sender_columns(block - 1).stop)
 
     def forward(self, states: Tensor) -> Tensor:
         """(images, inputs, S, S) to (images, outputs, S / stride, S / stride)."""
-        pieces = [(self._rows(block), self._read(block)) for block in self._receiving]
+        pieces = [(self._target_rows(block), self._source_columns(block)) for block in self._receivers]
         *hidden, last = self.graph.blocks(pieces)
-        exchange = Exchange(self.inputs + self.outputs * len(hidden), last.edges is not None)
-        exchange.send(self.downsample(F.relu_(self.norm[0](states))))
+        buffer = NodeMapBuffer(self.inputs + self.outputs * len(hidden), last.edges is not None)
+        buffer.send(self.downsample(F.relu_(self.norm[0](states))))
         for block, weights in enumerate(hidden, start=1):
-            sources = F.relu_(self.norm[block](exchange.receive(weights)))
-            filters = self.conv.weight[self._rows(block)]
-            exchange.send(F.conv2d(sources, filters, padding=1, groups=self.outputs))
-        return exchange.receive(last)
+            sources = F.relu_(self.norm[block](buffer.receive(weights)))
+            filters = self.conv.weight[self._target_rows(block)]
+            buffer.send(F.conv2d(sources, filters, padding=1, groups=self.outputs))
+        return buffer.receive(last)
 
     def stage(self, name: str) -> Stage:
         """The structure of this layer."""
         entering = self.downsample[0]
         assert isinstance(entering, nn.Conv2d)
-        groups = [Group(self._sources(0), None, self.norm[0], entering.weight, entering.stride[0])]
+        groups = [Group(self._sender_columns(0), None, self.norm[0], entering.weight, entering.stride[0])]
         for block in range(1, self.blocks):
-            rows = slice((block - 1) * self.outputs, block * self.outputs)
-            groups.append(Group(self._sources(block), rows, self.norm[block], self.conv.weight[rows]))
-        outputs = slice((self.blocks - 1) * self.outputs, self.blocks * self.outputs)
-        return Stage(f"{name}.graph", self.graph, tuple(groups), outputs)
+            rows = self._target_rows(block)
+            groups.append(Group(self._sender_columns(block), rows, self.norm[block], self.conv.weight[rows]))
+        return Stage(f"{name}.graph", self.graph, tuple(groups), self._target_rows(self.blocks))
 
 
 class WiredLinear(nn.Module):
@@ -126,7 +125,7 @@ class MobileNetV1Like(WiredNetwork):
         output_size: classes.
         small: the classifier is wired, too.
         setting: `static` draws random wirings in the pattern of acyclic graphs.
-        prune_rate: 1 − width multiplier of the dense MobileNet that has as many 1×1 weights.
+        prune_rate: 1 − width multiplier of the dense MobileNet with the same number of 1×1 weights.
         edges: makes the edge rule of a space of potential edges.
     """
 
@@ -175,7 +174,7 @@ class MobileNetV1Like(WiredNetwork):
         return AcyclicStructure(self.conv1, self.stages(), self.bn, mean_of_relu, classifier)
 
     def wired_layers(self, image_size: int | None = None) -> list[GraphLayer]:
-        """The graphs of this network, for images of its own or another size."""
+        """The graphs of this network, for images of this size; None: of the network's own size."""
         layers = self._wired_stages(image_size or self.image_size)
         if isinstance(self.linear, WiredLinear):
             layers.append(GraphLayer("linear.graph", self.linear.graph, map_size=1, filter_weights=0))
@@ -184,23 +183,23 @@ class MobileNetV1Like(WiredNetwork):
     def complexity(self, image_size: int | None = None) -> list[LayerComplexity]:
         """Cost as counted in the paper: edges in use, filters of nodes with an outgoing edge, live features.
 
-        Norms and biases are left out. A size above 64 px is counted with the stem's stride of 2.
+        Norms and biases are not counted. A size above 64 px is counted with the stem's stride of 2.
         """
         image_size = image_size or self.image_size
         stages, liveness = self._wired_stages(image_size), self.liveness()
         stem = self.conv1.weight[0].numel() * int(stages[0].adjacency().any(0).sum())
-        counted = [
+        layers = [
             LayerComplexity("conv1", stem, stem * conv_out_size(image_size, _stem_stride(image_size)) ** 2)
         ]
-        counted += [layer.complexity(live.edges) for layer, live in zip(stages, liveness, strict=True)]
+        layers += [stage.complexity(live.edges) for stage, live in zip(stages, liveness, strict=True)]
         features = int(stages[-1].adjacency()[-self.bn.num_features :].any(1).sum())
-        counted.append(LayerComplexity("pool", 0, features * stages[-1].map_size ** 2))
+        layers.append(LayerComplexity("pool", 0, features * stages[-1].map_size ** 2))
         if isinstance(self.linear, WiredLinear):
             classifier = self.wired_layers(image_size)[-1]
             effective = classifier.adjacency().cpu() & liveness[-1].outputs_reached
-            return [*counted, classifier.complexity(effective)]
+            return [*layers, classifier.complexity(effective)]
         weights = features * self.linear.out_features
-        return [*counted, LayerComplexity("linear", weights, weights)]
+        return [*layers, LayerComplexity("linear", weights, weights)]
 
     def _wired_stages(self, image_size: int) -> list[GraphLayer]:
         size = conv_out_size(image_size, _stem_stride(image_size))

@@ -15,8 +15,8 @@ from models.graphs.edges import EdgeMaker, EdgeRule, EdgeSpace
 from models.graphs.nodenorm import NodeNorm
 from models.graphs.ode import Dynamics, ODESolve, Solver
 from wirings.blocks import Piece
-from wirings.exchange import Exchange
 from wirings.layout import conv1x1, to_fast_layout
+from wirings.node_map_buffer import NodeMapBuffer
 from wirings.stages import Group, Stage
 from wirings.structure import (
     AcyclicStructure,
@@ -41,7 +41,7 @@ class TinyClassifier(WiredNetwork, ABC):
         dim: nodes.
         downsample_dim: nodes that the stem writes to; the others start at zero.
         feature_dim: nodes that the classifier reads.
-        layers: blocks of a static graph, steps of a discrete one; a continuous one has none.
+        layers: blocks of a static graph, steps of a discrete one; a continuous one does not use it.
         setting: `static` draws random wirings in the pattern of acyclic graphs.
         edges: makes the edge rule of a space of potential edges.
 
@@ -90,7 +90,7 @@ class TinyClassifier(WiredNetwork, ABC):
 
     @abstractmethod
     def _add_graph(self, edges: EdgeMaker, acyclic: bool) -> None:
-        """Make the graph and what belongs to it."""
+        """Make the graph, its norms and its filters."""
 
     @abstractmethod
     def wired_layers(self) -> list[GraphLayer]:
@@ -112,7 +112,7 @@ class TinyClassifier(WiredNetwork, ABC):
         ]
 
     def start(self, images: Tensor) -> Tensor:
-        """Images to the first states of all nodes, (images, dim, s, s)."""
+        """Images to the initial states of all nodes, (images, dim, s, s)."""
         stem = self.downsample(images)
         states = torch.cat([stem, self.zeros.expand(len(stem), -1, -1, -1)], dim=1)
         return to_fast_layout(states)
@@ -140,8 +140,8 @@ def centre(maps: Tensor) -> Tensor:
 class StaticNeuralGraph(TinyClassifier):
     """An acyclic graph: the nodes are visited once, block by block, and edges lead forward only.
 
-    The first block holds the nodes of the stem, the other `layers` − 1 blocks share the rest evenly. The last
-    block feeds the output nodes, which are part of it, once more.
+    The first block holds the nodes of the stem; the other nodes are divided evenly among `layers` − 1 blocks.
+    The output nodes, which are in the last block, also receive from that block.
     """
 
     def _add_graph(self, edges: EdgeMaker, acyclic: bool) -> None:
@@ -157,31 +157,32 @@ class StaticNeuralGraph(TinyClassifier):
 
     def _divide(self) -> list[tuple[int, int]]:
         """(first node, first node of the next block) of each block."""
-        hidden, rest = self.layers - 1, self.dim - self.downsample_dim
-        if hidden < 1 or rest % hidden or rest // hidden < self.feature_dim:
+        num_blocks, num_nodes = self.layers - 1, self.dim - self.downsample_dim
+        if num_blocks < 1 or num_nodes % num_blocks or num_nodes // num_blocks < self.feature_dim:
             raise ValueError(
                 "layers must be at least 2 and divide dim − downsample_dim into blocks of at least "
-                f"feature_dim nodes; got {rest} nodes for {hidden} blocks and feature_dim {self.feature_dim}"
+                f"feature_dim nodes; got {num_nodes} nodes for {num_blocks} blocks and feature_dim "
+                f"{self.feature_dim}"
             )
-        size = rest // hidden
+        size = num_nodes // num_blocks
         starts = range(self.downsample_dim, self.dim, size)
         return [(0, self.downsample_dim), *((start, start + size) for start in starts)]
 
     def forward(self, images: Tensor) -> Tensor:
         *hidden, last = self.graph.blocks(self._pieces())
-        exchange = Exchange(self.dim, last.edges is not None)
+        buffer = NodeMapBuffer(self.dim, last.edges is not None)
         states = to_fast_layout(self.downsample(images))
         for norm, (start, end), weights in zip(self.norm, self.blocks, [*hidden, None], strict=True):
             sources = F.relu_(norm(states))
             sources = F.conv2d(sources, self.conv.weight[start:end], padding=1, groups=end - start)
-            exchange.send(sources)
+            buffer.send(sources)
             if weights is not None:
-                states = exchange.receive(weights)
-        outputs = states[:, -self.feature_dim :] + exchange.receive(last, first=self.blocks[-1][0])
+                states = buffer.receive(weights)
+        outputs = states[:, -self.feature_dim :] + buffer.receive(last, first=self.blocks[-1][0])
         return self.classify(outputs)
 
     def _pieces(self) -> list[Piece]:
-        """What each block but the first receives from all before it, then the outputs from the last block."""
+        """The edges of each block but the first from all before it, then those of the outputs."""
         pieces = [(slice(start, end), slice(0, start)) for start, end in self.blocks[1:]]
         outputs = slice(self.dim - self.feature_dim, self.dim)
         return [*pieces, (outputs, slice(*self.blocks[-1]))]
@@ -218,15 +219,15 @@ class DiscreteTimeNeuralGraph(TinyClassifier):
 
     def forward(self, images: Tensor) -> Tensor:
         weight = self.graph()
-        every, outputs = slice(0, self.dim), slice(self.dim - self.feature_dim, self.dim)
-        # Nodes that still are at zero send nothing, and of the last step only the outputs are read.
+        all_nodes, outputs = slice(0, self.dim), slice(self.dim - self.feature_dim, self.dim)
+        # Nodes whose state is zero send nothing, and of the last step only the outputs are read.
         states, sending = to_fast_layout(self.downsample(images)), slice(0, self.downsample_dim)
         for step in range(1, self.layers + 1):
-            receiving = outputs if step == self.layers else every
+            receiving = outputs if step == self.layers else all_nodes
             filters = self.conv.weight[sending]
             sources = F.conv2d(F.relu(states), filters, padding=1, groups=len(filters))
-            states = self.norm.of(conv1x1(sources, weight[receiving, sending]), receiving)
-            sending = every
+            states = self.norm.normalize(conv1x1(sources, weight[receiving, sending]), receiving)
+            sending = all_nodes
         return self.classify(states)
 
     def wired_layers(self) -> list[GraphLayer]:
@@ -283,7 +284,7 @@ class ContinuousTimeNeuralGraph(TinyClassifier):
         return self._cyclic(dynamics.graph, dynamics.conv, dynamics.norm, solver.fixed_steps() or solver)
 
     def parts_to_compile(self) -> list[nn.Module]:
-        """All but the solver, whose steps depend on the states."""
+        """All modules but the solver, whose steps depend on the states."""
         return [self.downsample, self.odesolve.odefunc]
 
     def waits_for_device(self) -> bool:
@@ -291,5 +292,5 @@ class ContinuousTimeNeuralGraph(TinyClassifier):
         return self.odesolve.solver.waits_for_device
 
     def observations(self) -> dict[str, float]:
-        """Of the last forward pass and what came back through it: how often the dynamics were evaluated."""
+        """Number of evaluations of the dynamics in the last forward and backward pass."""
         return {"ode_evaluations": self.odesolve.num_evaluations}

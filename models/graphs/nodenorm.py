@@ -1,7 +1,7 @@
-"""Instance norm that is fast where a node's pixels do not lie together.
+"""Instance norm that is fast with channels last in memory.
 
-Depthwise convolutions on the CPU are several times faster with channels last in memory; torch's instance
-norm is slower there, so it is written out for that layout.
+Depthwise convolutions on the CPU are several times faster with channels last; torch's instance norm is slower
+there, so it is implemented for that layout.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ class _InstanceNorm(torch.autograd.Function):
         pixels = maps.shape[2] * maps.shape[3]
         centred = maps - mean
         total = gradient.sum((2, 3), keepdim=True)
-        slope = (gradient * centred).sum((2, 3), keepdim=True) * inverse
+        projection = (gradient * centred).sum((2, 3), keepdim=True) * inverse
         scale = inverse * weight
-        along = slope * inverse * scale / -pixels
-        back = torch.addcmul(total * scale / -pixels, gradient, scale).addcmul_(centred, along)
-        return back, slope.sum(0).flatten(), total.sum(0).flatten(), None
+        factor = projection * inverse * scale / -pixels
+        maps_gradient = torch.addcmul(total * scale / -pixels, gradient, scale).addcmul_(centred, factor)
+        return maps_gradient, projection.sum(0).flatten(), total.sum(0).flatten(), None
 
 
 class NodeNorm(nn.InstanceNorm2d):
-    """Norm of each node's map by itself, with a scale and a shift for each node.
+    """Instance norm of each node's map, with a scale and a shift per node.
 
     Args:
         num_nodes: channels.
@@ -51,13 +51,13 @@ class NodeNorm(nn.InstanceNorm2d):
 
     def forward(self, maps: Tensor) -> Tensor:
         """(images, nodes, height, width), any memory format."""
-        return self.of(maps, slice(0, self.num_features))
+        return self.normalize(maps, slice(0, self.num_features))
 
-    def of(self, maps: Tensor, nodes: slice) -> Tensor:
-        """The norm of some of the nodes; `maps` are theirs alone."""
+    def normalize(self, maps: Tensor, nodes: slice) -> Tensor:
+        """The norm of a range of nodes; `maps` are the maps of these nodes alone."""
         weight, bias = self.weight[nodes], self.bias[nodes]
-        written_out = maps.device.type == "cpu" and maps.dtype == weight.dtype
-        if torch.compiler.is_compiling() or not written_out or maps.is_contiguous():
+        is_supported = maps.device.type == "cpu" and maps.dtype == weight.dtype
+        if torch.compiler.is_compiling() or not is_supported or maps.is_contiguous():
             return F.instance_norm(maps, weight=weight, bias=bias, eps=self.eps)
         normed: Tensor = _InstanceNorm.apply(maps, weight, bias, self.eps)
         return normed

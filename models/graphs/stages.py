@@ -1,4 +1,4 @@
-"""The same names as in wirings.stages, for programs that import them from here."""
+"""The names of wirings.stages, for programs that import them from here."""
 
 from wirings.stages import Group, Liveness, Stage, effective_in_cycles, find_liveness
 

@@ -97,9 +97,9 @@ def test_the_requirements_are_those_of_the_project():
 
 
 def test_time_is_shared_among_the_parts():
-    every = gpu.shares(8, list(gpu.SHARES))
-    assert every == pytest.approx(gpu.SHARES)
-    assert gpu.shares(2, ["steps"]) == {"steps": 120}
+    every = gpu.divide_time(8, list(gpu.SECONDS))
+    assert every == pytest.approx(gpu.SECONDS)
+    assert gpu.divide_time(2, ["steps"]) == {"steps": 120}
 
 
 @pytest.mark.slow
@@ -107,7 +107,7 @@ def test_the_whole_program_on_the_cpu(tmp_path):
     path = tmp_path / "gpu.json"
     assert gpu.main(["--device", "cpu", "--quick", "--minutes", "40", "--json", str(path)]) == 0
     parts = json.loads(path.read_text())["parts"]
-    assert {name: part["status"] for name, part in parts.items()} == dict.fromkeys(gpu.SHARES, "done")
+    assert {name: part["status"] for name, part in parts.items()} == dict.fromkeys(gpu.SECONDS, "done")
     tables = {row["table"].split(",")[0] for part in parts.values() for row in part["rows"]}
     assert {"tests", "static_dnw", "discrete_time_dnw", "continuous_time_dnw", "resnet18"} <= tables
     assert {"selection", "inference", "training"} <= tables

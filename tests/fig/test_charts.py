@@ -8,9 +8,9 @@ import pytest
 
 from fig import curves, pareto, sparsity
 from fig.curves import read_curves
-from fig.finished import read_results
-from fig.published import KEPT, SPARSE_RESNET50
-from fig.style import drawn
+from fig.finished_runs import read_results
+from fig.paper_results import KEPT, SPARSE_RESNET50
+from fig.style import pyplot_in_style
 from tests.fig.drawn_files import lines_of, written
 from tests.fig.recorded import leave_run
 
@@ -33,7 +33,7 @@ def curves_of(runs, phase="val"):
 def test_curves_are_means_of_seeds(runs, tmp_path):
     assert curves_of(runs) == {"mine": ([1, 2], [[40, 60]]), "static_dnw": ([1, 2], [[50, 80], [50, 82]])}
     assert curves_of(runs, "train")["mine"] == ([1, 2], [[35, 55]])
-    with drawn() as pyplot:
+    with pyplot_in_style() as pyplot:
         (axis,) = curves.draw(pyplot, read_curves(read_results([runs]), "val"), "val").axes
         assert lines_of(axis) == {"mine": ([1, 2], [40, 60]), "static_dnw (2 seeds)": ([1, 2], [50, 81])}
         (band,) = axis.collections
@@ -74,7 +74,7 @@ def test_a_run_whose_metrics_cannot_be_read_is_left_out(runs, caplog, capsys, tm
     bad = leave_run(runs, "bad", 0, [1.0, 2.0]) / "metrics.jsonl"
     bad.unlink() if content is None else bad.write_text(content)
     assert set(curves_of(runs)) == {"mine", "static_dnw"}
-    assert "bad-seed0-20260101-000000" in caplog.text and "it is left out" in caplog.text
+    assert "bad-seed0-20260101-000000" in caplog.text and "it is skipped" in caplog.text
     assert curves.main([str(runs), "--output", str(tmp_path / "c")]) == 0
     assert curves.main([str(bad.parent), "--output", str(tmp_path / "c")]) == 2
     assert "bad-seed0-20260101-000000" in capsys.readouterr().err
@@ -85,7 +85,7 @@ def test_an_earlier_part_that_cannot_be_read_is_left_out(tmp_path, caplog):
     leave_run(tmp_path, "mine", 0, [20.0, 30.0], "20260102-000000", first=1)
     (part / "metrics.jsonl").write_text("{")
     assert curves_of(tmp_path) == {"mine": ([2, 3], [[20, 30]])}
-    assert "this part of the training is left out" in caplog.text
+    assert "this part of the training is skipped" in caplog.text
 
 
 def test_parts_of_fewer_epochs_belong_to_a_longer_training(tmp_path):
@@ -119,7 +119,7 @@ def test_curves_of_different_epochs_are_refused(runs, capsys, tmp_path):
 def test_twenty_experiments_can_be_told_apart_without_colour(tmp_path):
     for number in range(20):
         leave_run(tmp_path, f"x{number}", 0, [1.0, 2.0])
-    with drawn() as pyplot:
+    with pyplot_in_style() as pyplot:
         figure = curves.draw(pyplot, read_curves(read_results([tmp_path]), "val"), "val")
         markers = {line.get_marker() for line in figure.axes[0].get_lines()}
     assert len(markers) == 20
@@ -145,7 +145,7 @@ def test_published_front():
     assert points["DNW"] == [(42.1, 60.9), (66.7, 65.0), (154, 70.4)]
     assert points["DNW, wired classifier"] == [(22.1, 50.3), (41.2, 59.9)]
     assert set(points) == {"DNW", "DNW, wired classifier", "random graph", "MobileNetV1", "ShuffleNetV2"}
-    with drawn() as pyplot:
+    with pyplot_in_style() as pyplot:
         (axis,) = pareto.draw(pyplot, []).axes
         assert {name: list(zip(*pair, strict=True)) for name, pair in lines_of(axis).items()} == {
             name: [tuple(map(float, point)) for point in line] for name, line in points.items()
@@ -158,7 +158,7 @@ def test_measured_points_are_means_of_seeds(runs, tmp_path):
     content = json.loads((evaluation / "results.json").read_text())
     del content["epochs"], content["macs"]
     (evaluation / "results.json").write_text(json.dumps(content))
-    with drawn() as pyplot:
+    with pyplot_in_style() as pyplot:
         figure = pareto.draw(pyplot, read_results([runs], evaluations=True))
         published, counted, measured = figure.axes
         assert [axis.get_title() for axis in (published, counted, measured)] == [
@@ -182,7 +182,7 @@ def test_measured_points_are_means_of_seeds(runs, tmp_path):
 def test_evaluations_of_other_weights_are_points_of_their_own(tmp_path):
     for number, file in enumerate(("best.pt", "last.pt"), 1):
         leave_run(tmp_path, "mine", 0, [50.0 + number], f"2026010{number}-000000", evaluate=True, resume=file)
-    with drawn() as pyplot:
+    with pyplot_in_style() as pyplot:
         figure = pareto.draw(pyplot, read_results([tmp_path], evaluations=True))
         assert {name: point[1] for name, point in points_of(figure.axes[1]).items()} == {
             "mine, checkpoint=best.pt": 51, "mine, checkpoint=last.pt": 52
@@ -240,13 +240,13 @@ def test_an_evaluation_does_not_tell_its_epochs(tmp_path):
     content = json.loads(path.read_text())
     del content["epochs"]
     path.write_text(json.dumps(content))
-    assert sparsity.read_raport(path).name == "allsparse10 (epochs not told)"
+    assert sparsity.read_raport(path).name == "allsparse10 (unknown epochs)"
 
 
 @pytest.mark.parametrize(
     ("told", "options", "message"),
     [
-        ({}, {"arch": "resnet18", "num_classes": 10}, "is of resnet18, 10 classes; this picture"),
+        ({}, {"arch": "resnet18", "num_classes": 10}, "is a report of resnet18, 10 classes; this picture"),
         ({}, {"image_size": 64}, "images of 64 pixels"),
         ({}, {"data_backend": "synthetic"}, "random images"),
         ({}, {"prof": 20}, "the first 20 batches"),
@@ -265,12 +265,12 @@ def test_other_reports_are_refused(tmp_path, capsys, told, options, message):
 def test_a_report_that_cannot_be_drawn_among_others_is_left_out(tmp_path, caplog):
     good, bad = raport(tmp_path / "good.json"), raport(tmp_path / "bad.json", arch="resnet18")
     assert sparsity.main([str(bad), str(good), "--output", str(tmp_path / "s")]) == 0
-    assert "bad.json: is of resnet18; this picture" in caplog.text
+    assert "bad.json: is a report of resnet18; this picture" in caplog.text
 
 
 def test_sparsity(tmp_path):
     path = raport(tmp_path / "raport.json")
-    with drawn() as pyplot:
+    with pyplot_in_style() as pyplot:
         (axis,) = sparsity.draw(pyplot, [sparsity.read_raport(path)]).axes
         found = lines_of(axis)
     assert found.pop("allsparse10, measured") == ([10], [74])

@@ -36,9 +36,9 @@ def test_a_network_of_several_layers_is_told_together():
 
 
 def test_a_training_without_a_record_is_told(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(demo, "train", lambda app, options: (0, {"folder": str(tmp_path)}))
+    monkeypatch.setattr(demo, "train_app", lambda app, options: (0, {"folder": str(tmp_path)}))
     assert demo.main(["--no-record_wiring"]) == 2
-    assert "wiring.npz: there is no such file; train with --record_wiring" in capsys.readouterr().err
+    assert "has no recorded wiring; train with --record_wiring" in capsys.readouterr().err
 
 
 def test_a_failing_training_ends_the_demo(capfd):

@@ -37,6 +37,6 @@ def test_a_failing_run_ends_the_quickstart(capfd):
 )
 def test_runs_that_lack_a_number(monkeypatch, capsys, results, lacking):
     """As with --topk 2."""
-    monkeypatch.setattr(quickstart, "train", lambda app, options: (0, {"wall_time": 1.0, **results}))
+    monkeypatch.setattr(quickstart, "train_app", lambda app, options: (0, {"wall_time": 1.0, **results}))
     assert quickstart.main([]) == 2
-    assert f"the runs do not tell {lacking}; leave out" in capsys.readouterr().err
+    assert f"the results of the runs lack {lacking}; remove" in capsys.readouterr().err

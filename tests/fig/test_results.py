@@ -9,7 +9,7 @@ import pytest
 from fig import results
 from fig.results import Experiment
 from fig.results_page import Measured, heading, page
-from fig.runs import ROOT
+from fig.train_app import ROOT
 from tests.fig.recorded import leave_run
 
 PAGE = ROOT / "docs" / "results.md"

@@ -10,8 +10,8 @@ import statistics
 import pytest
 
 from fig import curves, pareto, table
-from fig.finished import by_experiment, read_results
-from fig.published import KEPT, OTHERS, PUBLISHED, SPARSE_RESNET50, find_published, other_settings
+from fig.finished_runs import group_by_experiment, read_results
+from fig.paper_results import KEPT, OTHERS, PUBLISHED, SPARSE_RESNET50, find_published, other_settings
 from fig.table import COLUMNS, CSV_COLUMNS, FORMATS, rows
 from genutil.config import load_config
 from genutil.runs.run_folder import run_settings
@@ -108,7 +108,7 @@ def test_a_run_of_mixed_settings_does_not_stand_for_a_clean_one(tmp_path, record
     leave_run(tmp_path, "mine", 1, [50.0])
     leave_run(tmp_path, "mine", 1, [90.0], "20260102-000000", results={"started_from": record})
     leave_run(tmp_path, "mine", 2, [60.0], results={"started_from": CLEAN})
-    groups = by_experiment(read_results([tmp_path]))
+    groups = group_by_experiment(read_results([tmp_path]))
     assert {name: [result["top1_accuracy"] for result in group] for name, group in groups.items()} == {
         "mine": [50, 60], f"mine{mark}": [90]
     }  # fmt: skip
@@ -122,7 +122,7 @@ def test_mixed_settings_in_csv(tmp_path, capsys):
 
 def test_an_evaluation_of_mixed_weights_says_so(tmp_path):
     leave_run(tmp_path, "mine", 1, [90.0], results={"started_from": mixed(lr=(1, 2))}, evaluate=True)
-    assert list(by_experiment(read_results([tmp_path], evaluations=True))) == [
+    assert list(group_by_experiment(read_results([tmp_path], evaluations=True))) == [
         "mine (weights of other settings: lr=1)"
     ]
 
@@ -131,9 +131,9 @@ def test_results_without_metrics_do_not_stand_for_those_with(tmp_path, caplog):
     leave_run(tmp_path, "mine", 1, [50.0])
     empty = leave_run(tmp_path, "mine", 1, [51.0], "20260102-000000")
     (empty / "metrics.jsonl").unlink()
-    ((result,),) = by_experiment(read_results([tmp_path])).values()
+    ((result,),) = group_by_experiment(read_results([tmp_path])).values()
     assert result["top1_accuracy"] == 50
-    assert "20260102-000000 is left out: it has no metrics" in caplog.text
+    assert "20260102-000000 is skipped: it has no metrics" in caplog.text
 
 
 @pytest.mark.parametrize("program", [table, pareto, curves])
@@ -143,7 +143,9 @@ def test_a_folder_that_cannot_be_read_among_named_ones_is_left_out(tmp_path, cap
     bad = damaged(tmp_path / "runs" / "bad", "{")
     argv = [str(good), str(stopped), str(bad), "--output", str(tmp_path / "out")]
     assert program.main(argv) == 0
-    assert "stopped-seed0-20260101-000000: no finished run is there (results.json); it is left" in caplog.text
+    assert (
+        "stopped-seed0-20260101-000000: no finished run is there (results.json); it is skipped" in caplog.text
+    )
     assert "bad/results.json: is damaged" in caplog.text
 
 
@@ -183,7 +185,7 @@ def test_only_settings_that_decide_make_another_experiment(tmp_path, keys, numbe
     before = {"use_graph": "c-seed1/last.pt"} if "use_graph" in keys else {}
     leave_run(tmp_path, "mine", 1, [50.0], **before)
     leave_run(tmp_path, "mine", 7, [60.0], **keys)
-    groups = by_experiment(read_results([tmp_path]))
+    groups = group_by_experiment(read_results([tmp_path]))
     assert len(groups) == number
     assert sum(len(group) for group in groups.values()) == 2
 
@@ -192,7 +194,7 @@ def test_no_two_experiments_share_a_name(tmp_path):
     """Seeds 1 and 2 follow `{seed}`; each of the others fits one of them but not the other."""
     for seed, start in ((1, "c1.pt"), (2, "c2.pt"), (3, "c2.pt"), (4, "c1.pt")):
         leave_run(tmp_path, "mine", seed, [50.0], use_graph=start)
-    groups = by_experiment(read_results([tmp_path]))
+    groups = group_by_experiment(read_results([tmp_path]))
     assert {name: [result["seed"] for result in group] for name, group in groups.items()} == {
         "mine, use_graph=c2.pt": [1, 2], "mine, use_graph=c2.pt (2)": [3], "mine, use_graph=c1.pt": [4],
     }  # fmt: skip
@@ -203,7 +205,7 @@ def test_of_two_results_with_one_seed_the_last_one_counts(runs, caplog):
     os.utime(later / "results.json", (2**31, 2**31))
     found = dict(zip(COLUMNS, rows(read_results([runs, runs / "again"]))[1], strict=True))
     assert (found["n"], found["top-1, %"][:5]) == ("3", f"{(80 + 99 + 82.6) / 3:.2f}")
-    assert "runs/static_dnw-seed1-20260101-000000 is left out: a later run" in caplog.text
+    assert "runs/static_dnw-seed1-20260101-000000 is skipped: a later run" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -253,15 +255,15 @@ WHOLE = {"name": "x", "seed": 0, "wall_time": 1.0, "device": "cpu", "commit": No
     [
         ("{", "is damaged"),
         ("[]", "is damaged (it is no mapping)"),
-        ({"epochs": 1, "top1_accuracy": 3.0}, "does not tell name, seed, config, wall_time"),
+        ({"epochs": 1, "top1_accuracy": 3.0}, "lacks name, seed, config, wall_time"),
         ({**WHOLE, **TOPK}, "has no top-1 accuracy (topk: [2])"),
-        ({**WHOLE, **SPARSE}, "is of a sparse ResNet, which fig.sparsity draws"),
-        ({**WHOLE, **TOP1, "macs": "many"}, "is damaged: macs is not of its type"),
-        ({**WHOLE, **TOP1, "top1_accuracy": [1.0]}, "is damaged: top1_accuracy is not of its type"),
-        ({**WHOLE, **TOP1, "epochs": None}, "is damaged: epochs is not of its type"),
-        ({**WHOLE, **TOP1, "params": float("nan")}, "is damaged: params is not of its type"),
-        ({**WHOLE, **TOP1, "config": {"graph": "dnw"}}, "is damaged: config.data is not of its type"),
-        ({**WHOLE, **TOP1, "seed": True}, "is damaged: seed is not of its type"),
+        ({**WHOLE, **SPARSE}, "holds results of a sparse ResNet, which fig.sparsity draws"),
+        ({**WHOLE, **TOP1, "macs": "many"}, "is damaged: macs has another type"),
+        ({**WHOLE, **TOP1, "top1_accuracy": [1.0]}, "is damaged: top1_accuracy has another type"),
+        ({**WHOLE, **TOP1, "epochs": None}, "is damaged: epochs has another type"),
+        ({**WHOLE, **TOP1, "params": float("nan")}, "is damaged: params has another type"),
+        ({**WHOLE, **TOP1, "config": {"graph": "dnw"}}, "is damaged: config.data has another type"),
+        ({**WHOLE, **TOP1, "seed": True}, "is damaged: seed has another type"),
     ],
 )
 @pytest.mark.parametrize("program", [table, pareto, curves])

@@ -16,7 +16,7 @@ def test_slider_keys_and_play_change_picture_and_numbers(page):
     assert "training accuracy –, validation –" in numbers(page)
     first = picture(page)
     page.locator("#slider").fill("1")
-    assert "4 edges, 2 new and 1 gone since the state before; 4 of 8 nodes live" in numbers(page)
+    assert "4 edges, 2 new and 1 removed since the previous state; 4 of 8 nodes live" in numbers(page)
     assert "training accuracy 30.0 % (steps 1 to 10), validation 40.0 %" in numbers(page)
     assert at_step(page) == page.locator("#slider").get_attribute("aria-valuetext") == "step 10, epoch 1"
     assert (np.abs(picture(page) - first).max(axis=2) > 40).sum() > 100

@@ -7,8 +7,8 @@ from matplotlib.colors import to_hex
 from PIL import Image, ImageColor
 
 from fig import wiring_gif, wiring_stills
-from fig.drawing import node_places
-from fig.style import DEAD, INK, NEGATIVE, NEW, POSITIVE, drawn
+from fig.drawing import node_positions
+from fig.style import DEAD, INK, NEGATIVE, NEW, POSITIVE, pyplot_in_style
 from fig.wiring_gif import draw_frame, edge_lines
 from genutil.runs.wiring_record import LayerState, Record, State, read_record
 from tests.fig.drawn_files import lines_of, written
@@ -61,7 +61,7 @@ def test_the_animation_has_the_colours_of_the_style(recorded):
 
 def told_edges(before, now):
     """{colour: {(target, source): how opaque}}"""
-    node = {tuple(place): number for number, place in enumerate(node_places(LAYOUT[0]).tolist())}
+    node = {tuple(place): number for number, place in enumerate(node_positions(LAYOUT[0]).tolist())}
     return {
         colour: {
             (node[tuple(path[-1])], node[tuple(path[0])]): round(float(part), 3)
@@ -99,8 +99,8 @@ def test_many_new_edges_fade():
 
 @pytest.mark.parametrize(("step", "live"), [(0, {0, 1, 3, 8, 9}), (10, {0, 2, 3, 5, 8, 9})])
 def test_live_and_dead_nodes_of_a_frame(record, step, live):
-    places = node_places(LAYOUT[0])
-    with drawn() as pyplot:
+    places = node_positions(LAYOUT[0])
+    with pyplot_in_style() as pyplot:
         (axis,) = draw_frame(pyplot, LAYOUT[0], None, state(step)).axes
         dots = [found for found in axis.collections if isinstance(found, PathCollection)]
         found = {to_hex(some.get_facecolor()[0]): some.get_offsets().tolist() for some in dots}
@@ -108,7 +108,7 @@ def test_live_and_dead_nodes_of_a_frame(record, step, live):
 
 
 def test_numbers_of_the_stills(record):
-    with drawn() as pyplot:
+    with pyplot_in_style() as pyplot:
         (axis,) = wiring_stills.churn(pyplot, record, LAYOUT[0]).axes
         ((_, (epochs, parts)),) = lines_of(axis).items()
         assert (epochs, parts) == ([1, 2], [50, 25])  # 2 of 4 edges, then 1 of 4
@@ -125,7 +125,7 @@ def test_numbers_of_the_stills(record):
 def test_degrees_out_of_and_into_nodes():
     star = [(target, 0) for target in range(2, 5)]  # three edges out of node 0, one into each of three
     record = Record(LAYOUT, [State({"step": 7, "epoch": 1}, {"graph": layer_state(star)})])
-    with drawn() as pyplot:
+    with pyplot_in_style() as pyplot:
         heights = {
             axis.get_xlabel(): axis.patches[-1].get_xy()[:, 1].max()
             for axis in wiring_stills.degrees(pyplot, record, LAYOUT[0]).axes
@@ -136,7 +136,7 @@ def test_degrees_out_of_and_into_nodes():
 def test_a_record_that_begins_later_says_so(record):
     later = Record(LAYOUT, [state(10), state(20)])
     for told, first in ((record, "before training"), (later, "at step 10")):
-        with drawn() as pyplot:
+        with pyplot_in_style() as pyplot:
             titles = [axis.get_title() for axis in wiring_stills.adjacency(pyplot, told, LAYOUT[0]).axes[:2]]
             axis = wiring_stills.degrees(pyplot, told, LAYOUT[0]).axes[0]
             legend = [text.get_text() for text in axis.get_legend().get_texts()]
@@ -157,10 +157,10 @@ def test_colours_of_the_legend_are_kept_exactly_in_a_crowded_animation(tmp_path)
     """Other colours do not shift them: the palette is the same for every record."""
     folder = leave_record(tmp_path / "run", LARGE, [large_state(0), large_state(1)])
     assert wiring_gif.main([str(folder)]) == 0
-    states = read_record(folder / "wiring.npz").states
+    states = read_record(folder / "wiring").states
     found = list(pictures(folder / "pictures" / "wiring.gif"))
     known = {tuple(colour) for colour in wiring_gif.palette().tolist()}
-    with drawn() as pyplot:
+    with pyplot_in_style() as pyplot:
         for before, one, frame in zip((None, states[0]), states, found, strict=True):
             assert {tuple(colour) for colour in frame.reshape(-1, 3).tolist()} <= known
             figure = draw_frame(pyplot, LARGE[0], before, one)
@@ -177,7 +177,7 @@ def test_of_many_edges_the_strongest_are_drawn():
     one = large_state(0)
     lines = edge_lines(LARGE[0], None, one.layers["graph"])
     assert sum(len(paths) for paths, _ in lines.values()) == 1500
-    with drawn() as pyplot:
+    with pyplot_in_style() as pyplot:
         (axis,) = draw_frame(pyplot, LARGE[0], None, one).axes
         assert "strongest 1,500 of 5,000 edges" in axis.get_title(loc="left")
 

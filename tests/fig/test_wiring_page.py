@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from fig import wiring_gif, wiring_page
-from fig.drawing import drawn_columns, drawn_edges, edge_paths, node_places
-from fig.wiring_page import choose_states, make_page
+from fig.drawing import drawn_columns, drawn_edges, edge_paths, node_positions
+from fig.wiring_page import make_page, select_states
 from genutil.config import load_config
-from genutil.runs.wiring_record import LayerState, Record, State, WiringFile
+from genutil.runs.wiring_record import LayerState, Record, RecordWriter, State
 from models import build_model
 from models.wiring_state import wiring_layout, wiring_state
 from tests.conftest import ROOT
@@ -54,7 +54,7 @@ def test_what_is_drawn_is_what_the_forward_pass_reads(name):
 
 def test_places_are_columns():
     for layout, xs in ((LAYOUT[0], (0, 1 / 3, 2 / 3, 1)), (CYCLIC[0], (0.1, 0.5, 0.9))):
-        places, columns = node_places(layout), drawn_columns(layout)
+        places, columns = node_positions(layout), drawn_columns(layout)
         assert len(places) == columns[-1]["end"]
         for column, x in zip(columns, xs, strict=True):
             own = places[column["start"] : column["end"]]
@@ -80,7 +80,9 @@ def test_the_page_holds_everything_and_says_how_much(record, capsys):
     assert "3 of 3 states" in capsys.readouterr().out
     assert not re.search(rb"(?:src|href)=|https?://|@import|url\(", page)
     head = head_of(page)
-    told = [[told["layers"][0][key] for key in ("edges", "total", "came", "went")] for told in head["states"]]
+    told = [
+        [told["layers"][0][key] for key in ("edges", "total", "added", "removed")] for told in head["states"]
+    ]
     assert told == [[3, 3, 3, 0], [4, 4, 2, 1], [3, 4, 0, 1]]
     assert [column["label"] for column in head["layers"][0]["columns"]] == [
         "inputs", "block 1", "block 2", "outputs"
@@ -103,7 +105,7 @@ def test_fewer_states_where_there_are_too_many(monkeypatch):
     _, shown = make_page(many(50), "many", 20)
     assert shown == 20
     whole, _ = make_page(many(50), "many", 50)
-    monkeypatch.setattr(wiring_page, "_LARGEST", len(whole) - 500)
+    monkeypatch.setattr(wiring_page, "_MAX_BYTES", len(whole) - 500)
     page, shown = make_page(many(50), "many", 50)
     assert len(page) <= len(whole) - 500
     assert 1 < shown < 50
@@ -114,15 +116,15 @@ def test_fewer_states_where_there_are_too_many(monkeypatch):
 def test_ends_of_epochs_are_shown_first():
     states = many(95, epoch_steps=10).states
     for count in (10, 20, 94):
-        chosen = choose_states(states, count)
+        chosen = select_states(states, count)
         assert len(chosen) == len(set(chosen)) == max(count, 11) - (count == 10)
         assert (chosen[0], chosen[-1]) == (0, 94)
         if count > 10:
             assert {*range(0, 95, 10)} <= {*chosen}
         else:
             assert {*chosen} <= {*range(0, 95, 10), 94}
-    assert choose_states(states, 95) == list(range(95))
-    assert choose_states(states, 1) == [94]
+    assert select_states(states, 95) == list(range(95))
+    assert select_states(states, 1) == [94]
 
 
 def test_curves_tell_all_states_and_a_state_tells_what_its_accuracy_covers():
@@ -143,7 +145,7 @@ def test_curves_tell_all_states_and_a_state_tells_what_its_accuracy_covers():
 def test_mistakes(tmp_path, record, capsys):
     for program, output in ((wiring_page, "page.html"), (wiring_gif, "pictures")):
         assert program.main([str(tmp_path)]) == 2
-        assert "wiring.npz: there is no such file; train with --record_wiring" in capsys.readouterr().err
+        assert "has no recorded wiring; train with --record_wiring" in capsys.readouterr().err
         (tmp_path / "file").touch()
         assert program.main([str(record), "--output", str(tmp_path / "file" / output)]) == 2
         told = capsys.readouterr().err
@@ -151,16 +153,16 @@ def test_mistakes(tmp_path, record, capsys):
 
 
 @pytest.mark.parametrize(
-    ("layout", "told"), [([], "the network has no wired layer"), (LAYOUT, "holds no state yet")]
+    ("layout", "message"), [([], "the network has no wired layer"), (LAYOUT, "holds no state yet")]
 )
-def test_records_with_nothing_to_draw(layout, told, tmp_path, capsys):
-    file = WiringFile(tmp_path / "wiring.npz", layout)
+def test_records_with_nothing_to_draw(layout, message, tmp_path, capsys):
+    file = RecordWriter(tmp_path / "wiring", layout)
     if not layout:
         file.append(State({"step": 0, "epoch": 0}, {}))
     for program in (wiring_page, wiring_gif):
         assert program.main([str(tmp_path)]) == 2
-        assert f"wiring.npz: {told}" in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ["wiring.npz"]
+        assert f"wiring: {message}" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["wiring"]
 
 
 DAMAGED = {
@@ -182,4 +184,4 @@ def test_a_layout_that_cannot_be_drawn_is_named(tmp_path, capsys, program, where
     folder = leave_record(tmp_path / "run", layout, [state(0)])
     assert program.main([str(folder)]) == 2
     (message,) = capsys.readouterr().err.strip().splitlines()
-    assert "wiring.npz: is damaged: its layer graph cannot be drawn" in message and where in message
+    assert "wiring: is damaged: its layer graph cannot be drawn" in message and where in message

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from genutil.runs.wiring_record import LayerState, State, WiringFile
+from genutil.runs.wiring_record import LayerState, RecordWriter, State
 
 LAYOUT = [
     {
@@ -74,7 +74,7 @@ def state(step, told_step=None):
 def leave_record(folder, layout, states):
     """A run's folder with this record."""
     folder.mkdir(exist_ok=True)
-    file = WiringFile(folder / "wiring.npz", layout)
+    file = RecordWriter(folder / "wiring", layout)
     for one in states:
         file.append(one)
     return folder

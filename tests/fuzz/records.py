@@ -24,10 +24,9 @@ import genutil.runs.run_folder
 from genutil.config import load_config
 from genutil.distributed.rank_info import RankInfo
 from genutil.runs.checkpoint_folder import CheckpointFolder
-from genutil.runs.growing_zip import read_members
 from genutil.runs.multi_seed import finished_results
 from genutil.runs.run_folder import RunFolder, run_settings
-from genutil.runs.wiring_record import WiringFile, read_record
+from genutil.runs.wiring_record import RecordWriter, read_record
 from tests.fuzz.engine import answer
 from tests.fuzz.mutations import byte_edits, document_edits, edited, edited_document, literal, odd_values
 from tests.fuzz.trained import train_tiny
@@ -36,7 +35,7 @@ _TYPES = ("?", "u1", "u2", "u4", "i8", "f2", "f4", "f8", "c8", "U3", "S3", "M8[s
 
 
 class Records:
-    """`wiring.npz`, `results.json`, `metrics.jsonl`, `config.yml`."""
+    """`wiring/`, `results.json`, `metrics.jsonl`, `config.yml`."""
 
     in_child = False
 
@@ -51,8 +50,11 @@ class Records:
             json.loads(line) for line in (self.run_folder / "metrics.jsonl").read_text().splitlines()
         ]
         self.settings = yaml.safe_load((self.run_folder / "config.yml").read_text())
-        self.members = dict(read_members(self.run_folder / "wiring.npz"))
-        self.texts = [name for name in self.members if name.endswith(("layout.npy", "state.npy"))]
+        self.record = self.run_folder / "wiring"
+        self.layout = json.loads((self.record / "layout.json").read_text())
+        self.state_files = sorted(path.name for path in self.record.glob("*.npz"))
+        self.members = _members(self.record / self.state_files[0])
+        self.texts = ["layout", "state.npy"]
         self.programs: dict[str, Callable[[Path, Path], None]] = {
             "table": lambda run, folder: answer(fig.table.main, [run]),
             "all tables": lambda run, folder: [
@@ -71,7 +73,7 @@ class Records:
 
     def cases(self) -> st.SearchStrategy[Any]:
         bytes_of = st.sampled_from(
-            ["results.json", "metrics.jsonl", "config.yml", "wiring.npz", "wiring.npz"]
+            ["results.json", "metrics.jsonl", "config.yml", "wiring/layout.json", "wiring/000000.npz"]
         )
         place = st.integers(0, 500)
         of_runs = st.sampled_from(["table", "all tables"] * 6 + ["curves", "pareto", "finished", "finished"])
@@ -123,37 +125,38 @@ class Records:
 
     def _member(self, run: Path, place: int, edits: Any) -> None:
         name = sorted(self.members)[place % len(self.members)]
-        self._write(run, {**self.members, name: edited(self.members[name], edits)})
+        self._change(run, place, name, edited(self.members[name], edits))
 
     def _text(self, run: Path, place: int, edits: Any) -> None:
-        name = self.texts[place % len(self.texts)]
-        before = json.loads(str(np.load(io.BytesIO(self.members[name]))))
-        array = np.array(json.dumps(edited_document(before, edits)))
-        self._write(run, {**self.members, name: _npy(array)})
+        if self.texts[place % len(self.texts)] == "layout":
+            (run / "wiring" / "layout.json").write_text(json.dumps(edited_document(self.layout, edits)))
+            return
+        before = json.loads(str(np.load(io.BytesIO(self.members["state.npy"]))))
+        self._change(run, place, "state.npy", _npy(np.array(json.dumps(edited_document(before, edits)))))
 
     def _array(self, run: Path, place: int, array: Any) -> None:
         kind, shape, value = array
         name = sorted(self.members)[place % len(self.members)]
         with np.errstate(all="ignore"):
             filled = np.full(shape, value).astype(kind)
-        self._write(run, {**self.members, name: _npy(filled)})
+        self._change(run, place, name, _npy(filled))
 
     def _note(self, run: Path, value: Any) -> None:
         shutil.copytree(self.trained / "checkpoints" / "tiny", run.parent / "checkpoints")
         (run.parent / "checkpoints" / ".run").write_text(json.dumps(literal(value)))
 
-    @staticmethod
-    def _write(run: Path, members: dict[str, bytes]) -> None:
-        with zipfile.ZipFile(run / "wiring.npz", "w", zipfile.ZIP_DEFLATED) as file:
-            for name, data in members.items():
-                file.writestr(name, data)
+    def _change(self, run: Path, place: int, name: str, content: bytes) -> None:
+        """Replace a member of a state's file."""
+        path = run / "wiring" / self.state_files[place % len(self.state_files)]
+        members = {**_members(path), name: content}
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+            for member, data in members.items():
+                file.writestr(member, data)
 
     def _append(self, run: Path, folder: Path) -> None:
-        """As a run does that goes on with the folder of an earlier start."""
-        record = read_record(self.run_folder / "wiring.npz")
-        file = WiringFile(run / "wiring.npz", record.layout, step=4)
-        file.append(record.states[-1])
-        file.close()
+        """As a run does that is resumed in the folder of an earlier start."""
+        record = read_record(self.record)
+        RecordWriter(run / "wiring", record.layout, step=4).append(record.states[-1])
 
     def _run_again(self, run: Path) -> None:
         """As a start after a failure does."""
@@ -162,6 +165,11 @@ class Records:
         again = RunFolder(settings, earlier=run, step=3)
         again.metrics()
         again.write_results({}, RankInfo(), "cpu")
+
+
+def _members(path: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(path) as file:
+        return {name: file.read(name) for name in file.namelist()}
 
 
 def _npy(array: Any) -> bytes:

@@ -4,8 +4,7 @@ import os
 
 import pytest
 
-from fig.finished import read_results
-from fig.parts import read_metrics
+from fig.finished_runs import read_metrics, read_results
 from genutil.config import ConfigError, load_config
 from genutil.config.limited_yaml import load_yaml
 from genutil.errors import UserError

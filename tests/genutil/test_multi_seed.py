@@ -162,7 +162,7 @@ def test_a_finished_run_without_its_record_is_trained_anew(write_app, tmp_path, 
     assert run(app, "--seeds", 1) == 0
     assert run(app, "--seeds", 1, "--record_wiring") == 0
     assert [epochs for *_, epochs in trained(tmp_path)] == [[0, 1], [0, 1]]
-    (record,) = (tmp_path / "runs").glob("*/wiring.npz")
+    (record,) = (tmp_path / "runs").glob("*/wiring")
     assert [state.numbers["step"] for state in read_record(record).states] == [0, 1, 2, 3, 6]
     capfd.readouterr()
     for more in ([], ["--record_wiring"]):  # now it is finished, recorded or not

@@ -19,7 +19,7 @@ _SEARCH = {
     "COPIES": 8,
     "BLOCK": 4096,
 }
-_TIES = {**_SEARCH, "PASSES": 4, "PLACE_SHIFT": 11}
+_TIES = {**_SEARCH, "PASSES": 4, "INDEX_SHIFT": 11}
 _MASK = {key: _SEARCH[key] for key in ("MAGNITUDE", "DIGIT", "BINS", "BLOCK")}
 _INTEGERS = {"row": "i32", "count": "i32", "size": "i32"}
 _TILE = {"TARGETS": 4, "BLOCK": 256, "SLICE": 8, "UNROLL": 4}
@@ -35,7 +35,17 @@ _SIZES = (
     "out_width",
     "stride",
 )
-_STEPS = ("bias_row", "bias_step", "node_row", "image_row", "groups", "span", "rows", "strips", "room")
+_STEPS = (
+    "bias_row",
+    "bias_step",
+    "node_row",
+    "image_row",
+    "groups",
+    "span",
+    "rows",
+    "row_blocks",
+    "scratch_size",
+)
 
 
 def _maps(kind: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Every experiment's network compiles in one piece, and gives the same logits and gradients."""
+"""Every experiment's network compiles as one graph, and gives the same logits and gradients."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 from genutil.config import load_config
 from genutil.errors import ConfigError
 from models import build_model
-from models.compiling import compile_network, failures_explained
+from models.compiling import compile_errors_as_config_errors, compile_network
 from tests.conftest import ROOT, SMALL_GRAPH
 
 APPS = sorted(str(path.relative_to(ROOT / "apps")) for path in (ROOT / "apps").glob("*_scale/*.yml"))
@@ -95,12 +95,12 @@ class Divided(Branching):
 def test_a_network_that_is_no_one_piece_is_told():
     network = Branching()
     compile_network(network, CPU, backend="aot_eager")
-    refusal = pytest.raises(ConfigError, match="compile: the network cannot be compiled in one piece")
-    with refusal, failures_explained():
+    refusal = pytest.raises(ConfigError, match="compile: the network cannot be compiled as one graph")
+    with refusal, compile_errors_as_config_errors():
         network(torch.ones(2))
     parts = Divided()
     compile_network(parts, CPU, backend="aot_eager")
-    with failures_explained():
+    with compile_errors_as_config_errors():
         assert parts(torch.ones(2)).shape == (2,)
-    with pytest.raises(KeyError), failures_explained():
+    with pytest.raises(KeyError), compile_errors_as_config_errors():
         raise KeyError

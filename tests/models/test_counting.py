@@ -261,7 +261,7 @@ def test_a_network_that_raises_is_not_counted_and_left_as_it_was(error):
             raise error
 
     model = Raising(conv()).train()
-    message = rf"cost of Raising is not counted: .* 3×8×8 \({str(error)[:2] or 'TypeError'}\); give it"
+    message = rf"cost of Raising cannot be counted: .* 3×8×8 \({str(error)[:2] or 'TypeError'}\); define"
     with pytest.raises(ValueError, match=message):
         profile(model, 8)
     assert model.training and model.layer.training

@@ -217,14 +217,14 @@ def test_without_update_rule_the_gradient_reaches_used_edges_alone():
 def test_fine_tuning_fixes_the_strongest_edges_once():
     rule = with_weight(FixedTopEdges(SQUARE, num_edges=2))
     assert rule.in_use().all()
-    rule.fix_wiring()
+    rule.freeze_wiring()
     with torch.no_grad():
         rule.weight[0, 0] = 0.1
     used = rule()
     assert values(used) == [pytest.approx(0.1), 0, 0, -3]
     used.sum().backward()
     assert values(rule.weight.grad) == values(rule.mask) == [1, 0, 0, 1]
-    rule.fix_wiring()  # from a file that is fine tuned already: its wiring stays
+    rule.freeze_wiring()  # from a file that is fine tuned already: its wiring stays
     assert values(rule.mask) == [1, 0, 0, 1]
 
 

@@ -50,7 +50,7 @@ class Attention(nn.Module):
 def assert_exported(tmp_path, model, shape=SHAPE):
     """The file gives the network's logits, for another number of images than it was made with."""
     path = tmp_path / "out.onnx"
-    assert "MB, the whole network, logits in onnxruntime" in export(model, path, shape)
+    assert "MB, the full network, logits in onnxruntime" in export(model, path, shape)
     images = torch.randn(5, *shape)
     with torch.no_grad():
         assert_close(run_onnx(path, images), copy.deepcopy(model).eval()(images))
@@ -127,7 +127,7 @@ class Raising(Wired):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        (Branching, r"Branching cannot be exported as ONNX: what its forward method does depends on the "
+        (Branching, r"Branching cannot be exported as ONNX: its forward method depends on the "
          r"values of tensors, .* \(test_export_plain.py, line \d+: return logits \* 2 if"),
         (Tuple, r"Tuple must return logits \(images, classes\); for 2 images it gave tuple"),
         (Raising, r"Raising does not run on images of 3×16×16 \(no such\)$"),

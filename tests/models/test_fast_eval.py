@@ -112,8 +112,8 @@ def test_every_edge_rule(graph, monkeypatch):
     rho = {"rho": 0.5} if "td" in graph else {}
     model = build("medium_scale/mobilenetv1_dnw_x225.yml", graph=graph, **rho)
     for layer in model.wired_layers():
-        if hasattr(layer.rule, "fix_wiring"):
-            layer.rule.fix_wiring()
+        if hasattr(layer.rule, "freeze_wiring"):
+            layer.rule.freeze_wiring()
     assert_same_logits(model.train(), torch.randn(2, 3, 32, 32), "dense")
     model.train()
     compact(model)

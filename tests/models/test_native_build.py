@@ -62,7 +62,7 @@ def test_ninja_is_found_beside_python_or_named(fresh_kernels, tmp_path):
     fresh_kernels.setenv("CXX", build.compiler())
     fresh_kernels.setenv("PATH", str(tmp_path))
     fresh_kernels.setattr(build.sysconfig, "get_path", lambda _name: str(scripts))
-    with pytest.raises(MissingPackageError, match="needs ninja for that: pip install ninja"):
+    with pytest.raises(MissingPackageError, match="needs ninja: pip install ninja"):
         build.load_kernels.__wrapped__()
     (scripts / "ninja").write_text("#!/bin/sh\n")
     (scripts / "ninja").chmod(0o755)
@@ -107,7 +107,7 @@ def test_a_second_attempt_after_a_failure(tmp_path):
 
 def test_a_folder_that_cannot_be_used(fresh_kernels, tmp_path):
     (tmp_path / "cache").write_text("no folder")
-    with pytest.raises(WiringError, match=r"cannot be kept in .*cache/.*Name another folder in \$TORCH_EXT"):
+    with pytest.raises(WiringError, match=r"cannot be cached in .*cache/.*Set \$TORCH_EXTENSIONS_DIR"):
         compact(small_mobilenet(), "native")
 
 
@@ -215,7 +215,7 @@ def test_an_interrupted_build_leaves_nothing_that_is_loaded(fast_build, monkeypa
     (killed / "wirings_native.so").write_bytes(b"part")
     build.load_kernels.__wrapped__()
     assert loaded == [loaded[0]] * 3
-    assert build._is_whole(folder)
+    assert build._is_intact(folder)
 
 
 def test_two_processes_that_compile_at_the_same_time(fast_build, monkeypatch, tmp_path):
@@ -236,7 +236,7 @@ def test_two_processes_that_compile_at_the_same_time(fast_build, monkeypatch, tm
     with open(folder / "wirings_native.so", "rb") as used:  # as a process that has loaded them
         build._put_in_place(done, folder)
         assert len(used.read()) == 4096
-    assert build._is_whole(folder)
+    assert build._is_intact(folder)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
@@ -245,7 +245,7 @@ def test_a_folder_that_is_full_or_read_only(fresh_kernels, number, caplog):
         raise OSError(number, os.strerror(number))
 
     fresh_kernels.setattr(build.tempfile, "TemporaryDirectory", refuse)
-    expected = rf"cannot be kept in .*{os.strerror(number)}.*Name another folder in \$TORCH_EXTENSIONS_DIR"
+    expected = rf"cannot be cached in .*{os.strerror(number)}.*Set \$TORCH_EXTENSIONS_DIR to another"
     with pytest.raises(WiringError, match=expected):
         compact(small_mobilenet(), "native")
     model, pixels = small_mobilenet(), torch.randn(1, 3, 32, 32)
@@ -258,7 +258,7 @@ def test_a_disk_that_is_full_for_the_compiler(fresh_kernels, tmp_path):
     with_compiler(
         fresh_kernels, tmp_path, "echo 'ld: final link failed: No space left on device' >&2; exit 1"
     )
-    with pytest.raises(WiringError, match=r"cannot be kept in .*: No space left on device. Name another"):
+    with pytest.raises(WiringError, match=r"cannot be cached in .*: No space left on device. Set"):
         compact(small_mobilenet(), "native")
 
 

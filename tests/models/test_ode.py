@@ -8,7 +8,7 @@ from torchdiffeq import odeint
 
 from genutil.config.registries import ADAPTIVE_SOLVERS, FIXED_STEP_SOLVERS
 from genutil.errors import NotFiniteError
-from models.graphs.dopri5 import _Gradient, solve
+from models.graphs.dopri5 import _SlopeGradient, solve
 from models.graphs.ode import Solver
 
 
@@ -109,7 +109,7 @@ def test_all_is_free_after_the_backward_pass():
     gc.disable()
     try:
         problem.gradients(solve(problem, problem.start, 1e-3, 1e-3))
-        assert not [thing for thing in gc.get_objects() if type(thing) is _Gradient]
+        assert not [thing for thing in gc.get_objects() if type(thing) is _SlopeGradient]
     finally:
         gc.enable()
 

@@ -80,5 +80,5 @@ class Flat(nn.Module):
 
 def test_networks_without_convolutions():
     assert profile(Flat(), 16, in_channels=1).macs == 2560
-    with pytest.raises(ValueError, match=r"cost of Flat is not counted: it does not run .* 1×20×20"):
+    with pytest.raises(ValueError, match=r"cost of Flat cannot be counted: it does not run .* 1×20×20"):
         profile(Flat(), 20, in_channels=1)

@@ -18,7 +18,7 @@ def recorded(layer, weight):
     (layout,) = wiring_layout(model)
     (state,) = wiring_state(model).values()
     assert layout["name"] == "0"
-    pairs = [divmod(int(index), layout["sources"]) for index in state.places]
+    pairs = [divmod(int(index), layout["sources"]) for index in state.edge_indices]
     return dict(zip(pairs, state.weights.tolist(), strict=True)), layout, state.live.tolist()
 
 

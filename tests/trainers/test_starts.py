@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import runner
-from fig.finished import by_experiment, read_results
+from fig.finished_runs import group_by_experiment, read_results
 from genutil.checkpoint import read_checkpoint, save_checkpoint
 from genutil.runs.past_runs import write_run_marker
 from genutil.runs.start_record import is_mixed, record_in, start_record
@@ -140,7 +140,7 @@ def test_a_named_file_of_other_settings_makes_a_mixed_run_and_it_stays_one(run, 
     evaluated = run("--num_epochs", 3, "--resume", "auto", "--evaluate")[1]
     assert is_mixed(evaluated["started_from"])
     run("--num_epochs", 3, "--name", "tiny-clean")
-    names = list(by_experiment(read_results([tmp_path / "runs"])))
+    names = list(group_by_experiment(read_results([tmp_path / "runs"])))
     assert "tiny-clean" in names
     assert [name for name in names if "(resumed from other settings: lr=0.05, seed=3)" in name]
 

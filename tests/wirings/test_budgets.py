@@ -53,7 +53,7 @@ def test_densities_by_pattern():
     budget = budgets.by_pattern({"conv*": 0.5, "*": 0.1})
     assert budget(SMALL, 1.0) == {"conv1.weight": 54, "fc.weight": 20}
     with pytest.raises(
-        WiringError, match=r"density of conv2 fits no layer; there are conv1.weight, fc.weight"
+        WiringError, match=r"density of conv2 matches no layer; there are conv1.weight, fc.weight"
     ):
         budgets.by_pattern({"conv2": 0.5, "*": 0.1})(SMALL, 1.0)
     with pytest.raises(WiringError, match=r"no density for fc.weight: none of conv"):
@@ -72,7 +72,7 @@ def test_densities_out_of_range(density):
 @pytest.mark.parametrize(
     ("counts", "message"),
     [
-        ({"conv1.weight": 5}, "gives no number of edges for fc.weight"),
+        ({"conv1.weight": 5}, "has no number of edges for fc.weight"),
         ({"conv1.weight": 5, "fc.weight": 201}, "gives fc.weight 201 edges; it has room for 0 to 200"),
         ({"conv1.weight": 5.5, "fc.weight": 1}, "gives conv1.weight 5.5 edges"),
         ({"conv1.weight": 5, "fc.weight": 1, "fc": 1}, "names fc, which is no layer"),

@@ -62,7 +62,7 @@ def test_reasons_to_stay():
     model = Calls(lambda net, x: net.conv(x) + x, conv=nn.Conv2d(1, 1, 1)).double()
     assert (
         reasons(check(model, image())[1])["conv"]
-        == "its channels belong together with those of the network's input"
+        == "its channels are in one group with those of the network's input"
     )
 
 
@@ -134,7 +134,7 @@ def test_networks_that_change_when_they_run():
     model = Calls(lambda net, x: net.conv(x) + net.calls.add_(1), conv=nn.Conv2d(1, 2, 1)).double()
     model.register_buffer("calls", torch.zeros(1).double())
     network, report = remove_dead_channels(model, image())
-    assert report.reason == "the network, once traced, computes something else than before"
+    assert report.reason == "the traced network computes another result than the network"
     assert model.calls == 0
     assert torch.equal(network(image()), model(image()))
 
@@ -171,7 +171,7 @@ def test_networks_that_cannot_be_traced():
 def test_numbers_drawn_while_tracing_are_noticed():
     model = Calls(lambda net, x: net.conv(x) + torch.randn(1), conv=nn.Conv2d(1, 2, 1)).double()
     report = remove_dead_channels(model, image())[1]
-    assert report.reason == "the network, once traced, computes something else than before"
+    assert report.reason == "the traced network computes another result than the network"
 
 
 def test_other_arguments_have_their_defaults():
@@ -236,7 +236,7 @@ def test_wrong_requests():
     mask = torch.ones(4, 1, 3, 3, dtype=torch.bool)
     with pytest.raises(
         WiringError,
-        match=r"in_use names 0.weigth, which is no weight of the network; did you mean 0.wei",
+        match=r"in_use has 0.weigth, which is no weight of the network; did you mean 0.wei",
     ):
         remove_dead_channels(model, image(), {"0.weigth": mask})
     with pytest.raises(

@@ -298,7 +298,7 @@ FILES = {
     "several.pt": "several.pt: has several state dicts (g, h)",
     "cut.safetensors": "cut.safetensors: is damaged or no .safetensors file",
     "shape.pt": "7.bias has shape [6], the model's is [5]",
-    "names.pt": "names.pt: does not fit this network; check which one is asked for, and its sizes:\n  ",
+    "names.pt": "names.pt: does not fit this network; check its name and its sizes:\n  ",
     "text.pt": "text.pt: is no checkpoint",
     "own_nets.py": "own_nets.py: is damaged",
 }
@@ -319,10 +319,10 @@ NETWORKS = [
     (["own_nets:failing"], "--model: own_nets:failing raised LookupError: no table\n"),
     (["own_nets:leaving"], "--model: own_nets:leaving raised SystemExit: left"),
     (["own_nets:number"], "--model: own_nets:number cannot be called"),
-    (["own_nets:text"], "--model: own_nets:text gave str, not a torch.nn.Module"),
+    (["own_nets:text"], "--model: own_nets:text returned str, not a torch.nn.Module"),
     (["own_nets:net", "--model-args", "depth=3"], "raised TypeError: net() got an unexpected keyword"),
     (["own_nets:net", "--model-args", "depth"], "--model-args: depth has not the form name=value"),
-    (["own_nets:net", "--model-args", "size=3", "size=4"], "--model-args: size is there twice"),
+    (["own_nets:net", "--model-args", "size=3", "size=4"], "--model-args: size is set twice"),
     (["own_nets:net", "--model-args", "classes=6"], "7.weight has shape [5, 12], the model's is [6, 12]"),
     (["own_nets:net", "--rule", "dnv"], "did you mean dnw?"),
     (["own_nets:net", "--rule", "own_nets:net"], "is no subclass of wirings.rules.base.EdgeRule"),
@@ -331,9 +331,9 @@ NETWORKS = [
     (["own_nets:net", "--budget", "urk"], "did you mean erk?"),
     (["own_nets:net", "--budget", "0=much"], "--budget: the density of 0 is no number but much"),
     (["own_nets:net", "--budget", "uniform", "erk"], "--budget: uniform has not the form name=value"),
-    (["own_nets:net", "--include", "layer9"], "include: layer9 fits no module of the network"),
+    (["own_nets:net", "--include", "layer9"], "include: layer9 matches no module of the network"),
     (["own_nets:net", "--option", "rho=0.5"], "rule dnw has no option rho"),
-    (["own_nets:net", "--model-args", "wired=true", "--density", "0.2"], "is wired already; leave out --"),
+    (["own_nets:net", "--model-args", "wired=true", "--density", "0.2"], "is wired already; remove --"),
     (["own_nets:net", "--shape", "1", "8", "8"], "it does not run on an image of 1×8×8"),
 ]  # fmt: skip
 

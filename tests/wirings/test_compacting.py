@@ -56,7 +56,7 @@ def test_a_wired_resnet(rule, density, options):
     shift_norms(model, 0)
     wiring = wire(model, rule, density, **options)
     for edges in wiring.rules.values():
-        edges.fix_wiring()
+        edges.freeze_wiring()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     small = compact(model, example=image(3, 40))
     same_logits(small, model, image(3, 40), 1e-10)
@@ -237,7 +237,7 @@ def test_programs_of_wired_networks(tmp_path, monkeypatch):
     with pytest.raises(WiringError, match=r"Branching cannot be exported by torch\.export: what its"):
         export(branching, path, (3, 12, 12))
     monkeypatch.setattr("wirings.ready.TOLERANCE", -1.0)
-    with pytest.raises(WiringError, match=r"torch 2.* gives logits that differ by"):
+    with pytest.raises(WiringError, match=r"logits in torch 2.* differ by"):
         export(model, tmp_path / "other.pt2", (3, 12, 12))
     assert sorted(file.name for file in tmp_path.iterdir()) == ["out.pt2"]
 
@@ -245,7 +245,7 @@ def test_programs_of_wired_networks(tmp_path, monkeypatch):
 def test_files_of_networks_with_zeros(tmp_path):
     model = chain()
     path = tmp_path / "out.onnx"
-    assert "the whole network" in export(model, path, (3, 12, 12))
+    assert "the full network" in export(model, path, (3, 12, 12))
     whole = path.stat().st_size
     model[3].weight.data[:, 4:] = 0
     assert "parameters, logits" in export(model, path, (3, 12, 12))

@@ -66,6 +66,6 @@ def test_profiles_of_images_that_are_no_squares():
     assert profile(network(), (8, 6)).macs == 4 * 27 * 24 + 480
     with pytest.raises(WiringError, match="it does not run on an image of 3×6×6"):
         profile(network(), (6, 6))
-    with pytest.raises(WiringError, match="Square counts square images alone, not 8 × 6 pixels"):
+    with pytest.raises(WiringError, match="Square counts square images only, not 8 × 6 pixels"):
         profile(Square(), (8, 6))
     assert profile(Square(), (8, 8)).macs == 0

@@ -102,7 +102,7 @@ def test_truth_values_are_valid(tmp_path):
 def test_exported_networks_are_refused_by_name(tmp_path):
     metadata = {"format": "wirings 1", "shape": "[3, 32, 32]", "strides": "[1]"}
     (tmp_path / "x.safetensors").write_bytes(save({"stem.weight": torch.ones(2)}, metadata))
-    with pytest.raises(CheckpointError, match=r"x\.safetensors: is a network that was exported, .*; use the"):
+    with pytest.raises(CheckpointError, match=r"x\.safetensors: is an exported network, .*; use the"):
         read_checkpoint(tmp_path / "x.safetensors")
 
 

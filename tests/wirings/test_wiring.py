@@ -278,14 +278,17 @@ WRONG = {
     "budget": ({"budget": "urk"}, "budget must be one of uniform, erk, .*did you mean erk"),
     "budget, too much": (
         {"budget": lambda shapes, density: dict.fromkeys(shapes, 10**6)},
-        r"the budget gives 0\.weight 1000000 edges; it has room for 0 to 216",
+        r"the budget has 1000000 edges for 0\.weight, which can have 0 to 216",
     ),
     "budget, global": ({"rule": "random", "budget": "global"}, "RandomEdges does not select by rank"),
-    "include": ({"include": "fc"}, "include: fc fits no module of the network"),
-    "include, near": ({"include": ["0", "33"]}, "include: 33 fits no module of the network; did you mean 3"),
+    "include": ({"include": "fc"}, "include: fc matches no module of the network"),
+    "include, near": (
+        {"include": ["0", "33"]},
+        "include: 33 matches no module of the network; did you mean 3",
+    ),
     "include, a norm": ({"include": "1"}, "1 is a BatchNorm2d, which cannot be wired; Linear, Conv1d"),
-    "exclude": ({"exclude": "9.*"}, "exclude: 9.* fits no module"),
-    "exclude, no effect": ({"exclude": "1"}, "exclude: 1 fits no layer that would be wired"),
+    "exclude": ({"exclude": "9.*"}, "exclude: 9.* matches no module"),
+    "exclude, no effect": ({"exclude": "1"}, "exclude: 1 matches no layer that would be wired"),
     "nothing left": ({"exclude": "*"}, "no layer of Sequential is to be wired"),
 }
 
@@ -337,7 +340,9 @@ def test_nan_in_training_is_named():
 
 def test_records_of_another_network_are_refused():
     first, second = (wirings.wire(network(), exclude=exclude) for exclude in ("0", "3"))
-    with pytest.raises(WiringError, match=r"the record is of another network: 0\.weight, 3\.weight"):
+    with pytest.raises(
+        WiringError, match=r"the state is that of another network: only one of them has 0\.weight, 3\.weight"
+    ):
         first.churn(second.state())
 
 

@@ -1,4 +1,4 @@
-"""Engines: ways to multiply a wiring's weights with the maps of its source nodes. One file each."""
+"""Engines, one per file: implementations of the product of a wiring's weights and its source maps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Product: TypeAlias = "Callable[[Tensor], Tensor]"
 
 @runtime_checkable
 class FusedProduct(Protocol):
-    """A product that adds a bias and applies ReLU on the way."""
+    """A product fused with a bias and ReLU."""
 
     def fused(self, sources: Tensor, bias: Tensor, rectified: bool) -> Tensor:
         """(sources, pixels) to (targets, pixels).
@@ -31,7 +31,7 @@ class FusedProduct(Protocol):
 
 @runtime_checkable
 class SendingProduct(Protocol):
-    """A product that also applies the 3×3 filters with which its targets send their maps."""
+    """A product that also applies the 3×3 filters of its targets."""
 
     def send(self, sources: Tensor, bias: Tensor, filters: Tensor, stride: int, result: Tensor) -> None:
         """The product, the bias, ReLU and the filters, with padding 1.
@@ -41,11 +41,11 @@ class SendingProduct(Protocol):
             bias: (targets, 1, 1, 1), or (targets, 1, S, S) for each pixel of an image.
             filters: (targets, 1, 3, 3).
             stride: of the filters.
-            result: written: (targets, images, S', S'), in one piece; in the type of `sources`.
+            result: written: (targets, images, S', S'), contiguous, in the type of `sources`.
         """
 
     def filter(self, maps: Tensor, bias: Tensor | None, filters: Tensor, stride: int, result: Tensor) -> None:
-        """The bias, ReLU and the filters alone, of any maps.
+        """Only the bias, ReLU and the filters, of any maps.
 
         Args:
             maps: (nodes, images, S, S), of any strides and any floating type.
@@ -65,7 +65,7 @@ ENGINES = {
 
 
 def find_engine(name: str) -> Callable[[Tensor], Product]:
-    """The engine of this name: called with (targets, sources) weights, it gives a product.
+    """The engine of this name: a function of (targets, sources) weights that returns a product.
 
     Raises:
         WiringError: there is no such engine.

@@ -15,17 +15,17 @@ from wirings.errors import WiringError
 log = logging.getLogger(__name__)
 
 SPARSE_BELOW = 0.12
-"""Density at which both take the same time: 0.1 to 0.2 on two x86 cores, for 49 to 3,136 pixels."""
-SMALLEST = 64 * 64
-"""With fewer entries dense products won at every density."""
+"""Density of equal times: 0.1 to 0.2 on two x86 cores, for 49 to 3,136 pixels."""
+MIN_ENTRIES = 64 * 64
+"""With fewer entries dense products were faster at every density."""
 
 
 def auto_product(weight: Tensor) -> DenseProduct | CSRProduct | FastestProduct:
-    """A product for these weights, (targets, sources). On a GPU: the faster of dense and Triton there."""
+    """A product for these weights, (targets, sources); on a GPU the faster of dense and Triton."""
     density = int(torch.count_nonzero(weight)) / max(weight.numel(), 1)
     if weight.device.type == "cuda":
         return _on_gpu(weight)
-    sparse = density < SPARSE_BELOW and weight.numel() > SMALLEST
+    sparse = density < SPARSE_BELOW and weight.numel() > MIN_ENTRIES
     has_mkl: bool = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
     return CSRProduct(weight) if sparse and has_mkl else DenseProduct(weight)
 

@@ -11,7 +11,7 @@ from wirings.cached_module import CachedModule
 
 
 def compressed_rows(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(where each row starts, columns, values) of what is not zero; int32, int32, the weight's type."""
+    """(row starts, columns, values) of the non-zero entries; int32, int32, the weight's type."""
     rows, columns = weight.nonzero(as_tuple=True)
     counts = torch.bincount(rows, minlength=len(weight))
     starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])

@@ -1,4 +1,4 @@
-"""Dense products: few dead rows and columns are left after compaction, so zeros cost little."""
+"""Dense products, zeros included; after compaction there are few dead rows and columns."""
 
 from __future__ import annotations
 

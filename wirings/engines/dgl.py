@@ -15,7 +15,7 @@ CUDA_WHEELS = "https://data.dgl.ai/wheels/repo.html"
 
 
 class DGLProduct(nn.Module):
-    """Each target node adds up the maps of its sources, times the weights of the edges.
+    """Each target node sums the maps of its sources, weighted by the edges.
 
     Raises:
         MissingPackageError: DGL is not installed or cannot be imported.
@@ -67,9 +67,9 @@ def _import_dgl() -> Any:
         raise MissingPackageError(
             f"DGL is installed, but it needs the package {error.name}; install it"
         ) from error
-    except Exception as error:  # a DGL that was built for another torch fails with errors of its loader
+    except Exception as error:  # a DGL built for another torch fails with various errors
         raise MissingPackageError(
             f"the installed DGL cannot be imported ({error}); versions after 1.1.3 need the torch that they "
-            f"were built for. Install one that fits: {CPU_INSTALL}; for a GPU: {CUDA_WHEELS}"
+            f"were built for. Install a matching one: {CPU_INSTALL}; for a GPU: {CUDA_WHEELS}"
         ) from error
     return dgl

@@ -1,9 +1,9 @@
 # mypy: ignore-errors
-"""The kernels of the Triton engine. At import, Triton decides by TRITON_INTERPRET what it makes of them.
+"""Kernels of the Triton engine. At import, Triton compiles or interprets them, by TRITON_INTERPRET.
 
-Edges lie in slices of SLICE targets; see `wirings.engines.slices`. A tile is TARGETS neighbours of
-a slice times BLOCK pixels, with sums in the type of the weights. A target's sum begins with the bias; its
-edges follow in their order, each by one multiply-add, so that sums do not depend on the tile. Places inside a
+Edges are in slices of SLICE targets; see `wirings.engines.slices`. A tile is TARGETS neighbours of a slice
+times BLOCK pixels, with sums in the type of the weights. A target's sum begins with the bias; its edges
+follow in their order, each by one multiply-add, so that sums do not depend on the tile. Positions inside a
 row of maps are 32-bit integers.
 """
 
@@ -20,7 +20,7 @@ def add_sources(
     first_edge,
     count,
     row,
-    places,
+    positions,
     inside,
     TARGETS: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -29,15 +29,15 @@ def add_sources(
 ):
     """`total` (TARGETS, BLOCK) and the weighted maps of the targets' sources, UNROLL edges at a time.
 
-    `first_edge` is (TARGETS); `count` is that of the target with most edges. Edges of column -1 fill
-    a slice up and read nothing.
+    `first_edge` is (TARGETS); `count` is that of the target with most edges. Edges of column -1 are padding
+    and read nothing.
     """
     for start in range(0, count, UNROLL):
         for step in tl.static_range(UNROLL):
             edges = first_edge + (start + step) * SLICE
             column = tl.load(columns + edges)
             weight = tl.load(weights + edges)
-            maps = (sources + column.to(tl.int64) * row)[:, None] + places[None, :]
+            maps = (sources + column.to(tl.int64) * row)[:, None] + positions[None, :]
             values = tl.load(maps, mask=(column >= 0)[:, None] & inside[None, :], other=0.0).to(weight.dtype)
             total = tl.fma(tl.broadcast_to(weight[:, None], [TARGETS, BLOCK]), values, total)
     return total
@@ -63,8 +63,8 @@ def filtered(
 ):
     """Results (NODES, BLOCK) of each node's 3×3 filter at rows `y` and columns `x`, both (BLOCK); padding 1.
 
-    `maps`, `bias` and `filters` point to each node's first value, `begin` (BLOCK) is where its image begins.
-    ENTERING: the bias and ReLU come first.
+    `maps`, `bias` and `filters` point to each node's first value, `begin` (BLOCK) is the start of its image.
+    ENTERING: bias and ReLU are applied before.
     """
     dtype = filters.dtype.element_ty
     total = tl.zeros([NODES, BLOCK], dtype)
@@ -74,12 +74,14 @@ def filtered(
             column = x * stride + (right - 1)
             is_pixel = inside & (row >= 0) & (row < height) & (column >= 0) & (column < width)
             mask = is_node[:, None] & is_pixel[None, :]
-            place = row * width + column
-            value = tl.load(maps[:, None] + (begin + place)[None, :], mask=mask, other=0.0).to(dtype)
+            position = row * width + column
+            value = tl.load(maps[:, None] + (begin + position)[None, :], mask=mask, other=0.0).to(dtype)
             if ENTERING:
-                added = tl.load(bias[:, None] + (place * bias_step)[None, :], mask=mask, other=0.0).to(dtype)
+                added = tl.load(bias[:, None] + (position * bias_step)[None, :], mask=mask, other=0.0).to(
+                    dtype
+                )
                 value += added
-                value = tl.where(value < 0, 0.0, value)  # a NaN stays one, as in torch
+                value = tl.where(value < 0, 0.0, value)  # NaN stays NaN, as in torch
             weight = tl.load(filters + (down * 3 + right), mask=is_node, other=0.0)
             total = tl.fma(tl.broadcast_to(weight[:, None], [NODES, BLOCK]), value, total)
     return total
@@ -113,9 +115,9 @@ def gather_product(
     one for each pixel of an image (1).
     """
     dtype = weights.dtype.element_ty
-    places = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    inside = places < pixels
-    in_bias = (places % image_pixels) * bias_step
+    positions = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = positions < pixels
+    in_bias = (positions % image_pixels) * bias_step
     lanes = tl.arange(0, TARGETS)
     first_group = tl.program_id(1) * span
     for group in range(first_group, tl.minimum(first_group + span, groups)):
@@ -135,22 +137,22 @@ def gather_product(
             first_edge,
             count,
             pixels,
-            places,
+            positions,
             inside,
             TARGETS,
             BLOCK,
             SLICE,
             UNROLL,
         )
-        total = tl.where((total < 0) & (is_rectified != 0), 0.0, total)  # a NaN stays one, as in torch
-        rows = (result + targets.to(tl.int64) * pixels)[:, None] + places[None, :]
+        total = tl.where((total < 0) & (is_rectified != 0), 0.0, total)  # NaN stays NaN, as in torch
+        rows = (result + targets.to(tl.int64) * pixels)[:, None] + positions[None, :]
         tl.store(rows, total.to(result.dtype.element_ty), mask=mask)
 
 
 _SIZES = ["images", "height", "width", "out_height", "out_width", "stride", "bias_row", "bias_step"]
 
 
-@triton.jit(do_not_specialize=[*_SIZES, "groups", "span", "rows", "strips", "room"])
+@triton.jit(do_not_specialize=[*_SIZES, "groups", "span", "rows", "row_blocks", "scratch_size"])
 def gather_filter(
     sources,
     order,
@@ -173,8 +175,8 @@ def gather_filter(
     groups,
     span,
     rows,
-    strips,
-    room,
+    row_blocks,
+    scratch_size,
     TARGETS: tl.constexpr,
     BLOCK: tl.constexpr,
     SLICE: tl.constexpr,
@@ -182,20 +184,20 @@ def gather_filter(
 ):
     """Filtered maps for `span` groups of targets, `rows` rows of an image at a time: product, ReLU, filter.
 
-    The rectified rows go through the program's own part of `scratch`, TARGETS × `room` values, which is used
-    again and again so that it stays in the cache.
+    The rectified rows go through the program's part of `scratch`, TARGETS × `scratch_size` values, which is
+    reused so that it stays in the cache.
     """
     dtype = weights.dtype.element_ty
     row = images.to(tl.int64) * height * width
     out_row = images.to(tl.int64) * out_height * out_width
     lanes = tl.arange(0, TARGETS)
     program = (tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)).to(tl.int64)
-    own_scratch = scratch + (program * TARGETS + lanes) * room
+    program_scratch = scratch + (program * TARGETS + lanes) * scratch_size
     first_group = tl.program_id(1) * span
-    for item in range(tl.program_id(0), images * strips, tl.num_programs(0)):
-        image = (item // strips).to(tl.int64)
-        own, own_result = image * height * width, image * out_height * out_width
-        top = (item % strips) * rows
+    for item in range(tl.program_id(0), images * row_blocks, tl.num_programs(0)):
+        image = (item // row_blocks).to(tl.int64)
+        image_offset, result_offset = image * height * width, image * out_height * out_width
+        top = (item % row_blocks) * rows
         bottom = tl.minimum(top + rows, out_height)
         top_read = tl.maximum(top * stride - 1, 0)
         begin, end = top_read * width, tl.minimum((bottom - 1) * stride + 2, height) * width
@@ -206,32 +208,32 @@ def gather_filter(
             count = tl.load(counts + first)
             first_edge = tl.load(offsets + first // SLICE) + first % SLICE + lanes
             for start in range(begin, end, BLOCK):
-                places = start + tl.arange(0, BLOCK)
-                inside = places < end
+                positions = start + tl.arange(0, BLOCK)
+                inside = positions < end
                 mask = is_target[:, None] & inside[None, :]
-                added = (bias + targets * bias_row)[:, None] + (places * bias_step)[None, :]
+                added = (bias + targets * bias_row)[:, None] + (positions * bias_step)[None, :]
                 total = tl.load(added, mask=mask, other=0.0).to(dtype)
                 total = add_sources(
-                    total, sources + own, columns, weights, first_edge, count, row, places, inside,
-                    TARGETS, BLOCK, SLICE, UNROLL,
+                    total, sources + image_offset, columns, weights, first_edge, count, row, positions,
+                    inside, TARGETS, BLOCK, SLICE, UNROLL,
                 )  # fmt: skip
                 total = tl.where(total < 0, 0.0, total).to(scratch.dtype.element_ty)
-                tl.store(own_scratch[:, None] + (places - begin)[None, :], total, mask=mask)
-            tl.debug_barrier()  # what the program's threads have written is now seen by all of them
+                tl.store(program_scratch[:, None] + (positions - begin)[None, :], total, mask=mask)
+            tl.debug_barrier()  # makes the threads' writes visible to all threads of the program
             for start in range(top * out_width, bottom * out_width, BLOCK):
-                places = start + tl.arange(0, BLOCK)
-                inside = places < bottom * out_width
+                positions = start + tl.arange(0, BLOCK)
+                inside = positions < bottom * out_width
                 sent = filtered(
-                    own_scratch - begin, own_scratch, filters + targets * 9, tl.zeros([BLOCK], tl.int32),
-                    places // out_width, places % out_width, is_target, inside, height, width, stride, 0,
-                    False, TARGETS, BLOCK,
+                    program_scratch - begin, program_scratch, filters + targets * 9,
+                    tl.zeros([BLOCK], tl.int32), positions // out_width, positions % out_width, is_target,
+                    inside, height, width, stride, 0, False, TARGETS, BLOCK,
                 )  # fmt: skip
-                target_rows = (result + targets.to(tl.int64) * out_row + own_result)[:, None] + places[
+                target_rows = (result + targets.to(tl.int64) * out_row + result_offset)[:, None] + positions[
                     None, :
                 ]
                 mask = is_target[:, None] & inside[None, :]
                 tl.store(target_rows, sent.to(result.dtype.element_ty), mask=mask)
-            tl.debug_barrier()  # all have read it before it is written again
+            tl.debug_barrier()  # all threads have read before the next write
 
 
 @triton.jit(do_not_specialize=[*_SIZES, "node_row", "image_row"])
@@ -258,15 +260,15 @@ def filter_maps(
     """
     nodes = tl.program_id(1) + tl.arange(0, 1)
     out_pixels = out_height * out_width
-    places = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    inside = places < images * out_pixels
-    place = places % out_pixels
-    begin = (places // out_pixels).to(tl.int64) * image_row
+    positions = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = positions < images * out_pixels
+    position = positions % out_pixels
+    begin = (positions // out_pixels).to(tl.int64) * image_row
     is_node = nodes >= 0
     sent = filtered(
         maps + nodes.to(tl.int64) * node_row, bias + nodes * bias_row, filters + nodes * 9, begin,
-        place // out_width, place % out_width, is_node, inside, height, width, stride, bias_step,
+        position // out_width, position % out_width, is_node, inside, height, width, stride, bias_step,
         True, 1, BLOCK,
     )  # fmt: skip
-    rows = (result + nodes.to(tl.int64) * images * out_pixels)[:, None] + places[None, :]
+    rows = (result + nodes.to(tl.int64) * images * out_pixels)[:, None] + positions[None, :]
     tl.store(rows, sent.to(result.dtype.element_ty), mask=inside[None, :])

@@ -22,19 +22,19 @@ from wirings.layout import depthwise
 
 log = logging.getLogger(__name__)
 
-_LARGEST = 2**31
-"""Places in the maps of one node are 32-bit integers."""
+_MAX_PIXELS = 2**31
+"""Offsets in the maps of one node are 32-bit integers."""
 
 
 class Tiling(NamedTuple):
-    """How a kernel is cut into programs.
+    """Division of a kernel into programs.
 
     Attributes:
         targets: of a tile, 1 to SLICE, a power of two.
         block: pixels of a tile.
         warps: of a program.
-        span: tiles that follow each other in a program; the later ones find their sources in its near cache.
-        rows: of an image's filtered map that a program makes at a time; 0: all.
+        span: consecutive tiles of a program; the later ones read their sources from the L1 cache.
+        rows: rows of an image's filtered map that a program computes at a time; 0: all.
     """
 
     targets: int
@@ -60,18 +60,17 @@ SENDING: tuple[Tiling | None, ...] = (
     Tiling(1, 256, 4, rows=4),
     Tiling(4, 256, 8, rows=8),
 )
-"""None: the product and the filters in a kernel each."""
+"""None: separate kernels for the product and the filters."""
 BLOCKS = (256, 1024)
 """Pixels of a program that filters."""
 
 
 class TritonProduct(CachedModule):
-    """Each target adds up the maps of its sources, edge by edge, in float32 for maps of 16 bits.
+    """Each target sums the maps of its sources, edge by edge, in float32 for maps of 16 bits.
 
-    At the first call for maps of a size, some tilings are measured (wirings.engines.tuning). All of
-    them give the same bits. From then on, launches are the same in every call and nothing waits for the
-    device: a call can be captured in a CUDA graph. While a graph is captured nothing is measured, so call
-    once before.
+    The first call for a size of maps measures some tilings (wirings.engines.tuning), all of which give the
+    same bits. Later calls have the same launches and no synchronization, so that they can be captured in a
+    CUDA graph. While a graph is captured nothing is measured, so call once before.
 
     Raises:
         MissingPackageError: Triton is not installed.
@@ -117,7 +116,7 @@ class TritonProduct(CachedModule):
         return result
 
     def send(self, sources: Tensor, bias: Tensor, filters: Tensor, stride: int, result: Tensor) -> None:
-        """The product and the filters in one kernel, or in two where that is faster; see SendingProduct."""
+        """The product and the filters in one kernel, or in two if that is faster; see SendingProduct."""
         _check_device(sources)
         sources = sources.contiguous()
         if result.numel():
@@ -143,11 +142,11 @@ class TritonProduct(CachedModule):
             self._run_fastest(("filter", stride, *_size(maps), maps.stride()), BLOCKS, run)
 
     def _run_fastest(
-        self, key: tuple[object, ...], ways: Sequence[Any], run: Callable[[Any], object]
+        self, key: tuple[object, ...], options: Sequence[Any], run: Callable[[Any], object]
     ) -> None:
         if key not in self._tilings and can_measure(self.weights.device):
-            self._tilings[key] = fastest(ways, run)
-        run(self._tilings.get(key, ways[0]))
+            self._tilings[key] = fastest(options, run)
+        run(self._tilings.get(key, options[0]))
 
     def _edges(self) -> tuple[Tensor, ...]:
         return self.order, self.counts, self.offsets, self.columns, self.weights
@@ -171,15 +170,15 @@ class TritonProduct(CachedModule):
         bias, row, step = _strided(bias, self.num_targets)
         images, height, width = sources.shape[1:]
         rows = min(tiling.rows or result.shape[2], result.shape[2])
-        strips = -(-result.shape[2] // rows)
+        row_blocks = -(-result.shape[2] // rows)
         groups = -(-self.num_targets // tiling.targets)
         spans = -(-groups // tiling.span)
-        grid = (min(images * strips, max(1, _programs_at_once(sources.device) // spans)), spans)
-        room = min((rows - 1) * stride + 3, height) * width
-        scratch = sources.new_empty(grid[0] * grid[1] * tiling.targets * room)
+        grid = (min(images * row_blocks, max(1, _programs_at_once(sources.device) // spans)), spans)
+        scratch_size = min((rows - 1) * stride + 3, height) * width
+        scratch = sources.new_empty(grid[0] * grid[1] * tiling.targets * scratch_size)
         load_kernels().gather_filter[grid](
             sources, *self._edges(), bias, filters, scratch, result, images, height, width, *result.shape[2:],
-            stride, row, step, groups, tiling.span, rows, strips, room,
+            stride, row, step, groups, tiling.span, rows, row_blocks, scratch_size,
             TARGETS=tiling.targets, BLOCK=tiling.block, SLICE=SLICE, UNROLL=UNROLL, num_warps=tiling.warps,
         )  # fmt: skip
 
@@ -198,25 +197,25 @@ class TritonProduct(CachedModule):
 
 
 class FastestProduct(CachedModule):
-    """Of some products the one that was fastest for the first maps of a size; for GPUs.
+    """The fastest of several products, measured with the first maps of each size; for GPUs.
 
-    Products differ in how they round, so the choice changes the logits as much as rounding does. It is made
-    once for a size, and never while a CUDA graph is captured.
+    Products round differently, so the selection changes the logits by rounding. It is made once per size, and
+    never while a CUDA graph is captured.
 
     Args:
         candidates: products of the same weights; the first one runs everywhere.
     """
 
-    cached_attributes = ("_chosen", "_ways")
-    _chosen: dict[int, nn.Module]
-    _ways: dict[tuple[object, ...], int]
+    cached_attributes = ("_fastest_products", "_fastest_options")
+    _fastest_products: dict[int, nn.Module]
+    _fastest_options: dict[tuple[object, ...], int]
 
     def __init__(self, *candidates: nn.Module) -> None:
         super().__init__()
         self.candidates = nn.ModuleList(candidates)
 
     def reset_cache(self) -> None:
-        self._chosen, self._ways = {}, {}
+        self._fastest_products, self._fastest_options = {}, {}
 
     def forward(self, sources: Tensor) -> Tensor:
         def run(product: nn.Module) -> Tensor:
@@ -225,7 +224,7 @@ class FastestProduct(CachedModule):
         return run(self._fastest(sources, run))
 
     def fused(self, sources: Tensor, bias: Tensor, rectified: bool) -> Tensor:
-        """By the fastest product, in one pass or three; see FusedProduct."""
+        """The fastest product, fused or not; see FusedProduct."""
 
         def run(product: nn.Module) -> Tensor:
             return _fused(product, sources, bias, rectified)
@@ -233,40 +232,44 @@ class FastestProduct(CachedModule):
         return run(self._fastest(sources, run))
 
     def send(self, sources: Tensor, bias: Tensor, filters: Tensor, stride: int, result: Tensor) -> None:
-        """By the fastest product and the fastest filters for it; see SendingProduct."""
-        ways: list[Callable[[], None]] = []
+        """The fastest product with the fastest filters; see SendingProduct."""
+        options: list[Callable[[], None]] = []
         sending = [product for product in self.candidates if isinstance(product, SendingProduct)]
         for product in self.candidates:
             if isinstance(product, SendingProduct):
-                ways.append(partial(product.send, sources, bias, filters, stride, result))
+                options.append(partial(product.send, sources, bias, filters, stride, result))
                 continue
             for send in (filter_by_torch, *(other.filter for other in sending)):
-                ways.append(partial(_multiply_then, product, send, sources, bias, filters, stride, result))
-        self._run_fastest(("send", stride, *_size(sources)), ways)
+                options.append(partial(_multiply_then, product, send, sources, bias, filters, stride, result))
+        self._run_fastest(("send", stride, *_size(sources)), options)
 
     def filter(self, maps: Tensor, bias: Tensor | None, filters: Tensor, stride: int, result: Tensor) -> None:
-        """By torch or a product's own filters; see SendingProduct."""
+        """The filters of torch or of a product; see SendingProduct."""
         sending = [product for product in self.candidates if isinstance(product, SendingProduct)]
         filterings = (filter_by_torch, *(product.filter for product in sending))
-        ways = [partial(run, maps, bias, filters, stride, result) for run in filterings]
-        self._run_fastest(("filter", stride, *_size(maps), maps.stride()), ways)
+        options = [partial(run, maps, bias, filters, stride, result) for run in filterings]
+        self._run_fastest(("filter", stride, *_size(maps), maps.stride()), options)
 
-    def _run_fastest(self, key: tuple[object, ...], ways: Sequence[Callable[[], None]]) -> None:
-        if key not in self._ways and len(ways) > 1 and can_measure(next(self.buffers()).device):
-            self._ways[key] = fastest(range(len(ways)), lambda way: ways[way](), budget=math.inf)
-        ways[self._ways.get(key, 0)]()
+    def _run_fastest(self, key: tuple[object, ...], options: Sequence[Callable[[], None]]) -> None:
+        if key not in self._fastest_options and len(options) > 1 and can_measure(next(self.buffers()).device):
+            self._fastest_options[key] = fastest(
+                range(len(options)), lambda index: options[index](), budget=math.inf
+            )
+        options[self._fastest_options.get(key, 0)]()
 
     def _fastest(self, sources: Tensor, run: Callable[[nn.Module], Tensor]) -> nn.Module:
         pixels = sources.shape[1]
-        if pixels not in self._chosen:
+        if pixels not in self._fastest_products:
             if sources.is_cuda and not can_measure(sources.device):
                 return self.candidates[0]
-            self._chosen[pixels] = min(self.candidates, key=lambda product: _milliseconds(run, product))
-        return self._chosen[pixels]
+            self._fastest_products[pixels] = min(
+                self.candidates, key=lambda product: _milliseconds(run, product)
+            )
+        return self._fastest_products[pixels]
 
 
 def _programs_at_once(device: torch.device) -> int:
-    """About as many as a GPU runs at the same time; in the interpreter, which runs one by one, few."""
+    """About the number that a GPU runs at the same time; few in the interpreter, which runs one by one."""
     if device.type != "cuda":
         return 4
     return 8 * torch.cuda.get_device_properties(device).multi_processor_count
@@ -292,13 +295,13 @@ def _multiply_then(
 
 
 def _size(sources: Tensor) -> tuple[object, ...]:
-    """What a choice depends on.
+    """Key of a selection: type and shape.
 
     Raises:
         WiringError: there are too many images for the kernels.
     """
     pixels = math.prod(sources.shape[1:])
-    if pixels >= _LARGEST:
+    if pixels >= _MAX_PIXELS:
         raise WiringError(
             f"engine triton takes fewer than 2^31 pixels of a node, got {pixels:,}; evaluate smaller batches"
         )
@@ -306,7 +309,7 @@ def _size(sources: Tensor) -> tuple[object, ...]:
 
 
 def _strided(bias: Tensor, targets: int) -> tuple[Tensor, int, int]:
-    """(bias in one piece, values of a target, step from one pixel to the next)."""
+    """(contiguous bias, values of a target, step from one pixel to the next)."""
     bias = bias.reshape(targets, -1).contiguous()
     return bias, bias.shape[1], int(bias.shape[1] > 1)
 
@@ -321,11 +324,11 @@ def _fused(product: nn.Module, sources: Tensor, bias: Tensor, rectified: bool) -
 
 
 def _milliseconds(run: Callable[[nn.Module], Tensor], product: nn.Module) -> float:
-    """On a GPU; infinite for a kernel that Triton cannot compile there."""
+    """Time on a GPU; infinite for a kernel that Triton cannot compile."""
     try:
         for _ in range(2):  # the first call compiles
             run(product)
-    except Exception as error:  # what Triton and the compilers that it needs raise has no common type
+    except Exception as error:  # errors of Triton and of compilers have no common type
         if not isinstance(product, TritonProduct):
             raise
         log.warning("engine auto runs without Triton: %s", error)
@@ -343,7 +346,7 @@ def load_kernels() -> Any:
         return importlib.import_module("wirings.engines.gather")
     except ModuleNotFoundError as error:
         raise MissingPackageError(
-            "engine triton needs Triton, which torch's CUDA builds for Linux bring along: pip install triton"
+            "engine triton needs Triton, which torch's CUDA builds for Linux include: pip install triton"
         ) from error
 
 
@@ -354,6 +357,6 @@ def _check_device(tensor: Tensor) -> None:
 
     if not triton.knobs.runtime.interpret:
         raise WiringError(
-            f"engine triton runs on a GPU, and the network is on {tensor.device}. Run with --gpus 0, or take "
+            f"engine triton runs on a GPU, and the network is on {tensor.device}. Run with --gpus 0, or use "
             "engine native"
         )

@@ -1,4 +1,4 @@
-"""Choice of the fastest of several ways to do the same, measured on this GPU."""
+"""Selection of the fastest of several equivalent implementations, measured on this GPU."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from typing import TypeVar
 import torch
 
 log = logging.getLogger(__name__)
-Way = TypeVar("Way")
+Option = TypeVar("Option")
 
 BUDGET = 0.06
-"""Seconds that a choice may measure for; a MobileNet graph makes some 15 for each size of its maps."""
+"""Seconds of a measurement; a MobileNet graph needs about 15 for each size of its maps."""
 _QUEUED = 1_500_000
-"""Cycles that the device waits before it runs what is measured: meanwhile the host launches all of it."""
+"""Cycles that the device waits before the measured calls, while the host launches all of them."""
 
 
-def fastest(ways: Sequence[Way], run: Callable[[Way], object], budget: float = BUDGET) -> Way:
-    """The way that took least time. A way that cannot run, such as one with too large a tile, is left out.
+def fastest(options: Sequence[Option], run: Callable[[Option], object], budget: float = BUDGET) -> Option:
+    """The fastest option. One that cannot run, such as one with too large a tile, is skipped.
 
-    Each way runs once before the clock of `budget` starts, since this compiles its kernels.
+    Each option runs once before it is measured, since this compiles its kernels.
 
     Args:
-        ways: the most likely one first.
-        run: what is measured; it may be repeated.
-        budget: seconds after which no further way is measured.
+        options: the most likely one first.
+        run: the measured function of an option; it may be repeated.
+        budget: seconds after which no further option is measured.
 
     Raises:
-        Exception: no way can run; that of the first one.
+        Exception: no option can run; that of the first one.
     """
-    timed: list[tuple[float, Way]] = []
+    timed: list[tuple[float, Option]] = []
     failed: list[Exception] = []
     spent = 0.0
-    for way in ways:
+    for option in options:
         try:
-            run(way)
-        except Exception as error:  # what Triton and the compilers that it needs raise has no common type
-            log.warning("a kernel that cannot run here is left out: %s", error)
+            run(option)
+        except Exception as error:  # errors of Triton and of compilers have no common type
+            log.warning("a kernel that cannot run here is skipped: %s", error)
             failed.append(error)
             continue
         torch.cuda.synchronize()
         start = time.perf_counter()
-        timed.append((milliseconds(lambda way=way: run(way)), way))  # type: ignore[misc]
+        timed.append((milliseconds(lambda option=option: run(option)), option))  # type: ignore[misc]
         spent += time.perf_counter() - start
         if spent > budget:
             break
@@ -53,7 +53,7 @@ def fastest(ways: Sequence[Way], run: Callable[[Way], object], budget: float = B
 
 
 def milliseconds(run: Callable[[], object], repeats: int = 5) -> float:
-    """Time of `repeats` calls on the current GPU; the host, which launches them beforehand, is left out."""
+    """Time of `repeats` calls on the current GPU, without that of the host, which launches them before."""
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     torch.cuda._sleep(_QUEUED)  # type: ignore[no-untyped-call]
     start.record()
@@ -65,5 +65,5 @@ def milliseconds(run: Callable[[], object], repeats: int = 5) -> float:
 
 
 def can_measure(device: torch.device) -> bool:
-    """Whether this is a GPU that may be waited for: not while a CUDA graph is captured."""
+    """Whether this is a GPU that can be synchronized with: not while a CUDA graph is captured."""
     return device.type == "cuda" and not torch.cuda.is_current_stream_capturing()

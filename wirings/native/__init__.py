@@ -1,4 +1,4 @@
-"""Compact networks by C++ kernels: compiled at first use, one call for the whole network."""
+"""Compact networks by C++ kernels: compiled at first use, one call runs the network."""
 
 from wirings.native.build import load_kernels
 from wirings.native.network import NativeNetwork

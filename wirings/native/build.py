@@ -1,4 +1,4 @@
-"""The kernels: compiled when first asked for, kept for the next time, loaded as operators of torch."""
+"""Kernels: compiled at first use, cached, loaded as operators of torch."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ KERNELS = Path(__file__).with_name("kernels")
 SOURCES = ("operator.cpp", "product.cpp", "run.cpp", "threads.cpp")
 NAME = "wirings_native"
 CHECKSUM = "checksum"
-"""File beside the library: its size in bytes and its SHA-256."""
+"""File next to the library with its size in bytes and its SHA-256."""
 
 log = logging.getLogger(__name__)
 
 
 def command() -> list[str]:
-    """Words of $CXX, such as `ccache g++ -O0`; `c++` where it is not set or blank.
+    """Words of $CXX, such as `ccache g++ -O0`; `c++` if it is not set or blank.
 
     Raises:
         WiringError: it has an opening quote without a closing one.
@@ -45,7 +45,7 @@ def command() -> list[str]:
 
 
 def compiler() -> str | None:
-    """Path of the C++ compiler, the first word of `command`; None where there is none."""
+    """Path of the C++ compiler, the first word of `command`; None: it is not installed."""
     return shutil.which(command()[0])
 
 
@@ -57,14 +57,14 @@ def flags() -> list[str]:
 
 @lru_cache(maxsize=1)
 def load_kernels() -> None:
-    """Makes `torch.ops.wirings_native` usable. The first time on a machine it compiles, for ten seconds.
+    """Load `torch.ops.wirings_native`. The first call on a machine compiles, which takes ten seconds.
 
-    Compiled kernels are kept in $TORCH_EXTENSIONS_DIR, else in ~/.cache/wirings. They are compiled again
-    where size or checksum differ from those that were written when they were compiled.
+    Compiled kernels are cached in $TORCH_EXTENSIONS_DIR, else in ~/.cache/wirings. They are compiled again if
+    size or checksum differ from those of the build.
 
     Raises:
         MissingPackageError: there is no C++ compiler, or no ninja.
-        WiringError: it refuses, or the folder cannot be used.
+        WiringError: the compiler fails, or the folder cannot be used.
     """
     if _loaded():  # a second time the operators would be defined twice, which ends the process
         return
@@ -72,7 +72,7 @@ def load_kernels() -> None:
         name = os.environ.get("CXX", "").strip()
         raise MissingPackageError(
             "engine native needs a C++ compiler. Install one (Debian: apt-get install g++), name one in "
-            f"$CXX, or take another engine{f'; $CXX is {name}, which is not found' if name else ''}"
+            f"$CXX, or use another engine{f'; $CXX is {name}, which is not found' if name else ''}"
         )
     folder = _cache() / _key()
     try:
@@ -86,16 +86,16 @@ def load_kernels() -> None:
             raise _unusable(folder, os.strerror(errno.ENOSPC)) from error
         lines = [line for line in text.splitlines() if "error:" in line] or text.splitlines()[-10:]
         raise WiringError(
-            "engine native could not be compiled. Take another engine, or another compiler in $CXX; "
-            f"{shlex.join(command())} says:\n" + "\n".join(lines[:10])
+            "engine native could not be compiled. Use another engine, or another compiler in $CXX; "
+            f"{shlex.join(command())} reports:\n" + "\n".join(lines[:10])
         ) from error
     _register_fakes()
 
 
 def _unusable(folder: Path, reason: object) -> WiringError:
     return WiringError(
-        f"engine native cannot be kept in {folder}: {reason}. Name another folder in "
-        "$TORCH_EXTENSIONS_DIR, or take another engine"
+        f"engine native cannot be cached in {folder}: {reason}. Set $TORCH_EXTENSIONS_DIR to another folder, "
+        "or use another engine"
     )
 
 
@@ -104,7 +104,7 @@ def _loaded() -> bool:
 
 
 def _load(folder: Path) -> bool:
-    """Whether there were kernels to load.
+    """Load cached kernels. Returns whether there were any.
 
     The file is verified first: the system ends a process that reads a page beyond the end of a truncated
     library.
@@ -112,7 +112,7 @@ def _load(folder: Path) -> bool:
     if not folder.exists():
         return False
     reason: object = "size or checksum differ from those of the build"
-    if _is_whole(folder):
+    if _is_intact(folder):
         try:
             torch.ops.load_library(folder / f"{NAME}.so")  # type: ignore[no-untyped-call]
             return True
@@ -122,8 +122,8 @@ def _load(folder: Path) -> bool:
     return False
 
 
-def _is_whole(folder: Path) -> bool:
-    """Whether the library there is, byte for byte, the one that was built."""
+def _is_intact(folder: Path) -> bool:
+    """Whether the library is, byte for byte, the one that was built."""
     try:
         return (folder / CHECKSUM).read_text(errors="replace") == _checksum(folder / f"{NAME}.so")
     except (FileNotFoundError, NotADirectoryError):
@@ -136,7 +136,7 @@ def _checksum(library: Path) -> str:
 
 
 def _compile(folder: Path) -> None:
-    """Compiles and loads the kernels, in a private folder; the result is renamed to `folder`."""
+    """Compile and load the kernels in a temporary folder, and rename the result to `folder`."""
     log.info("compiling the native engine, once on this machine, into %s", folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     # A file that is still open may stay on a network file system.
@@ -150,8 +150,8 @@ def _compile(folder: Path) -> None:
 
 
 def _build(private: Path) -> Path:
-    """Compiles the kernels in an empty folder and loads them. Returns the library's file."""
-    # At import it warns if there is no CUDA, which nothing here needs.
+    """Compile the kernels in an empty folder and load them. Returns the library's file."""
+    # At import it warns if there is no CUDA, which is not needed here.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     from torch.utils import cpp_extension
 
@@ -160,14 +160,14 @@ def _build(private: Path) -> Path:
         cpp_extension.load(
             NAME, sources, extra_cflags=flags(), build_directory=str(private), is_python_module=False
         )
-    (made,) = private.glob("*.so")  # a second attempt of a process has another name
+    (made,) = private.glob("*.so")  # in a second attempt of a process it has another name
     return made
 
 
 def _program(private: Path) -> str:
-    """The compiler as one file, which torch needs: for more than one word, a script in this folder.
+    """The compiler as one file, as torch requires: for more than one word, a script in this folder.
 
-    The options in $CXX come after those of the build, too, so that they are used where the two differ.
+    The options in $CXX also follow those of the build, so that they take precedence.
     """
     words = command()
     if len(words) == 1:
@@ -180,7 +180,7 @@ def _program(private: Path) -> str:
 
 
 def _path_with_ninja() -> str:
-    """$PATH, so that torch finds ninja. pip may have installed it beside a Python that is not on $PATH.
+    """$PATH with ninja, for torch. pip may have installed it next to a Python that is not on $PATH.
 
     Raises:
         MissingPackageError: there is none.
@@ -190,14 +190,13 @@ def _path_with_ninja() -> str:
         if shutil.which("ninja", path=folders) is not None:
             return folders
     raise MissingPackageError(
-        "engine native is compiled by torch, which needs ninja for that: pip install ninja, or take another "
-        "engine"
+        "engine native is compiled by torch, which needs ninja: pip install ninja, or use another engine"
     )
 
 
 @contextmanager
 def _environment(**values: str) -> Iterator[None]:
-    """Within it, these variables are set. torch reads them from there; a blank $CXX is an error to torch."""
+    """Context in which these variables are set, for torch; a blank $CXX is an error there."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -211,9 +210,9 @@ def _environment(**values: str) -> Iterator[None]:
 
 
 def _put_in_place(done: Path, folder: Path) -> None:
-    """Rename `done` to `folder`, unless another process has put whole kernels there.
+    """Rename `done` to `folder`, unless another process has put intact kernels there.
 
-    Kernels that are not whole are moved aside, not deleted: a process that has loaded them still uses them.
+    Damaged kernels are moved, not deleted: a process that has loaded them still uses them.
     """
     while True:
         try:
@@ -222,7 +221,7 @@ def _put_in_place(done: Path, folder: Path) -> None:
         except OSError as error:
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
                 raise
-        if _is_whole(folder):
+        if _is_intact(folder):
             return
         with suppress(FileNotFoundError):  # another process has moved it
             folder.rename(Path(tempfile.mkdtemp(dir=done.parent)) / "old")
@@ -234,15 +233,15 @@ def _cache() -> Path:
         return Path(folder).expanduser() if folder else Path.home() / ".cache" / "wirings"
     except RuntimeError as error:
         raise WiringError(
-            f"the native engine has no place to be kept: {error} Name one in $TORCH_EXTENSIONS_DIR"
+            f"the native engine has no cache folder: {error} Set $TORCH_EXTENSIONS_DIR to one"
         ) from error
 
 
 def _key() -> str:
-    """Another compiler, processor, torch or source makes another library."""
+    """Name of the cached library: a hash of compiler, processor, torch and source."""
     try:
-        asked = [*command(), "--version"]
-        version = subprocess.run(asked, capture_output=True, text=True, errors="replace", check=False).stdout
+        query = [*command(), "--version"]
+        version = subprocess.run(query, capture_output=True, text=True, errors="replace", check=False).stdout
     except OSError:  # it cannot be run: compiling reports that
         version = ""
     text = [shlex.join(command()), *flags(), torch.__version__, platform.machine(), _processor(), version]
@@ -251,7 +250,7 @@ def _key() -> str:
 
 
 def _processor() -> str:
-    """What the processor can do: a library for this one may not run on another."""
+    """Features of the processor: a library for this one may not run on another."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

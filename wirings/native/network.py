@@ -22,7 +22,7 @@ _Value = TypeVar("_Value")
 
 
 class _LRUCache(Generic[_Value]):
-    """Values of the keys that were used last."""
+    """Values of the keys used last."""
 
     def __init__(self, limit: int = 4) -> None:
         self.limit = limit
@@ -38,20 +38,20 @@ class _LRUCache(Generic[_Value]):
 class NativeNetwork(EvaluationOnly, CachedModule):
     """Stem, stages and head as one list of steps; only for the CPU and float32.
 
-    A program is written for each size of images. Memory to work in is planned once for each size, number of
-    images and number of threads; afterwards a call allocates its logits alone. Both are cached for the sizes
-    that were used last. Calls from several threads are served one after another.
+    A program is written for each size of images, and a workspace allocated for each size, number of images
+    and number of threads; further calls allocate only the logits. Both are cached for the sizes used last.
+    Calls from several threads run one after another.
 
     Args:
         network: a compact MobileNet graph with dense products, on the CPU.
-        bf16: keep the classifier's weights as bfloat16, which are half as many bytes to read; logits then
-            differ by about 1e-3 of the largest.
+        bf16: store the classifier's weights as bfloat16, which halves the bytes to read; logits then differ
+            by about 1e-3 of the largest.
 
     Raises:
         WiringError: the kernels could not be compiled.
     """
 
-    cached_attributes = ("_programs", "_spaces", "_busy", "_process")
+    cached_attributes = ("_programs", "_workspaces", "_busy", "_process")
 
     def __init__(self, network: CompactNetwork, bf16: bool = False) -> None:
         super().__init__()
@@ -63,17 +63,17 @@ class NativeNetwork(EvaluationOnly, CachedModule):
 
     def reset_cache(self) -> None:
         self._programs: _LRUCache[Program] = _LRUCache()
-        self._spaces: _LRUCache[Tensor] = _LRUCache()
+        self._workspaces: _LRUCache[Tensor] = _LRUCache()
         self._busy, self._process = threading.RLock(), os.getpid()
 
     def _lock(self) -> threading.RLock:
-        """The lock; in a forked process a new one, since the parent's may be held for ever."""
+        """The lock; in a forked process a new one, since the parent's may be held forever."""
         if self._process != os.getpid():
             self._busy, self._process = threading.RLock(), os.getpid()
         return self._busy
 
     def normalise_bytes(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Take images of bytes, too: (value / 255 − mean) / std by channel.
+        """Also accept uint8 images, as (value / 255 − mean) / std by channel.
 
         Raises:
             WiringError: mean or std has not one number for each channel, or a std is not above 0.
@@ -108,7 +108,7 @@ class NativeNetwork(EvaluationOnly, CachedModule):
                 program.integers,
                 program.values,
                 self.normalisation,
-                self._space(program, (height, width, len(images), threads)),
+                self._workspace(program, (height, width, len(images), threads)),
                 classes,
                 threads,
                 seconds,
@@ -116,7 +116,7 @@ class NativeNetwork(EvaluationOnly, CachedModule):
         return logits
 
     def step_seconds(self, images: Tensor) -> Tensor:
-        """What each step takes in the first thread, waiting for others included: (steps), float64."""
+        """Seconds of each step in the first thread, including the wait for others: (steps), float64."""
         seconds = torch.zeros(len(self._program(*self._checked_size(images)).steps), dtype=torch.float64)
         self._run(images, seconds)
         return seconds
@@ -129,7 +129,7 @@ class NativeNetwork(EvaluationOnly, CachedModule):
         return steps, [0 if end < 0 else int(program.integers[end]) for end in ends]
 
     def program_bytes(self) -> int:
-        """Of the programs that were written so far."""
+        """Size of all cached programs, in bytes."""
         arrays = [array for program in self._programs.entries.values() for array in vars(program).values()]
         return sum(array.numel() * array.element_size() for array in arrays)
 
@@ -144,7 +144,7 @@ class NativeNetwork(EvaluationOnly, CachedModule):
             shape = "(images, height, width, {})" if are_bytes else "(images, {}, height, width)"
             raise WiringError(f"images must be {shape.format(channels)}, got {tuple(images.shape)}")
         if are_bytes and not self.normalisation.numel():
-            raise WiringError("images of bytes need their mean and std: call normalise_bytes first")
+            raise WiringError("uint8 images need mean and std: call normalise_bytes first")
         height, width = images.shape[1:3] if are_bytes else images.shape[2:]
         return height, width
 
@@ -154,7 +154,7 @@ class NativeNetwork(EvaluationOnly, CachedModule):
             return self._programs.get((height, width), lambda: self.write(height, width, lanes()))
 
     def write(self, height: int, width: int, lanes: int) -> Program:
-        """The program for images of a size and kernels whose vectors hold so many floats."""
+        """The program for images of a size, for kernels with vectors of `lanes` floats."""
         writer, stem = Writer(height, width, lanes, self.bf16), self.stem
         stages = [stage for stage in self.network.stages if isinstance(stage, CompactStage)]
         size = [conv_out_size(length, stem.stride) for length in (height, width)]
@@ -166,8 +166,8 @@ class NativeNetwork(EvaluationOnly, CachedModule):
         writer.head(self.network.head, logits)
         return writer.program()
 
-    def _space(self, program: Program, key: tuple[int, ...]) -> Tensor:
+    def _workspace(self, program: Program, key: tuple[int, ...]) -> Tensor:
         workspace = torch.ops.wirings_native.workspace
-        return self._spaces.get(
+        return self._workspaces.get(
             key, lambda: torch.zeros(workspace(program.steps, program.integers, program.values, *key[2:]))
         )

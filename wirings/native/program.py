@@ -14,29 +14,29 @@ from wirings.engines.csr import compressed_rows
 from wirings.layout import conv_out_size
 
 STEM, NODES, POOL, HEAD = range(4)
-UNIT = 4
-"""Images that go through the network together, at the most."""
+GROUP = 4
+"""Maximum number of images that go through the network together."""
 SMALL_MAP = 8 * 16
-"""Maps with fewer pixels lie side by side for the images of a unit, so that vectors are full."""
+"""Maps with fewer pixels are interleaved for the images of a group, so that vectors are full."""
 HEAD_TILE = 64
-"""Classes are rounded up to whole tiles of every kind of vector."""
+"""Classes are rounded up to a multiple of this, for vectors of any width."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step, field by field as in program.h."""
+    """One step, with the fields of program.h."""
 
     kind: int
     nodes: int
     height: int = 0
     width: int = 0
     stride: int = 1
-    from_area: int = 0
-    to_area: int = 0
+    from_buffer: int = 0
+    to_buffer: int = 0
     from_nodes: int = 0
     first: int = 0
-    joint: int = 0
-    joint_to: int = 0
+    interleaved: int = 0
+    interleaved_to: int = 0
     starts: int = 0
     sources: int = 0
     mask: int = 0
@@ -60,7 +60,7 @@ class Program:
 
 
 class _Arrays:
-    """Arrays one behind another, and where each begins."""
+    """Concatenated arrays; adding one returns its offset."""
 
     def __init__(self) -> None:
         self.integers: list[Tensor] = [torch.empty(0, dtype=torch.int32)]
@@ -79,12 +79,12 @@ class _Arrays:
 
 
 class Writer:
-    """Writes the program of one compact network for images of one size.
+    """Writes the program of a compact network for images of one size.
 
     Args:
         height, width: of the images.
-        lanes: floats of a vector of this machine's kernels.
-        bf16: keep the classifier's weights in 16 bits.
+        lanes: floats per vector of this machine's kernels.
+        bf16: store the classifier's weights as bfloat16.
     """
 
     def __init__(self, height: int, width: int, lanes: int, bf16: bool = False) -> None:
@@ -93,15 +93,15 @@ class Writer:
         self.arrays = _Arrays()
 
     def program(self) -> Program:
-        """What was written."""
+        """The program of the steps so far."""
         names = [field.name for field in fields(Step)]
         steps = torch.tensor([[getattr(step, name) for name in names] for step in self.steps])
         return Program(steps, torch.cat(self.arrays.integers), torch.cat(self.arrays.values))
 
     def stem(self, weight: Tensor, bias: Tensor, stride: int, following: CompactStage) -> None:
         """The first convolution, then the filters of the first nodes of the stage that follows."""
-        self.size = self._halved(stride)
-        out = self._halved(following.stride)
+        self.size = self._out_size(stride)
+        out = self._out_size(following.stride)
         self.steps.append(
             Step(
                 STEM,
@@ -109,8 +109,8 @@ class Writer:
                 height=self.size[0],
                 width=self.size[1],
                 stride=following.stride,
-                to_area=_area(0, out),
-                joint_to=_joint(out),
+                to_buffer=_buffer(0, out),
+                interleaved_to=_is_interleaved(out),
                 weights=self.arrays.add_values(weight),
                 biases=self.arrays.add_values(bias),
                 filters=self.arrays.add_values(following.filters[0]),
@@ -123,33 +123,37 @@ class Writer:
     def stage(
         self, number: int, stage: CompactStage, biases: Sequence[Tensor], following: CompactStage | None
     ) -> None:
-        """A stage's products; at its end the filters of the stage that follows, or the mean of each map.
+        """A stage's products, then the filters of the following stage, or the mean of each map.
 
         Args:
-            number: of the stage; where its sources lie.
-            biases: what is added to each product, (targets, 1, S, S) or (targets, 1, 1, 1).
+            number: of the stage; it determines the buffer of its sources.
+            biases: added to each product, (targets, 1, S, S) or (targets, 1, 1, 1).
         """
         counts = [len(filters) for filters in stage.filters]
         mask = self._mask()
         for block, (product, bias) in enumerate(zip(stage.products, biases, strict=True)):
             assert isinstance(product, TargetProduct)
             sources, last = sum(counts[: block + 1]), block == len(counts) - 1
-            common = dict(self._edges(product, bias), height=self.size[0], width=self.size[1], mask=mask)
-            common |= dict(
-                from_area=_area(number, self.size), from_nodes=sum(counts), joint=_joint(self.size)
+            shared = dict(self._edges(product, bias), height=self.size[0], width=self.size[1], mask=mask)
+            shared |= dict(
+                from_buffer=_buffer(number, self.size),
+                from_nodes=sum(counts),
+                interleaved=_is_interleaved(self.size),
             )
             if not last:
                 filters = self.arrays.add_values(stage.filters[block + 1])
-                area = dict(to_area=common["from_area"], first=sources, joint_to=_joint(self.size))
-                self.steps.append(Step(NODES, filters=filters, **area, **common))
+                buffer = dict(
+                    to_buffer=shared["from_buffer"], first=sources, interleaved_to=_is_interleaved(self.size)
+                )
+                self.steps.append(Step(NODES, filters=filters, **buffer, **shared))
             elif following is not None:
-                out = self._halved(following.stride)
+                out = self._out_size(following.stride)
                 filters = self.arrays.add_values(following.filters[0])
-                area = dict(to_area=_area(number + 1, out), joint_to=_joint(out))
-                self.steps.append(Step(NODES, filters=filters, stride=following.stride, **area, **common))
+                buffer = dict(to_buffer=_buffer(number + 1, out), interleaved_to=_is_interleaved(out))
+                self.steps.append(Step(NODES, filters=filters, stride=following.stride, **buffer, **shared))
                 self.size = out
             else:
-                self.steps.append(Step(POOL, **common))
+                self.steps.append(Step(POOL, **shared))
 
     def head(self, head: CompactHead, constant: Tensor) -> None:
         """The classifier.
@@ -183,10 +187,10 @@ class Writer:
             sources=self.arrays.add_integers(sources),
             weights=self.arrays.add_values(weights),
         )
-        whole = bias.expand(targets, 1, *self.size).squeeze(1)
-        if bool((whole == whole[:, :1, :1]).all()):
-            return edges | dict(biases=self.arrays.add_values(whole[:, 0, 0]))
-        maps = self.arrays.add_values(self._in_memory(whole))
+        bias_maps = bias.expand(targets, 1, *self.size).squeeze(1)
+        if bool((bias_maps == bias_maps[:, :1, :1]).all()):
+            return edges | dict(biases=self.arrays.add_values(bias_maps[:, 0, 0]))
+        maps = self.arrays.add_values(self._in_memory(bias_maps))
         return edges | dict(biases=self.arrays.add_values(torch.zeros(targets)), bias_maps=maps)
 
     def _halves(self, weights: Tensor) -> int:
@@ -196,26 +200,26 @@ class Writer:
         return self.arrays.add_integers(-self._in_memory(torch.ones(1, *self.size)))
 
     def _in_memory(self, maps: Tensor) -> Tensor:
-        """(nodes, height, width) as maps of a whole unit lie in memory: maps.h."""
+        """(nodes, height, width) in the memory layout of an image group: maps.h."""
         height, width = self.size
         rows = height * (width + 1)
         last_row = (height - 1) * (width + 1) + _rounded_up(width, self.lanes)
-        one = F.pad(maps, (0, 1)).flatten(1)
-        unit = F.pad(one.repeat(1, UNIT - 1), (0, max(rows, last_row)))
-        unit[:, (UNIT - 1) * rows : UNIT * rows] = one
-        return F.pad(unit, (0, _rounded_up(unit.shape[1], self.lanes) - unit.shape[1]))
+        image = F.pad(maps, (0, 1)).flatten(1)
+        group = F.pad(image.repeat(1, GROUP - 1), (0, max(rows, last_row)))
+        group[:, (GROUP - 1) * rows : GROUP * rows] = image
+        return F.pad(group, (0, _rounded_up(group.shape[1], self.lanes) - group.shape[1]))
 
-    def _halved(self, stride: int) -> tuple[int, int]:
+    def _out_size(self, stride: int) -> tuple[int, int]:
         return conv_out_size(self.size[0], stride), conv_out_size(self.size[1], stride)
 
 
-def _joint(size: tuple[int, int]) -> int:
+def _is_interleaved(size: tuple[int, int]) -> int:
     return int(size[0] * size[1] < SMALL_MAP)
 
 
-def _area(stage: int, size: tuple[int, int]) -> int:
-    """Where a stage's sources lie. Joint maps stay while the next image goes through the stages before."""
-    return stage % 2 + 2 * _joint(size)
+def _buffer(stage: int, size: tuple[int, int]) -> int:
+    """Buffer of a stage's sources. Interleaved maps stay while the next image is in earlier stages."""
+    return stage % 2 + 2 * _is_interleaved(size)
 
 
 def _rounded_up(value: int, multiple: int) -> int:

@@ -1,4 +1,4 @@
-"""The base class of edge rules, and what a rule is given.
+"""The base class of edge rules, and the arguments of a rule: space and step.
 
 A rule decides which of a weight's entries, the potential edges, are in use. A rule of your own is a subclass
 of EdgeRule that defines `select()`: see docs/adding.md.
@@ -53,23 +53,23 @@ class EdgeSpace:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the weight, (targets, sources, …)."""
+        """Shape of the weight, (targets, sources, …)."""
         return self.num_targets, self.num_sources, *self.kernel
 
     @property
     def numel(self) -> int:
-        """How many potential edges there are."""
+        """Number of potential edges."""
         return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
 class Step:
-    """The training step of which the gradients have just been computed.
+    """The current training step, after the backward pass and before the update.
 
     Attributes:
-        index: number of the step, from 0 on.
-        total: how many steps the training has.
-        optimizer: about to make the step; its state (momenta) may be changed.
+        index: of the step, from 0.
+        total: number of steps of the training.
+        optimizer: makes the update next; its state (momenta) may be changed.
     """
 
     index: int
@@ -96,13 +96,13 @@ class EdgeRule(nn.Module, ABC):
 
     Args:
         space: the potential edges.
-        num_edges: how many of them the budget gives this layer.
+        num_edges: number of them in the budget of this layer.
     """
 
     gradient: ClassVar[Gradient] = "all"
     """`all`: straight-through, the gradient reaches every weight. `used`: it reaches the weights in use."""
     optional_buffers: ClassVar[tuple[str, ...]] = ()
-    """Names of buffers that `fix_wiring` sets: checkpoints of other rules may lack them."""
+    """Names of buffers that `freeze_wiring` sets: checkpoints of other rules may lack them."""
     weight: nn.Parameter
 
     def __init__(self, space: EdgeSpace, num_edges: int) -> None:
@@ -115,7 +115,7 @@ class EdgeRule(nn.Module, ABC):
 
     @abstractmethod
     def select(self) -> EdgeSelection:
-        """The edges in use, by the weights and buffers as they are. Must not draw random numbers or change
+        """The edges in use, by the current weights and buffers. Must not draw random numbers or change
         anything: it is called in training, in evaluation and for reports.
         """
 
@@ -156,8 +156,8 @@ class EdgeRule(nn.Module, ABC):
         `weight.grad`. Rules that change their wiring or their weights by the gradients do so here.
         """
 
-    def fix_wiring(self) -> None:
-        """Called when the weights are those of another network (`use_graph`); most rules do nothing then.
+    def freeze_wiring(self) -> None:
+        """Called after the weights of another network were loaded (`use_graph`); by default nothing happens.
 
         A rule that keeps its wiring in buffers lists them in `optional_buffers`.
         """
@@ -191,11 +191,11 @@ class RankedEdges(EdgeRule):
         self._selector = Selector(num_edges)
 
     def scores(self) -> Tensor:
-        """What is ranked by magnitude, of the weight's shape; by default the weights."""
+        """Scores that are ranked by magnitude, of the weight's shape; by default the weights."""
         return self.weight
 
     def select(self) -> EdgeSelection:
-        """The `num_edges` entries of largest score, or this layer's share of all layers' largest."""
+        """The `num_edges` entries of largest score; with a ranking, those in the ranking of all layers."""
         if self.ranking is not None:
             return self.ranking.selection(self)
         return self.strongest(self.scores())

@@ -7,7 +7,7 @@ from wirings.selection import EdgeSelection
 
 
 class AllEdges(EdgeRule):
-    """`graph: complete`: every potential edge is in use, whatever the budget."""
+    """`graph: complete`: every potential edge is in use, independent of the budget."""
 
     def __init__(self, space: EdgeSpace, num_edges: int) -> None:
         super().__init__(space, space.numel)

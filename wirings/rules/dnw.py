@@ -20,7 +20,7 @@ class TopEdges(RankedEdges):
 
     Args:
         space: the potential edges.
-        num_edges: how many are in use.
+        num_edges: number of edges in use.
         edge_scope: `all` ranks every entry of the weight, as published; `readable` ranks those entries alone
             that the forward pass reads, so that no edge in use is without effect.
     """

@@ -21,14 +21,14 @@ class TopEdgesWithoutUpdate(RankedEdges, MaskedEdges):
 
     Args:
         space: the potential edges.
-        num_edges: how many are in use.
+        num_edges: number of edges in use.
     """
 
     def scores(self) -> Tensor:
         return self.weight * self.mask
 
     def select(self) -> EdgeSelection:
-        # A GPU is not waited for to find out how many edges the mask allows.
+        # On a GPU, counting the edges that the mask allows would be a synchronization.
         on_cpu = self.mask.device.type == "cpu" and not torch.compiler.is_compiling()
         if self.ranking is None and on_cpu and self.allowed().count == self.space.numel:
             return self.strongest(self.weight)

@@ -1,4 +1,4 @@
-"""`fine_tune`: the wiring of a trained network, fixed."""
+"""`fine_tune`: the frozen wiring of a trained network."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from wirings.topk import top_mask
 
 
 class FixedTopEdges(MaskedEdges):
-    """`graph: fine_tune`: the strongest edges of a trained network, chosen once and then fixed.
+    """`graph: fine_tune`: the strongest edges of a trained network, selected once and then frozen.
 
     Args:
         space: the potential edges.
-        num_edges: how many are in use after `fix_wiring`; before, all are.
+        num_edges: number of edges in use after `freeze_wiring`; before, all are.
     """
 
-    def fix_wiring(self) -> None:
-        """Fix the strongest edges, among those that the mask has allowed so far."""
+    def freeze_wiring(self) -> None:
+        """Freeze the strongest edges, among those that the mask allows."""
         self.mask.copy_(top_mask(self.weight * self.mask, self.num_edges))

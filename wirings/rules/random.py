@@ -11,12 +11,12 @@ from wirings.topk import top_mask
 class RandomEdges(MaskedEdges):
     """`graph: random`: a fixed random set of edges, drawn once; only their weights are trained.
 
-    In an acyclic space the published pattern is followed: the matrix is walked in steps of `num_outputs`
-    columns, and the entries above each step get score zero before the highest random scores are kept.
+    In an acyclic space the wiring has the published pattern: in steps of `num_outputs` columns, the entries
+    above each step get score zero before the highest random scores are selected.
 
     Args:
         space: the potential edges.
-        num_edges: how many are in use.
+        num_edges: number of edges in use.
     """
 
     optional_buffers = ()

@@ -1,4 +1,4 @@
-"""`reg_td`: targeted dropout with the weak edges counted for each target by itself.
+"""`reg_td`: targeted dropout with the weak edges counted per target.
 
 Source: Gomez et al., "Learning Sparse Networks Using Targeted Dropout", arXiv 1905.13678.
 """
@@ -11,7 +11,7 @@ from wirings.topk import num_kept, top_mask_by_row
 
 
 class TargetedDropoutByRow(TargetedDropout):
-    """`graph: reg_td`: targeted dropout with the weak edges counted for each target by itself."""
+    """`graph: reg_td`: targeted dropout with the weak edges counted per target."""
 
     def select(self) -> EdgeSelection:
         count = num_kept(self.weight[0].numel(), self.prune_rate)

@@ -21,7 +21,7 @@ class TargetedDropout(RankedEdges):
 
     Args:
         space: the potential edges.
-        num_edges: how many are never dropped, those of largest magnitude.
+        num_edges: number of edges that are never dropped, those of largest magnitude.
         prune_rate: fraction of the edges that is weak; the value of rho where rho is `gamma`.
         rho: probability of dropping a weak edge in training.
         td_magnitude: use |w| in place of w, as the published code did, which loses all signs.
@@ -49,9 +49,9 @@ class TargetedDropout(RankedEdges):
 
     def forward(self) -> Tensor:
         weight = self.weight.abs() if self.td_magnitude else self.weight
-        return drop_weak(weight, self.in_use(), self.rho if self.training else 1.0)
+        return targeted_dropout(weight, self.in_use(), self.rho if self.training else 1.0)
 
 
-def drop_weak(weight: Tensor, strong: Tensor, rho: float) -> Tensor:
-    """`weight` with each entry that is not `strong` (boolean, of its shape) zeroed with probability `rho`."""
-    return weight * (strong if rho == 1 else strong | (torch.rand_like(weight) >= rho))
+def targeted_dropout(weight: Tensor, keep_mask: Tensor, rho: float) -> Tensor:
+    """`weight` with the entries outside of `keep_mask` (boolean) each set to zero with probability `rho`."""
+    return weight * (keep_mask if rho == 1 else keep_mask | (torch.rand_like(weight) >= rho))

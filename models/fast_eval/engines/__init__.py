@@ -1,4 +1,4 @@
-"""The same names as in wirings.engines, for programs that import them from here."""
+"""The names of wirings.engines, for programs that import them from here."""
 
 from wirings.engines import ENGINES, FusedProduct, Product, SendingProduct, find_engine
 

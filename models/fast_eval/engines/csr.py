@@ -1,4 +1,4 @@
-"""The same names as in wirings.engines.csr, for programs that import them from here."""
+"""The names of wirings.engines.csr, for programs that import them from here."""
 
 from wirings.engines.csr import CSRProduct, compressed_rows
 

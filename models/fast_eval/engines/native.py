@@ -1,4 +1,4 @@
-"""The same names as in wirings.engines.native, for programs that import them from here."""
+"""The names of wirings.engines.native, for programs that import them from here."""
 
 from wirings.engines.native import NativeProduct
 

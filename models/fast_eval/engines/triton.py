@@ -1,4 +1,4 @@
-"""The same names as in wirings.engines.triton, for programs that import them from here."""
+"""The names of wirings.engines.triton, for programs that import them from here."""
 
 from wirings.engines.triton import FastestProduct, TritonProduct
 

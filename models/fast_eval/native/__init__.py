@@ -1,4 +1,4 @@
-"""The same names as in wirings.native, for programs that import them from here."""
+"""The names of wirings.native, for programs that import them from here."""
 
 from wirings.native import NativeNetwork, load_kernels
 

@@ -1,4 +1,4 @@
-"""The same names as in wirings.native.build, for programs that import them from here."""
+"""The names of wirings.native.build, for programs that import them from here."""
 
 from wirings.native.build import KERNELS, compiler, load_kernels
 

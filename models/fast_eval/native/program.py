@@ -1,4 +1,4 @@
-"""The same names as in wirings.native.program, for programs that import them from here."""
+"""The names of wirings.native.program, for programs that import them from here."""
 
 from wirings.native.program import HEAD, NODES, POOL, STEM, Program, Step, Writer
 

@@ -3,7 +3,7 @@
 //     check FILE...
 //
 // A file: eight int64 numbers (steps, integers, values, images, channels, height, width, classes), then the
-// steps, integers, values, images and wanted logits, each as they lie in memory.
+// steps, integers, values, images and expected logits, as they are in memory.
 #include <cmath>
 #include <cstdio>
 #include <fstream>
@@ -19,7 +19,7 @@ std::vector<Number> read(std::ifstream& file, long count) {
   return numbers;
 }
 
-// The largest difference to the wanted logits, with fewer threads than images and with more.
+// The largest difference to the expected logits, with fewer threads than images and with more.
 double difference(const char* name) {
   std::ifstream file(name, std::ios::binary);
   const auto sizes = read<int64_t>(file, 8);
@@ -27,18 +27,18 @@ double difference(const char* name) {
   const auto integers = read<int32_t>(file, sizes[1]);
   const auto values = read<float>(file, sizes[2]);
   const auto pixels = read<float>(file, sizes[3] * sizes[4] * sizes[5] * sizes[6]);
-  const auto wanted = read<float>(file, sizes[3] * sizes[7]);
+  const auto expected = read<float>(file, sizes[3] * sizes[7]);
   if (!file) return INFINITY;
   const wirings::Program program{steps.data(), int(sizes[0]), integers.data(), values.data()};
   const wirings::Images images{pixels.data(), nullptr, int(sizes[4]), int(sizes[5]), int(sizes[6]), nullptr, nullptr};
   double largest = 0;
   for (int threads : {1, 2, 3, 6, 9}) {
     std::vector<float> workspace(wirings::workspace_floats(program, sizes[3], threads));
-    std::vector<float> logits(wanted.size());
+    std::vector<float> logits(expected.size());
     for (int again = 0; again < 2; ++again) {
       wirings::run(program, images, sizes[3], workspace.data(), threads, logits.data());
-      for (size_t place = 0; place < wanted.size(); ++place)
-        if (const double off = std::abs(double(logits[place]) - wanted[place]); !(off <= largest)) largest = off;
+      for (size_t place = 0; place < expected.size(); ++place)
+        if (const double off = std::abs(double(logits[place]) - expected[place]); !(off <= largest)) largest = off;
     }
   }
   return largest;

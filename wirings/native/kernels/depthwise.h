@@ -8,7 +8,7 @@ namespace wirings {
 // Rows of one map as a filter reads them: rows outside of the map are zero. Every row can be read from one float
 // before its start to two vectors beyond its end.
 struct Rows {
-  const float* first;  // row 0, or where it would be
+  const float* first;  // row 0, or its position if it is not stored
   const float* zeros;
   int height, pitch;
   const float* operator[](int row) const { return row < 0 || row >= height ? zeros : first + long(row) * pitch; }
@@ -16,8 +16,8 @@ struct Rows {
 
 // Output rows `row` to row + kRows - 1, each from three input rows that are loaded once.
 //
-// The last vector of a row reaches over its end into the next row. It is stored first, so that the next row's own
-// vectors are stored after it. With kExact nothing beyond the row is written.
+// The last vector of a row reaches over its end into the next row. It is stored first, so that the vectors of the
+// next row overwrite it. With kExact nothing beyond the row is written.
 template <int kRows, bool kExact = false>
 inline void filtered_rows(const Rows& in, const Vector (&taps)[9], float* out, Shape shape, int row) {
   const float* lines[kRows + 2];
@@ -43,7 +43,7 @@ inline void filtered_rows(const Rows& in, const Vector (&taps)[9], float* out, S
   }
 }
 
-// The same by a filter of stride 2. Of each input row, even and odd floats are taken apart.
+// The same by a filter of stride 2. Even and odd floats of each input row are separated.
 template <int kRows, bool kExact = false>
 inline void filtered_rows_by_two(const Rows& in, const Vector (&taps)[9], float* out, Shape shape, int row) {
   const float* lines[2 * kRows + 1];
@@ -71,8 +71,8 @@ inline void filtered_rows_by_two(const Rows& in, const Vector (&taps)[9], float*
   }
 }
 
-// Output rows `begin` to `end` of a map; `shape` is that of the output. Where the rows from `end` on are
-// another thread's, the last `exact` rows keep away from them.
+// Output rows `begin` to `end` of a map; `shape` is that of the output. If another thread writes the rows from
+// `end` on, the last `exact` rows do not touch them.
 inline void depthwise(const Rows& in, const float* filter, int stride, float* out, Shape shape, int begin, int end,
                       int exact) {
   Vector taps[9];

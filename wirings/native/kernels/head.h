@@ -1,4 +1,4 @@
-// The classifier: features of a few images times a matrix, streamed once for all of them.
+// The classifier: features of a few images times a matrix, which is read once for all of them.
 #pragma once
 
 #include <algorithm>

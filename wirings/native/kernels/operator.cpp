@@ -1,4 +1,4 @@
-// The network as operators of torch; see program.py for what they take.
+// The network as operators of torch; see program.py for their arguments.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
@@ -49,7 +49,7 @@ at::Tensor run(const at::Tensor& images, const at::Tensor& steps, const at::Tens
               "the workspace is too small");
   TORCH_CHECK(!bytes || (normalisation.is_contiguous() && normalisation.scalar_type() == at::kFloat &&
                          normalisation.numel() == 2 * stem.channels),
-              "images of bytes need a scale and a shift for each channel");
+              "uint8 images need a scale and a shift for each channel");
   at::Tensor logits = at::empty({count, last.nodes}, images.options().dtype(at::kFloat));
   wirings::Images input{bytes ? nullptr : images.const_data_ptr<float>(),
                         bytes ? images.const_data_ptr<uint8_t>() : nullptr,

@@ -1,4 +1,4 @@
-// A product by itself, for networks whose norms are no part of the program.
+// A single product, for networks whose norms are not part of the program.
 #include "product.h"
 
 #include "threads.h"
@@ -6,7 +6,7 @@
 namespace wirings {
 namespace {
 
-constexpr long kStrip = 8 * kLanes;  // pixels of all sources that stay in the cache while the targets go by
+constexpr long kPixels = 8 * kLanes;  // pixels of all sources that stay in the cache during the loop over targets
 
 void multiply_strip(const Matrix& matrix, const Sources& sources, long first, long end, int target, float* to) {
   const int start = matrix.starts[target];
@@ -26,7 +26,7 @@ void multiply_strip(const Matrix& matrix, const Sources& sources, long first, lo
 
 void multiply(const Matrix& matrix, const float* data, long pixels, float* to, int threads) {
   const Sources sources{data, pixels};
-  const long strips = (pixels + kStrip - 1) / kStrip;
+  const long strips = (pixels + kPixels - 1) / kPixels;
   const bool by_strips = strips >= threads;
   const auto share = [&](long count, int number) { return count * number / threads; };
   const auto multiply_part = [&](int part) {
@@ -35,7 +35,7 @@ void multiply(const Matrix& matrix, const float* data, long pixels, float* to, i
     const int end = by_strips ? matrix.targets : share(matrix.targets, part + 1);
     for (long strip = first; strip < last; ++strip)
       for (int target = begin; target < end; ++target)
-        multiply_strip(matrix, sources, strip * kStrip, std::min(pixels, (strip + 1) * kStrip), target, to);
+        multiply_strip(matrix, sources, strip * kPixels, std::min(pixels, (strip + 1) * kPixels), target, to);
   };
   Tasks tasks(1, threads);
   in_parallel(threads, [&](int thread) { tasks.run(0, thread, multiply_part); });

@@ -1,4 +1,4 @@
-// Sums over a node's edges: vectors of pixels stay in registers while the edges stream by.
+// Sums over a node's edges: vectors of pixels stay in registers while the edges are read.
 #pragma once
 
 #include <algorithm>
@@ -9,22 +9,22 @@
 
 namespace wirings {
 
-// The edges of one target node, and what is added to their sum.
+// The edges of one target node, and its bias.
 struct Edges {
   const int32_t* sources;
   const float* weights;
   int count;
   float bias;
-  const float* bias_map;  // in place of `bias` where it is not null
+  const float* bias_map;  // replaces `bias` if not null
 };
 
-// Where the maps of the sources lie: `node` floats apart.
+// The maps of the sources, `node` floats apart.
 struct Sources {
   const float* data;
   long node;
 };
 
-constexpr int kTile = kRegisters == 32 ? 16 : 12;  // vectors that are summed at once; one register is the weight's
+constexpr int kTile = kRegisters == 32 ? 16 : 12;  // vectors summed at once; one register holds the weight
 
 // kVectors vectors of pixels from `first` on. With a mask, max(0, sum) where its bits are set, else 0.
 template <int kVectors>
@@ -51,7 +51,7 @@ constexpr std::array<SumTile, kTile + 1> all_tiles(std::integer_sequence<int, kC
   return {nullptr, sum_tile<kCounts + 1>...};
 }
 
-// `vectors` vectors of pixels from `first` on, in tiles of about one size.
+// `vectors` vectors of pixels from `first` on, in tiles of about equal size.
 inline void sum_edges(const Edges& edges, const Sources& sources, long first, int vectors, const int32_t* mask,
                       float* to) {
   static constexpr auto tiles = all_tiles(std::make_integer_sequence<int, kTile>());

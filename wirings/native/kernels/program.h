@@ -20,23 +20,23 @@ struct Step {
   int64_t nodes;
   int64_t height, width;        // of the maps that are summed; of the stem's output
   int64_t stride;               // of the filters that follow
-  int64_t from, to;             // numbers of the areas that are read and written; joint maps have areas of their own
-  int64_t from_nodes;           // nodes of the area that is read; of the head: features
+  int64_t from, to;             // numbers of the buffers that are read and written
+  int64_t from_nodes;           // nodes of the buffer that is read; of the head: features
   int64_t first;                // the first node that is written
-  int64_t joint;                // the maps of a few images lie side by side where this step reads …
-  int64_t joint_to;             // … and writes
-  int64_t starts, sources;      // integers: where each node's edges start (one more at the end); their sources
-  int64_t mask;                 // integers: clears what is between rows
+  int64_t interleaved;          // the maps of an image group are next to each other where this step reads …
+  int64_t interleaved_to;       // … and writes; such maps have their own buffers
+  int64_t starts, sources;      // integers: start of each node's edges (one more at the end); their sources
+  int64_t mask;                 // integers: clears the floats between rows
   int64_t weights;              // values: of the edges; of the stem (node, channel, 3, 3); of the head
-  int64_t biases, bias_maps;    // values: by node, and as whole maps; maps: -1 where there are none
+  int64_t biases, bias_maps;    // values: by node, and as maps; maps: -1 if there are none
   int64_t filters;              // values: (nodes, 9)
   int64_t channels, in_stride;  // of the stem
-  int64_t columns;              // of the head: classes, rounded up to whole tiles
-  int64_t half;                 // of the head: its weights are bfloat16, two in an integer, and counted there
+  int64_t columns;              // of the head: classes, rounded up to a multiple of the tile
+  int64_t half;                 // of the head: its weights are bfloat16, two per integer
 
   Shape shape() const { return {int(height), int(width)}; }
 };
-constexpr int kAreas = 4;
+constexpr int kBuffers = 4;
 constexpr int kFields = sizeof(Step) / sizeof(int64_t);
 
 struct Program {
@@ -46,14 +46,14 @@ struct Program {
   const float* values;
 };
 
-// Images of a unit: so many go through the network together, with small maps side by side.
-constexpr int kUnit = 4;
+// Images of a group, which go through the network together, with small maps interleaved.
+constexpr int kGroup = 4;
 
-// Floats that `run` needs to work in. They must be zero before the first call.
+// Size of the workspace of `run`, in floats. They must be zero before the first call.
 long workspace_floats(const Program& program, int images, int threads);
 
-// Logits (images, classes) of a batch. `seconds`, where it is not null, gets the time of each step in the first thread,
-// waiting for the others included.
+// Logits (images, classes) of a batch. `seconds`, if not null, receives the time of each step in the first thread,
+// including the wait for the others.
 void run(const Program& program, const Images& images, int count, float* workspace, int threads, float* logits,
          double* seconds = nullptr);
 

@@ -1,4 +1,4 @@
-// The first convolution, 3x3, from images in memory to strips of rows of the live nodes.
+// The first convolution, 3x3, from images in memory to tiles of rows of the live nodes.
 #pragma once
 
 #include "maps.h"
@@ -34,7 +34,7 @@ class StemRows {
 
   StemRows(float* space, int channels, int stride, Shape out) : space_(space), channels_(channels), stride_(stride), out_(out) {}
 
-  // The input row at the lower end of output row `row`, and, at the first call, those above it.
+  // Loads the input row at the lower end of output row `row`, and in the first call those above it.
   void advance(const Images& images, int image, int row, bool first) {
     for (int tap = first ? 0 : (stride_ == 2 ? 1 : 2); tap < 3; ++tap) {
       const int number = stride_ * row + tap - 1;
@@ -49,7 +49,7 @@ class StemRows {
   static long line_floats(int width) { return rounded_up(width, kLanes) + kLanes; }
   static long row_floats(int width) { return 2L * rounded_up(width, kLanes) + 4 * kLanes; }
 
-  // Input rows are kept in turn: row `number` where number - 3 was.
+  // A ring buffer: row `number` replaces row number - 3.
   float* slot(int channel, int number) const {
     return space_ + (long(channel) * 3 + (number + 3) % 3) * 3 * line_floats(out_.width);
   }
@@ -94,7 +94,7 @@ inline void stem_tile(const StemRows& rows, int channels, int row, int x, const 
     for (int v = 0; v < kVectors; ++v) store(to[node] + x + v * kLanes, relu(totals[node][v]));
 }
 
-// One output row of kNodes nodes and the zero behind it. Up to a vector beyond is written over.
+// One output row of kNodes nodes and the zero behind it. Up to one vector beyond it is overwritten.
 template <int kNodes>
 inline void stem_row(const StemRows& rows, int channels, int row, int width, const float* weights, const float* biases, float* const* to) {
   constexpr int kVectors = kRegisters == 32 ? 7 : 3;

@@ -34,7 +34,7 @@ void spin_until(const Ready& ready) {
   }
 }
 
-// A worker waits for its next call: spinning for a moment, since calls often follow each other, then asleep.
+// A worker waits for its next call: it spins for a moment, since calls often follow each other, then sleeps.
 class Worker {
  public:
   Worker() {
@@ -54,7 +54,7 @@ class Worker {
     }
     wake_.notify_one();
   }
-  // Takes the call back if it has not begun, else waits for its end.
+  // Cancels the call if it has not started, else waits for its end.
   void join() {
     int offered = kOffered;
     if (state_.compare_exchange_strong(offered, kIdle, std::memory_order_acq_rel)) return;
@@ -62,7 +62,7 @@ class Worker {
   }
 
  private:
-  enum State { kIdle, kOffered, kAtWork };
+  enum State { kIdle, kOffered, kRunning };
 
   void serve() {
     const auto offered = [this] { return state_.load(std::memory_order_acquire) == kOffered; };
@@ -71,10 +71,10 @@ class Worker {
       if (!offered()) {
         std::unique_lock<std::mutex> lock(mutex_);
         if (!offered()) wake_.wait(lock);
-        // Once awake it spins again: a call that it came too late for is often followed by the next.
+        // It spins again after waking up: a call that it missed is often followed by the next.
       }
       int state = kOffered;
-      if (!state_.compare_exchange_strong(state, kAtWork, std::memory_order_acq_rel)) continue;
+      if (!state_.compare_exchange_strong(state, kRunning, std::memory_order_acq_rel)) continue;
       (*work_)(number_);
       state_.store(kIdle, std::memory_order_release);
     }
@@ -92,40 +92,40 @@ struct Team {
   const pid_t process = getpid();
   std::mutex busy;
   std::vector<std::unique_ptr<Worker>> workers;
-  int avoided = -1;  // the processor that the workers keep off
+  int avoided = -1;  // the processor that the workers do not use
 };
 
-// Never destroyed: at the end of the process its threads may still be asleep in it.
-Team& team() {
+// Never destroyed: at the end of the process its threads may still sleep.
+Team& current_team() {
   static std::atomic<Team*> current{new Team};
-  Team* found = current.load();
-  if (found->process != getpid()) {
-    Team* fresh = new Team;
-    if (current.compare_exchange_strong(found, fresh)) return *fresh;
-    delete fresh;
+  Team* team = current.load();
+  if (team->process != getpid()) {
+    Team* forked = new Team;
+    if (current.compare_exchange_strong(team, forked)) return *forked;
+    delete forked;
     return *current.load();
   }
-  return *found;
+  return *team;
 }
 
-// Systems that save power wake a thread on the processor of the thread that wakes it, where it comes too late for
-// calls as short as these. So the workers keep off the processor of the caller, where there are others.
-void keep_off_caller(Team& all) {
+// Systems that save power wake a thread on the processor of the waking thread, too late for calls as short as
+// these. So the workers do not use the caller's processor if there are others.
+void avoid_processor_of_caller(Team& team) {
 #if defined(__linux__)
   const int here = sched_getcpu();
-  if (here < 0 || here == all.avoided) return;
+  if (here < 0 || here == team.avoided) return;
   cpu_set_t allowed;
   if (sched_getaffinity(0, sizeof(allowed), &allowed) || CPU_COUNT(&allowed) < 2) return;
   CPU_CLR(here, &allowed);
-  for (const auto& worker : all.workers) pthread_setaffinity_np(worker->thread(), sizeof(allowed), &allowed);
-  all.avoided = here;
+  for (const auto& worker : team.workers) pthread_setaffinity_np(worker->thread(), sizeof(allowed), &allowed);
+  team.avoided = here;
 #endif
 }
 
-// Kept between calls, so that nothing is allocated in them.
+// Reused by all calls, so that they allocate nothing.
 std::vector<std::atomic<int>>& numbers() {
-  static thread_local std::vector<std::atomic<int>> kept;
-  return kept;
+  static thread_local std::vector<std::atomic<int>> numbers;
+  return numbers;
 }
 
 }  // namespace
@@ -153,13 +153,14 @@ void in_parallel(int threads, const std::function<void(int)>& work) {
     work(0);
     return;
   }
-  Team& all = team();
-  std::lock_guard<std::mutex> lock(all.busy);
-  for (; int(all.workers.size()) < threads - 1; all.avoided = -1) all.workers.push_back(std::make_unique<Worker>());
-  keep_off_caller(all);
-  for (int number = 1; number < threads; ++number) all.workers[number - 1]->offer(work, number);
+  Team& team = current_team();
+  std::lock_guard<std::mutex> lock(team.busy);
+  auto& workers = team.workers;
+  for (; int(workers.size()) < threads - 1; team.avoided = -1) workers.push_back(std::make_unique<Worker>());
+  avoid_processor_of_caller(team);
+  for (int number = 1; number < threads; ++number) workers[number - 1]->offer(work, number);
   work(0);
-  for (int number = 1; number < threads; ++number) all.workers[number - 1]->join();
+  for (int number = 1; number < threads; ++number) workers[number - 1]->join();
 }
 
 }  // namespace wirings

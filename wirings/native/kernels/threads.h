@@ -1,8 +1,8 @@
-// Threads that stay between calls, and a list of tasks that they share.
+// A thread pool, and a list of tasks that its threads share.
 //
 // A network takes less than a millisecond and has a dozen steps, each of which needs the one before: sleeping in
-// between would cost more than the work. And a thread that another program keeps from its processor must not hold
-// up the others: each thread takes parts that are left.
+// between would take longer than the work. A thread that loses its processor to another program must not delay the
+// others: each thread takes the remaining parts.
 #pragma once
 
 #include <atomic>
@@ -11,17 +11,16 @@
 
 namespace wirings {
 
-// Tasks that follow each other, each in a few parts that threads claim.
+// A sequence of tasks, each with a few parts that threads claim.
 class Tasks {
  public:
   Tasks(int tasks, int parts);
 
-  // Runs work(part) for each part of the task that no other thread has claimed, `own` first, and returns when
-  // all parts are done.
+  // Runs work(part) for each unclaimed part of the task, `first` first, and returns when all parts are done.
   template <typename Work>
-  void run(int task, int own, const Work& work) {
+  void run(int task, int first, const Work& work) {
     for (int turn = 0; turn < parts_; ++turn) {
-      const int part = (own + turn) % parts_;
+      const int part = (first + turn) % parts_;
       if (claim(task, part)) {
         work(part);
         finish(task);
@@ -30,7 +29,7 @@ class Tasks {
     wait(task);
   }
 
-  // Whether no thread has claimed this part before.
+  // Claims a part. Returns whether no thread has claimed it before.
   bool claim(int task, int part);
 
  private:
@@ -38,11 +37,11 @@ class Tasks {
   void wait(int task);
 
   const int parts_;
-  std::vector<std::atomic<int>>& numbers_;  // of each task: parts that are done, and a claim for each part
+  std::vector<std::atomic<int>>& numbers_;  // per task: number of finished parts, and a flag for each claimed part
 };
 
-// Runs work(0) in the calling thread and work(1) … work(threads - 1) in others, if they come before it is over.
-// Calls from several threads are served one after another. After a fork the child has threads of its own.
+// Runs work(0) in the calling thread, and work(1) … work(threads - 1) in workers that start before it has ended.
+// Calls from several threads run one after another. A forked child has its own threads.
 void in_parallel(int threads, const std::function<void(int)>& work);
 
 }  // namespace wirings

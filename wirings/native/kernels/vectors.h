@@ -42,9 +42,9 @@ inline void store_some(float* to, Vector value, int count) {
 
 inline Vector broadcast(float value) { return Vector{} + value; }
 
-inline Vector relu(Vector value) { return value < 0.0f ? Vector{} : value; }  // a NaN stays one
+inline Vector relu(Vector value) { return value < 0.0f ? Vector{} : value; }  // NaN stays NaN
 
-inline Vector masked(Vector value, const int32_t* mask) {  // bits of `mask` are all set or all clear
+inline Vector masked(Vector value, const int32_t* mask) {  // all bits of an element of `mask` are set, or none
   Bits bits;
   std::memcpy(&bits, mask, sizeof bits);
   return (Vector)((Bits)value & bits);

@@ -5,22 +5,22 @@ import torch
 import torch.nn.functional as F
 
 from wirings.blocks import Block, read_blocks
-from wirings.exchange import Exchange
+from wirings.node_map_buffer import NodeMapBuffer
 from wirings.selection import EdgeSelection
 
 WIDTHS = (3, 2, 4)
 
 
-def sent_and_received(maps, weights, exchange_of):
+def sent_and_received(maps, weights, buffer_of):
     """Three groups: each later one receives from all before it and sends its ReLU; four outputs."""
-    exchange = exchange_of(sum(WIDTHS))
-    exchange.send(maps)
+    buffer = buffer_of(sum(WIDTHS))
+    buffer.send(maps)
     for weight in weights[:-1]:
-        exchange.send(F.relu(exchange.receive(weight)))
-    return exchange.receive(weights[-1]) + exchange.receive(weights[-1][:, 5:], first=5)
+        buffer.send(F.relu(buffer.receive(weight)))
+    return buffer.receive(weights[-1]) + buffer.receive(weights[-1][:, 5:], first=5)
 
 
-class ByTheWords:
+class ByDefinition:
     def __init__(self, _count):
         self.maps = []
 
@@ -31,7 +31,7 @@ class ByTheWords:
         return torch.einsum("tsij,nshw->nthw", weight, torch.cat(self.maps, 1)[:, first:])
 
 
-class ByEdges(Exchange):
+class ByEdges(NodeMapBuffer):
     """Takes each matrix apart into its edges."""
 
     def __init__(self, count):
@@ -46,13 +46,13 @@ class ByEdges(Exchange):
         return super().receive(block, first)
 
 
-class ByPixel(Exchange):
+class ByPixel(NodeMapBuffer):
     def receive(self, weight, first=0):
         return super().receive(Block(weight), first)
 
 
 @pytest.fixture(params=[ByPixel, ByEdges])
-def exchange(request, monkeypatch):
+def buffer(request, monkeypatch):
     monkeypatch.setattr("wirings.blocks._SPARSE_BELOW", 2)
     monkeypatch.setattr("wirings.blocks._SPARSE_FROM", 0)
     return request.param
@@ -70,18 +70,18 @@ def gradients(value, maps, weights, **options):
     return torch.autograd.grad(value.square().sum(), [maps, *weights], **options)
 
 
-def test_values_and_gradients(arguments, exchange):
-    plain = sent_and_received(*arguments, ByTheWords)
-    fast = sent_and_received(*arguments, exchange)
+def test_values_and_gradients(arguments, buffer):
+    plain = sent_and_received(*arguments, ByDefinition)
+    fast = sent_and_received(*arguments, buffer)
     assert torch.allclose(fast, plain)
     for mine, expected in zip(gradients(fast, *arguments), gradients(plain, *arguments), strict=True):
         assert torch.allclose(mine, expected)
 
 
-def test_several_backward_passes(arguments, exchange):
+def test_several_backward_passes(arguments, buffer):
     """Twice through one graph, after a part of it, and two graphs at once."""
-    expected = gradients(sent_and_received(*arguments, ByTheWords), *arguments)
-    first, second = (sent_and_received(*arguments, exchange) for _ in range(2))
+    expected = gradients(sent_and_received(*arguments, ByDefinition), *arguments)
+    first, second = (sent_and_received(*arguments, buffer) for _ in range(2))
     torch.autograd.grad(first.sum(), arguments[1][-1], retain_graph=True)
     found = [gradients(first, *arguments, retain_graph=True), gradients(second, *arguments)]
     found.append(gradients(first, *arguments))
@@ -90,16 +90,16 @@ def test_several_backward_passes(arguments, exchange):
             assert torch.allclose(mine, plain)
 
 
-def test_without_gradients(arguments, exchange):
-    expected = sent_and_received(*arguments, ByTheWords)
+def test_without_gradients(arguments, buffer):
+    expected = sent_and_received(*arguments, ByDefinition)
     with torch.no_grad():
-        assert torch.allclose(sent_and_received(*arguments, exchange), expected)
+        assert torch.allclose(sent_and_received(*arguments, buffer), expected)
     with torch.inference_mode():
-        assert torch.allclose(sent_and_received(*arguments, exchange), expected)
+        assert torch.allclose(sent_and_received(*arguments, buffer), expected)
 
 
-def test_what_is_received_has_channels_last(arguments, exchange):
-    assert sent_and_received(*arguments, exchange).is_contiguous(memory_format=torch.channels_last)
+def test_what_is_received_has_channels_last(arguments, buffer):
+    assert sent_and_received(*arguments, buffer).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_lower_precision_of_autocast(arguments):
@@ -111,14 +111,14 @@ def test_lower_precision_of_autocast(arguments):
         value = sent_and_received(maps.bfloat16(), weights, ByPixel)
     assert value.dtype == torch.bfloat16
     value.float().square().sum().backward()
-    expected = gradients(sent_and_received(*arguments, ByTheWords), *arguments)[1:]
+    expected = gradients(sent_and_received(*arguments, ByDefinition), *arguments)[1:]
     for weight, plain in zip(weights, expected, strict=True):
         assert weight.grad.dtype == torch.float32
         assert (weight.grad - plain).abs().max() < 0.05 * plain.abs().max()
 
 
-def test_double_backward_is_refused(arguments, exchange):
-    value = sent_and_received(*arguments, exchange)
+def test_double_backward_is_refused(arguments, buffer):
+    value = sent_and_received(*arguments, buffer)
     (gradient,) = torch.autograd.grad(value.square().sum(), arguments[0], create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()

@@ -1,30 +1,11 @@
-"""Starting a run, and finding its record."""
+"""Records of wirings, found by a folder or by the name of an experiment."""
 
 import os
 
 import pytest
 
-from fig.runs import find_record, train
+from fig.recorded_wiring import find_record
 from genutil.errors import UserError
-
-
-def test_a_run_in_folders_with_spaces(write_app, tmp_path):
-    folder = tmp_path / "my  runs of today"
-    status, results = train(str(write_app(num_epochs=1)), ["--log_dir", str(folder), "--workers", "0"])
-    assert status == 0
-    assert results["folder"].startswith(f"{folder}/tiny")
-
-
-def test_options_that_leave_no_results(write_app, capfd):
-    assert train(str(write_app()), ["--print_config"]) == (2, {})
-    told = capfd.readouterr()
-    assert "num_epochs: 2" in told.out
-    assert "left no results; leave out options that train nothing" in told.err
-
-
-def test_status_of_a_refused_run(write_app, capfd):
-    assert train(str(write_app()), ["--lr", "-1"]) == (2, {})
-    assert "left no results" not in capfd.readouterr().err
 
 
 @pytest.fixture
@@ -36,7 +17,8 @@ def runs(tmp_path):
         "recorded-20260104-000000", "re-mine",
     ):  # fmt: skip
         (tmp_path / name).mkdir()
-        (tmp_path / name / "wiring.npz").write_bytes(b"")
+        (tmp_path / name / "wiring").mkdir()
+        (tmp_path / name / "wiring" / "layout.json").touch()
     (tmp_path / "re+evaluate=True-20260103-000000").mkdir()
     (tmp_path / "re-20260105-000000").write_text("no folder")
     return tmp_path
@@ -48,12 +30,18 @@ def test_the_last_record_of_a_name_is_found(runs):
     assert find_record(runs / "re-other").parent.name == "re-other+lr=0.1-20260104-000000"
     assert find_record(runs / "re+lr=0.1").parent.name == "re+lr=0.1-20260102-000000.10"
     assert find_record(runs / "re-mine").parent.name == "re-mine"  # a folder itself
-    assert find_record(runs / "re-mine" / "wiring.npz").parent.name == "re-mine"
+    assert find_record(runs / "re-mine" / "wiring").parent.name == "re-mine"
 
 
 @pytest.mark.parametrize(
     "name", ["r", "re-", "re+lr", "record", "nothing/re", "re+evaluate=True-20260103-000000"]
 )
 def test_other_names_have_no_record(runs, name):
-    with pytest.raises(UserError, match="there is no such file; train with --record_wiring"):
+    with pytest.raises(UserError, match="has no recorded wiring; train with --record_wiring"):
         find_record(runs / name)
+
+
+def test_a_record_of_an_earlier_version_is_found(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "wiring.npz").touch()
+    assert find_record(tmp_path / "run") == find_record(tmp_path / "run" / "wiring.npz")

@@ -18,12 +18,12 @@ _FOLDERS = ("small_scale", "medium_scale", "large_scale")
 
 
 class Published(NamedTuple):
-    """A published row.
+    """A published result.
 
     Attributes:
         top1: accuracy in percent.
         std: standard deviation over `runs`; None: not published.
-        runs: how many were averaged.
+        runs: number of averaged runs.
         epochs: of a run.
         macs: multiply-accumulates of an image, in millions; None: not published.
     """
@@ -68,7 +68,7 @@ PUBLISHED: dict[str, Published] = {
     "mobilenetv1_dnw_x3": _imagenet(65.0, 66.7),
     "mobilenetv1_dnw_x49": _imagenet(70.4, 154),
 }
-"""Two names stand for two experiments each: those on CIFAR-10 say so."""
+"""Two names belong to two experiments each: those on CIFAR-10 say so."""
 
 OTHERS = {
     "MobileNetV1": ((41, 50.6), (149, 63.7)),
@@ -83,11 +83,11 @@ SPARSE_RESNET50 = {
     "sparse from scratch": (72.9, 74.9, 75.9),
     "RigL (ERK)": (73.0, 75.1),
 }
-"""Top-1 of ResNet-50 on ImageNet by per cent of weights kept (KEPT, as far as it was published)."""
+"""Top-1 of ResNet-50 on ImageNet by per cent of weights kept (KEPT, up to the last published one)."""
 
 
 def find_published(name: str, data: str) -> Published | None:
-    """The published row of an experiment.
+    """The published result of an experiment; None: there is none.
 
     Args:
         name: of its file.
@@ -101,10 +101,10 @@ def find_published(name: str, data: str) -> Published | None:
 def other_settings(name: str, config: Mapping[str, Any]) -> list[str]:
     """The keys in which a run differs from the published experiment's file, in `apps/`.
 
-    Paths of other checkpoints are free: it only counts whether there is one.
+    Paths of other checkpoints are not compared, only whether there is one.
 
     Args:
-        name: of the file.
+        name: of the experiment file.
         config: of the run.
     """
     for path in (_APPS / folder / f"{name}.yml" for folder in _FOLDERS):
@@ -112,10 +112,12 @@ def other_settings(name: str, config: Mapping[str, Any]) -> list[str]:
             continue
         published = run_settings(load_config(path)).values
         if published["data"] == config["data"]:
-            changed = differences_without_seed(published, config)
-            return [key for key, pair in changed.items() if key != "topk" and not _paths(key, pair)]
+            differences = differences_without_seed(published, config)
+            return [
+                key for key, pair in differences.items() if key != "topk" and not _are_checkpoints(key, pair)
+            ]
     return []
 
 
-def _paths(key: str, pair: tuple[Any, Any]) -> bool:
+def _are_checkpoints(key: str, pair: tuple[Any, Any]) -> bool:
     return key in ("use_graph", "use_init") and None not in pair

@@ -1,4 +1,4 @@
-// A node's sums in the cache, strip by strip of rows, and the filters that follow right away.
+// A node's sums in the cache, in tiles of rows, and the filters that follow.
 #pragma once
 
 #include <algorithm>
@@ -7,8 +7,8 @@
 
 namespace wirings {
 
-// A node's strip of sums, and the two rows before it, as the filters that follow read them.
-struct Strip {
+// A node's tile of sums, and the two rows before it, which the filters read.
+struct RowTile {
   Shape shape;
   int rows, images;
 
@@ -19,13 +19,13 @@ struct Strip {
   }
 };
 
-// A part of a step: some nodes, and some rows of what it writes.
+// A part of a step: a range of nodes, and a range of output rows.
 struct Part {
   int begin, end;
-  int first_row, last_row;  // up to and without
+  int first_row, last_row;  // last_row is excluded
 };
 
-// The rows that are summed for a part's output rows, strip by strip, and which of those each strip completes.
+// The rows that are summed for a part's output rows, tile by tile, and the output rows that each tile completes.
 struct Walk {
   Shape shape;
   int stride, rows;
@@ -38,7 +38,7 @@ struct Walk {
     if (y == top()) return part.first_row;
     return y == bottom() ? part.last_row : stride == 2 ? y / 2 : y - 1;
   }
-  // How many of the output rows before done(y) have vectors that would reach into the rows of the next part.
+  // Number of output rows before done(y) whose vectors would reach into the rows of the next part.
   int exact(int y) const {
     const Shape out = shape.halved(stride);
     if (part.last_row == out.height) return 0;
@@ -47,14 +47,14 @@ struct Walk {
   }
 };
 
-// What a filter reads left of the first row, now and when it will have moved up.
-inline void clear_edges(const Strip& strip, float* start) {
+// Clears the floats that a filter reads left of the first row, for this tile and the next one.
+inline void clear_edges(const RowTile& tile, float* start) {
   start[-1] = 0;
-  start[-2 * strip.shape.pitch() - 1] = 0;
+  start[-2 * tile.shape.pitch() - 1] = 0;
 }
 
-// Filters the rows that the strip from row y on completes, and keeps its last two for the next one.
-inline void filter_strip(const Walk& walk, int y, float* start, const float* zeros, const float* filter, float* to) {
+// Filters the rows that the tile from row y on completes, and copies its last two rows for the next tile.
+inline void filter_tile(const Walk& walk, int y, float* start, const float* zeros, const float* filter, float* to) {
   const int pitch = walk.shape.pitch(), end = walk.end(y);
   const Rows rows{start - long(y) * pitch, zeros, walk.shape.height, pitch};
   depthwise(rows, filter, walk.stride, to, walk.shape.halved(walk.stride), walk.done(y), walk.done(end),
