@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -16,36 +17,12 @@ import runner
 from genutil.config.command_line import parse_command_line
 from genutil.config.keys_page import keys_page
 from tests.conftest import ROOT
+from tests.helpers.documentation import COMMANDS, PAGES, RUNNER, SPARSE, blocks
+from tests.helpers.processes import run_together
 from wirings.command import make_parser
 
-SPARSE = ROOT / "imagenet_sparsity_experiments"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), SPARSE / "README.md"]
-
-
-def blocks(language):
-    text = "\n".join(page.read_text() for page in PAGES)
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-
-
-def commands():
-    lines = [line.partition(" #")[0].strip() for block in blocks("bash") for line in block.splitlines()]
-    return [line for line in lines if line and not line.startswith("#")]
-
-
-COMMANDS = commands()
-RUNNER = [command for command in COMMANDS if command.startswith("python runner.py")]
 DIGITS = [command for command in RUNNER if "apps/quickstart/digits" in command]
 PICTURES = [command for command in COMMANDS if command.startswith("python -m fig.")]
-
-
-def examples():
-    """{file name: text} of the code blocks that begin with their file's name."""
-    found = {}
-    for block in blocks("python") + blocks("yaml"):
-        first = block.splitlines()[0].removeprefix("# ")
-        if first.startswith("my_"):
-            found[first] = block
-    return found
 
 
 OTHER_PYTHON = (
@@ -60,6 +37,16 @@ def test_every_block_is_run_by_a_test():
         known = [words for words in OTHER_PYTHON if words in block]
         known += [start for start in ("# my_", "# apps/") if block.startswith(start)]
         assert len(known) == 1, block
+
+
+@pytest.fixture
+def no_further_imports(monkeypatch, tmp_path, seeds_in_this_process):
+    """Several seeds are trained here, several processes are forked from one that has imported torch."""
+
+    def launch(script, argv, processes, max_restarts):
+        return max(ended.status for ended in run_together(processes, argv, tmp_path))
+
+    monkeypatch.setattr(runner, "launch", launch)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +95,7 @@ SMALL = ["--dim", "80", "--downsample_dim", "8", "--feature_dim", "10"]
 """Sizes of a graph that shows the order of the commands and their options in less time."""
 
 
-def test_digits_commands_run_in_their_order(tmp_path, monkeypatch, capsys):
+def test_digits_commands_run_in_their_order(tmp_path, monkeypatch, capsys, no_further_imports):
     """And what is drawn from their runs. At one epoch, with a small graph, in folders of the test's own."""
     monkeypatch.chdir(ROOT)
     assert len(DIGITS) >= 6 and len(PICTURES) >= 5
@@ -151,15 +138,15 @@ OTHER = {
     ),
     "python3 -m venv": lambda words: None,  # done by the Makefile in every run of the tests
     ".venv/bin/pip install": lambda words: [(ROOT / file).read_text() for file in words[3::2]],
-    ".venv/bin/python -m": lambda words: importable(words[2]),
+    ".venv/bin/python -m": lambda words: importlib.import_module(words[2]),
     "python -m benchmarks": lambda words: shown_help(words[2]),
-    "python runner.py --help": lambda words: shown_help(words[1]),
+    "python runner.py --help": lambda words: None,  # run in tests/genutil/test_exit_codes.py
     "torchrun": lambda words: started_by_torchrun(words[1:]),
     "sbatch": lambda words: resolved(words[2], words[3:]),  # tests/test_slurm.py runs it
     # tests/imagenet_sparsity_experiments/test_readme.py runs these
     f"python {SPARSE.name}/": lambda words: (ROOT / words[1]).read_text(),
     f"bash {SPARSE.name}/": lambda words: (ROOT / words[1]).read_text(),
-    "tensorboard": lambda words: importable("tensorboard.main"),
+    "tensorboard": lambda words: importlib.import_module("tensorboard.main"),
     "wirings": lambda words: make_parser().parse_args(words[1:]),  # run in tests/wirings/test_command.py
 }
 
@@ -176,13 +163,12 @@ def resolved(app, argv):
     assert parse_command_line([f"app:{ROOT / app}", *argv]).config.name == Path(app).stem
 
 
-def importable(module):
-    subprocess.run([sys.executable, "-c", f"import {module}"], cwd=ROOT, check=True, timeout=120)
-
-
 def shown_help(name):
-    start = [name] if name.endswith(".py") else ["-m", name]
-    subprocess.run([sys.executable, *start, "--help"], cwd=ROOT, check=True, capture_output=True, timeout=120)
+    """As `python -m NAME --help`, but in this process, where torch is imported already."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setattr(sys, "argv", [name, "--help"])
+        runpy.run_path(str(ROOT / f"{name.replace('.', '/')}.py"), run_name="__main__")
+    assert ended.value.code in (0, None)
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c not in RUNNER + PICTURES or "--help" in c])

@@ -14,10 +14,9 @@ from PIL import Image
 import runner
 from genutil.checkpoint import read_checkpoint
 from tests.conftest import ROOT
-from tests.processes import end_of, folders, run_together, start, wait_for_line, workers_of
-from tests.trainers.test_trainer import same
+from tests.helpers.equality import STATE, same
+from tests.helpers.processes import end_of, folders, run_together, start, wait_for_line, workers_of
 
-STATE = ("model", "optimizer", "last_epoch", "best_val", "iter", "scheduler", "rng")
 FROZEN_NORMS = "tests.own_parts:GraphWithFrozenNorms"
 
 
@@ -133,24 +132,25 @@ def test_training_goes_on_with_another_number_of_processes(write_app, tmp_path):
     assert finished[0]["CELoss"] == pytest.approx(alone[0]["CELoss"], rel=1e-5)
 
 
-def test_a_lost_process_costs_nothing_but_time(write_app, tmp_path):
-    """Killed in epoch 2 of 4 and restarted within it, three processes end with the bits of a run that
+@pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_a_lost_process_costs_nothing_but_time(write_app, tmp_path, size):
+    """Killed in epoch 2 of 4 and restarted within it, the processes end with the bits of a run that
     nothing happened to, and the run's folder tells one story."""
     app = write_app(
         data_args={"num_images": 300}, num_epochs=4, log_interval=5, batch_size=6, checkpoint_interval_steps=7
     )
-    process = start(app, tmp_path / "killed", "--processes", 3, "--max_restarts", 2)
+    process = start(app, tmp_path / "killed", "--processes", size, "--max_restarts", 2)
     wait_for_line(process, "epoch 2, step 70")
     os.kill(workers_of(process)[1], signal.SIGKILL)
     out, errors = end_of(process, 120)
     assert process.returncode == 0, errors
-    assert "process 1 is gone or hung, of 3 (0 to 2)" in errors
+    assert f"process 1 is gone or hung, of {size} (0 to {size - 1})" in errors
     assert "all processes are restarted" in errors
     assert "restarted after a failure; 1 restarts left" in errors
     assert "Traceback" not in errors
     assert "top1_accuracy" in out
-    ended = run_together(3, [f"app:{app}", *folders(tmp_path / "whole")], tmp_path)
-    assert [one.status for one in ended] == [0, 0, 0]
+    ended = run_together(size, [f"app:{app}", *folders(tmp_path / "whole")], tmp_path)
+    assert [one.status for one in ended] == [0] * size
     killed, whole = last_of(tmp_path / "killed"), last_of(tmp_path / "whole")
     for key in STATE:
         assert same(killed[key], whole[key]), key
@@ -161,6 +161,7 @@ def test_a_lost_process_costs_nothing_but_time(write_app, tmp_path):
     assert results_of(tmp_path / "killed")["restarts"] == 1
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_all_after_the_same_step(write_app, tmp_path):
     app = write_app(data_args={"num_images": 1200}, log_interval=5)
     process = start(app, tmp_path / "stopped", "--processes", 2)
@@ -184,7 +185,7 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(write_app, tmp_pa
         signal.SIGTERM,
         pytest.param(signal.SIGINT, marks=pytest.mark.slow),
         pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
-        signal.SIGUSR1,
+        pytest.param(signal.SIGUSR1, marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_to_the_launcher_reaches_all(write_app, tmp_path, signum, monkeypatch):
@@ -203,6 +204,7 @@ def test_a_signal_to_the_launcher_reaches_all(write_app, tmp_path, signum, monke
     assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_evaluation_by_several_processes_can_be_stopped(write_app, tmp_path):
     app = write_app(num_epochs=1)
     run_alone(app, tmp_path)
@@ -217,6 +219,7 @@ def test_an_evaluation_by_several_processes_can_be_stopped(write_app, tmp_path):
     assert errors.count("stopped by SIGINT") == 1
 
 
+@pytest.mark.slow
 def test_two_machines(write_app, tmp_path):
     """Two torchrun agents, each in a folder of its own: the first alone writes, and the numbers are those of
     two processes on one machine."""
@@ -279,7 +282,18 @@ def photographs(tmp_path):
     return tmp_path
 
 
-def test_an_image_that_one_process_cannot_read_is_told_once(write_app, tmp_path, photographs):
+def test_an_image_that_one_process_cannot_read_is_named_once(write_app, tmp_path, photographs):
+    app = write_app(data="data.imagenet:ImageNet", data_args=None, data_dir=str(photographs), workers=0)
+    argv = [f"app:{app}", *folders(tmp_path), "--batch_size", 2, "--num_epochs", 1]
+    ended = run_together(2, argv, tmp_path)
+    assert [one.status for one in ended] == [2, 2]
+    errors = "".join(one.err for one in ended)
+    assert errors.count("n1/3.png: cannot be read; replace it") == 1
+    assert "Traceback" not in errors
+
+
+@pytest.mark.slow
+def test_an_image_that_cannot_be_read_is_no_reason_to_try_again(write_app, tmp_path, photographs):
     """By the launcher's own processes: the mistake is no reason to try again."""
     app = write_app(data="data.imagenet:ImageNet", data_args=None, data_dir=str(photographs), workers=1)
     process = start(app, tmp_path, "--processes", 2, "--max_restarts", 3)

@@ -3,6 +3,7 @@
 import json
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +12,7 @@ from fig.results import Experiment
 from fig.results_page import Measured, heading, page
 from fig.train_app import ROOT
 from tests.fig.recorded import leave_run
+from tests.helpers.in_process import run_here
 
 PAGE = ROOT / "docs" / "results.md"
 
@@ -20,6 +22,11 @@ def tiny(write_app, monkeypatch):
     """One experiment of a few steps, of one epoch."""
     app = write_app(num_epochs=1)
     monkeypatch.setattr(results, "experiments", lambda: [Experiment("tiny", str(app), ())])
+
+
+@pytest.fixture
+def in_this_process(monkeypatch, seeds_in_this_process):
+    monkeypatch.setattr(results, "subprocess", SimpleNamespace(run=run_here))
 
 
 def make(tmp_path, *argv):
@@ -35,7 +42,7 @@ def table_row(text):
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
-def test_the_page_tells_of_its_own_command_alone(tiny, tmp_path):
+def test_the_page_tells_of_its_own_command_alone(tiny, in_this_process, tmp_path):
     """Not of runs of other settings or seeds in the same folder."""
     before = PAGE.read_text()
     assert make(tmp_path, "--seeds", "4", "--lr", "0.01") == 0
@@ -56,7 +63,7 @@ def test_the_page_tells_of_its_own_command_alone(tiny, tmp_path):
     assert PAGE.read_text() == before
 
 
-def test_finished_runs_are_not_repeated_and_damaged_ones_are(tiny, tmp_path, capfd):
+def test_finished_runs_are_not_repeated_and_damaged_ones_are(tiny, in_this_process, tmp_path, capfd):
     assert make(tmp_path, "--seeds", "4") == 0
     assert make(tmp_path, "--seeds", "4") == 0
     (file,) = (tmp_path / "r").glob("runs/*/results.json")
@@ -75,12 +82,12 @@ def test_finished_runs_are_not_repeated_and_damaged_ones_are(tiny, tmp_path, cap
         (["--topk", "2"], "has no top-1 accuracy (topk: [2])"),
     ],
 )
-def test_mistakes(tiny, tmp_path, capfd, argv, message):
+def test_mistakes(tiny, in_this_process, tmp_path, capfd, argv, message):
     assert make(tmp_path, "--seeds", "4", *argv) == 2
     assert message in capfd.readouterr().err
 
 
-def test_a_page_that_cannot_be_written(tiny, tmp_path, capfd):
+def test_a_page_that_cannot_be_written(tiny, in_this_process, tmp_path, capfd):
     (tmp_path / "file").write_text("")
     assert make(tmp_path, "--seeds", "4", "--output", str(tmp_path / "file" / "page.md")) == 2
     assert "page.md: cannot be written" in capfd.readouterr().err

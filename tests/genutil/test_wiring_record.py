@@ -7,11 +7,12 @@ import zipfile
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from genutil.errors import UserError
 from genutil.runs.wiring_record import LayerState, RecordWriter, State, read_record
+from tests.helpers.examples import examples
 
 LAYOUT = [
     {"name": "graph", "targets": 30, "sources": 40},
@@ -61,7 +62,7 @@ def test_states_are_read_as_they_were_written(tmp_path):
 
 
 @given(indices=st.sets(st.integers(0, 30 * 40 - 1)))
-@settings(max_examples=50, deadline=None)
+@examples(50)
 def test_any_edges(indices, tmp_path_factory):
     folder = tmp_path_factory.mktemp("record") / "wiring"
     layer = LayerState(

@@ -11,8 +11,8 @@ import pytest
 from genutil.checkpoint import read_checkpoint
 from genutil.checkpoint.checksum import digest
 from tests.conftest import ROOT
+from tests.helpers.processes import end_of
 from tests.imagenet_sparsity_experiments.toy import SMALL, make_images, raport
-from tests.processes import end_of
 
 FOLDER = ROOT / "imagenet_sparsity_experiments"
 EXAMPLES = sorted((FOLDER / "examples").glob("*.sh"))
@@ -92,6 +92,7 @@ def test_a_training_that_is_stopped_goes_on_exactly(place, signum):
         assert digest(whole[key]) == digest(parts[key]), key
 
 
+@pytest.mark.slow
 def test_two_machines(place):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

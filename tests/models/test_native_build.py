@@ -11,12 +11,14 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
-from tests.models.test_native import assert_close, small_mobilenet
+from tests.helpers.engines import NEEDS_COMPILER
+from tests.helpers.equality import assert_close
+from tests.helpers.random_wirings import small_mobilenet
 from wirings.compacting import compact
 from wirings.errors import MissingPackageError, WiringError
 from wirings.native import build
 
-pytestmark = pytest.mark.skipif(build.compiler() is None, reason="needs a C++ compiler")
+pytestmark = NEEDS_COMPILER
 
 
 @pytest.fixture
@@ -326,6 +328,11 @@ def test_a_compiler_that_cannot_be_found(fresh_kernels, given, message):
         compact(small_mobilenet(), "native")
 
 
+def slow(value):
+    """A value that is tried in `make test-all` alone."""
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
 TRUNCATED = """
 import shutil, sys
 from pathlib import Path
@@ -342,7 +349,7 @@ print("whole" if (folder / "wirings_native.so").read_bytes() == good.read_bytes(
 """
 
 
-@pytest.mark.parametrize("part", [0.3, 0.6, 0.95])
+@pytest.mark.parametrize("part", [slow(0.3), 0.6, slow(0.95)])
 def test_a_truncated_library_does_not_end_the_process(tmp_path, part):
     build.load_kernels()
     (good,) = (build._cache() / build._key()).glob("*.so")

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from genutil.errors import CheckpointError
+from tests.helpers.equality import same
 from tests.tiny_data import TinyBatches
-from tests.trainers.test_trainer import same
 from trainers.callback import Callback
 from trainers.checkpointing import resumable_state
 from trainers.optimizers import load_optimizer_state

@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tests.wirings.own_networks import CPU_ENGINES, NEEDS_COMPILER, Masked, assert_same_logits, network, stem
+from tests.helpers.engines import CPU_ENGINES
+from tests.helpers.exported_files import needs_onnx, run_onnx
+from tests.wirings.own_networks import Masked, assert_same_logits, network, stem
 from wirings.compacting import compact
 from wirings.errors import WiringError
 from wirings.exporting import export
@@ -62,7 +64,7 @@ def two_halves(change, states):
 RUNS = {"repeat": Repeat(3), "fixed": FixedSteps(heun, 3), "own": two_halves}
 
 
-@pytest.mark.parametrize("engine", [*CPU_ENGINES, pytest.param("native", marks=NEEDS_COMPILER)])
+@pytest.mark.parametrize("engine", CPU_ENGINES)
 @pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("norm", [nn.BatchNorm2d, nn.InstanceNorm2d, lambda _nodes: nn.Identity()])
 def test_graphs_with_cycles(engine, run, norm):
@@ -95,11 +97,10 @@ def test_effective_edges_of_graphs_with_cycles(run):
         assert not torch.allclose(model(images), logits)
 
 
+@needs_onnx
 @pytest.mark.parametrize("run", ["repeat", "fixed", "own"])
 @pytest.mark.parametrize("norm", [nn.BatchNorm2d, lambda nodes: nn.InstanceNorm2d(nodes, affine=True)])
 def test_files_of_graphs_with_cycles(tmp_path, run, norm):
-    pytest.importorskip("onnxruntime")
-    from tests.models.test_export import run_onnx
 
     model = network(9, Cyclic, run=RUNS[run], norm=norm)
     if run == "own":

@@ -4,15 +4,16 @@ import json
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 
 from genutil.checkpoint import read_checkpoint
 from genutil.errors import CheckpointError
+from tests.helpers.examples import examples
 from wirings.safetensors_file import read_safetensors
 
+SafetensorError = pytest.importorskip("safetensors").SafetensorError
+load, save = (getattr(pytest.importorskip("safetensors.torch"), name) for name in ("load", "save"))
 KINDS = [
     torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16,
     torch.int8, torch.uint8, torch.bool, torch.float8_e4m3fn, torch.float8_e5m2,
@@ -106,7 +107,7 @@ def test_exported_networks_are_refused_by_name(tmp_path):
         read_checkpoint(tmp_path / "x.safetensors")
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(data=st.data())
 def test_changed_bytes_are_read_as_the_package_reads_them_or_refused(tmp_path_factory, data):
     """Never another error; whatever the package refuses is refused."""
