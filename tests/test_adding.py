@@ -240,7 +240,7 @@ def test_budgets_of_the_page(page):
 def test_attributes_of_a_rule_that_the_page_lists(page):
     model = nn.Sequential(nn.Linear(4, 3))
     (rule,) = wirings.wire(model, importlib.import_module("my_edges").StrongestPerNode, 0.5).rules.values()
-    for name in table("a rule has"):
+    for name in table("attribute or method"):
         for attribute in re.findall(r"`(?:self\.)?(\w+)", name):
             assert hasattr(rule, attribute), attribute
     assert rule.in_use().sum(1).tolist() == [2, 2, 2]
