@@ -20,7 +20,7 @@ from genutil.devices import available_cpus, choose_device
 from genutil.distributed.rank_info import RankInfo, check_batch_size, rank_info_from_env
 from genutil.distributed.session import run_distributed
 from genutil.distributed.world import World
-from genutil.errors import ConfigError, UserError
+from genutil.exceptions import ConfigError, UserError
 from genutil.memory import allocations_explained, require_memory_for_training, sizes_checked
 from genutil.runs.checkpoint_folder import RunOutputs
 from genutil.runs.past_runs import checkpoints_of
@@ -43,7 +43,7 @@ from trainers.batch_checks import (
     label_errors_explained,
 )
 from trainers.batches import Batches, LimitedBatches, as_batches, corrupt_images
-from trainers.callback import Callback, EveryEpochs, EverySteps, reads_gradients
+from trainers.callback_base import Callback, EveryEpochs, EverySteps, reads_gradients
 from trainers.callbacks import MetricsFile, Progress, TensorBoard, WiringSummaries, WiringUpdate
 from trainers.captured import CapturedStep, obstacle_to_capture, whole_batch_step
 from trainers.checkpointing import CheckpointSaver, resumable_state

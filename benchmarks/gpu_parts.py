@@ -24,7 +24,7 @@ from benchmarks.fast_eval import with_dead_nodes
 from benchmarks.sparse_resnet import make_resnet_step
 from benchmarks.steps import Step, make_step
 from genutil.config import load_config
-from genutil.errors import USER_ERRORS
+from genutil.exceptions import USER_ERRORS
 from genutil.runs.run_folder import commit, environment, processor
 from wirings import topk
 from wirings.compacting import compact

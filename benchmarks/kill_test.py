@@ -36,7 +36,7 @@ import runner
 from benchmarks.report import Report, run
 from genutil.checkpoint import read_checkpoint
 from genutil.checkpoint.checksum import digest
-from genutil.errors import CheckpointError
+from genutil.exceptions import CheckpointError
 
 _APP = "apps/quickstart/digits_dnw.yml"
 _SMALL = (

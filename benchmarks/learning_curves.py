@@ -20,7 +20,7 @@ from benchmarks.report import Report, run
 from data.fashion_mnist import FashionMNIST
 from genutil.config import Config, load_config
 from models import build_model
-from trainers.callback import Callback, Training
+from trainers.callback_base import Callback, Training
 from trainers.optimizers import sgd
 from trainers.schedules import cosine
 from trainers.trainer import Trainer

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from benchmarks.machine import describe
-from wirings.tables import markdown_table
+from wirings.markdown import markdown_table
 
 
 @dataclass

@@ -20,7 +20,7 @@ import torch
 from benchmarks.fast_eval import with_dead_nodes
 from benchmarks.report import Report, run
 from genutil.config import load_config
-from genutil.errors import UserError
+from genutil.exceptions import UserError
 from wirings.compacting import compact
 from wirings.layout import conv_out_size
 from wirings.native import NativeNetwork

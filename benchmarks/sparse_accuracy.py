@@ -20,7 +20,7 @@ from PIL import Image
 
 from benchmarks.report import Report, run
 from data.fashion_mnist import read_files
-from genutil.errors import RunError
+from genutil.exceptions import RunError
 from imagenet_sparsity_experiments import main
 
 BATCH_SIZE, IMAGE_SIZE = 64, 32

@@ -14,7 +14,7 @@ from torchvision import datasets
 from data.cifar_files import has_checksum, read_batch
 from data.dataset import InMemoryDataset
 from data.normalise import channel_statistics, grey
-from genutil.errors import DataError
+from genutil.exceptions import DataError
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 MEAN, STD = (0.491, 0.482, 0.447), (0.247, 0.243, 0.262)

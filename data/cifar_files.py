@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from genutil.errors import DataError
+from genutil.exceptions import DataError
 
 _PIXELS = 3 * 32 * 32
 _NUMERIC = re.compile(r"b1|[iu][1248]")

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from data.image_folder import EpochBatchSampler
 from data.normalise import Normalise
-from genutil.errors import ConfigError, DataError
+from genutil.exceptions import ConfigError, DataError
 
 _MISSING = (
     "data_backend: dali needs NVIDIA DALI, which is not installed ({error}); install it with "

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from data.dataset import InMemoryDataset
 from data.normalise import raise_if_not_grey
-from genutil.errors import DataError
+from genutil.exceptions import DataError
 from genutil.memory import require_memory
 
 _BYTES_PER_PIXEL = 4 + 4 + 1 + 8

@@ -14,7 +14,7 @@ from torchvision import datasets
 
 from data.dataset import InMemoryDataset
 from data.normalise import raise_if_not_grey
-from genutil.errors import DataError
+from genutil.exceptions import DataError
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 FILES = {

@@ -23,7 +23,7 @@ from data.loading import Loading
 from data.normalise import Normalise
 from genutil.devices import available_cpus
 from genutil.distributed.rank_info import shard_slice
-from genutil.errors import DataError
+from genutil.exceptions import DataError
 
 Transform = Callable[[Image.Image], Image.Image]
 """May use torch's global generator, which is seeded for each image."""

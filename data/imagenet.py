@@ -14,7 +14,7 @@ from data.dataset import ImageDataset
 from data.image_folder import FolderBatches, Transform, count_workers, list_classes, list_images
 from data.loading import Loading
 from data.normalise import Normalise, channel_statistics
-from genutil.errors import DataError
+from genutil.exceptions import DataError
 
 _log = logging.getLogger(__name__)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from data.decoding import Unread
-from genutil.errors import DataError, RunError
+from genutil.exceptions import DataError, RunError
 
 try:
     import resource

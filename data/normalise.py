@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genutil.errors import DataError
+from genutil.exceptions import DataError
 
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in grey, by ITU-R BT.601, as in Pillow and torchvision."""

@@ -19,7 +19,7 @@ import numpy as np
 
 from fig.finished_runs import group_by_experiment, read_each, read_metrics, read_results
 from fig.style import legend_outside, pyplot_in_style, save
-from genutil.errors import UserError
+from genutil.exceptions import UserError
 from genutil.exit_codes import exit_status
 from genutil.runs.wiring_record import Array
 from genutil.spread import mean_and_std

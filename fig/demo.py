@@ -19,7 +19,7 @@ from fig.recorded_wiring import find_record, read_drawable
 from fig.train_app import ROOT, train_app
 from genutil.exit_codes import exit_status
 from genutil.runs.wiring_record import Record
-from wirings.tables import markdown_table
+from wirings.markdown import markdown_table
 
 APP = "apps/quickstart/wiring_demo.yml"
 COLUMNS = ("step", "epoch", "live nodes", "training accuracy (steps)", "test accuracy")

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from genutil.config.identity import differences_to_continue, differences_without_seed
 from genutil.config.limited_yaml import load_yaml
 from genutil.config.schema import keys_of
-from genutil.errors import UserError
+from genutil.exceptions import UserError
 from genutil.experiment_name import folder_name
 from genutil.runs.run_folder import METRICS, RESULTS
 from genutil.runs.start_record import first_epoch_of_settings, mixing, record_in

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from genutil.errors import UserError
+from genutil.exceptions import UserError
 from wirings.files import write_atomically
 
 

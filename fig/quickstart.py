@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from fig.train_app import ROOT, train_app
-from genutil.errors import UserError
+from genutil.exceptions import UserError
 from genutil.exit_codes import exit_status
-from wirings.tables import markdown_table
+from wirings.markdown import markdown_table
 
 APPS = (
     ("random graph, fixed", "apps/quickstart/digits_random_graph.yml"),

@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from fig.finished_runs import start_time
-from genutil.errors import UserError
+from genutil.exceptions import UserError
 from genutil.experiment_name import folder_name
 from genutil.runs.run_folder import wiring_record_of
 from genutil.runs.wiring_record import Record, is_record, read_record

@@ -22,7 +22,7 @@ from fig.output_files import write_text
 from fig.results_page import Measured, page
 from fig.train_app import ROOT
 from genutil.config.command_line import parse_command_line
-from genutil.errors import UserError
+from genutil.exceptions import UserError
 from genutil.exit_codes import exit_status
 from genutil.runs.multi_seed import seed_command
 from genutil.runs.past_runs import finished_results

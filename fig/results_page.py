@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from fig.table import COLUMNS, row
 from genutil.runs.run_folder import processor
-from wirings.tables import markdown_table
+from wirings.markdown import markdown_table
 
 _COLUMNS = ("experiment", "top-1, %", "n", "epochs", "params", "MACs", "minutes")
 

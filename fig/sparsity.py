@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from fig.finished_runs import read_each
 from fig.paper_results import KEPT, SPARSE_RESNET50
 from fig.style import legend_outside, pyplot_in_style, save
-from genutil.errors import UserError
+from genutil.exceptions import UserError
 from genutil.exit_codes import exit_status
 from genutil.runs.start_record import is_mixed, record_in
 from genutil.text_files import read_json

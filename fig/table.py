@@ -25,7 +25,7 @@ from fig.paper_results import Published, find_published, other_settings
 from genutil.exit_codes import exit_status
 from genutil.runs.start_record import is_mixed, record_in
 from genutil.spread import mean_and_std, spread
-from wirings.tables import markdown_table
+from wirings.markdown import markdown_table
 
 COLUMNS = (
     "experiment", "wiring", "top-1, %", "n", "published, %", "epochs", "params", "MACs", "minutes", "commit",

@@ -35,7 +35,7 @@ from fig.drawing import (
 from fig.output_files import write_file
 from fig.recorded_wiring import find_record, read_drawable
 from fig.style import DEAD, INK, NEGATIVE, NEW, POSITIVE, pyplot_in_style, save
-from genutil.errors import UserError
+from genutil.exceptions import UserError
 from genutil.exit_codes import exit_status
 from genutil.runs.wiring_record import Array, LayerState, Record, State
 from wirings.names import did_you_mean

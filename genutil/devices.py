@@ -9,7 +9,7 @@ from collections.abc import Iterator, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from genutil.distributed.rank_info import RankInfo
-from genutil.errors import ConfigError, ReportedByOtherRank
+from genutil.exceptions import ConfigError, ReportedByOtherRank
 
 if TYPE_CHECKING:
     import torch

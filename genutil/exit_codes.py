@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from genutil.distributed.launch import wait_for_torchrun, worker_status, write_torchrun_error
 from genutil.distributed.rank_info import rank_info_from_env
-from genutil.errors import USER_ERRORS, ReportedByOtherRank, RunError, UserError
+from genutil.exceptions import USER_ERRORS, ReportedByOtherRank, RunError, UserError
 from genutil.output import Output, safe_output
 from genutil.signals import Interrupted
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from genutil.errors import USER_ERRORS, ConfigError
+from genutil.exceptions import USER_ERRORS, ConfigError
 
 _ROOT = Path("/")
 _FACTORIES = (torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.full)

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
-from genutil.errors import USER_ERRORS, ConfigError, ReportedByOtherRank, RunError
+from genutil.exceptions import USER_ERRORS, ConfigError, ReportedByOtherRank, RunError
 from genutil.signals import Interrupted
 
 _PROJECT = Path(__file__).resolve().parent.parent

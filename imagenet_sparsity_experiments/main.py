@@ -117,7 +117,7 @@ def _density(costs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _write(path: Path, write: Callable[[Any], object]) -> None:
-    from genutil.errors import UserError
+    from genutil.exceptions import UserError
     from wirings.files import write_atomically
 
     try:

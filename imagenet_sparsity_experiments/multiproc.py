@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str]) -> int:
     from genutil.distributed.launch import Cluster, launch
-    from genutil.errors import ConfigError
+    from genutil.exceptions import ConfigError
     from genutil.runs.run_folder import set_up_logging
 
     set_up_logging()

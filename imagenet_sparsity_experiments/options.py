@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from genutil.checkpoint.file_names import RESNET_NAMES
-from genutil.config.loading import Config, validated
 from genutil.config.problems import Problem, refuse
+from genutil.config.resolve import Config, validated
 from genutil.config.schema import schema
 from genutil.config.yaml_files import MergedConfig
 from genutil.distributed.rank_info import RankInfo
-from genutil.errors import ConfigError
+from genutil.exceptions import ConfigError
 from wirings.names import did_you_mean
 
 ARCHITECTURES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")

@@ -11,7 +11,7 @@ from torch import nn
 
 from genutil.config import Config
 from genutil.config.components import ComponentBuilder, converted, locate
-from genutil.errors import ConfigError
+from genutil.exceptions import ConfigError
 from genutil.memory import sizes_checked
 from genutil.seeding import restore_rng_state, rng_state
 from models.graphs.edges import EdgeRule, EdgeSpace, find_rule

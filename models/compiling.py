@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from genutil.errors import ConfigError
+from genutil.exceptions import ConfigError
 from wirings.structure import parts_to_compile
 
 _ORIGINS = ("torch._dynamo", "torch._inductor", "torch._functorch")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genutil.errors import ConfigError
+from genutil.exceptions import ConfigError
 from genutil.seeding import preserve_rng_state
 
 

@@ -14,7 +14,7 @@ from typing import Literal, cast
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from genutil.errors import CheckpointError, ConfigError
+from genutil.exceptions import CheckpointError, ConfigError
 from models.wired import Wire
 from wirings.names import did_you_mean
 from wirings.topk import num_kept

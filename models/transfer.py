@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from genutil.checkpoint import CheckpointInfo, apply_weights, read_checkpoint
 from genutil.checkpoint.serialization import report_changes
-from genutil.errors import CheckpointError, ConfigError
+from genutil.exceptions import CheckpointError, ConfigError
 from models.graphs.edges import EdgeRule, FixedTopEdges
 from wirings.weight_names import match_names
 

@@ -13,7 +13,7 @@ from typing import Any
 import torchvision
 from torch import nn
 
-from genutil.errors import ConfigError
+from genutil.exceptions import ConfigError
 from wirings.names import did_you_mean
 from wirings.wiring import Wiring
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from genutil.errors import UserError
+from genutil.exceptions import UserError
 
 
 class Stops(torch.optim.SGD):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from genutil.errors import ConfigError, DataError
+from genutil.exceptions import ConfigError, DataError
 from genutil.seeding import preserve_rng_state
 from trainers.batches import Batches, BatchesWithExample, LoaderBatches
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from genutil.runs.run_folder import RunFolder
-from trainers.callback import Callback as Callback
-from trainers.callback import Training
+from trainers.callback_base import Callback as Callback
+from trainers.callback_base import Training
 from trainers.metrics import Meter
 from trainers.progress import BatchProgress, Clock
 from wirings.wiring import Wiring

@@ -13,10 +13,10 @@ from genutil.checkpoint.checksum import digest
 from genutil.checkpoint.file_names import GRAPH_NAMES, CheckpointNames
 from genutil.checkpoint.serialization import describe
 from genutil.config.schema import keys_of
-from genutil.errors import CheckpointError, NotFiniteError, RunError
+from genutil.exceptions import CheckpointError, NotFiniteError, RunError
 from genutil.runs.checkpoint_folder import CheckpointFolder
 from genutil.seeding import restore_rng_state, rng_state
-from trainers.callback import Callback, Training
+from trainers.callback_base import Callback, Training
 from trainers.metrics import Meter
 from trainers.optimizers import optimizer_names
 from trainers.precision import Precision

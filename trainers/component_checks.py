@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from genutil.errors import ConfigError
+from genutil.exceptions import ConfigError
 from genutil.user_code import foreign_errors_named, is_foreign
 from trainers.batches import Batches
-from trainers.callback import Callback
+from trainers.callback_base import Callback
 from trainers.schedules import Schedule
 
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from genutil.distributed.world import ALONE, World
-from genutil.errors import NotFiniteError
+from genutil.exceptions import NotFiniteError
 from genutil.seeding import restore_rng_state, rng_state
 from genutil.signals import Interrupted, StopRequest
 from trainers.batches import Batches
-from trainers.callback import Callback, CallbackList
+from trainers.callback_base import Callback, CallbackList
 from trainers.captured import StepFunction
 from trainers.criterion import Criterion
 from trainers.evaluation import evaluate

@@ -7,7 +7,7 @@ from typing import Any
 
 from genutil.runs.run_folder import WIRING, RunFolder
 from genutil.runs.wiring_record import LayerState, RecordWriter, State
-from trainers.callback import Callback, Training
+from trainers.callback_base import Callback, Training
 
 
 class WiringRecorder(Callback):

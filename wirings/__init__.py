@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 from wirings.errors import MissingPackageError, NotFiniteError, WiringError
 
 if TYPE_CHECKING:
-    from wirings.channels import ChannelReport, remove_dead_channels
+    from wirings.channel_report import ChannelReport
+    from wirings.channels import remove_dead_channels
     from wirings.compacting import compact, engines_of
     from wirings.exporting import export
     from wirings.profiling import Profile, profile
@@ -59,7 +60,7 @@ __all__ = [
 ]
 
 _PLACES = {
-    "ChannelReport": "wirings.channels",
+    "ChannelReport": "wirings.channel_report",
     "remove_dead_channels": "wirings.channels",
     "EdgeRule": "wirings.rules.base",
     "EdgeSpace": "wirings.rules.base",

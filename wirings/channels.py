@@ -3,86 +3,21 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from wirings.channel_flow import ChannelFlow, reason_of_layer
+from wirings.channel_report import ChannelReport, LayerChannels
 from wirings.channel_trace import NotTraceable, name_in_graph, trace
 from wirings.errors import WiringError, first_line
 from wirings.layers import LAYER_TYPES, TRANSPOSED
 from wirings.names import did_you_mean
 from wirings.rng import preserve_rng_state
 from wirings.structure import num_parameters
-from wirings.tables import markdown_table
 from wirings.wrappers import EvaluationNetwork
-
-
-@dataclass(frozen=True)
-class LayerChannels:
-    """Channels of one convolution or linear layer before and after the removal.
-
-    Attributes:
-        name: of the layer in the network.
-        before, after: channels of its output.
-        constant: remaining channels that are the same number for all inputs.
-        macs_before, macs_after: multiply-accumulates for one input, zero weights among them.
-        reason: one sentence, why channels remain without being needed; "" if there is no such reason.
-    """
-
-    name: str
-    before: int
-    after: int
-    constant: int
-    macs_before: int
-    macs_after: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class ChannelReport:
-    """Channels of a network before and after the removal. Prints as a Markdown table.
-
-    Attributes:
-        layers: convolutions and linear layers, in the order in which they run.
-        params_before, params_after: parameters of the whole network, batch norms among them.
-        reason: why nothing was removed, one sentence; "" if channels were removed.
-    """
-
-    layers: tuple[LayerChannels, ...]
-    params_before: int
-    params_after: int
-    reason: str = ""
-
-    @property
-    def macs_before(self) -> int:
-        """Multiply-accumulates of all layers for one input; 0 if nothing was removed."""
-        return sum(layer.macs_before for layer in self.layers)
-
-    @property
-    def macs_after(self) -> int:
-        """Multiply-accumulates of the smaller network."""
-        return sum(layer.macs_after for layer in self.layers)
-
-    def __str__(self) -> str:
-        if self.reason:
-            return f"No channels were removed: {self.reason}."
-        header = ("layer", "channels", "left", "of these constant", "MACs", "left", "why channels stay")
-        counts = [
-            (layer.before, layer.after, layer.constant, layer.macs_before, layer.macs_after)
-            for layer in self.layers
-        ]
-        rows = [_cells(layer.name, row, layer.reason) for layer, row in zip(self.layers, counts, strict=True)]
-        totals = [sum(row[column] for row in counts) for column in range(5)]
-        table = markdown_table(header, [*rows, _cells("total", totals, "")])
-        return f"{table}\n\nParameters: {self.params_before:,} before, {self.params_after:,} after."
-
-
-def _cells(name: str, counts: Sequence[int], reason: str) -> tuple[str, ...]:
-    return (name, *(f"{count:,}" for count in counts), reason)
 
 
 def remove_dead_channels(

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from wirings import engines
-from wirings.channels import ChannelReport, copy_network, remove_dead_channels
+from wirings.channel_report import ChannelReport
+from wirings.channels import copy_network, remove_dead_channels
 from wirings.compact_network import (
     CompactHead,
     CompactNetwork,

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
-from wirings.channels import ChannelReport
+from wirings.channel_report import ChannelReport
 from wirings.compact_network import CompactNetwork, CompactStage, ConvStem, TargetProduct, dense_weight
 from wirings.compacting import compact, has_structure, without_dead_channels
 from wirings.engines.csr import compressed_rows

@@ -14,9 +14,9 @@ from wirings.errors import WiringError, first_line
 from wirings.images import black_image
 from wirings.images import in_channels as own_in_channels
 from wirings.layers import WiredLayer
+from wirings.markdown import markdown_table
 from wirings.structure import LayerComplexity, complexity_method, wired_layers
 from wirings.structure import image_size as own_image_size
-from wirings.tables import markdown_table
 
 
 @dataclass(frozen=True)

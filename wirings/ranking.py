@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -11,8 +11,16 @@ from torch import Tensor
 from wirings.selection import EdgeSelection
 from wirings.topk import Selector
 
-if TYPE_CHECKING:
-    from wirings.rules.base import RankedEdges
+
+class Ranked(Protocol):
+    """A rule whose scores are ranked with those of other layers: see wirings.rules.base.RankedEdges."""
+
+    @property
+    def weight(self) -> Tensor: ...
+
+    def scores(self) -> Tensor: ...
+
+    def buffers(self) -> Iterator[Tensor]: ...
 
 
 class GlobalRanking:
@@ -27,14 +35,14 @@ class GlobalRanking:
         num_edges: of all layers together.
     """
 
-    def __init__(self, rules: Sequence[RankedEdges], num_edges: int) -> None:
+    def __init__(self, rules: Sequence[Ranked], num_edges: int) -> None:
         self.rules, self.num_edges = list(rules), num_edges
         self._selector = Selector(num_edges)
         self._versions: list[Any] = []
         self._selections: list[EdgeSelection] = []
         self._served: set[int] = set()
 
-    def selection(self, rule: RankedEdges) -> EdgeSelection:
+    def selection(self, rule: Ranked) -> EdgeSelection:
         """The edges of one of the layers.
 
         Raises:

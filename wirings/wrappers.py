@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
+from wirings.channel_report import ChannelReport
 from wirings.errors import WiringError
-
-if TYPE_CHECKING:
-    from wirings.channels import ChannelReport
 
 
 class OneInput(nn.Module):

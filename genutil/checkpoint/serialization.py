@@ -15,7 +15,7 @@ from torch import nn
 from genutil.checkpoint.checksum import digest
 from genutil.checkpoint.file_names import from_resnet_keys
 from genutil.checkpoint.legacy_pickle import stubs_for_published_files
-from genutil.errors import CheckpointError
+from genutil.exceptions import CheckpointError
 from wirings.errors import WiringError
 from wirings.files import write_atomically
 from wirings.weight_names import MatchedWeights, match_names

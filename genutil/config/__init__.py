@@ -1,5 +1,5 @@
 """Experiments as YAML: keys, files, command line, checks, and the parts that an experiment names."""
 
-from genutil.config.loading import Config, ConfigError, load_config, to_yaml
+from genutil.config.resolve import Config, ConfigError, load_config, to_yaml
 
 __all__ = ["Config", "ConfigError", "load_config", "to_yaml"]

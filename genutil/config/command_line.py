@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
-from genutil.config.loading import Config, resolve
 from genutil.config.problems import Problem, refuse
+from genutil.config.resolve import Config, resolve
 from genutil.config.schema import ALIASES, GROUPS, canonical, schema
 from wirings.names import did_you_mean
 

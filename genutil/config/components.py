@@ -10,9 +10,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from genutil.config.loading import Config
+from genutil.config.resolve import Config
 from genutil.config.schema import EvaluationKeys, NetworkKeys, TrainingKeys, WiringKeys, schema
-from genutil.errors import ConfigError
+from genutil.exceptions import ConfigError
 from genutil.user_code import foreign_error, foreign_errors_named, is_foreign
 from wirings.errors import UnknownNameError
 from wirings.names import did_you_mean, import_object

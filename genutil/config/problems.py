@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from genutil.errors import ConfigError
+from genutil.exceptions import ConfigError
 
 _LONGEST = 200
 """Characters of a value that a message shows."""

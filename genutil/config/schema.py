@@ -268,6 +268,7 @@ class TrainingKeys(BaseModel):
         "result",
         None,
         gt=0,
+        read_by_experiment=True,
         description="amp fp16: fixed factor of the loss; default: one that follows the gradients",
     )
     lr_scheduler: Annotated[str, _known_or_path(SCHEDULES)] = key(

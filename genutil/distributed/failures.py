@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from genutil.distributed.world import World, is_peer_failure, short_message
-from genutil.errors import USER_ERRORS, ReportedByOtherRank, RunError, UserError
+from genutil.exceptions import USER_ERRORS, ReportedByOtherRank, RunError, UserError
 
 _HEAD_START = 0.5
 """Seconds that a process waits for an error of a lower rank: the same error may occur in all of them."""

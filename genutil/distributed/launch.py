@@ -25,7 +25,7 @@ from typing import Any
 from genutil.config import Config
 from genutil.devices import select_gpus
 from genutil.distributed.rank_info import RankInfo, check_batch_size, rank_info_from_env
-from genutil.errors import USER_ERRORS, ConfigError, ReportedByOtherRank
+from genutil.exceptions import USER_ERRORS, ConfigError, ReportedByOtherRank
 from genutil.signals import STOP_SIGNALS, stop_signals
 
 _STATUS = "WIRINGS_STATUS_FILE"

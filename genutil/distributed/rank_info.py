@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from genutil.errors import ConfigError
+from genutil.exceptions import ConfigError
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from genutil.devices import algorithms
 from genutil.distributed.failures import error_to_report
 from genutil.distributed.rank_info import RankInfo
 from genutil.distributed.world import World, join_world
-from genutil.errors import ReportedByOtherRank
+from genutil.exceptions import ReportedByOtherRank
 from genutil.signals import Interrupted, StopRequest
 
 _Result = TypeVar("_Result")

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from genutil.devices import available_cpus
 from genutil.distributed.rank_info import RankInfo
-from genutil.errors import USER_ERRORS, RunError
+from genutil.exceptions import USER_ERRORS, RunError
 from genutil.signals import STOP_SIGNALS, Interrupted, StopRequest
 
 _Value = TypeVar("_Value")

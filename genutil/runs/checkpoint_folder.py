@@ -12,7 +12,7 @@ from typing import Any
 from genutil.checkpoint import save_checkpoint
 from genutil.checkpoint.file_names import GRAPH_NAMES, CheckpointNames
 from genutil.distributed.rank_info import RankInfo
-from genutil.errors import CheckpointError
+from genutil.exceptions import CheckpointError
 from genutil.runs.past_runs import read_run_marker, write_run_marker
 from genutil.runs.resume_point import ResumePoint
 from genutil.runs.run_folder import RunFolder, RunSettings

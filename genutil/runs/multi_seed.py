@@ -16,7 +16,7 @@ from genutil.config import Config
 from genutil.config.command_line import parse_command_line
 from genutil.config.identity import differences
 from genutil.distributed.rank_info import rank_info_from_env
-from genutil.errors import ConfigError
+from genutil.exceptions import ConfigError
 from genutil.runs.past_runs import checkpoints_of, finished_results, folder_lacking_results, read_run_marker
 from genutil.runs.run_folder import run_settings
 from genutil.runs.start_record import is_mixed, record_in, settings_in

@@ -15,7 +15,7 @@ from genutil.checkpoint.serialization import describe
 from genutil.config import Config
 from genutil.config.identity import differences_to_continue, differences_to_evaluate
 from genutil.distributed.rank_info import RankInfo
-from genutil.errors import CheckpointError
+from genutil.exceptions import CheckpointError
 from genutil.runs.past_runs import checkpoints_of, folder_lacking_results, folder_of_results, read_run_marker
 from genutil.runs.run_folder import run_settings
 from genutil.runs.start_record import is_mixed, record_in, settings_in, start_record

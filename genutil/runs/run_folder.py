@@ -23,7 +23,7 @@ from genutil.config import Config
 from genutil.config.identity import identity
 from genutil.config.schema import keys_of, schema
 from genutil.distributed.rank_info import RankInfo
-from genutil.errors import UserError
+from genutil.exceptions import UserError
 from genutil.experiment_name import folder_name
 from wirings.files import write_atomically
 

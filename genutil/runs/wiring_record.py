@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genutil.errors import UserError
+from genutil.exceptions import UserError
 from genutil.text_files import parse_json, read_json
 from wirings.files import write_atomically
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genutil.errors import NotFiniteError
+from genutil.exceptions import NotFiniteError
 from wirings.node_map_buffer import BackwardPassId
 
 Dynamics = Callable[[Tensor], Tensor]

@@ -13,7 +13,7 @@ import runner
 from data import cifar10
 from data.cifar10 import CIFAR10
 from data.cifar100 import CIFAR100
-from genutil.errors import DataError
+from genutil.exceptions import DataError
 
 FOLDERS = {CIFAR10: "cifar-10-batches-py", CIFAR100: "cifar-100-python"}
 FILES = {CIFAR10: ["data_batch_1", "data_batch_2", "test_batch"], CIFAR100: ["train", "test"]}

@@ -13,7 +13,7 @@ from data.image_folder import FolderBatches, list_classes, list_images
 from data.imagenet import MEAN, STD, centre_crop, training_crop
 from data.loading import Loading
 from data.normalise import Normalise
-from genutil.errors import ConfigError, DataError
+from genutil.exceptions import ConfigError, DataError
 
 installed = pytest.mark.skipif(
     importlib.util.find_spec("nvidia") is None or importlib.util.find_spec("nvidia.dali") is None,

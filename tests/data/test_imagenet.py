@@ -13,7 +13,7 @@ from data import image_folder
 from data.image_folder import ImageFiles, count_workers
 from data.imagenet import MEAN, STD, ImageNet, centre_crop, training_crop
 from data.normalise import Normalise
-from genutil.errors import DataError
+from genutil.exceptions import DataError
 
 SIZES = [(40, 30), (30, 40), (64, 64)]
 

@@ -12,7 +12,7 @@ import torch
 
 from data import loading
 from data.loading import Loading
-from genutil.errors import RunError
+from genutil.exceptions import RunError
 from tests.conftest import ROOT
 from tests.data.test_imagenet import folder, imagenet  # noqa: F401  (a fixture)
 

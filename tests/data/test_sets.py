@@ -13,7 +13,7 @@ from data import fashion_mnist
 from data.cifar10 import CIFAR10
 from data.digits import Digits
 from data.fashion_mnist import FashionMNIST
-from genutil.errors import DataError
+from genutil.exceptions import DataError
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from data.image_folder import list_classes, list_images
 from data.imagenet import MEAN, STD
 from data.loaders import ImageBatches
 from data.normalise import Normalise
-from genutil.errors import RunError
+from genutil.exceptions import RunError
 from tests.data.test_imagenet import folder, imagenet, spoil  # noqa: F401  (a fixture)
 from tests.tiny_data import TinyBatches
 from trainers.batches import ShardableBatches, ShardedBatches, as_batches

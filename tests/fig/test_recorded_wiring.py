@@ -5,7 +5,7 @@ import os
 import pytest
 
 from fig.recorded_wiring import find_record
-from genutil.errors import UserError
+from genutil.exceptions import UserError
 
 
 @pytest.fixture

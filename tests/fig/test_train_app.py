@@ -3,7 +3,7 @@
 import pytest
 
 from fig.train_app import train_app
-from genutil.errors import ConfigError
+from genutil.exceptions import ConfigError
 
 
 def test_a_run_in_folders_with_spaces(write_app, tmp_path):

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
 from hypothesis import strategies as st
 
-from genutil.errors import USER_ERRORS, UserError
+from genutil.exceptions import USER_ERRORS, UserError
 from tests.conftest import ROOT
 from tests.fuzz.guard import Guard, Hang
 

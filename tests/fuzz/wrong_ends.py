@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from genutil.errors import UserError
+from genutil.exceptions import UserError
 from tests.fuzz.engine import outcome
 from tests.fuzz.guard import EXECUTED, Guard, limit_memory
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from genutil.checkpoint import load_weights, read_checkpoint, save_checkpoint
-from genutil.errors import CheckpointError
+from genutil.exceptions import CheckpointError
 from genutil.runs.checkpoint_folder import CheckpointFolder
 from genutil.runs.past_runs import read_run_marker
 from genutil.runs.resume_point import find_checkpoint

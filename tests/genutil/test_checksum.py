@@ -5,7 +5,7 @@ import torch
 
 from genutil.checkpoint import read_checkpoint, save_checkpoint
 from genutil.checkpoint.checksum import digest
-from genutil.errors import CheckpointError
+from genutil.exceptions import CheckpointError
 
 CONTENT = {
     "model": {

@@ -7,7 +7,7 @@ import pytest
 
 from genutil.config.command_line import parse_command_line
 from genutil.config.schema import schema
-from genutil.errors import ConfigError
+from genutil.exceptions import ConfigError
 from tests.conftest import ROOT
 
 

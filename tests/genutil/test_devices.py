@@ -7,7 +7,7 @@ import torch
 
 from genutil.devices import algorithms, choose_device, prepare_determinism, select_gpus
 from genutil.distributed.rank_info import RankInfo
-from genutil.errors import ConfigError
+from genutil.exceptions import ConfigError
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from genutil.checkpoint import load_weights, read_checkpoint, save_checkpoint
-from genutil.errors import CheckpointError
+from genutil.exceptions import CheckpointError
 from tests.helpers.exported_files import save_safetensors
 from tests.helpers.published_files import published_content, write_published
 from wirings.weight_names import match_names

@@ -10,7 +10,7 @@ from torch import nn
 
 from genutil.checkpoint import load_weights, read_checkpoint
 from genutil.checkpoint.legacy_pickle import ScalarMeter
-from genutil.errors import CheckpointError
+from genutil.exceptions import CheckpointError
 from tests.helpers.published_files import published_content, write_published
 
 

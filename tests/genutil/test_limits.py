@@ -7,7 +7,7 @@ import pytest
 from fig.finished_runs import read_metrics, read_results
 from genutil.config import ConfigError, load_config
 from genutil.config.limited_yaml import load_yaml
-from genutil.errors import UserError
+from genutil.exceptions import UserError
 from genutil.text_files import read_json, read_text
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from genutil.errors import ConfigError
+from genutil.exceptions import ConfigError
 from genutil.memory import (
     allocations_explained,
     available_memory,

@@ -10,7 +10,7 @@ import runner
 from genutil.config import load_config
 from genutil.distributed.launch import processes_to_start
 from genutil.distributed.rank_info import RankInfo, check_batch_size, rank_info_from_env, shard_slice
-from genutil.errors import ConfigError
+from genutil.exceptions import ConfigError
 from tests.conftest import ROOT
 
 APP = ROOT / "apps/quickstart/digits_dnw.yml"

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from genutil.config import load_config
-from genutil.errors import UserError
+from genutil.exceptions import UserError
 from genutil.runs import run_folder as reporting
 from genutil.runs.run_folder import RunFolder, commit, run_label, run_settings
 

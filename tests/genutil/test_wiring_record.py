@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genutil.errors import UserError
+from genutil.exceptions import UserError
 from genutil.runs.wiring_record import LayerState, RecordWriter, State, read_record
 from tests.helpers.examples import examples
 

@@ -11,7 +11,7 @@ from torch import nn
 from genutil.distributed.failures import error_to_report
 from genutil.distributed.rank_info import RankInfo
 from genutil.distributed.world import ALONE, StepStatus, World, is_peer_failure, short_message
-from genutil.errors import ReportedByOtherRank, RunError, UserError
+from genutil.exceptions import ReportedByOtherRank, RunError, UserError
 from tests.helpers.processes import together
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from genutil.errors import ConfigError
+from genutil.exceptions import ConfigError
 from imagenet_sparsity_experiments.options import parse_options
 
 

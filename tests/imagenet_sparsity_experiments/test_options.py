@@ -6,7 +6,7 @@ import torch
 import experiment
 from data.imagenet import ImageFolders
 from genutil.distributed.rank_info import RankInfo
-from genutil.errors import ConfigError, UserError
+from genutil.exceptions import ConfigError, UserError
 from imagenet_sparsity_experiments import main
 from imagenet_sparsity_experiments.options import parse_options
 from models.sparse_resnet import SparseResNet

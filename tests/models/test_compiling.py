@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from genutil.config import load_config
-from genutil.errors import ConfigError
+from genutil.exceptions import ConfigError
 from models import build_model
 from models.compiling import compile_errors_as_config_errors, compile_network
 from tests.conftest import ROOT, SMALL_GRAPH

@@ -7,7 +7,7 @@ import torch
 from torchdiffeq import odeint
 
 from genutil.config.registries import ADAPTIVE_SOLVERS, FIXED_STEP_SOLVERS
-from genutil.errors import NotFiniteError
+from genutil.exceptions import NotFiniteError
 from models.graphs.dopri5 import _SlopeGradient, solve
 from models.graphs.ode import Solver
 

@@ -6,7 +6,7 @@ from torchvision import models
 
 from genutil.checkpoint import read_checkpoint
 from genutil.config import load_config
-from genutil.errors import CheckpointError, ConfigError
+from genutil.exceptions import CheckpointError, ConfigError
 from models import build_model
 from models.compiling import compile_network, use_channels_last
 from models.sparse_resnet import ARCHITECTURES

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from genutil.errors import NotFiniteError
+from genutil.exceptions import NotFiniteError
 from tests.helpers.examples import examples
 from wirings import topk, topk_cpu
 from wirings.selection import EdgeSelection, straight_through

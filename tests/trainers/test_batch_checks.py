@@ -9,7 +9,7 @@ from torch import nn
 import runner
 from data.loaders import ImageBatches
 from genutil.checkpoint import read_checkpoint
-from genutil.errors import ConfigError, DataError
+from genutil.exceptions import ConfigError, DataError
 from tests.odd_data import Loaders
 from trainers.batch_checks import (
     BatchSpec,

@@ -11,13 +11,13 @@ import pytest
 import runner
 from genutil.checkpoint import read_checkpoint
 from genutil.config import load_config
-from genutil.errors import CheckpointError, UserError
+from genutil.exceptions import CheckpointError, UserError
 from genutil.runs.checkpoint_folder import CheckpointFolder
 from genutil.runs.past_runs import read_run_marker
 from genutil.runs.run_folder import RunFolder, run_settings
 from tests.conftest import ROOT
 from tests.helpers.equality import same
-from trainers.callback import Callback, CallbackList
+from trainers.callback_base import Callback, CallbackList
 from trainers.callbacks import TensorBoard
 from trainers.checkpointing import CheckpointSaver
 from trainers.trainer import Trainer

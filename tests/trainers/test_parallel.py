@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from genutil.config import load_config
 from genutil.distributed.world import ALONE
-from genutil.errors import RunError
+from genutil.exceptions import RunError
 from genutil.seeding import rng_state, seed_everything
 from models import build_model
 from models.compiling import compile_network

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from genutil.config.registries import SCHEDULES
-from genutil.errors import ConfigError
+from genutil.exceptions import ConfigError
 from trainers.schedules import (
     cosine,
     epoch_cosine,

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from genutil.errors import CheckpointError
+from genutil.exceptions import CheckpointError
 from tests.helpers.equality import same
 from tests.tiny_data import TinyBatches
-from trainers.callback import Callback
+from trainers.callback_base import Callback
 from trainers.checkpointing import resumable_state
 from trainers.optimizers import load_optimizer_state
 from trainers.trainer import Trainer

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from wirings.channels import ChannelReport, remove_dead_channels
+from wirings.channel_report import ChannelReport
+from wirings.channels import remove_dead_channels
 from wirings.wrappers import EvaluationNetwork
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear)

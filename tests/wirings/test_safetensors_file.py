@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genutil.checkpoint import read_checkpoint
-from genutil.errors import CheckpointError
+from genutil.exceptions import CheckpointError
 from tests.helpers.examples import examples
 from wirings.safetensors_file import read_safetensors
 

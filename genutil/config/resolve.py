@@ -15,7 +15,7 @@ from genutil.config.consistency import failed_checks
 from genutil.config.problems import Problem, origin_of, refuse, shortened
 from genutil.config.schema import ALIASES, NEVER_READ, Config, canonical, schema
 from genutil.config.yaml_files import MergedConfig, read_experiment
-from genutil.errors import ConfigError
+from genutil.exceptions import ConfigError
 from wirings.names import did_you_mean
 
 __all__ = ["Config", "ConfigError", "load_config", "to_yaml"]
