@@ -36,7 +36,7 @@ class Digits(InMemoryDataset):
         in_channels: 1, or 3 equal ones.
 
     Raises:
-        DataError: the images cannot be made that small, or do not have so many channels.
+        DataError: `image_size` is below 8, or `in_channels` is neither 1 nor 3.
     """
 
     name = "digits"

@@ -20,7 +20,7 @@ except ImportError:  # Windows has no such limits
 
 SHARED_MEMORY = "/dev/shm"  # noqa: S108  (Linux's place of it; only its free space is read)
 _FILES_OF_A_WORKER, _OTHER_FILES = 8, 64
-"""Open files for pipes and batches of each loading process; at most so many others of a run."""
+"""Open files for pipes and batches of each loading process; reserve for all other files of a run."""
 _log = logging.getLogger(__name__)
 
 

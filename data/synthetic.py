@@ -20,7 +20,7 @@ class SyntheticImages:
         batch_size, test_batch_size: images of a training and of a validation batch.
         in_channels: of an image.
         image_size: height and width, in pixels.
-        output_size: labels are drawn from so many.
+        output_size: number of classes.
         seed: of images and labels.
         evaluate: the training images are not needed.
         max_batches: batches of an epoch; None: 100.

@@ -186,5 +186,5 @@ def require_memory_for_training(
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     num_bytes = weights * (2 if has_momentum else 1) * processes
     if num_bytes >= _CHECKED_FROM:
-        what = f"model: training {path}, beside the weights,"
+        what = f"model: training {path}, in addition to its weights,"
         require_memory(what, num_bytes, "choose a smaller network or fewer processes")

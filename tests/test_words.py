@@ -19,7 +19,6 @@ ROOMS = (
     "wirings", "models", "fig", "benchmarks", "genutil", "data", "trainers", "imagenet_sparsity_experiments",
     "docs", "apps", ".",
 )  # fmt: skip
-NOT_CLEAN_YET = {"benchmarks", "genutil", "data", "trainers", "imagenet_sparsity_experiments", "docs"}
 
 
 def words_of(text):
@@ -39,13 +38,7 @@ def offenders(room):
     return {file: words for file, words in found.items() if words}
 
 
-@pytest.mark.parametrize(
-    "room",
-    [
-        pytest.param(room, marks=[pytest.mark.xfail(strict=False)] if room in NOT_CLEAN_YET else [])
-        for room in ROOMS
-    ],
-)
+@pytest.mark.parametrize("room", ROOMS)
 def test_plain_words(room):
     assert offenders(room) == {}
 

@@ -63,7 +63,7 @@ def _start_momenta_at_zero(optimizer: torch.optim.Optimizer) -> None:
     """Allocate the momenta of torch's fused SGD as zeros before its first step.
 
     Its own are uninitialised until the first step writes them; if that step is skipped since gradients
-    overflow, the second step adds to whatever the memory held.
+    overflow, the second step adds to the old content of the memory.
     """
     if not isinstance(optimizer, torch.optim.SGD):
         return
