@@ -221,7 +221,10 @@ class FolderBatches:
         """
         any_read, first_unread = False, ""
         for images, labels, unread in self._loaded(epoch, start):
-            self._loading.leave_out(unread)
+            for image in filter(self._loading.leave_out, unread):
+                # By this module's logger: genutil.runs.run_folder lets its warnings pass in all processes.
+                count = len(self._loading.corrupt)
+                _log.warning("%s: %s and is left out (%d so far)", image.file, image.problem, count)
             any_read = any_read or images is not None
             first_unread = first_unread or "".join(image.file for image in unread[:1])
             if images is None:

@@ -97,18 +97,19 @@ class Loading:
                 )  # fmt: skip
         return images, torch.from_numpy(labels), unread
 
-    def leave_out(self, unread: list[Unread]) -> None:
-        """Note images that cannot be read, with one warning for each file.
+    def leave_out(self, image: Unread) -> bool:
+        """Note an image that cannot be read. Returns whether it was left out for the first time.
 
         Raises:
-            DataError: they may not be left out.
+            DataError: it may not be left out.
         """
-        for file, problem, remedy in unread:
-            if not self.skip_corrupt:
-                raise DataError(f"{file}: {problem}; {remedy}, or leave out such images with --skip_corrupt")
-            if file not in self.corrupt:
-                self.corrupt.add(file)
-                _log.warning("%s: %s and is left out (%d so far)", file, problem, len(self.corrupt))
+        if not self.skip_corrupt:
+            raise DataError(
+                f"{image.file}: {image.problem}; {image.remedy}, or leave out such images with --skip_corrupt"
+            )
+        is_new = image.file not in self.corrupt
+        self.corrupt.add(image.file)
+        return is_new
 
     def recover(self, error: Exception, number: int, again: bool) -> None:
         """Prepare another attempt after an error of the loading processes.

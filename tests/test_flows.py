@@ -198,7 +198,7 @@ def test_training_goes_on_from_a_published_checkpoint(run, tmp_path, monkeypatch
         app, "--data", "tests.tiny_data:FewImages", "--resume", "published.pt", "--num_epochs", 6,
         "--save_dir", tmp_path / "saved",
     )  # fmt: skip
-    assert "going on from published.pt: epoch 6, step 5" in caplog.text
+    assert "resumed from published.pt: epoch 6, step 5" in caplog.text
     assert (results["epochs"], results["steps"]) == (6, 6)
     assert results["best_val"] >= 12.5
 
@@ -258,6 +258,6 @@ def test_the_learning_rate_follows_epochs_when_the_batches_change(run, tmp_path,
     last = tmp_path / "saved" / "static_dnw" / "last.pt"
     results = run(app, *toy, "--batch_size", 2, "--num_epochs", 3, "--resume", last)
     assert results["steps"] == 3 * 11
-    assert "an epoch has 11 steps now: counted anew, 22 are done" in caplog.text
+    assert "an epoch has 11 steps now; the step counter is set to 22" in caplog.text
     (metrics,) = tmp_path.glob("runs/*num_epochs=3*/metrics.jsonl")
     assert json.loads(metrics.read_text().splitlines()[0])["lr"] == pytest.approx(0.01)

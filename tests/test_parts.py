@@ -36,7 +36,7 @@ def test_parts_of_one_s_own(write_app, tmp_path, monkeypatch, capsys):
         (["--data_args", "num_image=3"], "takes no argument num_image; did you mean num_images?"),
         (["--data_args", "num_images=many"], "num_images Input should be a valid integer"),
         (["--model", "collections:Counter"], "is no torch.nn.Module"),
-        (["--model", "collections:OrderedDict"], "OrderedDict does not tell its arguments"),
+        (["--model", "collections:OrderedDict"], "OrderedDict has no signature"),
         (["--momentum", "0", "--nesterov"], "sgd: Nesterov momentum requires"),
         (["--graph", "torch.nn:Linear"], "is no subclass of wirings.rules.base.EdgeRule"),
     ],

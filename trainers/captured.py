@@ -104,7 +104,7 @@ def run_on_side_stream(run: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor
 def obstacle_to_capture(
     optimizer: torch.optim.Optimizer, device: torch.device, amp: str | None, processes: int
 ) -> str | None:
-    """Why the steps of a training cannot be CUDA graphs, for reasons other than the network; None if they can."""
+    """Why the steps of a training cannot be CUDA graphs, apart from the network; None if they can."""
     if device.type != "cuda":
         return f"the network is on {device}, and CUDA graphs need a GPU"
     if processes > 1:

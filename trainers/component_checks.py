@@ -37,7 +37,7 @@ def check_data(data: Any, path: str, names: Iterable[str]) -> None:
             raise ConfigError(f"data: {path} must have the attribute {name}, which holds batches")
         if not isinstance(source, (Batches, Iterable)):
             raise ConfigError(
-                f"data: {path}: {name} must be a DataLoader or have the methods batches() and __len__(), "
+                f"data: {path}: {name} must be a DataLoader or have a method batches(), "
                 f"got {type(source).__name__}"
             )
         if not isinstance(source, Sized):

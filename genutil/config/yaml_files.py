@@ -194,7 +194,7 @@ def _yaml_problem(path: Path, error: Exception) -> Problem:
 
 
 def _near_file(path: Path) -> str:
-    """The nearest name among the YAML files in the folder of the missing one, or else in the folders above."""
+    """The nearest name among the YAML files in the folder of the missing one, or in the folders above."""
     folder = path.parent
     while not folder.is_dir() and folder != folder.parent:
         folder = folder.parent

@@ -1,4 +1,4 @@
-"""Batches by NVIDIA DALI: run where it is installed, refused with the mend where it is not."""
+"""Batches by NVIDIA DALI: run where it is installed, refused with advice where it is not."""
 
 import importlib.util
 import sys
@@ -46,7 +46,7 @@ def folder(images, training=False):
     )  # fmt: skip
 
 
-def test_without_dali_the_mend_is_named(images, monkeypatch):
+def test_without_dali_the_message_says_how_to_install_it(images, monkeypatch):
     monkeypatch.setitem(sys.modules, "nvidia.dali.fn", None)
     with pytest.raises(ConfigError, match=r"pip install nvidia-dali.*--data-backend pytorch"):
         dali(images)

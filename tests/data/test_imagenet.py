@@ -98,7 +98,7 @@ def test_workers_stay_alive_and_epochs_differ(folder, monkeypatch):
 
 
 def test_training_crops_are_the_published_ones(folder):
-    """Parts of 8 to 100 % of the area, mirrored half the time; the image's pixels tell their place."""
+    """8 to 100 % of the area, half of them mirrored; each pixel's value is its position."""
     rows, columns = np.mgrid[0:200, 0:200].astype(np.uint8)
     place = folder / "place.png"
     Image.fromarray(np.stack([rows, columns, 0 * rows], -1)).save(place)

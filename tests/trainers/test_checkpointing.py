@@ -43,8 +43,8 @@ def metrics(tmp_path):
 
 
 @pytest.mark.parametrize("every", [1, 2, 4])
-def test_from_within_an_epoch_training_goes_on_at_the_next_batch(write_app, tmp_path, every, monkeypatch):
-    """Each last.pt that is written within an epoch is kept aside and gone on from, to the same end."""
+def test_training_is_resumed_within_an_epoch_at_the_next_batch(write_app, tmp_path, every, monkeypatch):
+    """From each last.pt of an epoch, training reaches the same end."""
     app = write_app(data_args={"num_images": 40}, graph="td", rho=0.5)
     kept = []
     save = CheckpointFolder.save
@@ -59,7 +59,7 @@ def test_from_within_an_epoch_training_goes_on_at_the_next_batch(write_app, tmp_
     assert run(app, "--checkpoint_interval_steps", every) == 0
     assert [path.stem for path in kept] == [f"step{n}" for n in range(every, 10, every) if n != 5]
     monkeypatch.setattr(CheckpointFolder, "save", save)
-    whole, told = read_checkpoint(tmp_path / "checkpoints" / "tiny" / "last.pt"), metrics(tmp_path)
+    whole, lines = read_checkpoint(tmp_path / "checkpoints" / "tiny" / "last.pt"), metrics(tmp_path)
     shutil.rmtree(tmp_path / "runs")
     path = kept[len(kept) // 2]
     assert run(app, "--resume", path, "--name", "again") == 0
@@ -67,7 +67,7 @@ def test_from_within_an_epoch_training_goes_on_at_the_next_batch(write_app, tmp_
     for key in STATE:
         assert same(whole[key], again[key]), key
     losses = [line["CELoss"] for line in metrics(tmp_path)]
-    assert losses == [line["CELoss"] for line in told][-len(losses) :]
+    assert losses == [line["CELoss"] for line in lines][-len(losses) :]
 
 
 def test_how_many_stay(write_app, folder):
@@ -154,7 +154,7 @@ class Removes(Callback):
                 shutil.rmtree(path)
 
 
-def test_a_removed_folder_is_made_anew(write_app, tmp_path, folder, monkeypatch, caplog):
+def test_a_removed_folder_is_made_again(write_app, tmp_path, folder, monkeypatch, caplog):
     fit = Trainer.fit
 
     def fit_without_folders(self):
@@ -173,7 +173,7 @@ def test_a_removed_folder_is_made_anew(write_app, tmp_path, folder, monkeypatch,
     one.close()
 
 
-def test_files_that_cannot_be_written_are_told(write_app, tmp_path, monkeypatch, caplog):
+def test_files_that_cannot_be_written_are_reported(write_app, tmp_path, monkeypatch, caplog):
     folder = RunFolder(run_settings(load_config(write_app())))
     board = TensorBoard(folder)
 

@@ -219,7 +219,9 @@ def test_two_runs_cannot_write_to_one_folder(write_app, tmp_path, folder, capsys
 
     held = CheckpointFolder(folder)
     assert run(write_app()) == 2
-    assert "another run is writing its checkpoints here; give this one a name" in capsys.readouterr().err
+    assert (
+        "another run is writing its checkpoints here; give this one another name" in capsys.readouterr().err
+    )
     held.close()
     assert run(write_app()) == 0
 
