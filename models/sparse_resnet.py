@@ -99,7 +99,7 @@ class SparseResNet(ResNet):  # type: ignore[misc]
         return logits
 
     def structure(self) -> FoldableNorms | None:
-        """Pairs of convolutions and batch norms of a dense network; a wired one is made smaller without them."""
+        """Convolutions and batch norms of a dense network; a wired one is made smaller without them."""
         if any(isinstance(module, WiredLayer) for module in self.modules()):
             return None
         convolutions = [name for name, module in self.named_modules() if isinstance(module, nn.Conv2d)]
