@@ -16,7 +16,9 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from genutil.exceptions import CheckpointError, ConfigError
 from models.wired import Wire
+from wirings.layers import WiredLayer
 from wirings.names import did_you_mean
+from wirings.structure import FoldableNorms
 from wirings.topk import num_kept
 
 ARCHITECTURES: Mapping[str, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int, int]]] = {
@@ -96,6 +98,13 @@ class SparseResNet(ResNet):  # type: ignore[misc]
         logits: Tensor = self.fc(self.avgpool(maps)).flatten(1)
         return logits
 
+    def structure(self) -> FoldableNorms | None:
+        """Convolutions and batch norms of a dense network; a wired one is made smaller without them."""
+        if any(isinstance(module, WiredLayer) for module in self.modules()):
+            return None
+        convolutions = [name for name, module in self.named_modules() if isinstance(module, nn.Conv2d)]
+        return FoldableNorms([(name, _norm_after(name)) for name in convolutions if name != "fc"])
+
     def adapt_weights(
         self, weights: Mapping[str, Tensor], path: str, new_classifier: bool
     ) -> dict[str, Tensor]:
@@ -129,3 +138,10 @@ class SparseResNet(ResNet):  # type: ignore[misc]
             _log.warning("%s: this network's own classifier is used, untrained", message)
             adapted["fc.weight"] = own
         return adapted
+
+
+def _norm_after(convolution: str) -> str:
+    """Name of the batch norm that follows a convolution: bn1 after conv1, downsample.1 after downsample.0."""
+    if convolution.endswith("downsample.0"):
+        return f"{convolution[:-1]}1"
+    return "bn".join(convolution.rsplit("conv", 1))
