@@ -1,4 +1,4 @@
-"""Shared by all tests: one thread a worker, and a tiny experiment file."""
+"""Shared by all tests: one thread per process, numbers of examples, and a tiny experiment file."""
 
 from __future__ import annotations
 
@@ -8,12 +8,23 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Read by torch when it is imported, here and in the processes that tests start: workers of pytest-xdist with
+# threads of their own would take each other's cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 import yaml
 
 if not torch.cuda.is_available():
     # Triton reads it when it is imported: without a GPU, its interpreter runs the kernels.
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# `make test-all` asks for `ci` by --hypothesis-profile; the numbers of tests/helpers/examples.py follow it.
+settings.register_profile("dev", max_examples=20, deadline=None)
+settings.register_profile("ci", max_examples=100, deadline=None)
+settings.load_profile("dev")
 
 ROOT = Path(__file__).resolve().parent.parent
 

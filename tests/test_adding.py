@@ -21,7 +21,7 @@ import wirings
 from genutil.config import load_config
 from models import build_model
 from tests.conftest import ROOT
-from tests.test_readme import RUNNER, blocks, examples
+from tests.helpers.documentation import RUNNER, blocks, example_files
 from wirings.compacting import compact, engines_of
 from wirings.native.build import compiler
 from wirings.rules.base import Step
@@ -34,12 +34,12 @@ OWN_COMMANDS = [command for command in RUNNER if "app:my_" in command]
 @pytest.fixture
 def page(tmp_path, monkeypatch):
     """The folder with the files of the page, which can be imported from it."""
-    for name, text in examples().items():
+    for name, text in example_files().items():
         (tmp_path / name).write_text(text)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     yield tmp_path
-    for name in examples():
+    for name in example_files():
         sys.modules.pop(name.removesuffix(".py"), None)
 
 

@@ -14,7 +14,7 @@ from genutil.config import load_config
 from models import build_model
 from tests.complexity import APPS, GOLDEN, complexity
 from tests.conftest import ROOT
-from tests.published_values import PUBLISHED
+from tests.helpers.published_values import PUBLISHED
 from wirings.profiling import profile
 
 

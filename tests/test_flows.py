@@ -15,7 +15,7 @@ from models import build_model
 from models.graphs import mobilenetv1like
 from models.graphs.topk import top_mask
 from tests.conftest import ROOT
-from tests.published_files import published_content, write_published
+from tests.helpers.published_files import published_content, write_published
 
 SMALLER = ((8, 8, 1, 1), (8, 16, 2, 2), (16, 16, 2, 3))
 

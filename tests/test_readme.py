@@ -16,36 +16,11 @@ import runner
 from genutil.config.command_line import parse_command_line
 from genutil.config.keys_page import keys_page
 from tests.conftest import ROOT
+from tests.helpers.documentation import COMMANDS, PAGES, RUNNER, SPARSE, blocks
 from wirings.command import make_parser
 
-SPARSE = ROOT / "imagenet_sparsity_experiments"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), SPARSE / "README.md"]
-
-
-def blocks(language):
-    text = "\n".join(page.read_text() for page in PAGES)
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-
-
-def commands():
-    lines = [line.partition(" #")[0].strip() for block in blocks("bash") for line in block.splitlines()]
-    return [line for line in lines if line and not line.startswith("#")]
-
-
-COMMANDS = commands()
-RUNNER = [command for command in COMMANDS if command.startswith("python runner.py")]
 DIGITS = [command for command in RUNNER if "apps/quickstart/digits" in command]
 PICTURES = [command for command in COMMANDS if command.startswith("python -m fig.")]
-
-
-def examples():
-    """{file name: text} of the code blocks that begin with their file's name."""
-    found = {}
-    for block in blocks("python") + blocks("yaml"):
-        first = block.splitlines()[0].removeprefix("# ")
-        if first.startswith("my_"):
-            found[first] = block
-    return found
 
 
 OTHER_PYTHON = (

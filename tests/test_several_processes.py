@@ -14,10 +14,8 @@ from PIL import Image
 import runner
 from genutil.checkpoint import read_checkpoint
 from tests.conftest import ROOT
-from tests.processes import end_of, folders, run_together, start, wait_for_line, workers_of
-from tests.trainers.test_trainer import same
-
-STATE = ("model", "optimizer", "last_epoch", "best_val", "iter", "scheduler", "rng")
+from tests.helpers.equality import STATE, same
+from tests.helpers.processes import end_of, folders, run_together, start, wait_for_line, workers_of
 
 
 def metrics_of(folder):

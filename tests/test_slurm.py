@@ -9,7 +9,7 @@ import pytest
 
 from genutil.checkpoint import read_checkpoint
 from tests.conftest import ROOT
-from tests.processes import end_of
+from tests.helpers.processes import end_of
 
 STANDINS = {
     "srun": 'exec "$@"',

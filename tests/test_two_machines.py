@@ -13,9 +13,8 @@ import pytest
 
 from genutil.checkpoint import read_checkpoint
 from tests.conftest import ROOT
-from tests.processes import children_of, folders
-from tests.test_several_processes import STATE
-from tests.trainers.test_trainer import same
+from tests.helpers.equality import STATE, same
+from tests.helpers.processes import children_of, folders
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 

@@ -7,7 +7,7 @@ import torch
 
 from benchmarks import gpu_floors
 from tests.conftest import ROOT
-from tests.models.test_native import small_mobilenet
+from tests.helpers.random_wirings import small_mobilenet
 from wirings.compacting import compact
 
 

@@ -17,7 +17,7 @@ from genutil.config import load_config
 from genutil.runs.run_folder import run_settings
 from tests.conftest import ROOT
 from tests.fig.recorded import leave_run
-from tests.published_values import PUBLISHED as EXPERIMENTS
+from tests.helpers.published_values import PUBLISHED as EXPERIMENTS
 
 
 def printed(capsys, *argv):

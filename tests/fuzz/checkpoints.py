@@ -21,7 +21,7 @@ from genutil.config.components import ComponentBuilder
 from tests.fuzz.guard import EXECUTED
 from tests.fuzz.mutations import byte_edits, edited, literal, odd_values
 from tests.fuzz.trained import make_trainer, train_tiny
-from tests.published_files import published_content, write_published
+from tests.helpers.published_files import published_content, write_published
 from trainers.resuming import resume
 
 _CALL = f'__import__("sys").audit("{EXECUTED}")'

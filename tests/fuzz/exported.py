@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from genutil.checkpoint import read_checkpoint
 from tests.fuzz.mutations import byte_edits, document_edits, edited, edited_document
+from tests.helpers.random_wirings import small_mobilenet
 from tests.models import edge_reader
-from tests.models.test_native import small_mobilenet
 from wirings.exporting import export
 
 _WIRINGS = ("some", "few", "one", "none", "all", "columns")

@@ -10,7 +10,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from genutil.checkpoint import load_weights, read_checkpoint, save_checkpoint
 from genutil.errors import CheckpointError
-from tests.published_files import published_content, write_published
+from tests.helpers.published_files import published_content, write_published
 from wirings.weight_names import match_names
 
 

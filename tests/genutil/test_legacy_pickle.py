@@ -11,7 +11,7 @@ from torch import nn
 from genutil.checkpoint import load_weights, read_checkpoint
 from genutil.checkpoint.legacy_pickle import ScalarMeter
 from genutil.errors import CheckpointError
-from tests.published_files import published_content, write_published
+from tests.helpers.published_files import published_content, write_published
 
 
 @pytest.fixture

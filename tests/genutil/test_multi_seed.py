@@ -14,7 +14,7 @@ from genutil.runs import multi_seed
 from genutil.runs.multi_seed import summary_of_seeds
 from genutil.runs.wiring_record import read_record
 from genutil.spread import mean_and_std, spread
-from tests.processes import start, wait_for_line
+from tests.helpers.processes import start, wait_for_line
 
 
 def run(app, *argv):

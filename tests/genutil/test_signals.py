@@ -11,7 +11,7 @@ import pytest
 from genutil.checkpoint import read_checkpoint
 from genutil.signals import StopRequest, stop_signals
 from tests.conftest import ROOT
-from tests.processes import end_of, folders, start, wait_for_line
+from tests.helpers.processes import end_of, folders, start, wait_for_line
 
 ALL = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1}
 

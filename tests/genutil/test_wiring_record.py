@@ -6,12 +6,13 @@ import shutil
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from genutil.errors import UserError
 from genutil.runs.growing_zip import GrowingZip, read_members
 from genutil.runs.wiring_record import LayerState, State, WiringFile, read_record
+from tests.helpers.examples import examples
 
 LAYOUT = [
     {"name": "graph", "targets": 30, "sources": 40},
@@ -56,7 +57,7 @@ def test_states_come_back_as_they_were(tmp_path):
 
 
 @given(places=st.sets(st.integers(0, 30 * 40 - 1)))
-@settings(max_examples=50, deadline=None)
+@examples(50)
 def test_any_places(places, tmp_path_factory):
     path = tmp_path_factory.mktemp("record") / "wiring.npz"
     layer = LayerState(

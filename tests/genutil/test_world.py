@@ -12,7 +12,7 @@ from genutil.distributed.failures import error_to_report
 from genutil.distributed.rank_info import RankInfo
 from genutil.distributed.world import ALONE, StepStatus, World, is_peer_failure, short_message
 from genutil.errors import ReportedByOtherRank, RunError, UserError
-from tests.processes import together
+from tests.helpers.processes import together
 
 
 def talk(world):

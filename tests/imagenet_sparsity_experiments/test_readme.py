@@ -7,8 +7,9 @@ import pytest
 from imagenet_sparsity_experiments import main
 from imagenet_sparsity_experiments.configurations import find_configuration
 from imagenet_sparsity_experiments.options import parse_options
+from tests.conftest import ROOT
+from tests.helpers.documentation import COMMANDS
 from tests.imagenet_sparsity_experiments.test_scripts import FOLDER, arguments
-from tests.test_readme import COMMANDS, ROOT
 
 OURS = [command for command in COMMANDS if "imagenet_sparsity_experiments" in command]
 MAIN = "imagenet_sparsity_experiments/main.py"

@@ -11,8 +11,8 @@ import pytest
 from genutil.checkpoint import read_checkpoint
 from genutil.checkpoint.checksum import digest
 from tests.conftest import ROOT
+from tests.helpers.processes import end_of
 from tests.imagenet_sparsity_experiments.toy import SMALL, make_images, raport
-from tests.processes import end_of
 
 FOLDER = ROOT / "imagenet_sparsity_experiments"
 EXAMPLES = sorted((FOLDER / "examples").glob("*.sh"))

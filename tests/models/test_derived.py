@@ -8,7 +8,8 @@ import threading
 import pytest
 import torch
 
-from tests.models.test_native import assert_close, small_mobilenet
+from tests.helpers.equality import assert_close
+from tests.helpers.random_wirings import small_mobilenet
 from wirings.compacting import compact
 from wirings.native import build as native_build
 

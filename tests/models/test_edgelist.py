@@ -1,9 +1,10 @@
 """The list of edges in use multiplies as the masked matrix does."""
 
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.helpers.examples import examples
 from wirings.blocks import EdgeList
 
 
@@ -13,7 +14,7 @@ def part(data, size):
 
 
 @given(data=st.data(), seed=st.integers(0, 99))
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_a_piece_of_the_list_is_the_piece_of_the_matrix(data, seed):
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(7, 5, 1, 1, generator=generator)

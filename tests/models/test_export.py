@@ -10,24 +10,15 @@ import torch
 
 import runner
 from tests.conftest import ROOT
+from tests.helpers.equality import assert_close
+from tests.helpers.exported_files import run_onnx
+from tests.helpers.random_wirings import build, randomise, small_mobilenet
 from tests.models import edge_reader
-from tests.models.test_fast_eval import build, randomise
-from tests.models.test_native import small_mobilenet
 from wirings.errors import WiringError
 from wirings.exporting import export
 
 onnxruntime = pytest.importorskip("onnxruntime")
 KINDS = ["some", "few", "all", "columns"]
-
-
-def run_onnx(path, images):
-    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
-    return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
-
-
-def assert_close(first, second):
-    assert first.shape == second.shape
-    assert (first - second).abs().max() <= 1e-4 * second.abs().max().clamp(min=1e-6)
 
 
 @pytest.mark.parametrize("small", [False, True])

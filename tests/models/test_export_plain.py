@@ -14,8 +14,9 @@ import runner
 from genutil.checkpoint import load_weights
 from models.graphs.edges import EDGE_RULES, EdgeSpace
 from models.graphs.mobilenetv1like import MobileNetV1Like
-from tests.models.test_export import assert_close, run_onnx
-from tests.models.test_native import small_mobilenet
+from tests.helpers.equality import assert_close
+from tests.helpers.exported_files import run_onnx
+from tests.helpers.random_wirings import small_mobilenet
 from wirings.errors import WiringError
 from wirings.exporting import export
 

@@ -5,54 +5,18 @@ import importlib
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from torch import nn
 
-from genutil.config import load_config
-from models import build_model
 from models.graphs import mobilenetv1like
-from tests.conftest import ROOT
+from tests.helpers.examples import examples
+from tests.helpers.random_wirings import STAGES, WIRINGS, build, randomise
 from wirings.compacting import compact, engines_of
 from wirings.engines import ENGINES, dgl, find_engine
 from wirings.errors import WiringError
 
 CPU_ENGINES = [engine for engine in ENGINES if engine != "triton"]  # test_triton.py has its own
-STAGES = ((4, 6, 1, 1), (6, 8, 2, 2), (8, 10, 2, 4))
-WIRINGS = st.sampled_from(["some", "few", "one", "none", "all", "columns"])
-
-
-def wiring(kind, shape, generator):
-    """A weight matrix with the given kind of holes."""
-    weight = torch.randn(shape, generator=generator)
-    part = torch.rand(shape, generator=generator)
-    if kind == "some":
-        return weight * (part < 0.3)
-    if kind == "few":
-        return weight * (part < 0.05)
-    if kind == "one":
-        return weight * (part == part.max())
-    if kind == "columns":
-        return weight * (torch.rand(1, shape[1], 1, 1, generator=generator) < 0.2)
-    return weight * (kind == "all")
-
-
-def randomise(model, kinds, seed):
-    """Weights of a trained look: norms with running statistics, wirings with holes."""
-    generator = torch.Generator().manual_seed(seed)
-    for module in model.modules():
-        if isinstance(module, (nn.BatchNorm2d, nn.InstanceNorm2d)):
-            module.weight.data = torch.rand(module.num_features, generator=generator) + 0.5
-            module.bias.data = 0.3 * torch.randn(module.num_features, generator=generator)
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean = 0.3 * torch.randn(module.num_features, generator=generator)
-            module.running_var = torch.rand(module.num_features, generator=generator) + 0.5
-    rules = [layer.rule for layer in model.wired_layers()]
-    for kind, rule in zip(kinds, rules, strict=False):
-        rule.mask.copy_(torch.ones_like(rule.mask))
-        weight = wiring(kind, rule.weight.shape, generator)
-        rule.weight.data = weight
-        rule.mask.copy_((weight != 0).float())
 
 
 def assert_same_logits(model, images, engine):
@@ -64,11 +28,6 @@ def assert_same_logits(model, images, engine):
     assert (plain - small).abs().max() <= 1e-4 * plain.abs().max().clamp(min=1e-6)
 
 
-def build(app, **keys):
-    torch.manual_seed(0)
-    return build_model(load_config(ROOT / "apps" / app, keys))
-
-
 @pytest.mark.parametrize("engine", CPU_ENGINES)
 @given(
     kinds=st.lists(WIRINGS, min_size=4, max_size=4),
@@ -77,7 +36,7 @@ def build(app, **keys):
     images=st.integers(1, 3),
     size=st.tuples(st.integers(5, 20), st.integers(5, 20)),
 )
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_logits_of_random_wirings(monkeypatch, engine, kinds, seed, small, images, size):
     monkeypatch.setattr(mobilenetv1like, "STAGES", STAGES)
     model = build("medium_scale/mobilenetv1_random_graph_x225.yml", small=small)
@@ -88,7 +47,7 @@ def test_logits_of_random_wirings(monkeypatch, engine, kinds, seed, small, image
 
 @pytest.mark.parametrize("engine", CPU_ENGINES)
 @given(kind=WIRINGS, seed=st.integers(0, 10_000))
-@settings(max_examples=15, deadline=None)
+@examples(15)
 def test_logits_of_random_static_graphs(engine, kind, seed):
     sizes = {"dim": 80, "downsample_dim": 8, "feature_dim": 10, "layers": 4, "image_size": 16}
     model = build("small_scale/static_random_graph.yml", **sizes)

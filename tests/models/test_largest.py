@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from models.graphs.topk import top_mask
+from tests.helpers.examples import examples
 from wirings import topk_cpu
 from wirings.topk_cpu import find_largest, find_threshold
 
@@ -23,7 +24,7 @@ def by_definition(values, count):
 
 
 @given(values=VALUES, data=st.data())
-@settings(max_examples=400, deadline=None)
+@examples(400)
 def test_the_largest_are_those_of_the_definition(values, data):
     with pytest.MonkeyPatch.context() as patch:
         for name, size in SIZES.items():
@@ -38,7 +39,7 @@ def test_the_largest_are_those_of_the_definition(values, data):
 
 
 @given(values=VALUES, data=st.data())
-@settings(max_examples=400, deadline=None)
+@examples(400)
 def test_the_cut_is_the_border_of_the_largest(values, data):
     with pytest.MonkeyPatch.context() as patch:
         for name, size in SIZES.items():

@@ -5,29 +5,18 @@ import threading
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import library
 
-from tests.models.test_fast_eval import WIRINGS, randomise
-from tests.models.test_fast_eval import build as build_network
+from tests.helpers.equality import assert_close
+from tests.helpers.examples import examples
+from tests.helpers.random_wirings import WIRINGS, small_mobilenet
+from tests.helpers.random_wirings import build as build_network
 from wirings.compacting import compact
 from wirings.native import build
 
 pytestmark = pytest.mark.skipif(build.compiler() is None, reason="needs a C++ compiler")
-
-
-def small_mobilenet(seed=0, kinds=("some",) * 4, image_size=224, small=False):
-    """A MobileNet graph of 24 nodes, whose stem has stride 2 above 64 px."""
-    stages = ((4, 6, 1, 1), (6, 8, 2, 2), (8, 10, 2, 4))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("models.graphs.mobilenetv1like.STAGES", stages)
-        app = (
-            "large_scale/mobilenetv1_dnw_small_x225.yml" if small else "large_scale/mobilenetv1_dnw_x225.yml"
-        )
-        model = build_network(app, graph="random", image_size=image_size, output_size=7)
-    randomise(model, kinds, seed)
-    return model.eval()
 
 
 @pytest.fixture
@@ -43,11 +32,6 @@ def threads():
     torch.set_num_threads(before)
 
 
-def assert_close(first, second):
-    assert first.shape == second.shape
-    assert (first - second).abs().max() <= 1e-4 * second.abs().max().clamp(min=1e-6)
-
-
 @given(
     kinds=st.lists(WIRINGS, min_size=4, max_size=4),
     seed=st.integers(0, 10_000),
@@ -57,7 +41,7 @@ def assert_close(first, second):
     size=st.tuples(st.integers(1, 70), st.integers(1, 70)),
     threads=st.integers(1, 9),
 )
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_logits_of_odd_sizes(kinds, seed, image_size, small, images, size, threads):
     """Maps from 1×1 to 70×70 at a stem of stride 1; in strips where they are large."""
     torch.set_num_threads(threads)
@@ -175,7 +159,7 @@ def test_operators_of_the_library(network):
     threads=st.integers(1, 3),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_products_of_any_number_of_pixels(targets, sources, pixels, threads, seed):
     torch.manual_seed(seed)
     torch.set_num_threads(threads)

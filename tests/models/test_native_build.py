@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
-from tests.models.test_native import assert_close, small_mobilenet
+from tests.helpers.equality import assert_close
+from tests.helpers.random_wirings import small_mobilenet
 from wirings.compacting import compact
 from wirings.errors import MissingPackageError, WiringError
 from wirings.native import build

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.models.test_native import small_mobilenet
+from tests.helpers.random_wirings import small_mobilenet
 from wirings.compacting import compact
 from wirings.native import build
 

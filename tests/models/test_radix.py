@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from benchmarks.baseline import by_sorting
 from models.graphs.topk import straight_through, top_mask
+from tests.helpers.examples import examples
 from tests.models.interpreted import interpreted_kernels
 from wirings.radix import RadixSelect, is_supported
 
@@ -29,7 +30,7 @@ def check(selection, weight, count):
     values=st.sampled_from(["normal", "heavy", "few", "equal", "zeros", "tiny"]),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_weights(interpreted, size, part, dtype, values, seed):
     """Ties at the threshold, zeros, subnormal and infinite numbers, and what does not fill a block."""
     torch.manual_seed(seed)

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from genutil.errors import NotFiniteError
+from tests.helpers.examples import examples
 from wirings import topk, topk_cpu
 from wirings.selection import EdgeSelection, straight_through
 from wirings.topk import (
@@ -44,7 +45,7 @@ ROWS = npst.arrays(np.float64, npst.array_shapes(min_dims=2, max_dims=3, max_sid
 
 @pytest.mark.parametrize("dtype", FLOATS)
 @given(data=st.data(), values=WEIGHTS)
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_selection_is_the_definition(dtype, data, values):
     weight = torch.from_numpy(values).to(dtype)
     count = data.draw(st.integers(0, weight.numel()))
@@ -65,7 +66,7 @@ def test_selection_is_the_definition(dtype, data, values):
     data=st.data(),
     values=npst.arrays(np.float64, npst.array_shapes(min_dims=2, max_dims=3, max_side=7), elements=SOME),
 )
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_selection_by_row_is_the_selection_of_each_row(dtype, data, values):
     weight = torch.from_numpy(values).to(dtype)
     count = data.draw(st.integers(0, weight[0].numel()))
@@ -75,7 +76,7 @@ def test_selection_by_row_is_the_selection_of_each_row(dtype, data, values):
 
 
 @given(values=WEIGHTS, seed=st.integers(0, 2**32 - 1), part=st.floats(0, 1))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_a_selector_that_has_seen_other_weights_finds_the_same(values, seed, part):
     weight = torch.from_numpy(values)
     count = int(part * weight.numel())
@@ -226,7 +227,7 @@ def swaps(seed, alpha):
 
 
 @given(seed=st.integers(0, 2**32 - 1), alpha=st.floats(0.01, 1.0))
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_swapped_edges_serve_the_node_better(seed, alpha):
     """Claim of the paper: an edge i that replaces j into the same node serves the node's wish better.
 

@@ -2,14 +2,15 @@
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from benchmarks.fast_eval import with_dead_nodes
 from tests.conftest import ROOT
+from tests.helpers.equality import assert_close
+from tests.helpers.examples import examples
+from tests.helpers.random_wirings import WIRINGS, build, randomise, small_mobilenet
 from tests.models.interpreted import interpreted_kernels
-from tests.models.test_fast_eval import WIRINGS, build, randomise
-from tests.models.test_native import assert_close, small_mobilenet
 from wirings.compacting import compact, plan_network
 from wirings.engines import triton as engine
 from wirings.engines import tuning
@@ -32,7 +33,7 @@ interpreted = interpreted_kernels(KERNEL)
     rectified=st.booleans(),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_fused_products(interpreted, kind, pixels, images, whole, rectified, seed):
     """Edges, a bias by target or by pixel, and ReLU, in one pass."""
     torch.manual_seed(seed)
@@ -52,7 +53,7 @@ def test_fused_products(interpreted, kind, pixels, images, whole, rectified, see
     dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_slices_hold_all_edges(kind, size, dtype, seed):
     """Targets with most edges come first, a target's sources rise, and empty places have no source."""
     torch.manual_seed(seed)

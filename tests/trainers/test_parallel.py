@@ -13,8 +13,8 @@ from genutil.seeding import rng_state, seed_everything
 from models import build_model
 from models.compiling import compile_network
 from tests.conftest import ROOT, SMALL_GRAPH
-from tests.processes import together
-from tests.trainers.test_trainer import same
+from tests.helpers.equality import same
+from tests.helpers.processes import together
 from trainers.parallel import Replicas
 from trainers.saving import CheckpointSaver
 from trainers.sync_bn import synchronise_batch_norms

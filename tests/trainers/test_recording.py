@@ -15,7 +15,7 @@ from genutil.runs.wiring_record import read_record
 from models import build_model
 from models.wiring_state import wiring_layout, wiring_state
 from tests.conftest import ROOT
-from tests.processes import run_together
+from tests.helpers.processes import run_together
 from wirings.structure import wired_layers
 
 SETTINGS = {

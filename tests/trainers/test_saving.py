@@ -16,7 +16,7 @@ from genutil.runs.checkpoint_folder import CheckpointFolder
 from genutil.runs.past_runs import read_run_marker
 from genutil.runs.run_folder import RunFolder, run_settings
 from tests.conftest import ROOT
-from tests.trainers.test_trainer import same
+from tests.helpers.equality import same
 from trainers.callbacks import Callback, TensorBoard
 from trainers.saving import CheckpointSaver
 from trainers.trainer import Trainer

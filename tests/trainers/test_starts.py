@@ -12,7 +12,7 @@ from genutil.checkpoint import read_checkpoint, save_checkpoint
 from genutil.runs.past_runs import write_run_marker
 from genutil.runs.start_record import is_mixed, record_in, start_record
 from tests.conftest import ROOT
-from tests.trainers.test_trainer import same
+from tests.helpers.equality import same
 
 STATE = ("model", "optimizer", "last_epoch", "best_val", "iter", "scheduler", "scaler", "rng")
 

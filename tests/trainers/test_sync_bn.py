@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from genutil.distributed.world import ALONE
-from tests.processes import together
+from tests.helpers.processes import together
 from trainers.sync_bn import SharedBatchNorm, synchronise_batch_norms
 
 SHARES = {"uneven": (4, 2, 1), "with an empty one": (5, 0, 2)}

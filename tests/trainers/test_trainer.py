@@ -17,6 +17,7 @@ from genutil.checkpoint import load_weights, read_checkpoint, save_checkpoint
 from genutil.config import load_config
 from models import build_model
 from tests.conftest import ROOT
+from tests.helpers.equality import same
 
 
 def run(path, *argv):
@@ -31,16 +32,6 @@ def folder(tmp_path):
 def lines(tmp_path):
     (path,) = (tmp_path / "runs").glob("*/metrics.jsonl")
     return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def same(first, second):
-    if isinstance(first, torch.Tensor):
-        return first.dtype == second.dtype and torch.equal(first, second)
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(same(first[key], second[key]) for key in first)
-    if isinstance(first, (list, tuple)):
-        return len(first) == len(second) and all(map(same, first, second))
-    return first == second
 
 
 def test_what_a_run_leaves(write_app, tmp_path, folder, capsys):

@@ -9,10 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, fx, nn
 
+from tests.helpers.examples import examples
 from tests.wirings.channel_cases import EDGES, chain, check, image, left, only, select, shift_norms
 from wirings.channel_flow import ChannelFlow
 from wirings.channel_trace import trace
@@ -153,7 +154,7 @@ def matters(flow: ChannelFlow, example: Tensor) -> Tensor:
     return important
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(BLOCKS, HEADS, st.floats(0.1, 0.7), st.integers(0, 10**6), st.booleans())
 def test_what_is_removed_does_not_matter_and_what_stays_does(blocks, head, density, seed, padded):
     """With padding without biases, where all constants are 0; without padding with biases.
@@ -176,7 +177,7 @@ def test_what_is_removed_does_not_matter_and_what_stays_does(blocks, head, densi
         )
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(BLOCKS, HEADS, st.floats(0, 0.7), st.integers(0, 10**6), st.booleans(), st.booleans())
 def test_the_output_is_that_of_the_masked_network(blocks, head, density, seed, padded, single):
     torch.manual_seed(seed)

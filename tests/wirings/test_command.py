@@ -15,7 +15,8 @@ from torch import nn
 
 import wirings
 from tests.conftest import ROOT
-from tests.models.test_export import assert_close, run_onnx
+from tests.helpers.equality import assert_close
+from tests.helpers.exported_files import run_onnx
 from wirings.command import main
 
 MODULE = """
@@ -237,7 +238,7 @@ def test_a_network_with_a_structure(space, capsys):
 
 
 def described() -> nn.Module:
-    from tests.models.test_native import small_mobilenet
+    from tests.helpers.random_wirings import small_mobilenet
 
     return small_mobilenet(0, image_size=24)
 

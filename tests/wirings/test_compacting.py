@@ -10,7 +10,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from tests.models.test_export import assert_close, run_onnx
+from tests.helpers.equality import assert_close
+from tests.helpers.exported_files import run_onnx
 from tests.wirings.channel_cases import image, shift_norms
 from wirings.compacting import NoCompactForm, compact, engines_of
 from wirings.errors import WiringError

@@ -99,7 +99,7 @@ def test_effective_edges_of_graphs_with_cycles(run):
 @pytest.mark.parametrize("norm", [nn.BatchNorm2d, lambda nodes: nn.InstanceNorm2d(nodes, affine=True)])
 def test_files_of_graphs_with_cycles(tmp_path, run, norm):
     pytest.importorskip("onnxruntime")
-    from tests.models.test_export import run_onnx
+    from tests.helpers.exported_files import run_onnx
 
     model = network(9, Cyclic, run=RUNS[run], norm=norm)
     if run == "own":

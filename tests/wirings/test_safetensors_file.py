@@ -4,13 +4,14 @@ import json
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from genutil.checkpoint import read_checkpoint
 from genutil.errors import CheckpointError
+from tests.helpers.examples import examples
 from wirings.safetensors_file import read_safetensors
 
 KINDS = [
@@ -106,7 +107,7 @@ def test_exported_networks_are_refused_by_name(tmp_path):
         read_checkpoint(tmp_path / "x.safetensors")
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(data=st.data())
 def test_changed_bytes_are_read_as_the_package_reads_them_or_refused(tmp_path_factory, data):
     """Never another error; whatever the package refuses is refused."""

@@ -5,10 +5,11 @@ import dataclasses
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from tests.helpers.examples import examples
 from tests.wirings.own_networks import CPU_ENGINES, NEEDS_COMPILER, Block, Own, assert_same_logits, network
 from wirings.compact_network import CompactNetwork
 from wirings.compacting import compact, engines_of
@@ -57,7 +58,7 @@ def test_logits_of_a_network_of_ones_own(engine, keys):
     wired=st.booleans(),
     size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
 )
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_the_native_engine_runs_the_whole_network(seed, density, plain, wired, size):
     model = network(seed, stem_kind="plain" if plain else "bias", density=density, wired=wired)
     for engine in ("native", "auto"):
@@ -99,8 +100,8 @@ def test_dead_nodes_are_left_out():
 @pytest.mark.parametrize("ending", ["onnx", "safetensors"])
 def test_files(tmp_path, ending):
     pytest.importorskip("onnxruntime")
+    from tests.helpers.exported_files import run_onnx
     from tests.models import edge_reader
-    from tests.models.test_export import run_onnx
 
     model, path = network(5, density=0.5), tmp_path / f"out.{ending}"
     export(model, path, (3, 16, 16))
