@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import torch
+from torch import nn
 
 from genutil.config import load_config
 from models import build_model
@@ -17,10 +18,9 @@ APPS = sorted(
 )
 
 
-def complexity(app: str) -> dict[str, int]:
-    """Counts of the network as it is before training."""
-    torch.manual_seed(0)
-    cost = profile(build_model(load_config(ROOT / app)))
+def cost_of(model: nn.Module) -> dict[str, int]:
+    """Counts of a network."""
+    cost = profile(model)
     return {
         "params": cost.params,
         "macs": cost.macs,
@@ -32,5 +32,8 @@ def complexity(app: str) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    counts = {app: complexity(app) for app in APPS}
+    counts = {}
+    for app in APPS:
+        torch.manual_seed(0)
+        counts[app] = cost_of(build_model(load_config(ROOT / app)))
     GOLDEN.write_text(json.dumps(counts, indent=1) + "\n")

@@ -17,6 +17,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 import yaml
 
+import runner
+
 if not torch.cuda.is_available():
     # Triton reads it when it is imported: without a GPU, its interpreter runs the kernels.
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -83,6 +85,12 @@ def devices_stay_selected(monkeypatch: pytest.MonkeyPatch) -> None:
     else:
         monkeypatch.setenv(name, "")  # so that it is put back: to nothing
         monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def seeds_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--seeds` runs each seed here, without the seconds in which a process of its own imports torch."""
+    monkeypatch.setattr("genutil.runs.multi_seed._run", lambda command: runner.main(command[2:]))
 
 
 @pytest.fixture

@@ -12,10 +12,20 @@ import runner
 from genutil.checkpoint import save_checkpoint
 from genutil.config import load_config
 from models import build_model
-from tests.complexity import APPS, GOLDEN, complexity
-from tests.conftest import ROOT
+from tests.complexity import APPS, GOLDEN, cost_of
+from tests.conftest import ROOT, SMALL_STAGES
 from tests.helpers.published_values import PUBLISHED
-from wirings.profiling import profile
+
+STAGES = "models.graphs.mobilenetv1like.STAGES"
+SMALL_GRAPH = ["--dim", "80", "--downsample_dim", "8", "--feature_dim", "10"]
+FULL_SIZE = [
+    "apps/small_scale/static_dnw.yml",
+    "apps/small_scale/discrete_time_dnw.yml",
+    "apps/small_scale/continuous_time_dnw.yml",
+    "apps/medium_scale/mobilenetv1_ft_x225.yml",
+    "apps/large_scale/mobilenetv1_dnw_x225.yml",
+]
+"""One of each family; networks without a small form are of full size anyway."""
 
 
 @pytest.mark.parametrize("app", PUBLISHED)
@@ -37,17 +47,24 @@ def test_a_file_says_only_what_is_its_own(app):
 
 
 @pytest.mark.parametrize("app", APPS)
-def test_cost_is_the_golden_one(app):
-    """`python -m tests.complexity` writes the file anew; a change of it needs a reason."""
-    assert complexity(app) == json.loads(GOLDEN.read_text())[app]
+def test_cost_and_gradients(app):
+    """Of the network in full size, which is built once, since that takes longer than all that is asked of it.
 
-
-@pytest.mark.parametrize("app", APPS)
-def test_every_parameter_gets_a_gradient(app):
-    config = load_config(ROOT / app, {"image_size": 32})
+    A change of the golden file, which `python -m tests.complexity` writes, needs a reason.
+    """
+    config = load_config(ROOT / app)
     torch.manual_seed(0)
     model = build_model(config)
-    images = torch.randn(2, config.in_channels, config.image_size, config.image_size)
+    cost = cost_of(model)
+    assert cost == json.loads(GOLDEN.read_text())[app]
+    if "small_scale" in app:  # 41,458 weights in use where every node has an outgoing edge
+        nodes = (cost["params"] - 32_000 - 1_248 - 1_010) / 9
+        assert cost["edges"] == 32_000
+        assert nodes == int(nodes) and nodes <= 800
+        if "dnw" in app:
+            assert cost["params"] == 41_458
+
+    images = torch.randn(2, config.in_channels, 32, 32)
     F.cross_entropy(model(images), torch.tensor([1, 2])).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
@@ -55,24 +72,37 @@ def test_every_parameter_gets_a_gradient(app):
 
 @pytest.fixture(scope="module")
 def complete(tmp_path_factory):
-    """Checkpoint of a complete graph, for the experiments that start from one."""
-    path = tmp_path_factory.mktemp("saved") / "complete.pt"
-    torch.manual_seed(0)
-    model = build_model(load_config(ROOT / "apps/medium_scale/mobilenetv1_complete_graph.yml"))
-    save_checkpoint(path, {"model": model.state_dict()})
-    return path
+    """Checkpoints of a complete graph, small or in full size, for the experiments that start from one."""
+    paths = {}
+
+    def checkpoint(size):
+        if size not in paths:
+            paths[size] = tmp_path_factory.mktemp("saved") / "complete.pt"
+            torch.manual_seed(0)
+            model = build_model(load_config(ROOT / "apps/medium_scale/mobilenetv1_complete_graph.yml"))
+            save_checkpoint(paths[size], {"model": model.state_dict()})
+        return paths[size]
+
+    return checkpoint
 
 
-@pytest.mark.parametrize("app", APPS)
-def test_every_app_trains_evaluates_and_compacts(app, tmp_path, capsys, caplog, complete):
+SIZED = [(app, "small") for app in APPS]
+SIZED += [pytest.param(app, "full", marks=pytest.mark.slow) for app in FULL_SIZE]
+
+
+@pytest.mark.parametrize(("app", "size"), SIZED)
+def test_every_app_trains_evaluates_and_compacts(app, size, tmp_path, capsys, caplog, complete, monkeypatch):
     """The command on random images: an epoch of one step, then both evaluations, which agree."""
     config = load_config(ROOT / app)
     save, log = tmp_path / "checkpoints", tmp_path / "runs"
     argv = [f"app:{ROOT / app}", "--data", "tests.tiny_data:FewImages", "--num_epochs", "1", "--gpus"]
     argv += ["--save_dir", str(save), "--log_dir", str(log)]
+    if size == "small":
+        monkeypatch.setattr(STAGES, SMALL_STAGES)
+        argv += SMALL_GRAPH if "neuralgraph" in config.model else []
     for key in ("use_graph", "use_init"):
         if getattr(config, key) is not None:
-            argv += [f"--{key}", str(complete)]
+            argv += [f"--{key}", str(complete(size))]
 
     def run(*further):
         assert runner.main([*argv, *further]) == 0, capsys.readouterr().err
@@ -97,15 +127,3 @@ def test_every_app_trains_evaluates_and_compacts(app, tmp_path, capsys, caplog, 
     for key in ("params", "macs", "edges", "effective_edges", "live_nodes"):
         assert plain.get(key) == fast.get(key) == trained.get(key)
         assert key in plain or "models.wired" in config.model  # where these numbers are not known
-
-
-@pytest.mark.parametrize("app", [app for app in APPS if "small_scale" in app])
-def test_parameters_of_the_published_tiny_networks(app):
-    """41,458 weights in use where every node has an outgoing edge."""
-    torch.manual_seed(0)
-    counted = profile(build_model(load_config(ROOT / app)))
-    nodes = (counted.params - 32_000 - 1_248 - 1_010) / 9
-    assert counted.edges == 32_000
-    assert nodes == int(nodes) and nodes <= 800
-    if "dnw" in app:
-        assert counted.params == 41_458

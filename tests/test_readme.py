@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -126,15 +127,15 @@ OTHER = {
     ),
     "python3 -m venv": lambda words: None,  # done by the Makefile in every run of the tests
     ".venv/bin/pip install": lambda words: [(ROOT / file).read_text() for file in words[3::2]],
-    ".venv/bin/python -m": lambda words: importable(words[2]),
+    ".venv/bin/python -m": lambda words: importlib.import_module(words[2]),
     "python -m benchmarks": lambda words: shown_help(words[2]),
-    "python runner.py --help": lambda words: shown_help(words[1]),
+    "python runner.py --help": lambda words: runner.main(words[2:]),  # as a process in test_exit_codes.py
     "torchrun": lambda words: started_by_torchrun(words[1:]),
     "sbatch": lambda words: resolved(words[2], words[3:]),  # tests/test_slurm.py runs it
     # tests/imagenet_sparsity_experiments/test_readme.py runs these
     f"python {SPARSE.name}/": lambda words: (ROOT / words[1]).read_text(),
     f"bash {SPARSE.name}/": lambda words: (ROOT / words[1]).read_text(),
-    "tensorboard": lambda words: importable("tensorboard.main"),
+    "tensorboard": lambda words: importlib.import_module("tensorboard.main"),
     "wirings": lambda words: make_parser().parse_args(words[1:]),  # run in tests/wirings/test_command.py
 }
 
@@ -151,13 +152,12 @@ def resolved(app, argv):
     assert parse_command_line([f"app:{ROOT / app}", *argv]).config.name == Path(app).stem
 
 
-def importable(module):
-    subprocess.run([sys.executable, "-c", f"import {module}"], cwd=ROOT, check=True, timeout=120)
-
-
 def shown_help(name):
-    start = [name] if name.endswith(".py") else ["-m", name]
-    subprocess.run([sys.executable, *start, "--help"], cwd=ROOT, check=True, capture_output=True, timeout=120)
+    """As `python -m NAME --help`, but in this process, where torch is imported already."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setattr(sys, "argv", [name, "--help"])
+        runpy.run_module(name, run_name="__main__")
+    assert ended.value.code in (0, None)
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c not in RUNNER + PICTURES or "--help" in c])

@@ -3,9 +3,11 @@
 import json
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+import runner
 from fig import results
 from fig.results import Experiment
 from fig.results_page import Measured, heading, page
@@ -22,6 +24,17 @@ def tiny(write_app, monkeypatch):
     monkeypatch.setattr(results, "experiments", lambda: [Experiment("tiny", str(app), ())])
 
 
+@pytest.fixture
+def in_this_process(monkeypatch, seeds_in_this_process):
+    """Each command of the page runs here, without the seconds in which processes of their own import torch."""
+
+    def run(command, cwd):
+        assert cwd == ROOT
+        return SimpleNamespace(returncode=runner.main(command[2:]))
+
+    monkeypatch.setattr(results, "subprocess", SimpleNamespace(run=run))
+
+
 def make(tmp_path, *argv):
     return results.main(["--folder", str(tmp_path / "r"), "--output", str(tmp_path / "page.md"), *argv])
 
@@ -35,7 +48,7 @@ def table_row(text):
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
-def test_the_page_tells_of_its_own_command_alone(tiny, tmp_path):
+def test_the_page_tells_of_its_own_command_alone(tiny, in_this_process, tmp_path):
     """Not of runs of other settings or seeds in the same folder."""
     before = PAGE.read_text()
     assert make(tmp_path, "--seeds", "4", "--lr", "0.01") == 0
@@ -56,7 +69,7 @@ def test_the_page_tells_of_its_own_command_alone(tiny, tmp_path):
     assert PAGE.read_text() == before
 
 
-def test_finished_runs_are_not_repeated_and_damaged_ones_are(tiny, tmp_path, capfd):
+def test_finished_runs_are_not_repeated_and_damaged_ones_are(tiny, in_this_process, tmp_path, capfd):
     assert make(tmp_path, "--seeds", "4") == 0
     assert make(tmp_path, "--seeds", "4") == 0
     (file,) = (tmp_path / "r").glob("runs/*/results.json")
@@ -75,12 +88,12 @@ def test_finished_runs_are_not_repeated_and_damaged_ones_are(tiny, tmp_path, cap
         (["--topk", "2"], "has no top-1 accuracy (topk: [2])"),
     ],
 )
-def test_mistakes(tiny, tmp_path, capfd, argv, message):
+def test_mistakes(tiny, in_this_process, tmp_path, capfd, argv, message):
     assert make(tmp_path, "--seeds", "4", *argv) == 2
     assert message in capfd.readouterr().err
 
 
-def test_a_page_that_cannot_be_written(tiny, tmp_path, capfd):
+def test_a_page_that_cannot_be_written(tiny, in_this_process, tmp_path, capfd):
     (tmp_path / "file").write_text("")
     assert make(tmp_path, "--seeds", "4", "--output", str(tmp_path / "file" / "page.md")) == 2
     assert "page.md: cannot be written" in capfd.readouterr().err

@@ -52,6 +52,7 @@ def test_two_names_have_two_folders():
     assert len({folder_name(name) for name in names}) == len(names)
 
 
+@pytest.mark.usefixtures("seeds_in_this_process")
 @pytest.mark.parametrize("seeds", [[], ["--seeds", "1"]])
 def test_a_name_of_any_letters_from_the_command_to_the_results(write_app, tmp_path, capfd, seeds):
     app = write_app("my exp é.yml", num_epochs=1)

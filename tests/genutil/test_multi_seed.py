@@ -16,6 +16,8 @@ from genutil.runs.wiring_record import read_record
 from genutil.spread import mean_and_std, spread
 from tests.helpers.processes import start, wait_for_line
 
+in_this_process = pytest.mark.usefixtures("seeds_in_this_process")
+
 
 def run(app, *argv):
     return runner.main([f"app:{app}", *map(str, argv)])
@@ -28,6 +30,7 @@ def results(tmp_path):
     }
 
 
+@in_this_process
 def test_each_seed_is_a_run_and_finished_ones_are_left_out(write_app, tmp_path, capfd, caplog):
     caplog.set_level("INFO")
     app = write_app(num_epochs=1)
@@ -56,6 +59,7 @@ def test_a_seed_is_what_it_would_be_alone(write_app, tmp_path):
     assert found["tiny-seed4"]["CELoss"] == found["alone"]["CELoss"]
 
 
+@in_this_process
 def test_checkpoints_of_the_same_seed(write_app, tmp_path):
     assert run(write_app(num_epochs=1, graph="complete"), "--seeds", 1, 2) == 0
     start = str(tmp_path / "checkpoints" / "tiny-seed{seed}" / "last.pt")
@@ -77,6 +81,7 @@ def trained(tmp_path):
     return found
 
 
+@in_this_process
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
@@ -97,6 +102,7 @@ def test_another_experiment_is_trained_from_its_beginning(write_app, tmp_path, c
     assert (tmp_path / "checkpoints" / "tiny-seed1.1" / "last.pt").is_file()
 
 
+@in_this_process
 def test_a_new_setting_gives_what_it_gives_alone(write_app, tmp_path):
     app = write_app(num_epochs=1)
     assert run(app, "--seeds", 1) == 0
@@ -130,7 +136,7 @@ def test_the_run_gets_an_interrupt_that_its_parent_alone_got(write_app, tmp_path
     assert "stopped by SIGINT" in told
 
 
-@pytest.mark.parametrize("signum", [signal.SIGHUP, signal.SIGUSR1])
+@pytest.mark.parametrize("signum", [signal.SIGHUP, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)])
 def test_a_run_of_a_seed_saves_at_a_lost_connection_or_a_time_limit(write_app, tmp_path, signum):
     process = start(write_app(num_epochs=10_000), tmp_path, "--seeds", 1, 2)
     wait_for_line(process, "epoch 3, step")
@@ -157,6 +163,7 @@ def test_signals_are_forwarded_once(signum):
     assert multi_seed._run([sys.executable, "-c", code]) == 0
 
 
+@in_this_process
 def test_a_finished_run_without_its_record_is_trained_anew(write_app, tmp_path, capfd):
     app = write_app()
     assert run(app, "--seeds", 1) == 0
@@ -231,6 +238,7 @@ def test_settings_that_decide():
     assert differences_without_seed(nested[0], {**nested[1], "model_args": {"n": 3}})
 
 
+@in_this_process
 def test_mixed_results_and_checkpoints_are_not_those_of_a_seed(write_app, tmp_path, caplog):
     """A run of one seed that was resumed from other settings neither counts as finished nor is continued."""
     caplog.set_level("INFO")
@@ -245,6 +253,7 @@ def test_mixed_results_and_checkpoints_are_not_those_of_a_seed(write_app, tmp_pa
     assert starts == [0, 1, 0]
 
 
+@in_this_process
 def test_a_seed_whose_results_are_elsewhere_is_trained_again(write_app, tmp_path, caplog):
     caplog.set_level("INFO")
     app = write_app(num_epochs=1)

@@ -8,20 +8,14 @@ import threading
 import pytest
 import torch
 
+from tests.helpers.engines import CPU_ENGINES, NEEDS_COMPILER
 from tests.helpers.equality import assert_close
 from tests.helpers.random_wirings import small_mobilenet
 from wirings.compacting import compact
-from wirings.native import build as native_build
-
-ENGINES = ["dense", "csr", "dgl", "native"]
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=CPU_ENGINES)
 def engine(request):
-    if request.param == "dgl":
-        pytest.importorskip("dgl")
-    if request.param == "native" and native_build.compiler() is None:
-        pytest.skip("needs a C++ compiler")
     return request.param
 
 
@@ -63,9 +57,8 @@ def test_a_precision_that_the_kernels_do_not_have():
         compact(small_mobilenet().double(), "native")
 
 
+@NEEDS_COMPILER
 def test_a_fork_while_another_thread_calls():
-    if native_build.compiler() is None:
-        pytest.skip("needs a C++ compiler")
     native, pixels = compact(small_mobilenet(), "native"), torch.randn(1, 3, 32, 32)
     wanted = native(pixels)
     holding, done = threading.Event(), threading.Event()

@@ -10,25 +10,24 @@ from hypothesis import strategies as st
 from torch import nn
 
 from models.graphs import mobilenetv1like
+from tests.helpers.engines import CPU_ENGINES, INSTALLED, NEEDS_DGL
+from tests.helpers.equality import assert_close
 from tests.helpers.examples import examples
 from tests.helpers.random_wirings import STAGES, WIRINGS, build, randomise
 from wirings.compacting import compact, engines_of
-from wirings.engines import ENGINES, dgl, find_engine
+from wirings.engines import dgl, find_engine
 from wirings.errors import WiringError
 
-CPU_ENGINES = [engine for engine in ENGINES if engine != "triton"]  # test_triton.py has its own
 
-
-def assert_same_logits(model, images, engine):
+def assert_same_logits(model, images, *engines):
+    """All engines on one network: building and running it takes most of the time."""
     model.eval()
     with torch.no_grad():
         plain = model(images)
-        small = compact(model, engine)(images)
-    assert small.shape == plain.shape
-    assert (plain - small).abs().max() <= 1e-4 * plain.abs().max().clamp(min=1e-6)
+        for engine in engines:
+            assert_close(compact(model, engine)(images), plain)
 
 
-@pytest.mark.parametrize("engine", CPU_ENGINES)
 @given(
     kinds=st.lists(WIRINGS, min_size=4, max_size=4),
     seed=st.integers(0, 10_000),
@@ -37,22 +36,21 @@ def assert_same_logits(model, images, engine):
     size=st.tuples(st.integers(5, 20), st.integers(5, 20)),
 )
 @examples(50, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_logits_of_random_wirings(monkeypatch, engine, kinds, seed, small, images, size):
+def test_logits_of_random_wirings(monkeypatch, kinds, seed, small, images, size):
     monkeypatch.setattr(mobilenetv1like, "STAGES", STAGES)
     model = build("medium_scale/mobilenetv1_random_graph_x225.yml", small=small)
     randomise(model, kinds, seed)
     generator = torch.Generator().manual_seed(seed)
-    assert_same_logits(model, torch.randn(images, 3, *size, generator=generator), engine)
+    assert_same_logits(model, torch.randn(images, 3, *size, generator=generator), *INSTALLED)
 
 
-@pytest.mark.parametrize("engine", CPU_ENGINES)
 @given(kind=WIRINGS, seed=st.integers(0, 10_000))
 @examples(15)
-def test_logits_of_random_static_graphs(engine, kind, seed):
+def test_logits_of_random_static_graphs(kind, seed):
     sizes = {"dim": 80, "downsample_dim": 8, "feature_dim": 10, "layers": 4, "image_size": 16}
     model = build("small_scale/static_random_graph.yml", **sizes)
     randomise(model, [kind], seed)
-    assert_same_logits(model, torch.randn(2, 3, 16, 16), engine)
+    assert_same_logits(model, torch.randn(2, 3, 16, 16), *INSTALLED)
 
 
 @pytest.mark.parametrize("engine", CPU_ENGINES)
@@ -79,8 +77,7 @@ def test_every_edge_rule(graph, monkeypatch):
     assert model.training
 
 
-@pytest.mark.parametrize("engine", CPU_ENGINES)
-def test_thousands_of_dead_nodes(engine):
+def test_thousands_of_dead_nodes():
     """The full network, its source columns scaled so that most nodes die, as in trained wirings."""
     model = build("medium_scale/mobilenetv1_dnw_x225.yml")
     generator = torch.Generator().manual_seed(0)
@@ -89,7 +86,7 @@ def test_thousands_of_dead_nodes(engine):
         layer.rule.weight.data.mul_((0.15 * scale).exp())
     live = sum(int((found.reached & found.needed).sum()) for found in model.liveness())
     assert live < 4960 - 3000
-    assert_same_logits(model, torch.randn(2, 3, 32, 32), engine)
+    assert_same_logits(model, torch.randn(2, 3, 32, 32), *INSTALLED)
 
 
 def test_constants_are_folded_with_their_border():
@@ -112,14 +109,13 @@ def test_compact_networks_only_evaluate():
         small.train()
 
 
-@pytest.mark.parametrize("engine", CPU_ENGINES)
 @pytest.mark.parametrize("kind", ["some", "few", "columns", "none"])
 @pytest.mark.parametrize("setting", ["discrete", "continuous"])
-def test_logits_of_graphs_with_cycles(engine, kind, setting):
+def test_logits_of_graphs_with_cycles(kind, setting):
     sizes = {"dim": 60, "downsample_dim": 8, "feature_dim": 10, "image_size": 16}
     model = build(f"small_scale/{setting}_time_random_graph.yml", **sizes)
     randomise(model, [kind], 5)
-    assert_same_logits(model, torch.randn(2, 3, 16, 16), engine)
+    assert_same_logits(model, torch.randn(2, 3, 16, 16), *INSTALLED)
 
 
 def test_unread_nodes_of_a_discrete_graph_are_left_out():
@@ -180,6 +176,7 @@ def test_dgl_that_cannot_be_imported(monkeypatch, error, message):
         compact(build("small_scale/static_dnw.yml"), "dgl")
 
 
+@NEEDS_DGL
 def test_dgl_without_cuda_names_its_wheels():
     product = dgl.DGLProduct(torch.eye(3))
 

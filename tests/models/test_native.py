@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import library
 
+from tests.helpers.engines import NEEDS_COMPILER
 from tests.helpers.equality import assert_close
 from tests.helpers.examples import examples
 from tests.helpers.random_wirings import WIRINGS, small_mobilenet
 from tests.helpers.random_wirings import build as build_network
 from wirings.compacting import compact
-from wirings.native import build
 
-pytestmark = pytest.mark.skipif(build.compiler() is None, reason="needs a C++ compiler")
+pytestmark = NEEDS_COMPILER
 
 
 @pytest.fixture

@@ -11,13 +11,14 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
+from tests.helpers.engines import NEEDS_COMPILER
 from tests.helpers.equality import assert_close
 from tests.helpers.random_wirings import small_mobilenet
 from wirings.compacting import compact
 from wirings.errors import MissingPackageError, WiringError
 from wirings.native import build
 
-pytestmark = pytest.mark.skipif(build.compiler() is None, reason="needs a C++ compiler")
+pytestmark = NEEDS_COMPILER
 
 
 @pytest.fixture

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from tests.helpers.engines import NEEDS_COMPILER
 from tests.helpers.random_wirings import small_mobilenet
 from wirings.compacting import compact
 from wirings.native import build
 
-pytestmark = pytest.mark.skipif(build.compiler() is None, reason="needs a C++ compiler")
+pytestmark = NEEDS_COMPILER
 
 SIZES = [
     (224, 1, 9, 14),

@@ -1,25 +1,17 @@
 """A network of one's own that describes its structure."""
 
-import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from wirings.compacting import compact
-from wirings.engines import ENGINES
 from wirings.layout import mean_of_relu
-from wirings.native import build
 from wirings.stages import Group, Stage
 from wirings.structure import (
     AcyclicStructure,
     Classifier,
     GraphLayer,
 )
-
-CPU_ENGINES = [engine for engine in ENGINES if engine not in ("triton", "native")]
-
-
-NEEDS_COMPILER = pytest.mark.skipif(build.compiler() is None, reason="needs a C++ compiler")
 
 
 class Masked(nn.Module):

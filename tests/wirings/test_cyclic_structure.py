@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tests.wirings.own_networks import CPU_ENGINES, NEEDS_COMPILER, Masked, assert_same_logits, network, stem
+from tests.helpers.engines import CPU_ENGINES
+from tests.wirings.own_networks import Masked, assert_same_logits, network, stem
 from wirings.compacting import compact
 from wirings.errors import WiringError
 from wirings.exporting import export
@@ -62,7 +63,7 @@ def two_halves(change, states):
 RUNS = {"repeat": Repeat(3), "fixed": FixedSteps(heun, 3), "own": two_halves}
 
 
-@pytest.mark.parametrize("engine", [*CPU_ENGINES, pytest.param("native", marks=NEEDS_COMPILER)])
+@pytest.mark.parametrize("engine", CPU_ENGINES)
 @pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("norm", [nn.BatchNorm2d, nn.InstanceNorm2d, lambda _nodes: nn.Identity()])
 def test_graphs_with_cycles(engine, run, norm):

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from tests.helpers.engines import CPU_ENGINES, NEEDS_COMPILER
 from tests.helpers.examples import examples
-from tests.wirings.own_networks import CPU_ENGINES, NEEDS_COMPILER, Block, Own, assert_same_logits, network
+from tests.wirings.own_networks import Block, Own, assert_same_logits, network
 from wirings.compact_network import CompactNetwork
 from wirings.compacting import compact, engines_of
 from wirings.errors import WiringError

@@ -350,9 +350,10 @@ def load_kernels() -> Any:
 def _check_device(tensor: Tensor) -> None:
     if tensor.device.type == "cuda":
         return
-    import triton
+    # Not triton.knobs.runtime.interpret: Triton 3.2, which torch 2.6 brings along, has no such name.
+    from triton.runtime.interpreter import InterpretedFunction
 
-    if not triton.knobs.runtime.interpret:
+    if not isinstance(load_kernels().gather_product, InterpretedFunction):
         raise WiringError(
             f"engine triton runs on a GPU, and the network is on {tensor.device}. Run with --gpus 0, or take "
             "engine native"
