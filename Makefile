@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart demo results test test-all fuzz check format bench
+.PHONY: quickstart demo results test test-all test-oldest fuzz check format bench
 
 quickstart: .venv/.run
 	$(BIN)/python -m fig.quickstart
@@ -17,7 +17,11 @@ test: .venv/.dev
 	$(BIN)/python -m pytest -n auto -m "not slow"
 
 test-all: .venv/.dev
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --hypothesis-profile ci
+
+# With the oldest torch that requirements.txt allows; takes about 6 GB on the disk.
+test-oldest: .venv-oldest/.dev
+	.venv-oldest/bin/python -m pytest -n auto -m "not slow"
 
 fuzz: .venv/.dev
 	$(BIN)/python -m tests.fuzz --cases 10000
@@ -38,6 +42,11 @@ format: .venv/.dev
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed; name one with make PYTHON=...") if sys.version_info < (3, 10) else None'
 	$(PYTHON) -m venv .venv
+
+.venv-oldest/.dev: requirements.txt requirements-dev.txt
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --disable-pip-version-check -q -r requirements-dev.txt torch==2.6.0 torchvision==0.21.0
+	touch $@
 
 .venv/.run: .venv/bin/python requirements.txt constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements.txt -c constraints.txt

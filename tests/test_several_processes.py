@@ -144,6 +144,7 @@ def test_a_lost_process_costs_nothing_but_time(write_app, tmp_path):
     assert results_of(tmp_path / "killed")["restarts"] == 1
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_all_after_the_same_step(write_app, tmp_path):
     app = write_app(data_args={"num_images": 1200}, log_interval=5)
     process = start(app, tmp_path / "stopped", "--processes", 2)
@@ -167,7 +168,7 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(write_app, tmp_pa
         signal.SIGTERM,
         pytest.param(signal.SIGINT, marks=pytest.mark.slow),
         pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
-        signal.SIGUSR1,
+        pytest.param(signal.SIGUSR1, marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_to_the_launcher_reaches_all(write_app, tmp_path, signum, monkeypatch):
@@ -186,6 +187,7 @@ def test_a_signal_to_the_launcher_reaches_all(write_app, tmp_path, signum, monke
     assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_evaluation_by_several_processes_can_be_stopped(write_app, tmp_path):
     app = write_app(num_epochs=1)
     run_alone(app, tmp_path)
@@ -200,6 +202,7 @@ def test_an_evaluation_by_several_processes_can_be_stopped(write_app, tmp_path):
     assert errors.count("stopped by SIGINT") == 1
 
 
+@pytest.mark.slow
 def test_two_machines(write_app, tmp_path):
     """Two torchrun agents, each in a folder of its own: the first alone writes, and the numbers are those of
     two processes on one machine."""
@@ -262,7 +265,18 @@ def photographs(tmp_path):
     return tmp_path
 
 
-def test_an_image_that_one_process_cannot_read_is_told_once(write_app, tmp_path, photographs):
+def test_an_image_that_one_process_cannot_read_is_named_once(write_app, tmp_path, photographs):
+    app = write_app(data="data.imagenet:ImageNet", data_args=None, data_dir=str(photographs), workers=0)
+    argv = [f"app:{app}", *folders(tmp_path), "--batch_size", 2, "--num_epochs", 1]
+    ended = run_together(2, argv, tmp_path)
+    assert [one.status for one in ended] == [2, 2]
+    errors = "".join(one.err for one in ended)
+    assert errors.count("n1/3.png: cannot be read; replace it") == 1
+    assert "Traceback" not in errors
+
+
+@pytest.mark.slow
+def test_an_image_that_cannot_be_read_is_no_reason_to_try_again(write_app, tmp_path, photographs):
     """By the launcher's own processes: the mistake is no reason to try again."""
     app = write_app(data="data.imagenet:ImageNet", data_args=None, data_dir=str(photographs), workers=1)
     process = start(app, tmp_path, "--processes", 2, "--max_restarts", 3)

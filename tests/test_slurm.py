@@ -1,4 +1,4 @@
-"""The job file for SLURM, run with stand-ins for SLURM's own commands."""
+"""The job file for SLURM, run with stand-ins for SLURM's own commands; in `make test` for torchrun, too."""
 
 import os
 import signal
@@ -32,7 +32,8 @@ def job(tmp_path, write_app):
         "SLURM_JOB_ID": str(os.getpid()),
     }  # fmt: skip
 
-    def start(*argv):
+    def start(*argv, torchrun=STANDINS["torchrun"]):
+        (commands / "torchrun").write_text(f"#!/bin/bash\n{torchrun}\n")
         command = ["bash", "docs/train.slurm", str(write_app()), *argv]
         return subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -45,6 +46,37 @@ def calls(tmp_path):
     return (tmp_path / "calls").read_text().splitlines()
 
 
+WORDS = 'echo "$@" > "$CALLS.torchrun"; '
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_a_job_ends_as_its_training_does(job, tmp_path, status):
+    process = job("--lr", "0.5", torchrun=f"{WORDS} exit {status}")
+    _, errors = end_of(process, 60)
+    assert process.returncode == status, errors
+    assert calls(tmp_path) == ["show hostnames node[1-2]"]
+    words = (tmp_path / "calls.torchrun").read_text()
+    assert words.startswith("--nnodes 1 --nproc-per-node 2 --max-restarts 3 ")
+    assert "--rdzv-endpoint 127.0.0.1:29500 runner.py app:" in words
+    assert words.endswith("tiny.yml --lr 0.5 --resume auto\n")
+
+
+def test_a_job_whose_time_is_over_waits_until_all_is_saved(job, tmp_path):
+    saving = (
+        f"trap 'sleep 1; touch {tmp_path}/saved; exit 143' TERM; echo trains >&2; while :; do sleep 0.1; done"
+    )
+    process = job(torchrun=saving)
+    for line in process.stderr:
+        if "trains" in line:
+            break
+    process.send_signal(signal.SIGUSR1)
+    _, errors = end_of(process, 60)
+    assert process.returncode == 0, errors
+    assert (tmp_path / "saved").exists()
+    assert calls(tmp_path)[-1] == f"requeue {os.getpid()}"
+
+
+@pytest.mark.slow
 def test_a_job_trains_to_its_end(job, tmp_path):
     process = job()
     out, errors = end_of(process, 120)
@@ -54,6 +86,7 @@ def test_a_job_trains_to_its_end(job, tmp_path):
     assert calls(tmp_path) == ["show hostnames node[1-2]"]
 
 
+@pytest.mark.slow
 def test_a_mistake_ends_the_job(job, tmp_path):
     process = job("--lr", "-1")
     _, errors = end_of(process, 120)
@@ -62,6 +95,7 @@ def test_a_mistake_ends_the_job(job, tmp_path):
     assert len(calls(tmp_path)) == 1
 
 
+@pytest.mark.slow
 def test_a_job_whose_time_is_over_saves_and_queues_itself_again(job, tmp_path):
     process = job("--num_epochs", "1000")
     for line in process.stderr:

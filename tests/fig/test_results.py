@@ -26,7 +26,7 @@ def tiny(write_app, monkeypatch):
 
 @pytest.fixture
 def in_this_process(monkeypatch, seeds_in_this_process):
-    """Each command of the page runs here, without the seconds in which processes of their own import torch."""
+    """Commands of the page run here, without the seconds in which processes of their own import torch."""
 
     def run(command, cwd):
         assert cwd == ROOT

@@ -23,7 +23,7 @@ from tests.fig.pages import (
 from tests.fig.wirings import CYCLIC, LAYOUT, layer_state, state
 
 REFERENCE = ROOT / "tests" / "fig" / "wiring.png"
-pytestmark = needs_browser
+pytestmark = [needs_browser, pytest.mark.slow]
 
 
 def test_edges_have_the_colour_of_their_sign_and_new_ones_their_own(page):

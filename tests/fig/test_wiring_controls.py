@@ -8,7 +8,7 @@ from tests.fig.browser import needs_browser, opened
 from tests.fig.pages import at_step, colour_of, ink, numbers, picture, place, shown
 from tests.fig.wirings import LAYOUT, state
 
-pytestmark = needs_browser
+pytestmark = [needs_browser, pytest.mark.slow]
 
 
 def test_slider_keys_and_play_change_picture_and_numbers(page):

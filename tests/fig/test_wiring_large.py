@@ -10,7 +10,7 @@ from tests.fig.browser import needs_browser, opened
 from tests.fig.pages import at_step, colour_of, ink, picture, place, rgb, set_strength, shown
 from tests.fig.wirings import CYCLIC, DEAD_NODE, LARGE, LAYOUT, WEAK, large_state, layer_state, state
 
-pytestmark = needs_browser
+pytestmark = [needs_browser, pytest.mark.slow]
 ALL_COLOURS = (POSITIVE, NEGATIVE, NEW, DEAD)
 
 

@@ -65,7 +65,11 @@ def test_a_signal_that_was_ignored_at_the_start_stays_so(handlers, ignored):
     assert signal.getsignal(ignored) is signal.SIG_IGN
 
 
-@pytest.mark.parametrize("more", [[], ["--processes", 2], ["--seeds", 1]], ids=["alone", "two", "seeds"])
+SLOW_TWO = pytest.param(["--processes", 2], marks=pytest.mark.slow, id="two")
+SLOW_SEEDS = pytest.param(["--seeds", 1], marks=pytest.mark.slow, id="seeds")
+
+
+@pytest.mark.parametrize("more", [pytest.param([], id="alone"), SLOW_TWO, SLOW_SEEDS])
 def test_under_nohup_a_lost_connection_changes_nothing(write_app, tmp_path, more):
     """SIGHUP to the whole group of processes, as the system sends it; then SIGTERM stops the run."""
     nohup = lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)  # noqa: E731
@@ -80,7 +84,7 @@ def test_under_nohup_a_lost_connection_changes_nothing(write_app, tmp_path, more
     assert process.returncode == 128 + signal.SIGTERM, errors
 
 
-@pytest.mark.parametrize("more", [[], ["--processes", 2]], ids=["alone", "two"])
+@pytest.mark.parametrize("more", [pytest.param([], id="alone"), SLOW_TWO])
 def test_a_closed_terminal_saves(write_app, tmp_path, more):
     """The bar is drawn on a terminal that goes away; the system sends SIGHUP, and the shell once more."""
     app = write_app(num_epochs=10_000, data_args={"num_images": 200})
