@@ -129,7 +129,7 @@ OTHER = {
     ".venv/bin/pip install": lambda words: [(ROOT / file).read_text() for file in words[3::2]],
     ".venv/bin/python -m": lambda words: importlib.import_module(words[2]),
     "python -m benchmarks": lambda words: shown_help(words[2]),
-    "python runner.py --help": lambda words: runner.main(words[2:]),  # as a process in test_exit_codes.py
+    "python runner.py --help": lambda words: None,  # run in tests/genutil/test_exit_codes.py
     "torchrun": lambda words: started_by_torchrun(words[1:]),
     "sbatch": lambda words: resolved(words[2], words[3:]),  # tests/test_slurm.py runs it
     # tests/imagenet_sparsity_experiments/test_readme.py runs these

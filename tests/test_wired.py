@@ -3,7 +3,6 @@
 import json
 import logging
 import re
-import subprocess
 import sys
 import types
 
@@ -17,6 +16,7 @@ from genutil.config import load_config
 from genutil.runs.wiring_record import read_record
 from models import build_model
 from tests.conftest import ROOT
+from tests.helpers.processes import run_together
 from wirings.topk import num_kept
 from wirings.wiring import Wiring
 
@@ -176,9 +176,8 @@ WIRED_NET = {**RESNET, "model": "tests.own_parts:WiredNet", "model_args": None}
 def test_several_processes_have_one_wiring(write_app, tmp_path, keys):
     """Each checkpoint compares weights, masks and wirings of the processes to the bit."""
     path = write_app(**{**WIRED_NET, **keys}, prune_rate=0.8, num_epochs=2, data_args={"num_images": 20})
-    command = [sys.executable, ROOT / "runner.py", f"app:{path}", "--processes", "2"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    first, second = run_together(2, [f"app:{path}"], tmp_path)
+    assert (first.status, second.status) == (0, 0), first.err
     weights = states(tmp_path / "checkpoints" / "tiny")
     assert ("conv.wiring.mask" in weights) == ("graph" in keys)
     if "graph" in keys:
