@@ -16,6 +16,7 @@ from genutil.config import load_config
 from genutil.runs.wiring_record import read_record
 from models import build_model
 from tests.conftest import ROOT
+from tests.helpers.exported_files import needs_onnx
 from tests.helpers.processes import run_together
 from wirings.topk import num_kept
 from wirings.wiring import Wiring
@@ -197,6 +198,7 @@ def test_a_wired_network_is_recorded(write_app, tmp_path):
     assert first.live.shape == last.live.shape == (3,)
 
 
+@needs_onnx
 def test_fast_evaluation_of_torchvision_networks(write_app, tmp_path, caplog):
     """The same accuracy, with fewer channels; and a file for other programs."""
     path = write_app(**RESNET, prune_rate=0.999, num_epochs=1, data_args={"num_images": 16})

@@ -4,12 +4,12 @@ import logging
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from genutil.checkpoint import load_weights, read_checkpoint, save_checkpoint
 from genutil.errors import CheckpointError
+from tests.helpers.exported_files import save_safetensors
 from tests.helpers.published_files import published_content, write_published
 from wirings.weight_names import match_names
 
@@ -34,7 +34,7 @@ def prefixed(weights, prefix):
 def loaded_with(tmp_path, caplog, content, name="x.pt"):
     """(lines, network) after loading a file with this content into a network with other weights."""
     if name.endswith(".safetensors"):
-        save_file(content, tmp_path / name)
+        save_safetensors(content, tmp_path / name)
     else:
         torch.save(content, tmp_path / name)
     network = build(1)

@@ -1,11 +1,24 @@
-"""Exported files, run by the programs that they are for."""
+"""Files of other formats: written and run by packages that need not be installed."""
+
+import importlib.util
 
 import pytest
 import torch
 
+needs_onnx = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")),
+    reason="needs onnx, onnxscript and onnxruntime",
+)
+
 
 def run_onnx(path, images):
-    """Logits of an ONNX file in onnxruntime; the test is skipped where that is not installed."""
-    onnxruntime = pytest.importorskip("onnxruntime")
+    """Logits of an ONNX file in onnxruntime."""
+    import onnxruntime
+
     session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
     return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+
+def save_safetensors(weights, path):
+    """Write weights as .safetensors; the test is skipped where the package is not installed."""
+    pytest.importorskip("safetensors.torch").save_file(weights, path)

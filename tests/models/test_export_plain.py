@@ -15,11 +15,12 @@ from genutil.checkpoint import load_weights
 from models.graphs.edges import EDGE_RULES, EdgeSpace
 from models.graphs.mobilenetv1like import MobileNetV1Like
 from tests.helpers.equality import assert_close
-from tests.helpers.exported_files import run_onnx
+from tests.helpers.exported_files import needs_onnx, run_onnx
 from tests.helpers.random_wirings import small_mobilenet
 from wirings.errors import WiringError
 from wirings.exporting import export
 
+pytestmark = needs_onnx
 SHAPE = (3, 16, 16)
 
 

@@ -10,7 +10,6 @@ import time
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 import runner
 from genutil.checkpoint import load_weights, read_checkpoint, save_checkpoint
@@ -18,6 +17,7 @@ from genutil.config import load_config
 from models import build_model
 from tests.conftest import ROOT
 from tests.helpers.equality import same
+from tests.helpers.exported_files import save_safetensors
 
 
 def run(path, *argv):
@@ -277,7 +277,7 @@ def test_a_training_starts_with_the_weights_of_another_program(write_app, tmp_pa
     weights = read_checkpoint(folder / "last.pt")["model"]
     compiled = {f"_orig_mod.{key}": value for key, value in weights.items()}
     torch.save(compiled, tmp_path / "x.pt")
-    save_file(compiled, tmp_path / "x.safetensors")
+    save_safetensors(compiled, tmp_path / "x.safetensors")
     caplog.clear()
     assert run(path, "--num_epochs", "1", "--use_graph", str(tmp_path / name), "--name", "second") == 0
     first = read_checkpoint(tmp_path / "checkpoints" / "second" / "init.pt")

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 import wirings
 from tests.conftest import ROOT
 from tests.helpers.equality import assert_close
-from tests.helpers.exported_files import run_onnx
+from tests.helpers.exported_files import needs_onnx, run_onnx, save_safetensors
 from wirings.command import main
 
 MODULE = """
@@ -174,7 +173,7 @@ def test_files_of_weights(space, capsys, kind):
     model = pruned()
     ending, change = KINDS[kind]
     content = change(dict(model.state_dict()))
-    (save_file if ending == ".safetensors" else torch.save)(content, f"w{ending}")
+    (save_safetensors if ending == ".safetensors" else torch.save)(content, f"w{ending}")
     run(capsys, "compact", f"w{ending}", *COMMON, "--output", "out.pt2")
     images = torch.randn(3, 3, 10, 12)
     with torch.no_grad():
@@ -206,6 +205,7 @@ def test_a_program_for_one_image_at_a_time(space, capsys):
         assert_close(torch.export.load("out.pt2").module()(image), 2 * network().eval()(image))
 
 
+@needs_onnx
 def test_export_writes_other_formats(space, capsys):
     model = network()
     torch.save(model.state_dict(), "w.pt")
@@ -278,7 +278,7 @@ def damaged(space: Path) -> None:
     torch.save({"epoch": 3}, "none.pt")
     torch.save([1, 2], "list.pt")
     torch.save({"g": {"a": torch.ones(1)}, "h": {"a": torch.ones(1)}}, "several.pt")
-    save_file(dict(network().state_dict()), "w.safetensors")
+    save_safetensors(dict(network().state_dict()), "w.safetensors")
     Path("cut.safetensors").write_bytes(Path("w.safetensors").read_bytes()[:200])
     torch.save({**network().state_dict(), "7.bias": torch.zeros(6)}, "shape.pt")
     torch.save({f"{name}s": value for name, value in network().state_dict().items()}, "names.pt")
@@ -348,7 +348,7 @@ def test_networks_that_are_refused(space, capsys, argv, message):
 
 def test_outputs_that_are_refused(space, capsys):
     torch.save(network().state_dict(), "w.pt")
-    save_file(dict(network().state_dict()), "w.safetensors")
+    save_safetensors(dict(network().state_dict()), "w.safetensors")
     before = Path("w.safetensors").read_bytes()
     for command, output, message in [
         ("compact", "out.onnx", "the name must end in .pt2, got out.onnx"),

@@ -11,7 +11,7 @@ import torchvision
 from torch import Tensor, nn
 
 from tests.helpers.equality import assert_close
-from tests.helpers.exported_files import run_onnx
+from tests.helpers.exported_files import needs_onnx, run_onnx
 from tests.wirings.channel_cases import image, shift_norms
 from wirings.compacting import NoCompactForm, compact, engines_of
 from wirings.errors import WiringError
@@ -203,6 +203,7 @@ def test_wrapped_networks(wrap):
     assert small.report.params_after == expected.params_after < expected.params_before
 
 
+@needs_onnx
 def test_files_of_wired_networks(tmp_path):
     model = chain().train()
     shift_norms(model, 0)
@@ -243,6 +244,7 @@ def test_programs_of_wired_networks(tmp_path, monkeypatch):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["out.pt2"]
 
 
+@needs_onnx
 def test_files_of_networks_with_zeros(tmp_path):
     model = chain()
     path = tmp_path / "out.onnx"

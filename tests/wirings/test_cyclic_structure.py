@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from tests.helpers.engines import CPU_ENGINES
+from tests.helpers.exported_files import needs_onnx, run_onnx
 from tests.wirings.own_networks import Masked, assert_same_logits, network, stem
 from wirings.compacting import compact
 from wirings.errors import WiringError
@@ -96,11 +97,10 @@ def test_effective_edges_of_graphs_with_cycles(run):
         assert not torch.allclose(model(images), logits)
 
 
+@needs_onnx
 @pytest.mark.parametrize("run", ["repeat", "fixed", "own"])
 @pytest.mark.parametrize("norm", [nn.BatchNorm2d, lambda nodes: nn.InstanceNorm2d(nodes, affine=True)])
 def test_files_of_graphs_with_cycles(tmp_path, run, norm):
-    pytest.importorskip("onnxruntime")
-    from tests.helpers.exported_files import run_onnx
 
     model = network(9, Cyclic, run=RUNS[run], norm=norm)
     if run == "own":

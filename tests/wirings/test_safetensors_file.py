@@ -6,14 +6,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 
 from genutil.checkpoint import read_checkpoint
 from genutil.errors import CheckpointError
 from tests.helpers.examples import examples
 from wirings.safetensors_file import read_safetensors
 
+SafetensorError = pytest.importorskip("safetensors").SafetensorError
+load, save = (getattr(pytest.importorskip("safetensors.torch"), name) for name in ("load", "save"))
 KINDS = [
     torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16,
     torch.int8, torch.uint8, torch.bool, torch.float8_e4m3fn, torch.float8_e5m2,

@@ -11,6 +11,7 @@ from torch import nn
 
 from tests.helpers.engines import CPU_ENGINES, NEEDS_COMPILER
 from tests.helpers.examples import examples
+from tests.helpers.exported_files import needs_onnx, run_onnx
 from tests.wirings.own_networks import Block, Own, assert_same_logits, network
 from wirings.compact_network import CompactNetwork
 from wirings.compacting import compact, engines_of
@@ -98,10 +99,9 @@ def test_dead_nodes_are_left_out():
     ]
 
 
+@needs_onnx
 @pytest.mark.parametrize("ending", ["onnx", "safetensors"])
 def test_files(tmp_path, ending):
-    pytest.importorskip("onnxruntime")
-    from tests.helpers.exported_files import run_onnx
     from tests.models import edge_reader
 
     model, path = network(5, density=0.5), tmp_path / f"out.{ending}"
