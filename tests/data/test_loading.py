@@ -45,9 +45,10 @@ def with_shared_memory(path, options):
 @pytest.mark.parametrize(
     ("size", "words"),
     [
-        (
+        pytest.param(
             "160k",
             ["shared memory is too small for a batch", "batches come through pipes", "/dev/shm has 0.2 MiB"],
+            marks=pytest.mark.slow,
         ),
         ("64k", ["No space left on device", "decoded in this process", "/dev/shm has 0.1 MiB"]),
     ],
@@ -61,6 +62,7 @@ def test_small_shared_memory(folder, size, words):  # noqa: F811
         assert word in done.stderr
 
 
+@pytest.mark.slow
 def test_read_only_shared_memory(folder):  # noqa: F811
     done = with_shared_memory(folder, "size=64m,ro")
     assert (done.returncode, done.stdout) == (0, ALL)
@@ -69,7 +71,7 @@ def test_read_only_shared_memory(folder):  # noqa: F811
         assert word in done.stderr
 
 
-@pytest.mark.parametrize(("limit", "workers"), [(32, 0), (72, 1)])
+@pytest.mark.parametrize(("limit", "workers"), [pytest.param(32, 0, marks=pytest.mark.slow), (72, 1)])
 def test_few_open_files(folder, limit, workers):  # noqa: F811
     def lower():
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))

@@ -1,13 +1,21 @@
 """The program of `make quickstart`, at reduced length."""
 
 import re
+import subprocess
+from types import SimpleNamespace
 
 import pytest
 
-from fig import quickstart
+from fig import quickstart, runs
+from tests.helpers.in_process import run_here
 
 
-def test_both_wirings_are_trained_and_told_as_measured(tmp_path, capfd):
+@pytest.mark.parametrize("here", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_both_wirings_are_trained_and_told_as_measured(tmp_path, capfd, monkeypatch, here):
+    """In this process, or as a user's command in others."""
+    if here:
+        stand_in = SimpleNamespace(run=run_here, PIPE=subprocess.PIPE)
+        monkeypatch.setattr(runs, "subprocess", stand_in)
     options = ["--num_epochs", "2", "--dim", "200", "--downsample_dim", "16", "--feature_dim", "40"]
     options += ["--save_dir", str(tmp_path / "c"), "--log_dir", str(tmp_path / "r")]
     assert quickstart.main(options) == 0

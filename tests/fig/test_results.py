@@ -7,12 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 
-import runner
 from fig import results
 from fig.results import Experiment
 from fig.results_page import Measured, heading, page
 from fig.runs import ROOT
 from tests.fig.recorded import leave_run
+from tests.helpers.in_process import run_here
 
 PAGE = ROOT / "docs" / "results.md"
 
@@ -26,13 +26,7 @@ def tiny(write_app, monkeypatch):
 
 @pytest.fixture
 def in_this_process(monkeypatch, seeds_in_this_process):
-    """Commands of the page run here, without the seconds in which processes of their own import torch."""
-
-    def run(command, cwd):
-        assert cwd == ROOT
-        return SimpleNamespace(returncode=runner.main(command[2:]))
-
-    monkeypatch.setattr(results, "subprocess", SimpleNamespace(run=run))
+    monkeypatch.setattr(results, "subprocess", SimpleNamespace(run=run_here))
 
 
 def make(tmp_path, *argv):

@@ -51,6 +51,7 @@ def test_each_seed_is_a_run_and_finished_ones_are_left_out(write_app, tmp_path, 
     assert len(list((tmp_path / "runs").iterdir())) == 3
 
 
+@in_this_process
 def test_a_seed_is_what_it_would_be_alone(write_app, tmp_path):
     app = write_app(num_epochs=1)
     assert run(app, "--seeds", 4) == 0
@@ -136,7 +137,8 @@ def test_the_run_gets_an_interrupt_that_its_parent_alone_got(write_app, tmp_path
     assert "stopped by SIGINT" in told
 
 
-@pytest.mark.parametrize("signum", [signal.SIGHUP, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGHUP, signal.SIGUSR1])
 def test_a_run_of_a_seed_saves_at_a_lost_connection_or_a_time_limit(write_app, tmp_path, signum):
     process = start(write_app(num_epochs=10_000), tmp_path, "--seeds", 1, 2)
     wait_for_line(process, "epoch 3, step")

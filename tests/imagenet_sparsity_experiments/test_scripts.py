@@ -92,6 +92,7 @@ def test_a_training_that_is_stopped_goes_on_exactly(place, signum):
         assert digest(whole[key]) == digest(parts[key]), key
 
 
+@pytest.mark.slow
 def test_two_machines(place):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -12,6 +12,7 @@ from tests.models.compile_kernels import KERNELS, TARGETS
 pytest.importorskip("triton")
 
 
+@pytest.mark.slow
 def test_all_kernels(tmp_path):
     environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
     done = subprocess.run(

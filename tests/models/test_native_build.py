@@ -328,6 +328,11 @@ def test_a_compiler_that_cannot_be_found(fresh_kernels, given, message):
         compact(small_mobilenet(), "native")
 
 
+def slow(value):
+    """A value that is tried in `make test-all` alone."""
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
 TRUNCATED = """
 import shutil, sys
 from pathlib import Path
@@ -344,7 +349,7 @@ print("whole" if (folder / "wirings_native.so").read_bytes() == good.read_bytes(
 """
 
 
-@pytest.mark.parametrize("part", [0.3, 0.6, 0.95])
+@pytest.mark.parametrize("part", [slow(0.3), 0.6, slow(0.95)])
 def test_a_truncated_library_does_not_end_the_process(tmp_path, part):
     build.load_kernels()
     (good,) = (build._cache() / build._key()).glob("*.so")
