@@ -18,6 +18,7 @@ from genutil.config.command_line import parse_command_line
 from genutil.config.keys_page import keys_page
 from tests.conftest import ROOT
 from tests.helpers.documentation import COMMANDS, PAGES, RUNNER, SPARSE, blocks
+from tests.helpers.processes import run_together
 from wirings.command import make_parser
 
 DIGITS = [command for command in RUNNER if "apps/quickstart/digits" in command]
@@ -36,6 +37,16 @@ def test_every_block_is_run_by_a_test():
         known = [words for words in OTHER_PYTHON if words in block]
         known += [start for start in ("# my_", "# apps/") if block.startswith(start)]
         assert len(known) == 1, block
+
+
+@pytest.fixture
+def no_further_imports(monkeypatch, tmp_path, seeds_in_this_process):
+    """Several seeds are trained here, several processes are forked from one that has imported torch."""
+
+    def launch(script, argv, processes, max_restarts):
+        return max(ended.status for ended in run_together(processes, argv, tmp_path))
+
+    monkeypatch.setattr(runner, "launch", launch)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +95,7 @@ SMALL = ["--dim", "80", "--downsample_dim", "8", "--feature_dim", "10"]
 """Sizes of a graph that shows the order of the commands and their options in less time."""
 
 
-def test_digits_commands_run_in_their_order(tmp_path, monkeypatch, capsys):
+def test_digits_commands_run_in_their_order(tmp_path, monkeypatch, capsys, no_further_imports):
     """And what is drawn from their runs. At one epoch, with a small graph, in folders of the test's own."""
     monkeypatch.chdir(ROOT)
     assert len(DIGITS) >= 6 and len(PICTURES) >= 5
@@ -156,7 +167,7 @@ def shown_help(name):
     """As `python -m NAME --help`, but in this process, where torch is imported already."""
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
         patch.setattr(sys, "argv", [name, "--help"])
-        runpy.run_module(name, run_name="__main__")
+        runpy.run_path(str(ROOT / f"{name.replace('.', '/')}.py"), run_name="__main__")
     assert ended.value.code in (0, None)
 
 
