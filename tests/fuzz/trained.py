@@ -35,9 +35,9 @@ def make_trainer(parts: ComponentBuilder) -> tuple[nn.Module, Trainer]:
     model = build_model(parts.config, parts)
     data = TinyData(8, 16, 10, 0)
     train = as_batches(data.train, ALONE)
-    optimizer = parts.make(find_optimizer(parts.config.optimizer), parameters=model.parameters())
-    schedule = parts.make(find_schedule(parts.config.lr_scheduler), steps_per_epoch=len(train))
-    trainer = parts.make(
+    optimizer = parts.build(find_optimizer(parts.config.optimizer), parameters=model.parameters())
+    schedule = parts.build(find_schedule(parts.config.lr_scheduler), steps_per_epoch=len(train))
+    trainer = parts.build(
         Trainer, model=model, optimizer=optimizer, schedule=schedule, train=train,
         val=as_batches(data.val, ALONE), device=ALONE.device, observe=dict, world=ALONE, stop=StopRequest(),
     )  # fmt: skip
