@@ -57,7 +57,7 @@ def test_complete_then_fine_tuned_and_lottery_ticket(run, tmp_path, monkeypatch)
         "--data",
         "data.digits:Digits",
         "--num_epochs",
-        2,
+        1,
         "--batch_size",
         64,
         "--save_dir",
@@ -203,7 +203,8 @@ def test_training_goes_on_from_a_published_checkpoint(run, tmp_path, monkeypatch
     assert results["best_val"] >= 12.5
 
 
-def test_weights_alone_evaluate(run, tmp_path, image_folder):
+def test_weights_alone_evaluate(run, tmp_path, image_folder, monkeypatch):
+    monkeypatch.setattr(mobilenetv1like, "STAGES", SMALLER)
     model = published_file(tmp_path / "whole.pt", LARGE)
     write_published(
         tmp_path / "best.pt", {"model": {f"module.{k}": v for k, v in model.state_dict().items()}}
@@ -214,7 +215,8 @@ def test_weights_alone_evaluate(run, tmp_path, image_folder):
     assert alone["CELoss"] == whole["CELoss"]
 
 
-def test_evaluation_of_a_missing_folder_is_refused(run, tmp_path):
+def test_evaluation_of_a_missing_folder_is_refused(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(mobilenetv1like, "STAGES", SMALLER)
     published_file(tmp_path / "x.pt", LARGE)
     said = run(LARGE, "--data-dir", tmp_path / "nowhere", "--resume", "x.pt", "--evaluate")
     assert "nowhere/imagenet: there is no such folder" in said

@@ -1,8 +1,8 @@
 """Published checkpoint files: inert replacements for the pickled objects in them; nothing is executed.
 
-The files were written by torch 1.0. In addition to tensors they contain `train.ScalarMeter` objects (curves of
-a training) and numpy scalars and arrays, under the names of numpy 1.x or 2.x. torch's restricted reader refuses
-such names; here each gets a stub that only keeps plain values.
+The files were written by torch 1.0. They contain tensors, `train.ScalarMeter` objects (curves of a
+training), and numpy scalars and arrays under the names of numpy 1.x or 2.x. torch's restricted reader
+refuses such names; here each gets a stub that only keeps plain values.
 """
 
 from __future__ import annotations

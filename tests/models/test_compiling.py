@@ -10,6 +10,14 @@ from models.compiling import compile_errors_as_config_errors, compile_network
 from tests.conftest import ROOT, SMALL_GRAPH
 
 APPS = sorted(str(path.relative_to(ROOT / "apps")) for path in (ROOT / "apps").glob("*_scale/*.yml"))
+IN_EVERY_RUN = {
+    "small_scale/static_dnw.yml",
+    "small_scale/discrete_time_random_graph.yml",
+    "small_scale/continuous_time_dnw.yml",
+    "medium_scale/mobilenetv1_td_x225.yml",
+    "large_scale/mobilenetv1_dnw_small_x225.yml",
+}
+"""One of each kind of graph; the others are compiled in `make test-all`."""
 CPU = torch.device("cpu")
 
 
@@ -44,7 +52,9 @@ def assert_same(found, expected, tolerance):
         assert (mine - plain).abs().max() <= tolerance * scale
 
 
-@pytest.mark.parametrize("app", APPS)
+@pytest.mark.parametrize(
+    "app", [pytest.param(app, marks=() if app in IN_EVERY_RUN else pytest.mark.slow) for app in APPS]
+)
 def test_every_experiment_compiles_in_one_piece(app):
     """fullgraph: a break in the graph would be an error. In float64, so that rounding hides nothing."""
     images = torch.randn(3, 3, 32, 32, dtype=torch.float64)

@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 
-from trainers.callback import Callback, CallbackList, EveryEpochs, EverySteps, reads_gradients
+from trainers.callback_base import Callback, CallbackList, EveryEpochs, EverySteps, reads_gradients
 from trainers.wiring_recorder import DoublingSteps
 
 EVENTS = [name for name, member in vars(Callback).items() if inspect.isfunction(member)]
