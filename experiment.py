@@ -270,7 +270,7 @@ def _train(
         lambda: RunOutputs(folder, run_settings(config), world.rank_info, start, first_step, names)
     )
     callbacks = [
-        *_callbacks(config, model, world, outputs, start, first_step),
+        *_callbacks(config, names, model, world, outputs, start, first_step),
         *_user_callbacks(parts, classes, outputs),
     ]
     criterion = Criterion(config.label_smoothing, config.mixup, config.seed)
@@ -371,6 +371,7 @@ def _optimizer_and_schedule(
 
 def _callbacks(
     config: Config,
+    names: CheckpointNames,
     model: nn.Module,
     world: World,
     outputs: RunOutputs | None,
@@ -399,6 +400,7 @@ def _callbacks(
         content={} if outputs is None else _checkpoint_content(config, world, outputs, start),
         checkpoint_interval=config.checkpoint_interval,
         keep_last=config.keep_last,
+        names=names,
     )
     callbacks.append(saver)
     if config.checkpoint_interval_steps is not None:

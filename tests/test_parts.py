@@ -37,7 +37,7 @@ def test_parts_of_one_s_own(write_app, tmp_path, monkeypatch, capsys):
         (["--data_args", "num_images=many"], "num_images Input should be a valid integer"),
         (["--model", "collections:Counter"], "is no torch.nn.Module"),
         (["--model", "collections:OrderedDict"], "OrderedDict has no signature"),
-        (["--momentum", "0", "--nesterov"], "sgd: Nesterov momentum requires"),
+        (["--momentum", "0", "--nesterov"], "nestorov: needs a momentum greater than 0"),
         (["--graph", "torch.nn:Linear"], "is no subclass of wirings.rules.base.EdgeRule"),
     ],
 )

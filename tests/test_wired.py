@@ -128,7 +128,7 @@ def test_a_budget_changes_no_other_random_number(write_app, graph):
 WRONG = [
     (
         ["--budget", "urk"],
-        "must be uniform | erk | global | mobilenet_width | PATTERN=DENSITY ... | mod",
+        "must be uniform | erk | mobilenet_width | global | PATTERN=DENSITY ... | mod",
     ),
     (["--budget", "nowhere:budget"], "budget: there is no module nowhere"),
     (["--budget", "tests.own_parts:too_many"], "budget: the budget has 1000000000 edges for graph.weight"),

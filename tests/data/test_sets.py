@@ -120,9 +120,9 @@ def test_fashion_mnist_offline_says_what_to_do(fashion, tmp_path):
         (lambda content: content[:-5], "cannot be read"),
         (
             lambda content: gzip.compress(gzip.decompress(content)[:-1]),
-            "is no IDX file of 20 × 28 × 28 bytes",
+            "is not an IDX file of 20 × 28 × 28 bytes",
         ),
-        (lambda content: gzip.compress(b"<html>"), "is no IDX file"),
+        (lambda content: gzip.compress(b"<html>"), "is not an IDX file"),
         (lambda content: b"<html>", "cannot be read"),
     ],
 )

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from fig import quickstart, runs
+from fig import quickstart
 from tests.helpers.in_process import run_here
 
 

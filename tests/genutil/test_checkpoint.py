@@ -75,7 +75,7 @@ def test_counts_that_are_no_numbers_leave_the_model_alone(tmp_path, model):
     before = model[0].weight.clone()
     state = {name: value + 1 for name, value in model.state_dict().items()}
     torch.save({"model": state, "best_val": "93%"}, tmp_path / "x.pt")
-    with pytest.raises(CheckpointError, match=r"x\.pt: its best_val is no number but '93%'"):
+    with pytest.raises(CheckpointError, match=r"x\.pt: its best_val is not a number but '93%'"):
         load_weights(tmp_path / "x.pt", model)
     assert torch.equal(model[0].weight, before)
 

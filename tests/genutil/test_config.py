@@ -139,7 +139,7 @@ FAST = {"fast_eval": True, "evaluate": True, "resume": "x"}
         ({"use_graph": "a.pt", "use_init": "b.pt", "graph": "dnw"}, "choose graph: fine_tune"),
         ({"bf16": True}, "works with the engines native and triton; give --fast_eval"),
         ({**FAST, "bf16": True, "engine": "csr"}, "works with the engines native and triton"),
-        ({"engine": "csr"}, "runs the network of fast_eval; add --evaluate --fast_eval"),
+        ({"engine": "csr"}, "selects the engine of fast_eval; add --evaluate --fast_eval"),
         (
             {**FAST, "use_dgl": True, "engine": "csr"},
             "means --engine dgl; choose one of them",
@@ -149,7 +149,7 @@ FAST = {"fast_eval": True, "evaluate": True, "resume": "x"}
         ({"ode_steps": 5}, "counts the steps of euler, midpoint and rk4"),
         ({"ode_solver": "rk4", "ode_rtol": 0.1}, "has no effect with a fixed-step solver"),
         ({"ode_solver": "rk4", "ode_atol": 0.1}, "has no effect with a fixed-step solver"),
-        ({**FAST, "compile": True}, "runs the network as it was trained"),
+        ({**FAST, "compile": True}, "compiles the network as trained"),
         ({**FAST, "amp": "bf16"}, "has no effect with the engines of fast_eval"),
         ({"topk": [1, 11]}, "must not exceed output_size"),
         ({"multistep_lr_milestones": [5, 3]}, "must be rising epochs"),

@@ -28,9 +28,9 @@ def test_only_regular_files_are_read(write_app, tmp_path, fifo):
     for path in ("/dev/zero", "/dev/stdin", fifo, tmp_path):
         text = refused(write_app(_base_=str(path)))
         assert text.startswith("1 problem in this experiment:")
-        assert "cannot be read: it is no regular file" in text
+        assert "cannot be read: it is not a regular file" in text
         assert "tiny.yml, line 1" in text
-        assert "it is no regular file" in refused(path)
+        assert "it is not a regular file" in refused(path)
 
 
 def test_a_file_has_a_largest_size(tmp_path):
@@ -144,5 +144,5 @@ def test_reports_are_read_within_the_same_limits(tmp_path, fifo):
     with pytest.raises(UserError, match="nested too deeply"):
         read_metrics({"folder": str(run), "name": "run", "config": {}})
     for read in (read_text, read_json):
-        with pytest.raises(OSError, match="no regular file"):
+        with pytest.raises(OSError, match="not a regular file"):
             read(fifo)

@@ -134,5 +134,5 @@ def test_gradients_and_momenta_need_room(monkeypatch):
     model = torch.nn.Linear(10_000, 10_000, device="meta")  # 0.37 GiB
     monkeypatch.setattr("genutil.memory.require_memory", lambda *given: require_memory(*given, lambda: GIB))
     require_memory_for_training(model, "x:Y", has_momentum=True, processes=1)
-    with pytest.raises(ConfigError, match=r"model: training x:Y, beside the weights, needs 1.5 GiB"):
+    with pytest.raises(ConfigError, match=r"model: training x:Y, in addition to its weights, needs 1.5 GiB"):
         require_memory_for_training(model, "x:Y", has_momentum=True, processes=2)

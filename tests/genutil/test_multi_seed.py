@@ -86,8 +86,8 @@ def trained(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        (["--num_epochs", 1, "--lr", 0.01], "lr is 0.01, there 0.1"),
-        (["--num_epochs", 2], "num_epochs is 2, there 1"),  # its schedule has ended
+        (["--num_epochs", 1, "--lr", 0.01], "lr is 0.01, in the file 0.1"),
+        (["--num_epochs", 2], "num_epochs is 2, in the file 1"),  # its schedule has ended
     ],
 )
 def test_another_experiment_is_trained_from_its_beginning(write_app, tmp_path, caplog, changed, told):
@@ -227,7 +227,7 @@ def test_spread():
 def test_settings_that_decide():
     one = {"name": "x-seed1", "seed": 1, "lr": 0.1, "save_dir": "a", "use_graph": "v1/c-seed1/last.pt"}
     other = {**one, "name": "x-seed2", "seed": 2, "save_dir": "b", "use_graph": "v1/c-seed2/last.pt"}
-    assert set(differences(one, other)) == {"name", "seed", "use_graph"}
+    assert set(differences(one, other)) == {"seed", "use_graph"}
     assert not differences_without_seed(one, other)
     assert differences_without_seed(one, {**other, "lr": 0.2}) == {"lr": (0.1, 0.2)}
     assert set(differences_without_seed(one, {**other, "use_graph": "v7/c-seed2/last.pt"})) == {"use_graph"}

@@ -89,27 +89,27 @@ def fail(world, errors):
         return error_to_report(world, error)
 
 
-def test_a_mistake_that_one_process_meets_is_told_by_the_first():
+def test_an_error_of_one_process_is_reported_by_it():
     first, second, third = together(3, fail, {1: UserError("cat.jpg: cannot be read")})
-    assert type(first) is UserError
-    assert str(first) == "process 1 of 3: cat.jpg: cannot be read"
-    assert isinstance(second, ReportedByOtherRank) and isinstance(third, ReportedByOtherRank)
-    assert second.status == third.status == 2
+    assert type(second) is UserError
+    assert str(second) == "process 1 of 3: cat.jpg: cannot be read"
+    assert isinstance(first, ReportedByOtherRank) and isinstance(third, ReportedByOtherRank)
+    assert first.status == third.status == 2
 
 
-def test_a_mistake_that_all_meet_is_told_once():
+def test_an_error_of_all_processes_is_reported_once():
     errors = {rank: UserError(f"too many layers, says {rank}") for rank in range(2)}
     first, second = together(2, fail, errors)
     assert str(first) == "too many layers, says 0"
     assert isinstance(second, ReportedByOtherRank)
 
 
-def test_a_bug_in_one_process_is_told_with_its_place():
+def test_a_bug_in_one_process_is_reported_with_its_traceback():
     first, second = together(2, fail, {1: KeyError("weight")})
-    assert type(first) is RunError
-    assert "process 1 of 2: Traceback" in str(first)
-    assert "KeyError: 'weight'" in str(first)
-    assert (type(second), second.status) == (ReportedByOtherRank, 1)
+    assert type(second) is RunError
+    assert "process 1 of 2: Traceback" in str(second)
+    assert "KeyError: 'weight'" in str(second)
+    assert (type(first), first.status) == (ReportedByOtherRank, 1)
 
 
 def disappear(world, lost):

@@ -112,7 +112,7 @@ def group(trainer):
 
 
 def scale(trainer):
-    state = trainer.precision.state()
+    state = trainer.precision.state_dict()
     return None if state is None else state["scale"]
 
 

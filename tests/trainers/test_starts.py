@@ -66,7 +66,7 @@ def test_auto_is_refused_for_another_experiment(run, tmp_path, capsys, last, opt
     errors = capsys.readouterr().err
     assert f"resume: auto found {last}, which belongs to another experiment:\n" in errors
     assert f"  {difference}\n" in errors
-    assert f"repeat its settings; or name the file, --resume {last}" in errors and "--name" in errors
+    assert f"use the same settings; or name the file, --resume {last}" in errors and "--name" in errors
     assert files(tmp_path) == before and last.read_bytes() == bits
 
 

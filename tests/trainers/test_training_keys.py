@@ -62,7 +62,7 @@ def test_keys_of_the_objective_and_the_optimizer(monkeypatch, run):
     trainer = trainer_of(monkeypatch, run, *argv, "--no-norm_weight_decay")
     criterion = trainer.criterion
     assert (criterion.label_smoothing, criterion.mixup, criterion.seed) == (0.1, 0.2, 3)
-    assert trainer.precision.state()["scale"] == 8
+    assert trainer.precision.state_dict()["scale"] == 8
     norms, others = trainer.optimizer.param_groups
     sizes = [sum(weight.numel() for weight in group["params"]) for group in (norms, others)]
     assert norms["weight_decay"] == 0
