@@ -80,8 +80,8 @@ def trained(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        (["--num_epochs", 1, "--lr", 0.01], "lr is 0.01, there 0.1"),
-        (["--num_epochs", 2], "num_epochs is 2, there 1"),  # its schedule has ended
+        (["--num_epochs", 1, "--lr", 0.01], "lr is 0.01, in the file 0.1"),
+        (["--num_epochs", 2], "num_epochs is 2, in the file 1"),  # its schedule has ended
     ],
 )
 def test_another_experiment_is_trained_from_its_beginning(write_app, tmp_path, caplog, changed, told):

@@ -57,7 +57,7 @@ def test_other_precision(engine):
 
 def test_a_precision_that_the_kernels_do_not_have():
     with pytest.raises(
-        ValueError, match=r"native calculates in float32, and the network is in torch\.float64"
+        ValueError, match=r"engine native computes in float32, and the network is in torch\.float64"
     ):
         compact(small_mobilenet().double(), "native")
 
