@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from fig import quickstart
+from fig import quickstart, train_app
 from tests.helpers.in_process import run_here
 
 
@@ -15,7 +15,7 @@ def test_both_wirings_are_trained_and_told_as_measured(tmp_path, capfd, monkeypa
     """In this process, or as a user's command in others."""
     if here:
         stand_in = SimpleNamespace(run=run_here, PIPE=subprocess.PIPE)
-        monkeypatch.setattr(runs, "subprocess", stand_in)
+        monkeypatch.setattr(train_app, "subprocess", stand_in)
     options = ["--num_epochs", "2", "--dim", "200", "--downsample_dim", "16", "--feature_dim", "40"]
     options += ["--save_dir", str(tmp_path / "c"), "--log_dir", str(tmp_path / "r")]
     assert quickstart.main(options) == 0

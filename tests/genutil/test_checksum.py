@@ -109,9 +109,7 @@ def test_a_changed_weight_is_told(tmp_path):
     content = torch.load(path, weights_only=True)
     content["model"]["w"][0, 0] += 1
     torch.save(content, path)
-    with pytest.raises(
-        CheckpointError, match=r"last\.pt: is damaged: its content does not match its checksum"
-    ):
+    with pytest.raises(CheckpointError, match="is damaged: its content does not match its checksum"):
         read_checkpoint(path)
     del content["checksum"]
     torch.save(content, path)

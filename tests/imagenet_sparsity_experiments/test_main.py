@@ -223,10 +223,10 @@ def test_weights_to_begin_with_and_going_on_by_one_command(images, space, tmp_pa
     weights = tmp_path / "first" / "model.pth.tar"
     common = ["-c", "allsparse50", "--pretrained-weights", weights, "--resume", "auto", "--lr", "0.01"]
     assert run(images, space, *common, "--epochs", 1) == 0
-    assert f"took the weights and the wiring of {weights}" in caplog.text
+    assert f"loaded the weights and the wiring of {weights}" in caplog.text
     caplog.clear()
     assert run(images, space, *common, "--epochs", 2) == 0
-    assert "took the weights" not in caplog.text
+    assert "loaded the weights" not in caplog.text
     assert "resumed from" in caplog.text
 
 
@@ -238,7 +238,7 @@ def test_going_on_within_an_epoch_of_other_length_is_refused(images, space, caps
         del content[key]
     torch.save(content, space / "within.pth.tar")
     assert run(images, space, "--epochs", 3, "--resume", space / "within.pth.tar", "--prof", 2) == 2
-    assert "the number of batches (3, now 2) changed since; go on as before" in capsys.readouterr().err
+    assert "the number of batches (3, now 2) changed since; resume with" in capsys.readouterr().err
 
 
 def test_training_alone_on_few_batches_without_checkpoints(images, space):

@@ -131,7 +131,7 @@ class Raising(Wired):
     [
         (Branching, r"Branching cannot be exported as ONNX: its forward method depends on the "
          r"values of tensors, .* \(test_export_plain.py, line \d+: return logits \* 2 if"),
-        (Tuple, r"Tuple must return logits \(images, classes\); for 2 images it gave tuple"),
+        (Tuple, r"Tuple must return logits \(images, classes\); for 2 images it returned tuple"),
         (Raising, r"Raising does not run on images of 3×16×16 \(no such\)$"),
     ],
 )  # fmt: skip

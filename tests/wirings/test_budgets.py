@@ -73,9 +73,9 @@ def test_densities_out_of_range(density):
     ("counts", "message"),
     [
         ({"conv1.weight": 5}, "has no number of edges for fc.weight"),
-        ({"conv1.weight": 5, "fc.weight": 201}, "gives fc.weight 201 edges; it has room for 0 to 200"),
-        ({"conv1.weight": 5.5, "fc.weight": 1}, "gives conv1.weight 5.5 edges"),
-        ({"conv1.weight": 5, "fc.weight": 1, "fc": 1}, "names fc, which is no layer"),
+        ({"conv1.weight": 5, "fc.weight": 201}, "has 201 edges for fc.weight, which can have 0 to 200"),
+        ({"conv1.weight": 5.5, "fc.weight": 1}, "has 5.5 edges for conv1.weight"),
+        ({"conv1.weight": 5, "fc.weight": 1, "fc": 1}, "has fc, which is no layer"),
     ],
 )
 def test_wrong_counts_of_a_user_s_budget(counts, message):

@@ -356,7 +356,7 @@ def _check_device(tensor: Tensor) -> None:
     # Not triton.knobs.runtime.interpret: Triton 3.2, which torch 2.6 brings along, has no such name.
     from triton.runtime.interpreter import InterpretedFunction
 
-    if not isinstance(load_kernels().gather_product, InterpretedFunction):
+    if not isinstance(load_kernels().add_sources, InterpretedFunction):
         raise WiringError(
             f"engine triton runs on a GPU, and the network is on {tensor.device}. Run with --gpus 0, or use "
             "engine native"
