@@ -12,7 +12,7 @@ pytestmark = [needs_browser, pytest.mark.slow]
 
 
 def test_slider_keys_and_play_change_picture_and_numbers(page):
-    assert "3 edges, 0 new and 0 gone" in numbers(page)
+    assert "3 edges, 0 new and 0 removed" in numbers(page)
     assert "training accuracy –, validation –" in numbers(page)
     first = picture(page)
     page.locator("#slider").fill("1")
@@ -22,7 +22,7 @@ def test_slider_keys_and_play_change_picture_and_numbers(page):
     assert (np.abs(picture(page) - first).max(axis=2) > 40).sum() > 100
     page.keyboard.press("ArrowRight")
     assert at_step(page) == page.locator("#slider").get_attribute("aria-valuetext") == "step 40, epoch 4"
-    assert "3 edges (and 1 that are never read), 0 new and 1 gone" in numbers(page)
+    assert "3 edges (and 1 that are never read), 0 new and 1 removed" in numbers(page)
     page.keyboard.press("Home")
     page.locator("#slider").blur()
     assert np.array_equal(picture(page), first)
