@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from wirings.exporting import export
     from wirings.profiling import Profile, profile
     from wirings.rules import find_rule
-    from wirings.rules.base import EdgeRule, EdgeSpace, Step
+    from wirings.rules.base import EdgeRule, EdgeSpace, MaskedEdges, RankedEdges, Step
     from wirings.selection import EdgeSelection, straight_through
     from wirings.structure import WiredNetwork
-    from wirings.topk import Selector, choose_top_edges, top_mask
+    from wirings.topk import Selector, choose_top_edges, top_mask, top_mask_by_row
     from wirings.wiring import Wiring, WiringSummary, unwire, wire
 
 __all__ = [
@@ -37,9 +37,11 @@ __all__ = [
     "EdgeRule",
     "EdgeSelection",
     "EdgeSpace",
+    "MaskedEdges",
     "MissingPackageError",
     "NotFiniteError",
     "Profile",
+    "RankedEdges",
     "Selector",
     "Step",
     "WiredNetwork",
@@ -55,6 +57,7 @@ __all__ = [
     "remove_dead_channels",
     "straight_through",
     "top_mask",
+    "top_mask_by_row",
     "unwire",
     "wire",
 ]
@@ -64,6 +67,8 @@ _PLACES = {
     "remove_dead_channels": "wirings.channels",
     "EdgeRule": "wirings.rules.base",
     "EdgeSpace": "wirings.rules.base",
+    "MaskedEdges": "wirings.rules.base",
+    "RankedEdges": "wirings.rules.base",
     "Step": "wirings.rules.base",
     "EdgeSelection": "wirings.selection",
     "straight_through": "wirings.selection",
@@ -77,6 +82,7 @@ _PLACES = {
     "Selector": "wirings.topk",
     "choose_top_edges": "wirings.topk",
     "top_mask": "wirings.topk",
+    "top_mask_by_row": "wirings.topk",
     "Wiring": "wirings.wiring",
     "WiringSummary": "wirings.wiring",
     "unwire": "wirings.wiring",

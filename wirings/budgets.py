@@ -18,7 +18,7 @@ Budget = Callable[[Shapes, float], dict[str, int]]
 
 
 def total_edges(shapes: Shapes, density: float) -> int:
-    """Edges of all layers together: all entries minus the pruned ones, rounded down.
+    """Edges of all layers together: numel − int((1 − density) · numel).
 
     Raises:
         WiringError: `density` is not within 0..1.

@@ -18,7 +18,7 @@ from wirings.topk_cpu import find_largest, find_threshold
 
 
 def num_kept(num_edges: int, prune_rate: float) -> int:
-    """Number of edges in use: all minus the pruned ones, rounded down.
+    """Number of edges in use: num_edges − int(prune_rate · num_edges).
 
     Raises:
         WiringError: `prune_rate` is not within 0..1.

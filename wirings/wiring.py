@@ -385,13 +385,13 @@ def rank_together(rules: Mapping[str, EdgeRule], num_edges: int) -> None:
         num_edges: of all of them.
 
     Raises:
-        WiringError: a rule does not select by rank.
+        WiringError: the weights of a rule cannot be ranked with those of others.
     """
-    ranked = [rule for rule in rules.values() if isinstance(rule, RankedEdges)]
+    ranked = [rule for rule in rules.values() if isinstance(rule, RankedEdges) and rule.ranks_all_layers]
     if len(ranked) < len(rules):
-        kind = next(type(rule).__name__ for rule in rules.values() if not isinstance(rule, RankedEdges))
+        name = next(type(rule).__name__ for rule in rules.values() if rule not in ranked)
         raise WiringError(
-            f"budget global ranks weights, and {kind} does not select by rank; choose uniform or erk"
+            f"budget global ranks the weights of all layers, and {name} does not; choose uniform or erk"
         )
     ranking = GlobalRanking(ranked, num_edges)
     for rule in ranked:

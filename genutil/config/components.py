@@ -67,7 +67,7 @@ class ComponentBuilder:
     def build_named(
         self, key: str, target: Any, args_key: str | None = None, path: str | None = None, **overrides: Any
     ) -> Any:
-        """`make` what the experiment's `key` names, or `path` where that key is a list.
+        """`build` for the class or function that the experiment's `key` names, or `path` of a list.
 
         Raises:
             ConfigError: see `build`; or `target` is the user's own code and raises an error.

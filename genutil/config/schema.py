@@ -120,7 +120,7 @@ class WiringKeys(BaseModel):
         read_by_experiment=True,
         description="edge rule: how the edges in use are chosen, or module:Class",
     )
-    graph_args: dict[str, Any] = key("result", {}, description="arguments of an edge rule of your own")
+    graph_args: dict[str, Any] = key("result", {}, description="further arguments of the edge rule")
     prune_rate: Float = key(
         "result",
         0.0,
@@ -138,7 +138,10 @@ class WiringKeys(BaseModel):
         json_schema_extra={"choices": [*BUDGETS, GLOBAL, "PATTERN=DENSITY ...", "module:function"]},
     )
     setting: Literal["static", "discrete_time", "continuous"] = key(
-        "result", "static", description="how the graph is executed; static graphs are acyclic"
+        "result",
+        "static",
+        description="static: graph random draws an acyclic pattern; no effect on other rules (the class of "
+        "model decides how the graph is executed)",
     )
     edge_scope: Literal["all", "readable"] = key(
         "result",

@@ -138,10 +138,10 @@ def centre(maps: Tensor) -> Tensor:
 
 
 class StaticNeuralGraph(TinyClassifier):
-    """An acyclic graph: the nodes are visited once, block by block, and edges lead forward only.
+    """An acyclic graph: the nodes are visited once, block by block, and edges lead to later blocks only.
 
     The first block holds the nodes of the stem; the other nodes are divided evenly among `layers` − 1 blocks.
-    The output nodes, which are in the last block, also receive from that block.
+    The exception, as published: the output nodes, which are in the last block, also receive from that block.
     """
 
     def _add_graph(self, edges: EdgeMaker, acyclic: bool) -> None:

@@ -280,7 +280,11 @@ WRONG = {
         {"budget": lambda shapes, density: dict.fromkeys(shapes, 10**6)},
         r"the budget has 1000000 edges for 0\.weight, which can have 0 to 216",
     ),
-    "budget, global": ({"rule": "random", "budget": "global"}, "RandomEdges does not select by rank"),
+    "budget, global": ({"rule": "random", "budget": "global"}, "and RandomEdges does not; choose"),
+    "budget, global, by row": (
+        {"rule": "reg_td", "budget": "global", "prune_rate": 0.9, "rho": 0.5},
+        "and TargetedDropoutByRow does not; choose",
+    ),
     "include": ({"include": "fc"}, "include: fc matches no module of the network"),
     "include, near": (
         {"include": ["0", "33"]},

@@ -1,4 +1,4 @@
-"""Edge rules by name: one file each, which defines one class. Naming a rule imports its file alone."""
+"""Edge rules by name: one file each, which defines one class. Naming a rule imports its file only."""
 
 from __future__ import annotations
 
@@ -35,12 +35,15 @@ def find_rule(rule: str | type[EdgeRule]) -> type[EdgeRule]:
     from wirings.rules.base import EdgeRule
 
     module = importlib.import_module(f"{__name__}.{rule}")
-    (kind,) = (
+    classes = [
         value
         for value in vars(module).values()
         if inspect.isclass(value) and issubclass(value, EdgeRule) and value.__module__ == module.__name__
-    )
-    return kind
+    ]
+    if len(classes) != 1:
+        names = ", ".join(found.__name__ for found in classes) or "none"
+        raise WiringError(f"{module.__name__} must define one subclass of EdgeRule, it defines {names}")
+    return classes[0]
 
 
 def check_rule(rule: object, name: str) -> None:

@@ -183,6 +183,8 @@ class RankedEdges(EdgeRule):
     budget, among all layers.
     """
 
+    ranks_all_layers: ClassVar[bool] = True
+    """Whether the `global` budget can rank the scores of all layers together."""
     ranking: GlobalRanking | None
 
     def __init__(self, space: EdgeSpace, num_edges: int) -> None:

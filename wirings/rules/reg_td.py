@@ -1,4 +1,4 @@
-"""`reg_td`: targeted dropout with the weak edges counted per target.
+"""`reg_td`: targeted dropout with the weak edges counted in each output channel (row).
 
 Source: Gomez et al., "Learning Sparse Networks Using Targeted Dropout", arXiv 1905.13678.
 """
@@ -11,7 +11,9 @@ from wirings.topk import num_kept, top_mask_by_row
 
 
 class TargetedDropoutByRow(TargetedDropout):
-    """`graph: reg_td`: targeted dropout with the weak edges counted per target."""
+    """`graph: reg_td`: targeted dropout with the weak edges counted in each output channel (row)."""
+
+    ranks_all_layers = False
 
     def select(self) -> EdgeSelection:
         count = num_kept(self.weight[0].numel(), self.prune_rate)
