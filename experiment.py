@@ -345,7 +345,7 @@ def _batches(
 def _check_shards(config: Config, model: nn.Module, data: Any, world: World) -> None:
     """Check that batch norms get more than one value in every step, if the number of images is known."""
     num_images = getattr(data.train, "num_images", None)
-    if num_images is not None and config.max_batches is None and not config.sync_bn:
+    if num_images is not None and config.max_batches is None and not (config.sync_bn and world.size > 1):
         shape = (config.in_channels, config.image_size, config.image_size)
         check_smallest_shard(model, shape, num_images, config.batch_size, config.accumulate, world.size)
 

@@ -69,7 +69,6 @@ class CheckpointSaver(Callback):
             NotFiniteError: the loss or a weight is NaN or infinite.
         """
         trainer.read_meter()
-        _check_weights(trainer.model)
         self._save(trainer, self.names.last)
 
     def on_epoch_end(self, trainer: Training) -> None:
@@ -94,7 +93,13 @@ class CheckpointSaver(Callback):
             self.folder.close()
 
     def _save(self, trainer: Training, *names: str | None) -> None:
-        """Write the state under each of the names. Called in all processes, since they must agree on it."""
+        """Write the state under each of the names. Called in all processes, since they must agree on it.
+
+        Raises:
+            NotFiniteError: a weight is NaN or infinite; the loss shows that only in the next step.
+        """
+        if trainer.step:
+            _check_weights(trainer.model)
         state = {**trainer.state_dict(), **self.content}
         if trainer.world.size > 1:
             self._check_agreement(trainer, state)
@@ -122,7 +127,6 @@ class CheckpointSaver(Callback):
 
 
 def _check_weights(model: nn.Module) -> None:
-    """The loss shows a diverged update only in the next step."""
     for name, weight in model.named_parameters():
         if not torch.isfinite(weight).all():
             raise NotFiniteError(f"{name} is not finite")
@@ -231,11 +235,12 @@ def _counts(
     if last_epoch < -1 or step < 0 or not 0 <= batch <= steps_per_epoch:
         raise ValueError(f"epoch {last_epoch + 1}, batch {batch}, step {step}")
     due_step = (last_epoch + 1) * steps_per_epoch
-    if not batch and step != due_step:
+    if not batch and step != due_step and info.step is not None:
         _log.warning(
             "an epoch has %d steps now; the step counter is set to %d, as the learning rate follows epochs",
             steps_per_epoch, due_step,
         )  # fmt: skip
+    if not batch:
         step = due_step
     return {
         "last_epoch": last_epoch,

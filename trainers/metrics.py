@@ -66,7 +66,13 @@ class Meter:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the sums. Process 0 takes all of them, so that they count once."""
+        """Restore the sums. Process 0 takes all of them, so that they count once.
+
+        Raises:
+            ValueError: they are those of other accuracies.
+        """
+        if torch.as_tensor(state["correct"]).shape != self._correct.shape:
+            raise ValueError("the metrics of the epoch are those of another topk")
         factor = int(self.world.is_main)
         self._loss.copy_(state["loss"] * factor)
         self._correct.copy_(state["correct"] * factor)

@@ -50,16 +50,24 @@ class Microbatch:
 
 
 class DataParallelModel:
-    """A network that several processes train together. Called, it is the network.
+    """A network that several processes train together. Calling it runs the network.
 
     Args:
         network: on the world's device. It gets the weights and buffers of process 0.
         world: the processes.
-        stop: its signal is exchanged with the number of images, in one message a step; a new one by default.
+        stop: its signal is exchanged with the number of images, in one all-reduce per step; a new one
+            by default.
+        autocast: makes the context of a forward pass.
     """
 
-    def __init__(self, network: nn.Module, world: World, stop: StopRequest | None = None) -> None:
-        self.network, self.world, self.stop = network, world, stop or StopRequest()
+    def __init__(
+        self,
+        network: nn.Module,
+        world: World,
+        stop: StopRequest | None = None,
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        self.network, self.world, self.stop, self._autocast = network, world, stop or StopRequest(), autocast
         self._status: Callable[[], StepStatus] = lambda: StepStatus(0, None)
         self._has_sync_batchnorm = any(isinstance(module, nn.SyncBatchNorm) for module in network.modules())
         self._parallel: DistributedDataParallel | None = None
@@ -81,9 +89,9 @@ class DataParallelModel:
         Microbatches without images are left out, unless other processes wait for their passes.
         """
         self._status = self.world.all_reduce_step_status(len(labels), self.stop.signum)
-        if self._parallel is not None and not self._has_buckets:
-            self._build_buckets(self._parallel, images)
         pairs = list(zip(images.tensor_split(accumulate), labels.tensor_split(accumulate), strict=True))
+        if self._parallel is not None and not self._has_buckets:
+            self._build_buckets(self._parallel, pairs[0][0])
         if not self._has_sync_batchnorm:
             pairs = [pair for pair in pairs if len(pair[1])] or pairs[:1]
         for index, (micro_images, micro_labels) in enumerate(pairs):
@@ -117,8 +125,9 @@ class DataParallelModel:
         with preserve_rng_state(), warnings.catch_warnings():
             # Gradients of depthwise filters have the strides of channels-last maps; torch warns of it once.
             warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-            logits = parallel(images if len(images) else _blank(images))
-            loss = F.cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.long))
+            with self._autocast():
+                logits = parallel(images if len(images) else _blank(images))
+                loss = F.cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.long))
             loss.backward()  # type: ignore[no-untyped-call]
         self.network.zero_grad(set_to_none=True)
         with torch.no_grad():

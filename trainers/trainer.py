@@ -87,7 +87,7 @@ class Trainer:
         self.precision = precision or Precision(None, world.device)
         self.criterion, self.observe = criterion or Criterion(), observe
         self.world, self.stop, self.captured_step = world, stop or StopRequest(), captured_step
-        self.parallel = DataParallelModel(model, world, self.stop)
+        self.parallel = DataParallelModel(model, world, self.stop, self.precision.autocast)
         self.epoch = self.batch = self.step = 0
         self.epoch_finished = False
         self.lr = float(optimizer.param_groups[0]["lr"])

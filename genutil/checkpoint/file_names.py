@@ -72,7 +72,11 @@ def to_resnet_keys(state: Mapping[str, Any]) -> dict[str, Any]:
 def from_resnet_keys(content: Mapping[str, Any]) -> dict[str, Any]:
     """The inverse of `to_resnet_keys`; published files may lack some of the keys."""
     names = {resnet_key: key for key, resnet_key in _RESNET_KEYS.items()}
-    state = {names.get(key, key): value for key, value in content.items() if key != "epoch"}
+    state = {
+        names.get(key, key): value
+        for key, value in content.items()
+        if key != "epoch" and key not in names.values()
+    }
     # In other files, such as those of Lightning, `epoch` is another number.
     is_resnet = not {"format", "arch", "best_prec1", "optimizer"}.isdisjoint(content)
     if is_resnet and isinstance(content.get("epoch"), int):

@@ -63,3 +63,10 @@ def test_files_of_the_current_folder_are_moved_beside_it(tmp_path, monkeypatch):
     (tmp_path / "here" / "checkpoint.pth.tar").touch()
     CheckpointFolder(Path("./"), layout=RESNET).close()
     assert (tmp_path / "here.1" / "checkpoint.pth.tar").exists()
+
+
+def test_a_name_under_model_does_not_hide_the_weights_under_state_dict(tmp_path):
+    """As some programs write the architecture's name."""
+    weights = {"w": torch.ones(2)}
+    torch.save({"state_dict": weights, "model": "resnet50"}, tmp_path / "x.pt")
+    torch.testing.assert_close(read_checkpoint(tmp_path / "x.pt")["model"], weights)

@@ -6,11 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from genutil.exceptions import CheckpointError
+from genutil.exceptions import CheckpointError, NotFiniteError
+from genutil.runs.checkpoint_folder import CheckpointFolder
 from tests.helpers.equality import same
 from tests.tiny_data import TinyBatches
 from trainers.callback_base import Callback
-from trainers.checkpointing import resumable_state
+from trainers.checkpointing import CheckpointSaver, resumable_state
+from trainers.metrics import Meter
 from trainers.optimizers import load_optimizer_state
 from trainers.trainer import Trainer
 
@@ -164,3 +166,29 @@ def test_momentum_of_another_shape_is_refused():
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     with pytest.raises(CheckpointError, match=r"x\.pt: its .*the momentum of first\.bias has shape \[4\]"):
         resumed(model, optimizer, saved)
+
+
+def test_metrics_of_other_accuracies_are_refused_within_an_epoch():
+    trainer, other = make_trainer(0), make_trainer(0)
+    take_steps(trainer, 1)
+    other.meter = Meter([1, 5], "cpu")
+    with pytest.raises(ValueError, match="those of another topk"):
+        other.load_state_dict(copy.deepcopy(trainer.state_dict()))
+
+
+class SpoilWeights(Callback):
+    """Makes a weight NaN after the last step of an epoch, which no loss shows any more."""
+
+    def on_step(self, trainer):
+        if trainer.batch == len(trainer.train):
+            next(trainer.model.parameters()).data.fill_(float("nan"))
+
+
+def test_a_diverged_last_step_is_not_saved_without_validation(tmp_path):
+    folder = CheckpointFolder(tmp_path / "run")
+    saver = CheckpointSaver(folder, wirings=list, content={})
+    trainer = make_trainer(0, SpoilWeights(), saver)
+    trainer.val = None
+    with pytest.raises(NotFiniteError, match="is not finite"):
+        trainer.fit()
+    assert not (tmp_path / "run" / "last.pt").exists()
