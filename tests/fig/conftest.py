@@ -13,7 +13,7 @@ from tests.helpers.in_process import run_here
 
 @pytest.fixture
 def trains_in_this_process(monkeypatch):
-    """Trainings that a program of fig starts run here, without the seconds in which a process imports torch."""
+    """Trainings that programs of fig start run here, without the seconds in which a process imports torch."""
     stand_in = SimpleNamespace(run=run_here, PIPE=subprocess.PIPE)
     monkeypatch.setattr(train_app, "subprocess", stand_in)
 
