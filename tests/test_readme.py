@@ -91,7 +91,7 @@ def test_keys_page_is_up_to_date():
     assert (ROOT / "docs" / "keys.md").read_text() == keys_page()
 
 
-SMALL = ["--dim", "80", "--downsample_dim", "8", "--feature_dim", "10"]
+SMALL = ["--dim", "80", "--downsample_dim", "8", "--feature_dim", "10", "--batch_size", "256"]
 """Sizes of a graph that shows the order of the commands and their options in less time."""
 
 

@@ -79,7 +79,13 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize(
+    "network",
+    [
+        pytest.param(name, marks=() if name in ("discrete", "mobilenet graph") else pytest.mark.slow)
+        for name in NETWORKS
+    ],
+)
 def test_every_network_is_the_same_in_all_processes(write_app, tmp_path, network):
     """Each checkpoint compares them to the bit."""
     app = write_app(num_epochs=1, topk=[1], **NETWORKS[network])
@@ -137,10 +143,10 @@ def test_a_lost_process_costs_nothing_but_time(write_app, tmp_path, size):
     """Killed in epoch 2 of 4 and restarted within it, the processes end with the bits of a run that
     nothing happened to, and the run's folder tells one story."""
     app = write_app(
-        data_args={"num_images": 300}, num_epochs=4, log_interval=5, batch_size=6, checkpoint_interval_steps=7
+        data_args={"num_images": 150}, num_epochs=4, log_interval=5, batch_size=6, checkpoint_interval_steps=7
     )
     process = start(app, tmp_path / "killed", "--processes", size, "--max_restarts", 2)
-    wait_for_line(process, "epoch 2, step 70")
+    wait_for_line(process, "epoch 2, step 35")
     os.kill(workers_of(process)[1], signal.SIGKILL)
     out, errors = end_of(process, 120)
     assert process.returncode == 0, errors

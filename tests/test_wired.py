@@ -25,6 +25,7 @@ RESNET = {
     "model": "models.wired:torchvision_model", "model_args": {"name": "resnet18"}, "topk": [1],
     "image_size": 32, "dim": None, "downsample_dim": None, "feature_dim": None, "layers": None,
 }  # fmt: skip
+WIRED_NET = {**RESNET, "model": "tests.own_parts:WiredNet", "model_args": None}
 OWN_RULE = {"graph": "tests.own_parts:DropAndGrow", "graph_args": {"fraction": 0.5}}
 
 
@@ -42,7 +43,14 @@ def same(one, other):
         assert torch.equal(one[name], other[name]), name
 
 
-@pytest.mark.parametrize("network", [{}, RESNET], ids=["graph", "resnet18"])
+@pytest.mark.parametrize(
+    "network",
+    [
+        pytest.param({}, id="graph"),
+        pytest.param(WIRED_NET, id="convolutions"),
+        pytest.param(RESNET, id="resnet18", marks=pytest.mark.slow),
+    ],
+)
 def test_a_rule_with_state_is_resumed_exactly(write_app, tmp_path, network):
     whole = write_app(**OWN_RULE, **network)
     assert run(whole) == 0
@@ -152,8 +160,11 @@ def test_densities_on_the_command_line(write_app):
 
 @pytest.mark.parametrize(
     ("keys", "options"),
-    [({}, ()), ({"graph": "random", "budget": "erk"}, ()), ({"budget": "global"}, ("--compile",))],
-    ids=["dnw", "random erk", "global compiled"],
+    [
+        pytest.param({}, (), id="dnw"),
+        pytest.param({"graph": "random", "budget": "erk"}, (), id="random erk"),
+        pytest.param({"budget": "global"}, ("--compile",), id="global compiled", marks=pytest.mark.slow),
+    ],
 )
 def test_torchvision_networks(write_app, tmp_path, keys, options):
     path = write_app(**{**RESNET, **keys}, num_epochs=1, data_args={"num_images": 8})
@@ -168,9 +179,6 @@ def test_torchvision_networks(write_app, tmp_path, keys, options):
     )
     counted = json.loads(results.read_text())
     assert counted["params"] < 0.15 * total
-
-
-WIRED_NET = {**RESNET, "model": "tests.own_parts:WiredNet", "model_args": None}
 
 
 @pytest.mark.parametrize("keys", [{"budget": "global"}, OWN_RULE], ids=["dnw", "own rule"])

@@ -64,6 +64,7 @@ def test_make_bench_writes_a_page(tmp_path):
     assert path.read_text().count("\n## ") == len(commands(quick=True))
 
 
+@pytest.mark.slow
 def test_json_is_written(tmp_path):
     path = tmp_path / "topk.json"
     command = [sys.executable, "-m", "benchmarks.topk", "--rounds", "1", "--json", str(path)]

@@ -1,10 +1,21 @@
 """Pages of recorded wirings."""
 
+import subprocess
+from types import SimpleNamespace
+
 import pytest
 
-from fig import wiring_page
+from fig import train_app, wiring_page
 from tests.fig.browser import opened
 from tests.fig.wirings import LAYOUT, leave_record, state
+from tests.helpers.in_process import run_here
+
+
+@pytest.fixture
+def trains_in_this_process(monkeypatch):
+    """Trainings that programs of fig start run here, without the seconds in which a process imports torch."""
+    stand_in = SimpleNamespace(run=run_here, PIPE=subprocess.PIPE)
+    monkeypatch.setattr(train_app, "subprocess", stand_in)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from genutil.runs.wiring_record import Record, State
 from tests.fig.wirings import LAYOUT, state
 
 
-def test_the_demo_trains_tells_and_draws(tmp_path, capfd):
+def test_the_demo_trains_tells_and_draws(tmp_path, capfd, trains_in_this_process):
     options = ["--num_epochs", "2", "--save_dir", str(tmp_path / "c"), "--log_dir", str(tmp_path / "r")]
     assert demo.main(options) == 0
     printed = capfd.readouterr().out

@@ -25,7 +25,7 @@ def test_wrong_options_are_refused_before_anything_starts(write_app):
         train_app(str(write_app()), ["--lr", "-1"])
 
 
-def test_results_of_a_run_before_are_not_taken(write_app, tmp_path, capfd):
+def test_results_of_a_run_before_are_not_taken(write_app, tmp_path, capfd, trains_in_this_process):
     app = str(write_app(num_epochs=1))
     options = ["--log_dir", str(tmp_path / "runs"), "--workers", "0"]
     assert train_app(app, options)[0] == 0

@@ -115,7 +115,7 @@ def test_a_new_setting_gives_what_it_gives_alone(write_app, tmp_path):
 
 
 def test_a_stopped_run_goes_on(write_app, tmp_path):
-    app = write_app(num_epochs=30)
+    app = write_app(num_epochs=15)
     process = start(app, tmp_path, "--seeds", 1, 2)
     wait_for_line(process, "epoch 3, step")
     process.send_signal(signal.SIGTERM)
@@ -123,7 +123,7 @@ def test_a_stopped_run_goes_on(write_app, tmp_path):
     assert process.returncode == 128 + signal.SIGTERM, told
     assert not results(tmp_path)
     assert run(app, "--seeds", 1, 2) == 0
-    assert {content["epochs"] for content in results(tmp_path).values()} == {30}
+    assert {content["epochs"] for content in results(tmp_path).values()} == {15}
     firsts = [epochs[0] for *_, epochs in trained(tmp_path)]
     assert firsts[0] >= 2 and firsts[1] == 0
 

@@ -148,7 +148,7 @@ def test_a_store_that_never_answers_does_not_hang_a_failure(monkeypatch, own):
         assert "the connections between the 2 processes broke (gloo: timed out)" in str(found)
 
 
-@pytest.mark.parametrize(("lost", "speaker"), [(1, 0), (0, 1)])
+@pytest.mark.parametrize(("lost", "speaker"), [pytest.param(1, 0, marks=pytest.mark.slow), (0, 1)])
 def test_a_lost_process_is_named_once(lost, speaker):
     found = together(3, disappear, lost)
     assert isinstance(found[lost], EOFError) and found[lost].args == (-signal.SIGKILL,)

@@ -117,6 +117,7 @@ def test_the_command(tmp_path, capsys, caplog):
     caplog.set_level(logging.INFO)
     folders = ["--save_dir", f"{tmp_path}/c", "--log_dir", f"{tmp_path}/r"]
     app = f"app:{ROOT}/apps/quickstart/digits_dnw.yml"
+    folders += ["--dim", "80", "--downsample_dim", "8", "--feature_dim", "10"]
     assert runner.main([app, "--num_epochs", "1", *folders]) == 0
     resumed = [app, "--resume", f"{tmp_path}/c/digits_dnw/best.pt", *folders]
     assert runner.main([*resumed, "--export", f"{tmp_path}/out.onnx"]) == 0

@@ -48,7 +48,8 @@ def test_without_a_compiler(fresh_kernels, caplog):
 def test_a_compiler_that_refuses(fresh_kernels, tmp_path):
     script = tmp_path / "c++"
     script.write_text(
-        "#!/bin/sh\ncase $* in *version*) exit;; esac\necho 'run.cpp:1: error: cannot do that' >&2\nexit 1\n"
+        "#!/bin/sh\ncase $* in *version*) echo 13.2.0; exit;; esac\n"
+        "echo 'run.cpp:1: error: cannot do that' >&2\nexit 1\n"
     )
     script.chmod(0o755)
     fresh_kernels.setenv("CXX", str(script))

@@ -53,7 +53,7 @@ def write_program(path, native, pixels, lanes):
     return path
 
 
-@pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
+@pytest.mark.parametrize("sanitizer", ["address,undefined", pytest.param("thread", marks=pytest.mark.slow)])
 def test_kernels_with_sanitizers(sanitizer, tmp_path):
     """A build that stops at the first read or write out of place, or race."""
     build.load_kernels()
@@ -62,7 +62,9 @@ def test_kernels_with_sanitizers(sanitizer, tmp_path):
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="flags of x86")
-@pytest.mark.parametrize(("flags", "lanes"), [(["-mavx2", "-mfma"], 8), ([], 4)])
+@pytest.mark.parametrize(
+    ("flags", "lanes"), [pytest.param(["-mavx2", "-mfma"], 8, marks=pytest.mark.slow), ([], 4)]
+)
 def test_kernels_of_other_processors(flags, lanes, tmp_path):
     """With vectors of other widths; the processor here must have them."""
     if lanes == 8 and torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):

@@ -104,6 +104,7 @@ def test_checkpoints_in_the_published_form_of_resnets(run, tmp_path):
     )
 
 
+@pytest.mark.usefixtures("seeds_in_this_process")
 def test_seeds_in_folders_of_their_own(write_app, tmp_path, capsys):
     form = ["--checkpoint_dir", tmp_path / "c{seed}", "--checkpoint_format", "resnet", "--num_epochs", 1]
     argv = [f"app:{write_app()}", *map(str, form), "--seeds", "1", "2"]
