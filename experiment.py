@@ -83,14 +83,14 @@ def run(config: Config, extra_files: Sequence[str] = ()) -> dict[str, Any] | Non
             archives them together with the checkpoints.
 
     Returns:
-        The content of its `results.json`; None in all processes of a run but the first, and where nothing is
-        left to train.
+        The content of its `results.json`; None on all ranks but the first, if nothing is left to train, and
+        after an export.
 
     Raises:
         UserError: something that the user can fix.
         RunError: a process was lost, or the like.
         ReportedByOtherRank: another process reports why the run ends.
-        Interrupted: a signal ended the training; its state is saved.
+        Interrupted: a signal stopped the run; a training with checkpoints has saved its state.
     """
     rank_info = rank_info_from_env()
     device = choose_device(config.gpus, config.processes, rank_info or RankInfo())

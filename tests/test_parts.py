@@ -104,3 +104,14 @@ def test_memory_that_ends_in_the_middle(write_app, capsys, monkeypatch):
         "batch_size: training by a batch of 8 images of 16 × 16 pixels needs more memory than there is "
         "(DefaultCPUAllocator: can't allocate memory: x); choose smaller sizes" in said
     )
+
+
+def test_keys_of_the_training_are_part_of_an_evaluation(write_app, tmp_path, caplog):
+    """They say which experiment the checkpoint belongs to; so they are not reported as without effect."""
+    app = write_app(num_epochs=1)
+    folders = ["--save_dir", str(tmp_path / "c"), "--log_dir", str(tmp_path / "r"), "--lr", "0.05"]
+    assert runner.main([f"app:{app}", *folders]) == 0
+    caplog.clear()
+    resume = ["--resume", str(tmp_path / "c" / "tiny" / "last.pt"), "--evaluate"]
+    assert runner.main([f"app:{app}", *folders, *resume]) == 0
+    assert "no effect" not in caplog.text and "other settings" not in caplog.text

@@ -127,9 +127,14 @@ class ComponentBuilder:
         return {key: value for key, value in values.items() if type(value) in (int, float)}
 
     def warn_of_unused(self) -> None:
-        """Warn of the keys that were set explicitly and that no component uses."""
+        """Warn of the keys that were set explicitly and that no component uses.
+
+        Keys of the training are part of an evaluation's or export's experiment, and not warned of there.
+        """
         network = {key for group in (NetworkKeys, WiringKeys) for key in group.model_fields}
-        typed = {key for group in (TrainingKeys, EvaluationKeys) for key in group.model_fields}
+        trains = not (self.config.evaluate or self.config.export)
+        groups = (TrainingKeys, EvaluationKeys) if trains else (EvaluationKeys,)
+        typed = {key for group in groups for key in group.model_fields}
         network.add("data_backend")
         relevant = (self.config.explicit() & network) | (set(self.config.overrides) & typed)
         read_by_experiment = {

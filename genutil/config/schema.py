@@ -380,7 +380,7 @@ class FileKeys(BaseModel):
         "files", "./runs", description="logs and results go to <log_dir>/<name and start>/"
     )
     resume: PathText | None = key(
-        "files", None, description="checkpoint to resume from; auto: this experiment's last.pt"
+        "files", None, description="checkpoint to resume from; auto: the last one of this experiment"
     )
     log_interval: Count = key("files", 50, description="training steps between two log lines")
     checkpoint_interval: Count | None = key(
