@@ -76,10 +76,14 @@ _RESNET = {
     "image_size": 224, "output_size": 1000,
 }  # fmt: skip
 _LAYERS = {
-    "dense": {"prune_rate": 0.0, "model_args": {}},
-    "allsparse10": {"graph": "dnw", "prune_rate": 0.9, "model_args": {}},
-    "ignorefirst10": {"graph": "dnw", "prune_rate": 0.9, "model_args": {"exclude": ["conv1"]}},
-    "tdsparse10": {"graph": "td", "prune_rate": 0.9, "rho": 0.9, "model_args": {}},
+    "dense": {"prune_rate": 0.0, "model_args": {"arch": "resnet50"}},
+    "allsparse10": {"graph": "dnw", "prune_rate": 0.9, "model_args": {"arch": "resnet50"}},
+    "ignorefirst10": {
+        "graph": "dnw",
+        "prune_rate": 0.9,
+        "model_args": {"arch": "resnet50", "exclude": ["conv1"]},
+    },
+    "tdsparse10": {"graph": "td", "prune_rate": 0.9, "rho": 0.9, "model_args": {"arch": "resnet50"}},
 }
 _RESNETS = {f"apps/resnet/resnet50_{name}.yml": {**_RESNET, **own} for name, own in _LAYERS.items()}
 

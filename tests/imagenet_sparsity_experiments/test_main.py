@@ -156,7 +156,7 @@ def test_training_goes_on_from_a_published_checkpoint(images, space, tmp_path, c
     for name in ("layer2.0.downsample.1.weight", "conv1.weight", "bn1.bias"):
         kept = 1000 * order.index(name) * 0.5**3  # three steps, each halves what was there
         assert (momenta[name]["momentum_buffer"] - kept).abs().median() < 20, name  # gradients
-    assert "the step counter is set to" in caplog.text
+    assert "step counter" not in caplog.text  # published files do not have one
     weights = network.state_dict()
     torch.testing.assert_close(content["model"]["fc.weight"], weights["fc.weight"], rtol=0, atol=1e-6)
     mine = build("allsparse20", num_classes=3)
