@@ -7,8 +7,9 @@ and the time of its product is proportional to their number.
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +28,14 @@ _SPARSE_FROM = 512
 Piece = tuple[slice, slice]
 """(rows, columns) of a weight matrix; both have a start and a stop."""
 Integers = NDArray[Any]
+
+
+@contextlib.contextmanager
+def _no_sparse_warnings() -> Iterator[None]:
+    """torch warns that its sparse matrices are a beta version."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse (CSR tensor|invariant checks)")
+        yield
 
 
 class EdgeMatrix:
@@ -53,10 +62,24 @@ class EdgeMatrix:
         """The product with (sources, pixels), written to `result`, (targets, pixels), or added to it."""
         return torch.addmm(result, self._compressed(), sources, beta=int(add), out=result)
 
+    def products_of_rows(self, targets: Tensor, sources: Tensor) -> Tensor:
+        """For each entry, the scalar product of its target's and its source's row: the gradient of the entry.
+
+        Args:
+            targets: (targets, pixels), contiguous.
+            sources: (sources, pixels), contiguous.
+
+        Returns:
+            (entries), in their order.
+        """
+        with _no_sparse_warnings():
+            products = torch.sparse.sampled_addmm(self._compressed(), targets, sources.t(), beta=0)
+        values: Tensor = products.values()
+        return values
+
     def _compressed(self) -> Tensor:
         first = np.searchsorted(self._rows, np.arange(self.shape[0] + 1)).astype(np.int32)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Sparse (CSR tensor|invariant checks)")
+        with _no_sparse_warnings():
             return torch.sparse_csr_tensor(
                 crow_indices=torch.from_numpy(first),
                 col_indices=torch.from_numpy(self._columns.astype(np.int32)),
@@ -75,6 +98,7 @@ class EdgeList:
     """
 
     def __init__(self, weight: Tensor, indices: Tensor) -> None:
+        self._indices = indices
         num_rows, num_columns = weight.shape[:2]
         flat = indices.numpy()
         self._rows = flat // num_columns
@@ -82,26 +106,31 @@ class EdgeList:
         self._values = weight.detach().flatten()[indices]
         self._first = np.searchsorted(self._rows, np.arange(num_rows + 1))
 
-    def piece(self, piece: Piece) -> EdgeMatrix:
-        """The edges of a rectangle, with rows and columns relative to its corner."""
+    def piece(self, piece: Piece) -> tuple[EdgeMatrix, Tensor]:
+        """The edges of a rectangle, with rows and columns relative to its corner; their indices in the
+        flattened weight.
+        """
         rows, columns = piece
         edges = slice(self._first[rows.start], self._first[rows.stop])
         column = self._columns[edges] - columns.start
         inside = np.flatnonzero((column >= 0) & (column < columns.stop - columns.start))
-        return EdgeMatrix(
+        selected = torch.from_numpy(inside)
+        matrix = EdgeMatrix(
             self._rows[edges][inside] - rows.start,
             column[inside],
-            self._values[edges][torch.from_numpy(inside)],
+            self._values[edges][selected],
             (rows.stop - rows.start, columns.stop - columns.start),
         )
+        return matrix, self._indices[edges][selected]
 
 
 class Block(NamedTuple):
     """The weights between some sources and some targets.
 
     Attributes:
-        weight: (targets, sources, 1, 1), zero where no edge is in use. With `edges`, a tensor without values
-            and memory, which represents the block in autograd's graph.
+        weight: (targets, sources, 1, 1), zero where no edge is in use. With `edges`, it represents the block
+            in autograd's graph: a tensor without values and memory, which gets the gradient of all entries;
+            or the weights of the edges, (edges), if the gradient reaches only those in use.
         edges: the edges in use, if there are few; else None.
     """
 
@@ -120,7 +149,7 @@ class _Blocks(torch.autograd.Function):
         has_values: bool,
     ) -> tuple[Tensor, ...]:
         ctx.pieces, ctx.shape = pieces, weight.shape
-        ctx.selection = selection if gradient == "used" else None
+        ctx.mask = None if selection is None or gradient == "all" else selection.mask()
         if not has_values:
             zero = weight.new_zeros(())
             return tuple(zero.expand(weight[piece].shape) for piece in pieces)
@@ -133,11 +162,29 @@ class _Blocks(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         total = gradients[0].new_zeros(ctx.shape)
+        zero = gradients[0].new_zeros(())
         for piece, gradient in zip(ctx.pieces, gradients, strict=True):
-            total[piece] = gradient
-        if ctx.selection is not None:
-            total = ctx.selection.apply(total)
+            if ctx.mask is None:
+                total[piece] = gradient
+            else:
+                torch.where(ctx.mask[piece], gradient, zero, out=total[piece])
         return total, None, None, None, None
+
+
+class _EdgeWeights(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, indices: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        ctx.indices, ctx.shape = indices, weight.shape
+        flat = weight.flatten()
+        return tuple(flat[own] for own in indices)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        total = gradients[0].new_zeros(ctx.shape)
+        for indices, gradient in zip(ctx.indices, gradients, strict=True):
+            total.view(-1)[indices] = gradient
+        return total, None
 
 
 def read_blocks(
@@ -162,8 +209,12 @@ def read_blocks(
     if selection is None or not _multiplies_edges(weight, selection):
         return tuple(map(Block, _Blocks.apply(weight, pieces, selection, gradient, True)))
     edges = EdgeList(weight, selection.indices())
-    weights = _Blocks.apply(weight, pieces, selection, gradient, False)
-    return tuple(map(Block, weights, map(edges.piece, pieces)))
+    matrices, indices = zip(*map(edges.piece, pieces), strict=True)
+    if gradient == "used":
+        weights = _EdgeWeights.apply(weight, indices)
+    else:
+        weights = _Blocks.apply(weight, pieces, selection, gradient, False)
+    return tuple(map(Block, weights, matrices))
 
 
 def _multiplies_edges(weight: Tensor, selection: EdgeSelection) -> bool:

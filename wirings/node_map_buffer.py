@@ -3,7 +3,7 @@
 Each group of nodes writes its maps once, behind those of the groups before it; the input of the next group is
 one product of the weights with all of them. In the backward pass, these products accumulate into one
 gradient. No sum of states is stored, copied or sliced. Where few edges are in use, the products are computed
-edge by edge; only the gradient of the weights is always that of all edges.
+edge by edge, and so is the gradient of the weights, unless it is that of all edges.
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ class NodeMapBuffer:
         """
         if self._traced is not None:  # torch.compile plans the memory itself
             return F.conv2d(torch.cat(self._traced, dim=1)[:, first:], block.weight)
-        nodes, weight = slice(first, self.num_sent), block.weight.flatten(1)
+        nodes, weight = slice(first, self.num_sent), block.weight
+        if weight.dim() > 1:
+            weight = weight.flatten(1)
         flat: Tensor = _Receive.apply(self._autograd_token, weight, block.edges, self._storage, nodes)
         return flat.view(*self._storage.pixels, flat.shape[1]).permute(0, 3, 1, 2)
 
@@ -148,7 +150,8 @@ class _Storage(ABC):
 
         Args:
             gradient: of the product, (pixels, targets).
-            weight, edges, nodes: of the product.
+            weight: of the product; (edges) for the gradient of the edges in use alone.
+            edges, nodes: of the product.
         """
 
 
@@ -205,6 +208,8 @@ class _NodeStorage(_Storage):
         by_node = gradient.t().contiguous()
         total, holds_sum = self.grad_view(nodes)
         edges.transposed().product(by_node, total, holds_sum)
+        if weight.dim() == 1:
+            return edges.products_of_rows(by_node, self.values[nodes])
         return by_node @ self.values[nodes].t()
 
 

@@ -85,6 +85,10 @@ def test_readable_scope_never_wastes_an_edge():
     assert (rule.in_use().flatten(1) <= readable).all()
     fewer = TopEdges(space(readable), num_edges=60, edge_scope="readable")
     assert torch.equal(fewer.in_use().flatten(1), readable)
+    with torch.no_grad():
+        rule.weight[6:].zero_()  # more readable weights are zero than are left out
+    assert rule.in_use().sum() == 30
+    assert (rule.in_use().flatten(1) <= readable).all()
     assert set(rule.state_dict()) == {"weight"}
     published = TopEdges(space(readable), num_edges=30)
     assert not (published.in_use().flatten(1) <= readable).all()

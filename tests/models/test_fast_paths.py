@@ -15,6 +15,7 @@ from tests.conftest import ROOT, SMALL_GRAPH
 from wirings.blocks import read_blocks
 from wirings.layout import conv1x1
 from wirings.selection import EdgeSelection
+from wirings.wiring import Wiring
 
 PIECES = ((slice(1, 6), slice(0, 2)), (slice(3, 6), slice(2, 5)), (slice(5, 6), slice(5, 7)))
 
@@ -57,11 +58,15 @@ def test_few_edges_come_as_edges(monkeypatch, gradient):
     weight = torch.randn(6, 7, 1, 1, dtype=torch.float64, requires_grad=True)
     selection = EdgeSelection.from_indices(torch.tensor([2 * 7 + 1]), weight.shape)  # in the first piece
     blocks = read_blocks(weight, PIECES, selection, gradient)
-    reached = selection.mask() if gradient == "used" else torch.ones_like(selection.mask())
-    assert_gradient(weight, [block.weight for block in blocks], reached)
+    if gradient == "used":
+        assert [block.weight.tolist() for block in blocks] == [[weight[2, 1].item()], [], []]
+        (found,) = torch.autograd.grad(blocks[0].weight, weight, torch.tensor([3.0]).double())
+        assert torch.equal(found, 3.0 * selection.mask())
+    else:
+        assert_gradient(weight, [block.weight for block in blocks], torch.ones_like(selection.mask()))
     for block, piece in zip(blocks, PIECES, strict=True):
-        sources = torch.randn(block.weight.shape[1], 3, dtype=torch.float64)
         matrix = selection.apply(weight)[piece].flatten(1)
+        sources = torch.randn(matrix.shape[1], 3, dtype=torch.float64)
         assert torch.allclose(
             block.edges.product(sources, sources.new_empty(len(matrix), 3)), matrix @ sources
         )
@@ -145,6 +150,32 @@ def test_thirty_steps_give_the_weights_of_the_plain_definition(app, keys, by_edg
     assert train(fast, steps, images, labels) == pytest.approx(train(plain, steps, images, labels), abs=1e-8)
     for name, value in plain.network.state_dict().items():
         assert torch.allclose(fast.state_dict()[name], value, rtol=0, atol=1e-8), name
+
+
+@pytest.mark.parametrize(
+    ("app", "keys"),
+    [
+        ("small_scale/static_dnw.yml", SMALL_GRAPH),
+        ("medium_scale/mobilenetv1_dnw_x225.yml", {"image_size": 32}),
+    ],
+)
+@pytest.mark.parametrize("graph", ["random", "dnw_no_update", "fine_tune"])
+@pytest.mark.usefixtures("small_mobilenet")
+def test_gradient_of_the_edges_in_use_is_that_of_whole_matrices(app, keys, graph, monkeypatch):
+    torch.manual_seed(0)
+    monkeypatch.setattr("wirings.blocks._SPARSE_BELOW", 0.2)
+    by_edges = build_model(load_config(ROOT / "apps" / app, keys | {"graph": graph})).double().train()
+    for rule in Wiring(by_edges).rules.values():
+        rule.freeze_wiring()
+    by_matrix = copy.deepcopy(by_edges)
+    images = torch.randn(6, 3, keys["image_size"], keys["image_size"]).double()
+    losses = []
+    for network, sparse_from in ((by_edges, 0), (by_matrix, 10_000)):
+        monkeypatch.setattr("wirings.blocks._SPARSE_FROM", sparse_from)
+        losses.append(train(network, 5, images, torch.arange(6) % 3))
+    assert losses[0] == pytest.approx(losses[1], abs=1e-9)
+    for name, value in by_matrix.state_dict().items():
+        assert torch.allclose(by_edges.state_dict()[name], value, rtol=0, atol=1e-9), name
 
 
 def test_baseline_knows_its_networks():

@@ -34,16 +34,27 @@ class ByDefinition:
 class ByEdges(NodeMapBuffer):
     """Takes each matrix apart into its edges."""
 
+    gradient = "all"
+
     def __init__(self, count):
         super().__init__(count, by_edges=True)
 
     def receive(self, weight, first=0):
         whole = tuple(slice(0, length) for length in weight.shape[:2])
         (block,) = read_blocks(
-            weight, [whole], EdgeSelection.from_indices(torch.arange(weight.numel()), weight.shape)
+            weight,
+            [whole],
+            EdgeSelection.from_indices(torch.arange(weight.numel()), weight.shape),
+            self.gradient,
         )
         assert block.edges is not None
         return super().receive(block, first)
+
+
+class ByEdgesInUse(ByEdges):
+    """The gradient of each edge is computed by itself."""
+
+    gradient = "used"
 
 
 class ByPixel(NodeMapBuffer):
@@ -51,7 +62,7 @@ class ByPixel(NodeMapBuffer):
         return super().receive(Block(weight), first)
 
 
-@pytest.fixture(params=[ByPixel, ByEdges])
+@pytest.fixture(params=[ByPixel, ByEdges, ByEdgesInUse])
 def buffer(request, monkeypatch):
     monkeypatch.setattr("wirings.blocks._SPARSE_BELOW", 2)
     monkeypatch.setattr("wirings.blocks._SPARSE_FROM", 0)

@@ -39,11 +39,17 @@ class TopEdges(RankedEdges):
     def scores(self) -> Tensor:
         if self.readable is None:
             return self.weight
-        return self.weight.masked_fill(~self.readable.view(self.weight.shape), 0)
+        readable = self.readable.view(self.weight.shape)
+        return torch.where(readable, self.weight.detach(), self.weight.new_zeros(()))
 
     def select(self) -> EdgeSelection:
         if self.readable is None or self.ranking is not None:
             return super().select()
+        if self.weight.device.type == "cpu" and not torch.compiler.is_compiling():
+            selection = self.strongest(self.scores())
+            # Zero weights have the score of entries that are not read, and may be selected in their place.
+            if bool(self.readable[selection.indices()].all()):
+                return selection
         mask = torch.zeros_like(self.readable)
         ranked = self.weight.detach().flatten()[self.readable]
         mask[self.readable] = self.strongest(ranked).mask()
