@@ -14,7 +14,7 @@ results: .venv/.run
 	$(BIN)/python -m fig.results
 
 test: .venv/.dev
-	$(BIN)/python -m pytest -n auto -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 test-all: .venv/.dev
 	$(BIN)/python -m pytest -n auto --hypothesis-profile ci

@@ -62,6 +62,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", default="cuda", choices=["cuda", "cpu"], help="where tests marked gpu run")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """`-n auto`: one process more than processors, since tests of several processes wait for each other."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 @pytest.fixture
 def device(request: pytest.FixtureRequest) -> torch.device:
     """The device of tests marked gpu; such a test is skipped where there is none."""

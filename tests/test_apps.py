@@ -86,7 +86,11 @@ def complete(tmp_path_factory):
     return checkpoint
 
 
-SIZED = [(app, "small") for app in APPS]
+SLOW_APPS = ("apps/resnet/resnet50_ignorefirst10.yml", "apps/resnet/resnet50_tdsparse10.yml")
+"""The third file of this network is run by `make test`."""
+SIZED = [
+    pytest.param(app, "small", marks=pytest.mark.slow) if app in SLOW_APPS else (app, "small") for app in APPS
+]
 SIZED += [pytest.param(app, "full", marks=pytest.mark.slow) for app in FULL_SIZE]
 
 

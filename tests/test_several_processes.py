@@ -138,7 +138,8 @@ def test_training_goes_on_with_another_number_of_processes(write_app, tmp_path):
     assert finished[0]["CELoss"] == pytest.approx(alone[0]["CELoss"], rel=1e-5)
 
 
-@pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [2, 3])
 def test_a_lost_process_costs_nothing_but_time(write_app, tmp_path, size):
     """Killed in epoch 2 of 4 and restarted within it, the processes end with the bits of a run that
     nothing happened to, and the run's folder tells one story."""

@@ -32,7 +32,7 @@ def test_results_of_a_run_before_are_not_taken(write_app, tmp_path, capfd, train
     assert train_app(app, [*options, "--print_config"]) == (2, {})
 
 
-def test_the_status_of_a_failed_run(write_app, tmp_path, capfd):
+def test_the_status_of_a_failed_run(write_app, tmp_path, capfd, trains_in_this_process):
     (tmp_path / "runs").write_text("no folder")
     assert train_app(str(write_app()), ["--log_dir", str(tmp_path / "runs"), "--workers", "0"]) == (2, {})
     assert "left no results" not in capfd.readouterr().err

@@ -114,6 +114,7 @@ def test_a_new_setting_gives_what_it_gives_alone(write_app, tmp_path):
     assert losses["tiny-seed1", 0.01] == losses["alone", 0.01] != losses["tiny-seed1", 0.1]
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on(write_app, tmp_path):
     app = write_app(num_epochs=15)
     process = start(app, tmp_path, "--seeds", 1, 2)

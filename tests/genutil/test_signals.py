@@ -69,6 +69,7 @@ SLOW_TWO = pytest.param(["--processes", 2], marks=pytest.mark.slow, id="two")
 SLOW_SEEDS = pytest.param(["--seeds", 1], marks=pytest.mark.slow, id="seeds")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [pytest.param([], id="alone"), SLOW_TWO, SLOW_SEEDS])
 def test_under_nohup_a_lost_connection_changes_nothing(write_app, tmp_path, more):
     """SIGHUP to the whole group of processes, as the system sends it; then SIGTERM stops the run."""

@@ -66,7 +66,7 @@ def counts(prune_rate):
     "options",
     [
         ["-c", "allsparse10", "--mixup", "0.2", "--nesterov"],
-        ["-c", "tdsparse30", "--optimizer-batch-size", "8"],
+        pytest.param(["-c", "tdsparse30", "--optimizer-batch-size", "8"], marks=pytest.mark.slow),
     ],
 )
 def test_resuming_is_exact(images, tmp_path, options):

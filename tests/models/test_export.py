@@ -18,11 +18,15 @@ from wirings.errors import WiringError
 from wirings.exporting import export
 
 onnxruntime = pytest.importorskip("onnxruntime")
-KINDS = ["some", "few", "all", "columns"]
 
 
-@pytest.mark.parametrize("small", [False, True])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "small"),
+    [
+        *(("few", False), ("some", True), ("columns", False)),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("all", False), ("all", True))),
+    ],
+)
 def test_files_of_mobilenets(tmp_path, kind, small):
     model = small_mobilenet(3, ("some", kind, "some", kind), image_size=40, small=small)
     images = torch.randn(5, 3, 40, 40)
@@ -52,7 +56,7 @@ def test_files_of_tiny_classifiers(tmp_path, app):
         export(model, tmp_path / "out.safetensors", (3, 32, 32))
 
 
-@pytest.mark.parametrize("solver", ["euler", "midpoint", "rk4"])
+@pytest.mark.parametrize("solver", ["euler", "midpoint", pytest.param("rk4", marks=pytest.mark.slow)])
 def test_graphs_in_continuous_time_with_steps_of_equal_size(tmp_path, solver):
     model = build(
         "small_scale/continuous_time_dnw.yml",

@@ -53,7 +53,8 @@ def write_program(path, native, pixels, lanes):
     return path
 
 
-@pytest.mark.parametrize("sanitizer", ["address,undefined", pytest.param("thread", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
 def test_kernels_with_sanitizers(sanitizer, tmp_path):
     """A build that stops at the first read or write out of place, or race."""
     build.load_kernels()

@@ -130,14 +130,8 @@ def test_compact_networks_give_the_same_logits(name):
         torch.testing.assert_close(compact(network)(IMAGES), plain, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "ignorefirst10",
-        pytest.param("dense", marks=pytest.mark.slow),
-        pytest.param("tdsparse30", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ignorefirst10", "dense", "tdsparse30"])
 def test_compiled_networks_have_the_same_logits_and_gradients(name):
     torch.compiler.reset()
     images = torch.randn(3, 3, 32, 32, dtype=torch.float64)

@@ -90,7 +90,7 @@ TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 2**-7}
     [
         ((6, 5), 1, 1, True, torch.float32),
         ((9, 4), 1, 2, False, torch.bfloat16),
-        ((1, 1), 2, 2, True, torch.float32),
+        pytest.param((1, 1), 2, 2, True, torch.float32, marks=pytest.mark.slow),
     ],
 )
 def test_sent_maps(interpreted, size, images, stride, whole, dtype):

@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 APPS = [
     "small_scale/static_dnw.yml",
     "small_scale/discrete_time_dnw.yml",
-    "small_scale/continuous_time_dnw.yml",
+    pytest.param("small_scale/continuous_time_dnw.yml", marks=pytest.mark.slow),
     "medium_scale/mobilenetv1_dnw_x225.yml",
 ]
 
