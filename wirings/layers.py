@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from wirings.errors import WiringError
-from wirings.rules.base import EdgeRule, EdgeSpace
+from wirings.rules.base import EdgeRule, PotentialEdges
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -104,13 +104,13 @@ def check_layer(name: str, layer: nn.Module) -> None:
         raise WiringError(f"{name} has a weight that is NaN, so its strongest edges are not defined")
 
 
-def edge_space(name: str, layer: nn.Module) -> EdgeSpace:
+def potential_edges_of(name: str, layer: nn.Module) -> PotentialEdges:
     """The potential edges of a layer: all entries of its weight, with a row for each output (of a transposed
     convolution: each input) channel.
     """
     weight = weight_of(layer)
     targets, sources, *kernel = weight.shape
-    return EdgeSpace(targets, sources, sources, targets, kernel=tuple(kernel), layer=layer, name=name)
+    return PotentialEdges(targets, sources, sources, targets, kernel=tuple(kernel), layer=layer, name=name)
 
 
 def wire_layer(layer: nn.Module, rule: EdgeRule, parent: nn.Module | None) -> None:
@@ -118,7 +118,7 @@ def wire_layer(layer: nn.Module, rule: EdgeRule, parent: nn.Module | None) -> No
 
     Args:
         layer: changed in place.
-        rule: made for `edge_space(name, layer)`.
+        rule: made for `potential_edges_of(name, layer)`.
         parent: the module that contains the layer.
     """
     base = type(layer)

@@ -47,7 +47,7 @@ def test_what_is_drawn_is_what_the_forward_pass_reads(name):
     (layer,), (layer_state,) = wiring_layout(model), wiring_state(model).values()
     codes, weights = drawn_edges(layer, layer_state)
     in_use = model.graph.in_use().flatten(1)
-    read = in_use & model.stage().readable() if layer["acyclic"] else in_use
+    read = in_use & model.stage().readable_mask() if layer["acyclic"] else in_use
     assert codes.size == weights.size == int(read.sum())
     assert np.all(np.diff(codes) > 0)
 

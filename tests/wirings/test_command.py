@@ -44,8 +44,8 @@ class Parity(nn.Module):
         return self.layers(images) * (2 if len(images) % 2 == 0 else 2.0)
 
 class Positive(wirings.EdgeRule):
-    def __init__(self, space, num_edges, above=0.0):
-        super().__init__(space, num_edges)
+    def __init__(self, potential, num_edges, above=0.0):
+        super().__init__(potential, num_edges)
         self.above = above
 
     def select(self):

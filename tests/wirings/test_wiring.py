@@ -200,8 +200,8 @@ class Grow(EdgeRule):
 
     gradient = "used"
 
-    def __init__(self, space, num_edges, every=1):
-        super().__init__(space, num_edges)
+    def __init__(self, potential, num_edges, every=1):
+        super().__init__(potential, num_edges)
         self.every = every
         self.register_buffer("mask", top_mask(self.weight, num_edges))
         self.steps = []
@@ -219,7 +219,7 @@ class Grow(EdgeRule):
                 self.weight.view(-1)[new] = 0
             grown = torch.zeros_like(self.mask)
             grown.view(-1)[new] = True
-            step.reset_momenta(self.weight, grown)
+            step.reset_optimizer_state(self.weight, grown)
 
 
 def test_a_rule_with_state():
@@ -252,7 +252,7 @@ def test_momenta_of_new_edges_are_reset():
     weight.grad = torch.ones(3)
     optimizer.step()
     entries = torch.tensor([True, False, False])
-    wirings.Step(0, 1, optimizer).reset_momenta(weight, entries)
+    wirings.Step(0, 1, optimizer).reset_optimizer_state(weight, entries)
     state = optimizer.state[weight]
     assert state["exp_avg"][0] == state["exp_avg_sq"][0] == 0
     assert (state["exp_avg"][1:] > 0).all()
