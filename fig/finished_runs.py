@@ -97,7 +97,7 @@ def _read(file: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: is damaged ({error})") from error
     if not isinstance(results, dict):
-        raise UserError(f"{file}: is damaged (it is no mapping)")
+        raise UserError(f"{file}: is damaged (it is not a mapping)")
     return validate_results(results, file)
 
 

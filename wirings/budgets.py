@@ -142,7 +142,7 @@ def check_counts(shapes: Shapes, counts: Mapping[str, int]) -> dict[str, int]:
     """
     for name in counts:
         if name not in shapes:
-            raise WiringError(f"the budget has {name}, which is no layer; there are {', '.join(shapes)}")
+            raise WiringError(f"the budget has {name}, which is not a layer; there are {', '.join(shapes)}")
     for name, shape in shapes.items():
         if name not in counts:
             raise WiringError(f"the budget has no number of edges for {name}")

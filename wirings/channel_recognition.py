@@ -197,7 +197,7 @@ def _is_total(node: fx.Node, name: str, sources: Sequence[fx.Node]) -> bool:
 
 
 def _preserved_constants(node: fx.Node, name: str | None, module: nn.Module | None, dims: int) -> str | None:
-    """Which constants an operation on each channel preserves; None: it is no such operation."""
+    """Which constants an operation on each channel preserves; None: it is not such an operation."""
 
     def setting(key: str, index: int, default: Any) -> Any:
         return argument(node, key, index, default) if module is None else getattr(module, key, default)

@@ -126,7 +126,7 @@ def argument(node: fx.Node, name: str, index: int, default: Any) -> Any:
 
 
 def position(dim: Any, dims: int) -> int | None:
-    """Non-negative index of a dimension, or None if `dim` is no number."""
+    """Non-negative index of a dimension, or None if `dim` is not a number."""
     return dim % dims if isinstance(dim, int) and not isinstance(dim, bool) else None
 
 

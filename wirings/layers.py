@@ -93,7 +93,7 @@ def check_layer(name: str, layer: nn.Module) -> None:
     weight = layer._parameters.get("weight")
     if weight is None:
         raise WiringError(
-            f"{name}: its weight is no parameter but computed; remove its parametrization first "
+            f"{name}: its weight is not a parameter but computed; remove its parametrization first "
             "(torch.nn.utils.parametrize.remove_parametrizations)"
         )
     if is_lazy(weight):

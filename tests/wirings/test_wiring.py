@@ -269,7 +269,7 @@ def test_summary_is_a_table():
 
 WRONG = {
     "rule": ({"rule": "dnv"}, "rule must be one of complete, dnw, .*got dnv; did you mean dnw"),
-    "rule that is none": ({"rule": nn.Linear}, "Linear is no subclass of wirings.rules.base.EdgeRule"),
+    "rule that is none": ({"rule": nn.Linear}, "Linear is not a subclass of wirings.rules.base.EdgeRule"),
     "rule without select": ({"rule": EdgeRule}, r"EdgeRule must define select\(\)"),
     "option": ({"edge_scop": "all"}, "rule dnw has no option edge_scop; it takes edge_scope; did you mean"),
     "missing option": ({"rule": "td"}, "rule td needs the option rho"),
@@ -280,10 +280,10 @@ WRONG = {
         {"budget": lambda shapes, density: dict.fromkeys(shapes, 10**6)},
         r"the budget has 1000000 edges for 0\.weight, which can have 0 to 216",
     ),
-    "budget, global": ({"rule": "random", "budget": "global"}, "and RandomEdges does not; choose"),
+    "budget, global": ({"rule": "random", "budget": "global"}, "and random does not; choose"),
     "budget, global, by row": (
         {"rule": "reg_td", "budget": "global", "prune_rate": 0.9, "rho": 0.5},
-        "and TargetedDropoutByRow does not; choose",
+        "and reg_td does not; choose",
     ),
     "include": ({"include": "fc"}, "include: fc matches no module of the network"),
     "include, near": (
@@ -329,7 +329,7 @@ def test_networks_that_cannot_be_wired():
     normed = nn.Sequential(parametrizations.weight_norm(nn.Linear(3, 4)), nn.Linear(4, 2))
     assert list(wirings.wire(normed).rules) == ["1.weight"]
     wirings.unwire(normed)
-    with pytest.raises(WiringError, match="0: its weight is no parameter but computed"):
+    with pytest.raises(WiringError, match="0: its weight is not a parameter but computed"):
         wirings.wire(normed, include="0")
 
 

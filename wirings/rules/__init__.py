@@ -31,7 +31,7 @@ def find_rule(rule: str | type[EdgeRule]) -> type[EdgeRule]:
         rule: a name of RULES, or a subclass of EdgeRule.
 
     Raises:
-        WiringError: there is no such rule, it is no subclass of EdgeRule, or it does not define `select`.
+        WiringError: there is no such rule, it is not a subclass of EdgeRule, or it does not define `select`.
     """
     if not isinstance(rule, str):
         check_rule(rule, getattr(rule, "__qualname__", repr(rule)))
@@ -96,12 +96,12 @@ def check_rule(rule: object, name: str) -> None:
     """Refuse what is not an edge rule.
 
     Raises:
-        WiringError: it is no subclass of EdgeRule, or it does not define `select`.
+        WiringError: it is not a subclass of EdgeRule, or it does not define `select`.
     """
     from wirings.rules.base import EdgeRule
 
     if not (inspect.isclass(rule) and issubclass(rule, EdgeRule)):
-        raise WiringError(f"{name} is no subclass of wirings.rules.base.EdgeRule")
+        raise WiringError(f"{name} is not a subclass of wirings.rules.base.EdgeRule")
     if inspect.isabstract(rule):
         raise WiringError(f"{name} must define select(), which returns a wirings.selection.EdgeSelection")
 

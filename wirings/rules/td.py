@@ -27,7 +27,7 @@ class TargetedDropout(RankedEdges):
         td_magnitude: use |w| in place of w, as the published code did, which loses all signs.
 
     Raises:
-        WiringError: `rho` is missing or no probability.
+        WiringError: `rho` is missing or is not a probability.
     """
 
     def __init__(
