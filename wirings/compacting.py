@@ -1,4 +1,4 @@
-"""A trained network without its dead neurons: smaller, for evaluation only, with the same logits."""
+"""A trained network without its dead nodes or channels: for evaluation only, with the same logits."""
 
 from __future__ import annotations
 

@@ -27,7 +27,11 @@ _READ_WEIGHTS_OF_CHILDREN = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
 
 
 class WiredLayer:
-    """Base class of all wired layers."""
+    """Base class of torch's layers that `wire` has wired.
+
+    Attributes:
+        wiring: the edge rule of the layer's weight; its name is part of the state dict.
+    """
 
     wiring: EdgeRule
 
@@ -62,15 +66,15 @@ class _WiredByAttribute(WiredLayer):
 @functools.cache
 def _wired_class(base: type[nn.Module], reads_weight: bool) -> type[nn.Module]:
     """The subclass of a layer's class that multiplies with the weights in use."""
-    kind: type[WiredLayer] = _WiredByAttribute
+    mixin: type[WiredLayer] = _WiredByAttribute
     if not reads_weight:
-        kind = _WiredLinear if base is nn.Linear else _WiredConv
-    return type(f"Wired{base.__name__}", (kind, base), {"_made_from": (base, reads_weight)})
+        mixin = _WiredLinear if base is nn.Linear else _WiredConv
+    return type(f"Wired{base.__name__}", (mixin, base), {"_made_from": (base, reads_weight)})
 
 
 def _empty_layer(base: type[nn.Module], reads_weight: bool) -> nn.Module:
-    kind = _wired_class(base, reads_weight)  # type: ignore[arg-type]
-    return kind.__new__(kind)
+    wired_class = _wired_class(base, reads_weight)  # type: ignore[arg-type]
+    return wired_class.__new__(wired_class)
 
 
 def check_layer(name: str, layer: nn.Module) -> None:
@@ -84,12 +88,12 @@ def check_layer(name: str, layer: nn.Module) -> None:
         WiringError: it is wired already, of another type, without weights yet, computes its weight by a
             parametrization, or its weight has a NaN.
     """
-    kind = type(layer).__name__
+    class_name = type(layer).__name__
     if isinstance(layer, WiredLayer):
         raise WiringError(f"{name} is wired already; call wirings.unwire(model) first")
     if not isinstance(layer, LAYER_TYPES):
         names = ", ".join(known.__name__ for known in LAYER_TYPES)
-        raise WiringError(f"{name} is a {kind}, which cannot be wired; {names} can")
+        raise WiringError(f"{name} is a {class_name}, which cannot be wired; {names} can")
     weight = layer._parameters.get("weight")
     if weight is None:
         raise WiringError(

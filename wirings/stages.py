@@ -27,12 +27,12 @@ class EdgeWeights(Protocol):
         """The weights in use and zero elsewhere, in the shape of `weight`."""
 
     def in_use(self) -> Tensor:
-        """Boolean, in the shape of `weight`: the edges in use."""
+        """The mask of the edges in use: boolean, in the shape of `weight`."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Nodes that send together.
+    """Nodes of a stage that send together.
 
     Attributes:
         columns: the nodes as sources, columns of the weight matrix.
@@ -51,7 +51,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Stage:
-    """One wired layer.
+    """An acyclic graph, whose edges are the entries of one weight.
 
     Attributes:
         name: state-dict name of the edge rule.

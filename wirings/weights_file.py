@@ -156,7 +156,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         ) from error
     if metadata.get("format", "").startswith("wirings"):
         raise WiringError(
-            f"{path}: is an exported network, without dead neurons and batch norms, so its weights do not "
+            f"{path}: is an exported network, without dead nodes and batch norms, so its weights do not "
             "fit the original network; use the checkpoint that was exported"
         )
     return dict(weights)

@@ -57,7 +57,7 @@ CHECKS = (
     Check(
         ("fast_eval",),
         lambda c: c.fast_eval and not c.evaluate,
-        "removes dead neurons for evaluation only; add --evaluate --resume FILE",
+        "removes dead nodes for evaluation only; add --evaluate --resume FILE",
     ),
     Check(
         ("use_dgl",),

@@ -327,7 +327,7 @@ class EvaluationKeys(BaseModel):
         description="which top-k accuracies are reported",
     )
     fast_eval: bool = key(
-        "evaluation", False, read_by_experiment=True, description="evaluate without dead neurons"
+        "evaluation", False, read_by_experiment=True, description="evaluate without dead nodes and channels"
     )
     engine: Annotated[str, _one_of(ENGINES)] = key(
         "evaluation",

@@ -133,7 +133,7 @@ FAST = {"fast_eval": True, "evaluate": True, "resume": "x"}
     ("changes", "message"),
     [
         ({"evaluate": True}, "evaluates a checkpoint; name it with --resume FILE"),
-        ({"fast_eval": True}, "removes dead neurons for evaluation only; add --evaluate"),
+        ({"fast_eval": True}, "removes dead nodes for evaluation only; add --evaluate"),
         ({"use_dgl": True, "evaluate": True, "resume": "x"}, "add --evaluate --fast_eval"),
         ({"use_init": "a.pt"}, "name that file with use_graph"),
         ({"use_graph": "a.pt", "use_init": "b.pt", "graph": "dnw"}, "choose graph: fine_tune"),
