@@ -37,8 +37,8 @@ def test_edges_as_they_are_drawn():
         return [divmod(int(code), 10) for code in codes], kept.tolist()
 
     assert drawn((2, 0), (6, 3)) == ([(2, 0), (6, 3)], [1, 2])
-    assert drawn((6, 5), (7, 7)) == ([(8, 5), (9, 7)], [1, 2])  # from the last block: to the outputs
-    assert drawn((0, 3), (2, 3), (3, 0), (5, 6)) == ([(3, 0)], [3])  # back, within a block, to a non-output
+    assert drawn((6, 5), (7, 7)) == ([(8, 5), (9, 7)], [1, 2])  # from the last group: to the outputs
+    assert drawn((0, 3), (2, 3), (3, 0), (5, 6)) == ([(3, 0)], [3])  # back, within a group, to a non-output
 
 
 @pytest.mark.parametrize("name", ["static_dnw", "discrete_time_dnw"])
@@ -85,7 +85,7 @@ def test_the_page_holds_everything_and_says_how_much(record, capsys):
     ]
     assert told == [[3, 3, 3, 0], [4, 4, 2, 1], [3, 4, 0, 1]]
     assert [column["label"] for column in head["layers"][0]["columns"]] == [
-        "inputs", "block 1", "block 2", "outputs"
+        "inputs", "group 1", "group 2", "outputs"
     ]  # fmt: skip
     assert "<title>small&lt;run></title>" in page.decode()
 
