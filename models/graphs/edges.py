@@ -1,4 +1,4 @@
-"""Edge rules for experiments, by the name in `graph`; the classes are those of wirings.rules."""
+"""Edge rules of experiments: `locate_rule` for the key `graph`, and the classes of wirings.rules."""
 
 from __future__ import annotations
 
