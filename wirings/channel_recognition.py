@@ -143,7 +143,7 @@ def _name(node: fx.Node, traced: TracedNetwork) -> str | None:
     pools = tuple(
         getattr(nn, name) for name in (*_MAX_POOLS, *_AVERAGE_POOLS, *_WHOLE_POOLS) if name[0].isupper()
     )
-    return next((kind.__name__ for kind in (*plain, *pools) if is_plain(module, (kind,))), None)
+    return next((cls.__name__ for cls in (*plain, *pools) if is_plain(module, (cls,))), None)
 
 
 def _recognize_layer(

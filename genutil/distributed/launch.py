@@ -258,5 +258,5 @@ def _forward_signals_to_workers(error: Callable[..., BaseException]) -> Iterator
     yield
 
 
-def _has_field(kind: type, name: str) -> bool:
-    return name in {field.name for field in dataclasses.fields(kind)}
+def _has_field(cls: type, name: str) -> bool:
+    return name in {field.name for field in dataclasses.fields(cls)}
