@@ -101,8 +101,8 @@ class EdgeRule(nn.Module, ABC):
 
     Subclasses define `select`; everything else is derived from it:
 
-    - `select()` selects the edges from the weight and the buffers. Only `selection()` calls it.
-    - `selection()` returns its result, which is cached in evaluation.
+    - `select()` selects the edges by the weight and the buffers.
+    - `selection()` returns its result, which is cached in evaluation; all others call this method.
     - `in_use()` returns the selection as a boolean mask, which `Wiring.adjacency()` collects of all rules.
     - `forward()` and `blocks()` return the weights in use, as a whole or in blocks.
 
