@@ -311,9 +311,9 @@ def _data(parts: ComponentBuilder, world: World, *names: str) -> Any:
         on_machine = available if workers == "auto" else min(workers, available)
         workers = max(1, on_machine // world.rank_info.local_size)
     path = parts.config.data
-    data_class = locate(path, "data")
+    kind = locate(path, "data")
     with sizes_checked(f"data: {path}", parts.sizes_used):
-        data = parts.build_named("data", data_class, "data_args", device=world.device, workers=workers)
+        data = parts.build_named("data", kind, "data_args", device=world.device, workers=workers)
     check_data(data, path, names)
     return data
 
@@ -455,9 +455,9 @@ def _user_callbacks(
     """Callbacks that the experiment names. Of several processes, the first one alone has most of them."""
     folder, settings = (None if outputs is None else outputs.run.path), parts.config.model_dump()
     return [
-        parts.build_named("callbacks", callback_class, path=path, folder=folder, settings=settings)
-        for path, callback_class in classes.items()
-        if outputs is not None or callback_class.on_all_processes
+        parts.build_named("callbacks", kind, path=path, folder=folder, settings=settings)
+        for path, kind in classes.items()
+        if outputs is not None or kind.on_all_processes
     ]
 
 
