@@ -53,7 +53,7 @@ def build_model(config: Config, parts: ComponentBuilder | None = None) -> nn.Mod
 
 def _build(config: Config, parts: ComponentBuilder, rules: _Rules) -> nn.Module:
     network_class = locate(config.model, "model")
-    arguments = {"make_rule": rules.make_rule, "edges": rules.make_rule, "wire": rules.wire}
+    arguments: dict[str, Any] = {"make_rule": rules.make_rule, "edges": rules.make_rule, "wire": rules.wire}
     rules.made.clear()
     with sizes_checked(f"model: {config.model}", parts.sizes_used):
         model = parts.build_named("model", network_class, "model_args", **arguments)

@@ -29,7 +29,7 @@ def _default(key: str) -> object:
 
 def _is_option_without_effect(config: Config, key: str) -> bool:
     """Whether a key is set that is an option of other rules, not of that of the experiment."""
-    is_set = getattr(config, key) != _default(key)
+    is_set = bool(getattr(config, key) != _default(key))
     return is_set and ":" not in config.graph and key not in options_of(config.graph)
 
 
