@@ -384,7 +384,7 @@ def _callbacks(
     if outputs is not None:
         macs = None if config.skip_profiling or cost is None else cost.macs
         board = TensorBoard(outputs.run, macs, first_step)
-        are_graphs = all(rule.space.layer is None for rule in wiring.rules.values())
+        are_graphs = all(rule.potential.layer is None for rule in wiring.rules.values())
         summaries = WiringSummaries(board, functools.partial(_masks_and_weights, wiring), are_graphs)
         callbacks += [Progress(), MetricsFile(outputs.run), board, summaries]
         callbacks.append(EveryEpochs(_IMAGE_INTERVAL, summaries.draw))

@@ -1,6 +1,6 @@
 """The plain definition of every network, the baseline of benchmarks and tests.
 
-All magnitudes are sorted in every forward pass, each block's product is computed and added separately, and a
+All magnitudes are sorted in every forward pass, each group's product is computed and added separately, and a
 graph in continuous time selects its edges at every evaluation of its dynamics, as the published code did.
 """
 
@@ -16,7 +16,7 @@ from torchdiffeq import odeint
 from genutil.config import Config
 from models import build_model
 from models.graphs.edges import EdgeRule
-from models.graphs.mobilenetv1like import MobileNetV1Like, WiredLinear, WiredStage
+from models.graphs.mobilenetv1like import MobileNetV1Like, WiredClassifier, WiredStage
 from models.graphs.neuralgraph import (
     ContinuousTimeNeuralGraph,
     DiscreteTimeNeuralGraph,
@@ -70,7 +70,7 @@ def _static(network: StaticNeuralGraph, images: Tensor) -> Tensor:
     weight = sorted_top_edges(network.graph)
     states = network.start(images)
     outputs = network.dim - network.feature_dim
-    for norm, (start, end) in zip(network.norm, network.blocks, strict=True):
+    for norm, (start, end) in zip(network.norm, network.groups, strict=True):
         filters = network.conv.weight[start:end]
         sources = F.relu(norm(states[:, : end - start]))
         sources = F.conv2d(sources, filters, padding=1, groups=end - start)
@@ -102,12 +102,12 @@ def _continuous(network: ContinuousTimeNeuralGraph, images: Tensor) -> Tensor:
 def _stage(stage: WiredStage, states: Tensor) -> Tensor:
     weight, width = sorted_top_edges(stage.graph), stage.outputs
     states = F.conv2d(stage.downsample(F.relu(stage.norm[0](states))), weight[:, : stage.inputs])
-    for block in range(1, stage.blocks):
-        start = stage.inputs + (block - 1) * width
-        filters = stage.conv.weight[(block - 1) * width : block * width]
-        sources = F.relu(stage.norm[block](states[:, :width]))
+    for group in range(1, stage.depth):
+        start = stage.inputs + (group - 1) * width
+        filters = stage.conv.weight[(group - 1) * width : group * width]
+        sources = F.relu(stage.norm[group](states[:, :width]))
         sources = F.conv2d(sources, filters, padding=1, groups=width)
-        messages = F.conv2d(sources, weight[block * width :, start : start + width])
+        messages = F.conv2d(sources, weight[group * width :, start : start + width])
         states = states[:, width:] + messages
     return states
 
@@ -118,7 +118,7 @@ def _mobilenet(network: MobileNetV1Like, images: Tensor) -> Tensor:
         assert isinstance(stage, WiredStage)
         states = _stage(stage, states)
     features = F.relu(network.bn(states)).mean((2, 3))
-    if isinstance(network.linear, WiredLinear):
+    if isinstance(network.linear, WiredClassifier):
         return F.linear(features, sorted_top_edges(network.linear.graph).flatten(1))
     return network.linear(features)  # type: ignore[no-any-return]
 

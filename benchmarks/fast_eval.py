@@ -1,10 +1,10 @@
-"""Evaluation of a wiring with dead neurons: the plain network, and the compact one with each engine.
+"""Evaluation of a wiring with dead nodes: the plain network, and the compact one with each engine.
 
     python -m benchmarks.fast_eval [--app APP] [--rounds N] [--batch_sizes 1 8] [--threads 2]
         [--sigma 0.1] [--json FILE]
 
 The weights are those of DNW ×0.225 at initialization, with the columns of each source scaled log-normally
-(--sigma), so that neurons are dead as in trained wirings. The plain network caches its selection.
+(--sigma), so that nodes are dead as in trained wirings. The plain network caches its selection.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def measure_engines(options: argparse.Namespace) -> Report:
     cost, size = profile(model), load_config(options.app).image_size
     available, missing = make_networks(model)
     report = Report(
-        f"Evaluation of {options.app} with dead neurons, {size} px",
+        f"Evaluation of {options.app} with dead nodes, {size} px",
         ("batch", "network", "forward pass", "for an image", "plain / this", "error"),
         notes=[
             f"live nodes {cost.live_nodes:,}, edges {cost.edges:,} ({cost.effective_edges:,} effective), "

@@ -267,7 +267,7 @@ def _by_kthvalue(weight: Tensor, count: int) -> Tensor:
 
 
 def inference(clock: Clock, data_dir: str) -> None:
-    """Forward passes of DNW ×0.225 with dead neurons, plain and compact, by every engine of the device."""
+    """Forward passes of DNW ×0.225 with dead nodes, plain and compact, by every engine of the device."""
     model = with_dead_nodes(CIFAR_MOBILENET if clock.quick else IMAGENET_MOBILENET, sigma=0.1)
     cost = profile(model)
     note(f"live nodes {cost.live_nodes:,}, effective edges {cost.effective_edges:,}, MACs {cost.macs:,}")

@@ -1,4 +1,4 @@
-"""Inference of a wiring with dead neurons, by every engine, compared with dense MobileNets in ONNX Runtime.
+"""Inference of a wiring with dead nodes, by every engine, compared with dense MobileNets in ONNX Runtime.
 
     python -m benchmarks.inference [--app APP] [--sigma 0.1] [--rounds N] [--batch_sizes 1 8 32]
         [--threads_of 1 2] [--no-memory] [--json FILE]

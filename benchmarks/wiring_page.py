@@ -36,7 +36,7 @@ def make_record(edges: int, states: int) -> Record:
     """A synthetic training of the static graph of 800 nodes."""
     model = build_model(load_config(APP))
     assert isinstance(model, StaticNeuralGraph)
-    readable = model.stage().readable().flatten().nonzero().flatten().numpy()
+    readable = model.stage().readable_mask().flatten().nonzero().flatten().numpy()
     random = np.random.default_rng(0)
     initial = random.choice(readable, edges, replace=False)
     weights = dict(zip(initial.tolist(), random.standard_normal(edges), strict=True))

@@ -1,6 +1,6 @@
 """Base classes of the image data sets: the arguments that all of them take."""
 
-# Annotations are no strings here: genutil.config.components reads them from subclasses in other modules.
+# Annotations are not strings here: genutil.config.components reads them from subclasses in other modules.
 from dataclasses import dataclass, field
 from pathlib import Path
 

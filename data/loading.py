@@ -187,7 +187,7 @@ def _open_files_limit() -> int | None:
 
 
 def _free_shared_memory() -> float:
-    """Free bytes; infinite where shared memory is no file system."""
+    """Free bytes; infinite where shared memory is not a file system."""
     try:
         status = os.statvfs(SHARED_MEMORY)
     except (OSError, AttributeError):

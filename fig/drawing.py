@@ -64,7 +64,7 @@ def _label(layer: Mapping[str, Any], index: int) -> str:
     if index == 0:
         return "inputs"
     if layer["acyclic"]:
-        return f"block {index}"
+        return f"group {index}"
     return "outputs" if index == len(layer["columns"]) - 1 else "hidden"
 
 

@@ -97,7 +97,7 @@ def _read(file: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: is damaged ({error})") from error
     if not isinstance(results, dict):
-        raise UserError(f"{file}: is damaged (it is no mapping)")
+        raise UserError(f"{file}: is damaged (it is not a mapping)")
     return validate_results(results, file)
 
 
@@ -119,7 +119,11 @@ def validate_results(results: dict[str, Any], file: Path) -> dict[str, Any]:
         raise UserError(f"{file}: lacks {', '.join(wrong)}, which the results of a run hold")
     config = results["config"]
     if "graph" not in config:
-        kind = "a sparse ResNet, which fig.sparsity draws" if "model_config" in config else "no wired network"
+        kind = (
+            "a sparse ResNet, which fig.sparsity draws"
+            if "model_config" in config
+            else "a network without wiring"
+        )
         raise UserError(f"{file}: holds results of {kind}")
     wrong = [key for key in _NUMBERS if key in results and not _is_number(results[key])]
     wrong += [

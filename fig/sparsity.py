@@ -84,7 +84,7 @@ def read_raport(path: Path) -> Measured:
         name = str(options["model_config"])
         deviations = _deviations(report, options)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: is no report of a trained sparse ResNet ({error!r})") from error
+        raise UserError(f"{path}: is not a report of a trained sparse ResNet ({error!r})") from error
     match = re.fullmatch(r"(?:allsparse|ignorefirst|tdsparse)(\d+)", name)
     if not match and name not in _DENSE:
         deviations = [*deviations, f"the configuration {name}"]

@@ -44,7 +44,7 @@ LEGEND = (POSITIVE, NEGATIVE, NEW, INK, DEAD, "#ffffff")
 _OPACITIES = (1, 0.85, 0.7, 0.55, 0.42, 0.3, 0.2, 0.1)
 _SECONDS = 12
 _NUM_LINES = 5
-"""Lines of progress where standard error is no terminal."""
+"""Lines of progress where standard error is not a terminal."""
 STILLS = {
     "adjacency": wiring_stills.adjacency,
     "degrees": wiring_stills.degrees,

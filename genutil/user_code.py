@@ -135,7 +135,7 @@ def _named(trace: TracebackType, foreign: Mapping[str, str]) -> str:
     """The key that names the code of a frame: by the class of its method, or else by its module."""
     module = _module(trace)
     in_module = {key: path for key, path in foreign.items() if path.partition(":")[0] == module}
-    classes = {kind.__qualname__ for kind in type(trace.tb_frame.f_locals.get("self")).__mro__}
+    classes = {cls.__qualname__ for cls in type(trace.tb_frame.f_locals.get("self")).__mro__}
     owned = {key: path for key, path in in_module.items() if path.partition(":")[2] in classes}
     found = owned or in_module
     if not found:  # a module that one of the named ones imports

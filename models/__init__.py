@@ -14,7 +14,7 @@ from genutil.config.components import ComponentBuilder, converted, locate
 from genutil.exceptions import ConfigError
 from genutil.memory import sizes_checked
 from genutil.seeding import restore_rng_state, rng_state
-from models.graphs.edges import EdgeRule, EdgeSpace, find_rule
+from models.graphs.edges import EdgeRule, PotentialEdges, locate_rule
 from wirings.budgets import GLOBAL, Budget, total_edges
 from wirings.errors import WiringError
 from wirings.topk import num_kept
@@ -25,13 +25,13 @@ def build_model(config: Config, parts: ComponentBuilder | None = None) -> nn.Mod
     """The network of `config.model`, with the published state-dict names.
 
     Args:
-        config: the experiment. The class gets the keys that are arguments of its constructor; further
-            arguments may be `edges`, which makes the edge rule of an EdgeSpace, and `wire`, which wires the
-            layers of a module.
+        config: the experiment. The class gets the keys that are arguments of its constructor. Further
+            arguments may be `make_rule`, also under the name `edges`, which makes an edge rule (see
+            models.graphs.edges.RuleMaker), and `wire`, which wires the layers of a module.
         parts: records which keys are used; a new one by default.
 
     Raises:
-        ConfigError: there is no such class, it is no network, or it refuses its arguments.
+        ConfigError: there is no such class, it is not a network, or it refuses its arguments.
     """
     parts = parts or ComponentBuilder(config)
     rules = _Rules(config, parts)
@@ -52,12 +52,13 @@ def build_model(config: Config, parts: ComponentBuilder | None = None) -> nn.Mod
 
 
 def _build(config: Config, parts: ComponentBuilder, rules: _Rules) -> nn.Module:
-    kind = locate(config.model, "model")
+    network_class = locate(config.model, "model")
+    arguments: dict[str, Any] = {"make_rule": rules.make_rule, "edges": rules.make_rule, "wire": rules.wire}
     rules.made.clear()
     with sizes_checked(f"model: {config.model}", parts.sizes_used):
-        model = parts.build_named("model", kind, "model_args", edges=rules.edges, wire=rules.wire)
+        model = parts.build_named("model", network_class, "model_args", **arguments)
     if not isinstance(model, nn.Module):
-        raise ConfigError(f"model: {config.model} is no torch.nn.Module")
+        raise ConfigError(f"model: {config.model} is not a torch.nn.Module")
     return model
 
 
@@ -65,8 +66,8 @@ class _Rules:
     """Makes the edge rules of an experiment's network.
 
     Attributes:
-        made: the rules that `edges` has made for the current network, in order.
-        counts: number of edges of each of them; None: as published, by the prune rate of each space.
+        made: the rules that `make_rule` has made for the current network, in order.
+        counts: number of edges of each of them, by the key `budget`; None: by the prune rate of each.
     """
 
     def __init__(self, config: Config, parts: ComponentBuilder) -> None:
@@ -74,17 +75,22 @@ class _Rules:
         self.made: list[EdgeRule] = []
         self.counts: list[int] | None = None
 
-    def edges(self, space: EdgeSpace, **budget: Any) -> EdgeRule:
-        """The rule of one space. `num_edges=…` or `prune_rate=…` gives it a budget of its own."""
+    def make_rule(
+        self, potential: PotentialEdges, *, num_edges: int | None = None, prune_rate: float | None = None
+    ) -> EdgeRule:
+        """The rule of one weight: see models.graphs.edges.RuleMaker."""
         config = self._config
         if self.counts is not None:
-            budget["num_edges"] = self.counts[len(self.made)]
-            budget["prune_rate"] = 1 - budget["num_edges"] / max(space.numel, 1)
-        elif "num_edges" not in budget:
-            budget["num_edges"] = num_kept(space.numel, budget.get("prune_rate", config.prune_rate))
+            num_edges = self.counts[len(self.made)]
+            prune_rate = 1 - num_edges / max(potential.numel, 1)
+        elif num_edges is None:
+            num_edges = num_kept(potential.numel, config.prune_rate if prune_rate is None else prune_rate)
         self._parts.used.add("prune_rate")
-        kind = find_rule(config.graph)
-        rule: EdgeRule = self._parts.build_named("graph", kind, "graph_args", space=space, **budget)
+        arguments: dict[str, Any] = {"potential": potential, "num_edges": num_edges}
+        if prune_rate is not None:
+            arguments["prune_rate"] = prune_rate
+        rule_class = locate_rule(config.graph)
+        rule: EdgeRule = self._parts.build_named("graph", rule_class, "graph_args", **arguments)
         self.made.append(rule)
         return rule
 
@@ -99,14 +105,14 @@ class _Rules:
 
         `default_budget` is used where the experiment has none.
         """
-        config, kind = self._config, find_rule(self._config.graph)
-        keys = set(inspect.signature(kind).parameters) & set(Config.model_fields) - {"prune_rate"}
+        config, rule_class = self._config, locate_rule(self._config.graph)
+        keys = set(inspect.signature(rule_class).parameters) & set(Config.model_fields) - {"prune_rate"}
         self._parts.used |= keys | {"prune_rate", "graph_args"}
         options = {key: getattr(config, key) for key in sorted(keys)}
-        options |= converted(kind, config.graph_args, f"graph_args of {config.graph}")
+        options |= converted(rule_class, config.graph_args, f"graph_args of {config.graph}")
         budget = default_budget if config.budget is None else find_budget(config)
         with _as_config_error("wire"):
-            return wire(module, kind, 1 - config.prune_rate, budget, include, exclude, **options)
+            return wire(module, rule_class, 1 - config.prune_rate, budget, include, exclude, **options)
 
 
 def find_budget(config: Config) -> str | Mapping[str, float] | Budget:

@@ -87,7 +87,7 @@ def _rules(model: nn.Module) -> dict[str, EdgeWeights]:
 
 def _channels(rule: EdgeWeights) -> tuple[int, int]:
     """(targets, sources) of a rule's matrix of channels."""
-    layer = rule.space.layer if isinstance(rule, EdgeRule) else None
+    layer = rule.potential.layer if isinstance(rule, EdgeRule) else None
     if isinstance(layer, _ConvNd):
         return layer.out_channels, layer.in_channels
     targets, sources = rule.weight.shape[:2]
@@ -101,7 +101,7 @@ def _channel_edges(rule: EdgeWeights) -> tuple[Tensor, Tensor]:
     weights = (rule.weight.detach().cpu().reshape(used.shape) * used).float()
     strongest = weights.gather(2, weights.abs().argmax(2, keepdim=True)).squeeze(2)
     used = used.any(2)
-    layer = rule.space.layer if isinstance(rule, EdgeRule) else None
+    layer = rule.potential.layer if isinstance(rule, EdgeRule) else None
     if not isinstance(layer, _ConvNd):
         return used, strongest
     # A group's rows are sources in a transposed convolution, and targets in any other one.

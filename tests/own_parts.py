@@ -16,10 +16,10 @@ from wirings.topk import top_mask
 class DropAndGrow(EdgeRule):
     """Every `every` steps: the weakest edges in use are replaced by those of largest gradient."""
 
-    def __init__(self, space, num_edges, every: int = 2, fraction: float = 0.3):
-        super().__init__(space, num_edges)
+    def __init__(self, potential, num_edges, every: int = 2, fraction: float = 0.3):
+        super().__init__(potential, num_edges)
         self.every, self.fraction = every, fraction
-        self.register_buffer("mask", top_mask(torch.rand(space.shape), num_edges))
+        self.register_buffer("mask", top_mask(torch.rand(potential.shape), num_edges))
         self.register_buffer("exchanged", torch.zeros((), dtype=torch.int64))
 
     def select(self):
@@ -38,7 +38,7 @@ class DropAndGrow(EdgeRule):
         self.mask.copy_((self.mask & ~dropped) | grown)
         with torch.no_grad():
             self.weight[grown] = 0
-        step.reset_momenta(self.weight, grown)
+        step.reset_optimizer_state(self.weight, grown)
         self.exchanged += count
 
 

@@ -249,7 +249,9 @@ def test_attributes_of_a_rule_that_the_page_lists(page):
 def test_a_network_of_the_page_has_a_compact_form(page):
     """And the native engine runs it, where there is a compiler."""
     torch.manual_seed(0)
-    model = importlib.import_module("my_stages").OneStage(3, 5, 16, lambda space: TopEdges(space, 300))
+    model = importlib.import_module("my_stages").OneStage(
+        3, 5, 16, lambda potential: TopEdges(potential, 300)
+    )
     (checking,) = [block for block in blocks("python") if "def same_logits" in block]
     names = {}
     exec(checking, names)
@@ -257,6 +259,19 @@ def test_a_network_of_the_page_has_a_compact_form(page):
     model(images)
     names["same_logits"](model, images)
     assert (engines_of(compact(model)) == "native") == (compiler() is not None)
+
+
+def test_networks_with_the_former_names_are_built(page):
+    """A constructor with the argument `edges`, and EdgeSpace."""
+    text = (page / "my_model.py").read_text()
+    for name, former in (("make_rule", "edges"), ("PotentialEdges", "EdgeSpace")):
+        assert name in text
+        text = text.replace(name, former)
+    (page / "my_former_model.py").write_text(text)
+    config = {"model": "my_former_model:TwoLayers", "graph": "dnw"}
+    (layer,) = Wiring(build_model(load_config("my_experiment.yml", config))).summary().layers
+    assert (layer.rule, layer.in_use) == ("dnw", 144)
+    sys.modules.pop("my_former_model")
 
 
 def test_what_a_network_reports_is_all_that_the_page_lists():

@@ -35,10 +35,10 @@ def test_parts_of_one_s_own(write_app, tmp_path, monkeypatch, capsys):
         (["--model_args", "depth=3"], "takes no argument depth"),
         (["--data_args", "num_image=3"], "takes no argument num_image; did you mean num_images?"),
         (["--data_args", "num_images=many"], "num_images Input should be a valid integer"),
-        (["--model", "collections:Counter"], "is no torch.nn.Module"),
+        (["--model", "collections:Counter"], "is not a torch.nn.Module"),
         (["--model", "collections:OrderedDict"], "OrderedDict has no signature"),
         (["--momentum", "0", "--nesterov"], "nestorov: needs a momentum greater than 0"),
-        (["--graph", "torch.nn:Linear"], "is no subclass of wirings.rules.base.EdgeRule"),
+        (["--graph", "torch.nn:Linear"], "is not a subclass of wirings.rules.base.EdgeRule"),
     ],
 )
 def test_wrong_parts(write_app, capsys, argv, message):

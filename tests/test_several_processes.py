@@ -301,7 +301,7 @@ def test_an_image_that_one_process_cannot_read_is_named_once(write_app, tmp_path
 
 @pytest.mark.slow
 def test_an_image_that_cannot_be_read_is_no_reason_to_try_again(write_app, tmp_path, photographs):
-    """By the launcher's own processes: the mistake is no reason to try again."""
+    """By the launcher's own processes: the mistake is not a reason to try again."""
     app = write_app(data="data.imagenet:ImageNet", data_args=None, data_dir=str(photographs), workers=1)
     process = start(app, tmp_path, "--processes", 2, "--max_restarts", 3)
     _, errors = end_of(process, 120)

@@ -51,7 +51,7 @@ class BatchSpec:
             first: whether it is the first batch.
 
         Raises:
-            DataError: it is no such batch, and cannot be converted.
+            DataError: it is not such a batch, and cannot be converted.
         """
         where = f"{self.source}: {split}"
         pair = isinstance(batch, (tuple, list)) and len(batch) == 2

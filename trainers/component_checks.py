@@ -29,7 +29,7 @@ def check_data(data: Any, path: str, names: Iterable[str]) -> None:
         names: attributes that must hold batches: `train`, `val`.
 
     Raises:
-        ConfigError: one of them is missing, is no source of batches, or is empty.
+        ConfigError: one of them is missing, is not a source of batches, or is empty.
     """
     for name in names:
         source = getattr(data, name, None)
@@ -52,7 +52,7 @@ def checked_callback(kind: Any, path: str) -> type[Callback]:
     """The class that `callbacks` names.
 
     Raises:
-        ConfigError: it is no subclass of Callback.
+        ConfigError: it is not a subclass of Callback.
     """
     if not (inspect.isclass(kind) and issubclass(kind, Callback)):
         raise ConfigError(f"callbacks: {path} must be a subclass of trainers.callbacks.Callback")
@@ -73,7 +73,7 @@ def checked_optimizer(optimizer: Any, path: str) -> torch.optim.Optimizer:
     """The optimizer that the factory `path` returned.
 
     Raises:
-        ConfigError: it is no torch.optim.Optimizer.
+        ConfigError: it is not a torch.optim.Optimizer.
     """
     if not isinstance(optimizer, torch.optim.Optimizer):
         kind = type(optimizer).__name__
@@ -85,7 +85,7 @@ def checked_schedule(schedule: Any, path: str) -> Schedule:
     """The schedule that the factory `path` returned. Every rate of a user's schedule is checked.
 
     Raises:
-        ConfigError: it is no function, or returns no finite number for the first step.
+        ConfigError: it is not a function, or returns no finite number for the first step.
     """
     name = f"lr_scheduler: {path}"
     if not callable(schedule):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from wirings.exporting import export
     from wirings.profiling import Profile, profile
     from wirings.rules import find_rule
-    from wirings.rules.base import EdgeRule, EdgeSpace, MaskedEdges, RankedEdges, Step
+    from wirings.rules.base import EdgeRule, EdgeSpace, MaskedEdges, PotentialEdges, RankedEdges, Step
     from wirings.selection import EdgeSelection, straight_through
     from wirings.structure import WiredNetwork
     from wirings.topk import Selector, choose_top_edges, top_mask, top_mask_by_row
@@ -40,6 +40,7 @@ __all__ = [
     "MaskedEdges",
     "MissingPackageError",
     "NotFiniteError",
+    "PotentialEdges",
     "Profile",
     "RankedEdges",
     "Selector",
@@ -67,6 +68,7 @@ _PLACES = {
     "remove_dead_channels": "wirings.channels",
     "EdgeRule": "wirings.rules.base",
     "EdgeSpace": "wirings.rules.base",
+    "PotentialEdges": "wirings.rules.base",
     "MaskedEdges": "wirings.rules.base",
     "RankedEdges": "wirings.rules.base",
     "Step": "wirings.rules.base",

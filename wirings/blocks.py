@@ -20,13 +20,13 @@ from torch import Tensor
 from wirings.selection import EdgeSelection, Gradient, apply_selection
 
 _SPARSE_BELOW = 0.045
-"""Density below which products edge by edge are faster, including the transposition of the maps,"""
+"""Largest density at which products edge by edge are faster, including the transposition of the maps."""
 _SPARSE_FROM = 512
-"""with at least this number of sources: the time of the transposition does not depend on it."""
+"""Smallest number of sources at which they are faster: the time of the transposition is independent of it."""
 
 
 Piece = tuple[slice, slice]
-"""(rows, columns) of a weight matrix; both have a start and a stop."""
+"""A rectangle of a weight matrix, as (rows, columns); both have a start and a stop."""
 Integers = NDArray[Any]
 
 

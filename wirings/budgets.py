@@ -93,7 +93,7 @@ def mobilenet_width(shapes: Shapes, width: float) -> dict[str, int]:
     in a dense MobileNet of this width; another layer (a wired classifier) has this fraction of its entries.
 
     Args:
-        shapes: of the weights. That of a stage is (blocks · outputs, inputs + (blocks − 1) · outputs, 1, 1)
+        shapes: of the weights. That of a stage is (depth · outputs, inputs + (depth − 1) · outputs, 1, 1)
             with inputs = outputs / 2, so it has more rows than columns; a classifier has fewer.
         width: width multiplier, 0..1; in experiments 1 − prune_rate.
 
@@ -112,19 +112,26 @@ def mobilenet_width(shapes: Shapes, width: float) -> dict[str, int]:
 
 
 def _sizes_of_stage(name: str, shape: Sequence[int]) -> tuple[int, int, int]:
-    """(inputs, outputs, blocks)."""
+    """(inputs, outputs, depth)."""
     rows, columns = shape[:2]
     outputs = 2 * (rows - columns)
     if rows % outputs or math.prod(shape[2:]) != 1:
-        raise WiringError(f"budget mobilenet_width: {name}, {tuple(shape)}, is no stage of a MobileNet graph")
+        raise WiringError(
+            f"budget mobilenet_width: {name}, {tuple(shape)}, is not a stage of a MobileNet graph"
+        )
     return outputs // 2, outputs, rows // outputs
 
 
-def mobilenet_stage(inputs: int, outputs: int, blocks: int, width: float) -> float:
+def mobilenet_stage(inputs: int, outputs: int, depth: int, width: float) -> float:
     """Edges, not rounded, of a stage of a MobileNet graph: number of the 1×1 weights of the stage in a dense
     MobileNet of this width, which is 1 − prune_rate.
+
+    Args:
+        inputs, outputs: numbers of nodes that enter and leave the stage.
+        depth: number of 1×1 convolutions of the dense stage.
+        width: width multiplier.
     """
-    return width**2 * (inputs * outputs + (blocks - 1) * outputs**2)
+    return width**2 * (inputs * outputs + (depth - 1) * outputs**2)
 
 
 def check_counts(shapes: Shapes, counts: Mapping[str, int]) -> dict[str, int]:
@@ -135,7 +142,7 @@ def check_counts(shapes: Shapes, counts: Mapping[str, int]) -> dict[str, int]:
     """
     for name in counts:
         if name not in shapes:
-            raise WiringError(f"the budget has {name}, which is no layer; there are {', '.join(shapes)}")
+            raise WiringError(f"the budget has {name}, which is not a layer; there are {', '.join(shapes)}")
     for name, shape in shapes.items():
         if name not in counts:
             raise WiringError(f"the budget has no number of edges for {name}")

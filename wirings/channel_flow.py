@@ -110,7 +110,7 @@ class ChannelFlow:
 
 
 def reason_of_layer(layer: nn.Module, name: str, traced: TracedNetwork) -> str:
-    """Why a layer is no known operation."""
+    """Why a layer is not a known operation."""
     if name in traced.shared:
         return "it is called more than once, or shares a parameter with another layer"
     groups = getattr(layer, "groups", 1)

@@ -143,7 +143,7 @@ def _name(node: fx.Node, traced: TracedNetwork) -> str | None:
     pools = tuple(
         getattr(nn, name) for name in (*_MAX_POOLS, *_AVERAGE_POOLS, *_WHOLE_POOLS) if name[0].isupper()
     )
-    return next((kind.__name__ for kind in (*plain, *pools) if is_plain(module, (kind,))), None)
+    return next((cls.__name__ for cls in (*plain, *pools) if is_plain(module, (cls,))), None)
 
 
 def _recognize_layer(
@@ -197,7 +197,7 @@ def _is_total(node: fx.Node, name: str, sources: Sequence[fx.Node]) -> bool:
 
 
 def _preserved_constants(node: fx.Node, name: str | None, module: nn.Module | None, dims: int) -> str | None:
-    """Which constants an operation on each channel preserves; None: it is no such operation."""
+    """Which constants an operation on each channel preserves; None: it is not such an operation."""
 
     def setting(key: str, index: int, default: Any) -> Any:
         return argument(node, key, index, default) if module is None else getattr(module, key, default)

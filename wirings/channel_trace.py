@@ -107,7 +107,7 @@ def name_in_graph(name: str) -> str:
     return name or _PREFIX
 
 
-def is_plain(module: nn.Module | None, kinds: tuple[type[nn.Module], ...]) -> bool:
+def is_plain(module: nn.Module | None, classes: tuple[type[nn.Module], ...]) -> bool:
     """Whether the module computes the same as one of these classes of torch: no other forward method, no
     hooks, no parametrization.
     """
@@ -115,7 +115,7 @@ def is_plain(module: nn.Module | None, kinds: tuple[type[nn.Module], ...]) -> bo
         return False
     if module._forward_hooks or module._forward_pre_hooks:
         return False
-    return any(isinstance(module, kind) and _runs_as(module, kind) for kind in kinds)
+    return any(isinstance(module, cls) and _runs_as(module, cls) for cls in classes)
 
 
 def argument(node: fx.Node, name: str, index: int, default: Any) -> Any:
@@ -126,7 +126,7 @@ def argument(node: fx.Node, name: str, index: int, default: Any) -> Any:
 
 
 def position(dim: Any, dims: int) -> int | None:
-    """Non-negative index of a dimension, or None if `dim` is no number."""
+    """Non-negative index of a dimension, or None if `dim` is not a number."""
     return dim % dims if isinstance(dim, int) and not isinstance(dim, bool) else None
 
 
@@ -134,7 +134,7 @@ class _Tracer(fx.Tracer):
     """Treats a user's subclass that only adds a constructor to a layer of torch as that layer."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        inherited = any(isinstance(m, kind) and _runs_as(m, kind) for kind in _LAYERS)
+        inherited = any(isinstance(m, cls) and _runs_as(m, cls) for cls in _LAYERS)
         return inherited or super().is_leaf_module(m, module_qualified_name)
 
 
@@ -168,9 +168,9 @@ class _Recorder(fx.Interpreter):
         return result
 
 
-def _runs_as(module: nn.Module, kind: type[nn.Module]) -> bool:
-    has_forward = type(module).forward is kind.forward
-    convolves = getattr(kind, "_conv_forward", None)
+def _runs_as(module: nn.Module, cls: type[nn.Module]) -> bool:
+    has_forward = type(module).forward is cls.forward
+    convolves = getattr(cls, "_conv_forward", None)
     return has_forward and getattr(type(module), "_conv_forward", None) is convolves
 
 

@@ -42,8 +42,8 @@ def remove_dead_channels(
         The network, and the report, which is also its attribute `report`.
 
     Raises:
-        WiringError: a name of `in_use` is no weight; a tensor is not boolean or has another shape; a weight
-            that is not in use is not zero; the network cannot be copied, or does not run on the example.
+        WiringError: a name of `in_use` is not a weight; a tensor is not boolean or has another shape; an
+            unused weight is not zero; the network cannot be copied, or does not run on the example.
     """
     if not isinstance(example, Tensor):
         raise WiringError(f"example must be one batch of inputs, a tensor; it is a {type(example).__name__}")
@@ -85,7 +85,7 @@ def _check_in_use(model: nn.Module, in_use: Mapping[str, Tensor]) -> dict[int, T
     for name, used in in_use.items():
         if name not in weights:
             hint = did_you_mean(name, weights)
-            raise WiringError(f"in_use has {name}, which is no weight of the network{hint}")
+            raise WiringError(f"in_use has {name}, which is not a weight of the network{hint}")
         weight = weights[name].detach()
         if used.dtype != torch.bool or used.shape != weight.shape:
             raise WiringError(

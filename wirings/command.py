@@ -243,7 +243,9 @@ def _budget(words: Sequence[str] | None) -> Any:
         densities = _pairs("--budget", words)
         wrong = [name for name, value in densities.items() if type(value) not in (int, float)]
         if wrong:
-            raise WiringError(f"--budget: the density of {wrong[0]} is no number but {densities[wrong[0]]}")
+            raise WiringError(
+                f"--budget: the density of {wrong[0]} is not a number but {densities[wrong[0]]}"
+            )
         return densities
     return _imported("--budget", words[0]) if ":" in words[0] else words[0]
 

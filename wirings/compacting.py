@@ -1,4 +1,4 @@
-"""A trained network without its dead neurons: smaller, for evaluation only, with the same logits."""
+"""A trained network without its dead nodes or channels: for evaluation only, with the same logits."""
 
 from __future__ import annotations
 
@@ -229,8 +229,8 @@ def plan_network(structure: AcyclicStructure) -> NetworkPlan:
     norms = [*(stage.groups[0].norm for stage in stages[1:]), structure.norm]
     plans = [plan_stage(*arguments) for arguments in zip(stages, liveness, norms, strict=True)]
     nodes, live, constant = (
-        kind.nonzero().flatten().to(device)
-        for kind in (
+        mask.nonzero().flatten().to(device)
+        for mask in (
             liveness[0].needed[entering.columns],
             last.outputs_needed & last.outputs_reached,
             last.outputs_needed & ~last.outputs_reached,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from wirings.errors import WiringError
-from wirings.rules.base import EdgeRule, EdgeSpace
+from wirings.rules.base import EdgeRule, PotentialEdges
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -27,7 +27,11 @@ _READ_WEIGHTS_OF_CHILDREN = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
 
 
 class WiredLayer:
-    """Base class of all wired layers."""
+    """Base class of torch's layers that `wire` has wired.
+
+    Attributes:
+        wiring: the edge rule of the layer's weight; its name is part of the state dict.
+    """
 
     wiring: EdgeRule
 
@@ -62,15 +66,15 @@ class _WiredByAttribute(WiredLayer):
 @functools.cache
 def _wired_class(base: type[nn.Module], reads_weight: bool) -> type[nn.Module]:
     """The subclass of a layer's class that multiplies with the weights in use."""
-    kind: type[WiredLayer] = _WiredByAttribute
+    mixin: type[WiredLayer] = _WiredByAttribute
     if not reads_weight:
-        kind = _WiredLinear if base is nn.Linear else _WiredConv
-    return type(f"Wired{base.__name__}", (kind, base), {"_made_from": (base, reads_weight)})
+        mixin = _WiredLinear if base is nn.Linear else _WiredConv
+    return type(f"Wired{base.__name__}", (mixin, base), {"_made_from": (base, reads_weight)})
 
 
 def _empty_layer(base: type[nn.Module], reads_weight: bool) -> nn.Module:
-    kind = _wired_class(base, reads_weight)  # type: ignore[arg-type]
-    return kind.__new__(kind)
+    wired_class = _wired_class(base, reads_weight)  # type: ignore[arg-type]
+    return wired_class.__new__(wired_class)
 
 
 def check_layer(name: str, layer: nn.Module) -> None:
@@ -84,16 +88,16 @@ def check_layer(name: str, layer: nn.Module) -> None:
         WiringError: it is wired already, of another type, without weights yet, computes its weight by a
             parametrization, or its weight has a NaN.
     """
-    kind = type(layer).__name__
+    class_name = type(layer).__name__
     if isinstance(layer, WiredLayer):
         raise WiringError(f"{name} is wired already; call wirings.unwire(model) first")
     if not isinstance(layer, LAYER_TYPES):
         names = ", ".join(known.__name__ for known in LAYER_TYPES)
-        raise WiringError(f"{name} is a {kind}, which cannot be wired; {names} can")
+        raise WiringError(f"{name} is a {class_name}, which cannot be wired; {names} can")
     weight = layer._parameters.get("weight")
     if weight is None:
         raise WiringError(
-            f"{name}: its weight is no parameter but computed; remove its parametrization first "
+            f"{name}: its weight is not a parameter but computed; remove its parametrization first "
             "(torch.nn.utils.parametrize.remove_parametrizations)"
         )
     if is_lazy(weight):
@@ -104,13 +108,13 @@ def check_layer(name: str, layer: nn.Module) -> None:
         raise WiringError(f"{name} has a weight that is NaN, so its strongest edges are not defined")
 
 
-def edge_space(name: str, layer: nn.Module) -> EdgeSpace:
+def potential_edges_of(name: str, layer: nn.Module) -> PotentialEdges:
     """The potential edges of a layer: all entries of its weight, with a row for each output (of a transposed
     convolution: each input) channel.
     """
     weight = weight_of(layer)
     targets, sources, *kernel = weight.shape
-    return EdgeSpace(targets, sources, sources, targets, kernel=tuple(kernel), layer=layer, name=name)
+    return PotentialEdges(targets, sources, sources, targets, kernel=tuple(kernel), layer=layer, name=name)
 
 
 def wire_layer(layer: nn.Module, rule: EdgeRule, parent: nn.Module | None) -> None:
@@ -118,7 +122,7 @@ def wire_layer(layer: nn.Module, rule: EdgeRule, parent: nn.Module | None) -> No
 
     Args:
         layer: changed in place.
-        rule: made for `edge_space(name, layer)`.
+        rule: made for `potential_edges_of(name, layer)`.
         parent: the module that contains the layer.
     """
     base = type(layer)

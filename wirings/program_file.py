@@ -60,7 +60,7 @@ def _exported(wrapper: nn.Module, example: Tensor) -> Any:
 
 
 def _input(program: Any) -> Tensor:
-    """The program's example of the images, in which a dynamic dimension is no number."""
+    """The program's example of the images, in which a dynamic dimension is not a number."""
     (name,) = program.graph_signature.user_inputs
     (node,) = (node for node in program.graph.nodes if node.op == "placeholder" and node.name == name)
     value: Tensor = node.meta["val"]

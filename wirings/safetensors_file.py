@@ -107,7 +107,7 @@ def _tensor(data: bytearray, begin: int, dtype: torch.dtype, shape: list[int]) -
     count = math.prod(shape)
     if not count:
         return torch.empty(shape, dtype=dtype)
-    if dtype == torch.bool:  # a byte other than 0 and 1 is no valid truth value
+    if dtype == torch.bool:  # a byte other than 0 and 1 is not a valid truth value
         return torch.frombuffer(data, dtype=torch.uint8, count=count, offset=begin).view(shape) != 0
     raw = torch.frombuffer(data, dtype=torch.uint8, count=count * dtype.itemsize, offset=begin)
     return raw.clone().view(dtype).view(shape)  # a copy, since the data need not be aligned

@@ -15,15 +15,15 @@ from wirings.errors import WiringError
 from wirings.topk_cpu import Threshold
 
 Gradient = Literal["all", "used"]
-"""Which weights a gradient reaches: all of them (straight-through), or those in use."""
+"""`all`: the gradient reaches all weights (straight-through). `used`: it reaches the weights in use."""
 
 
 class EdgeSelection:
     """The edges in use of one weight.
 
-    It is stored as indices, a mask, or the smallest magnitude in use, and converted to the other forms when
-    needed. A selected weight is in use even if its value is zero. A selection does not follow later changes
-    of the weight.
+    They are stored as indices, a mask, or the smallest magnitude in use, and converted to another form when
+    needed. A selected weight is in use even if its value is zero. A selection does not change when the weight
+    does.
 
     Constructors: `from_mask`, `from_indices`, `from_threshold` and `full`.
 
@@ -103,33 +103,34 @@ class EdgeSelection:
         return self._device
 
     def mask(self) -> Tensor:
-        """Boolean, of the weight's shape: true where an edge is in use. Not to be written to.
+        """The mask of the edges in use: boolean, in the weight's shape. It must not be modified.
 
         Raises:
-            WiringError: the weight was changed since the selection was made.
+            WiringError: the weight was changed after the selection was made.
         """
         if self._mask is None:
             self._mask = self._make_mask()
         return self._mask
 
     def indices(self) -> Tensor:
-        """int64, (count), ascending: the entries of the flattened weight in use. Not to be written to.
+        """The indices of the edges in use in the flattened weight: int64, (count), ascending. They must not
+        be modified.
 
         Raises:
-            WiringError: as of `mask`.
+            WiringError: the weight was changed after the selection was made.
         """
         if self._indices is None:
             self._indices = self.mask().flatten().nonzero().flatten()
         return self._indices
 
     def apply(self, values: Tensor) -> Tensor:
-        """`values` where an edge is in use and 0 elsewhere, in new memory, without a gradient.
+        """A new tensor with the values where an edge is in use, and zeros elsewhere; it has no gradient.
 
         Args:
             values: of the weight's shape, on the selection's device: the weight itself, or its gradient.
 
         Raises:
-            WiringError: as of `mask`.
+            WiringError: the weight was changed after the selection was made.
         """
         if self._threshold is not None and self._is_selected_from(values):
             return _shrink(values.contiguous(), self._threshold[1])
@@ -172,12 +173,14 @@ class EdgeSelection:
 
 
 def _version(weight: Tensor) -> int | None:
-    """torch's version counter; inference tensors have none."""
+    """torch's version counter of a tensor; None for an inference tensor, which has none."""
     return None if weight.is_inference() else weight._version
 
 
 def _shrink(weight: Tensor, threshold: Threshold) -> Tensor:
-    """The weights that reach the threshold. hardshrink excludes its limit: it is the next smaller number."""
+    """The weights that reach the threshold, and zeros elsewhere. hardshrink excludes its limit, which is
+    therefore the next smaller number.
+    """
     magnitude = np.asarray(threshold.magnitude, weight.detach().numpy().dtype)
     limit = float(np.nextafter(magnitude, np.zeros_like(magnitude))) if threshold.magnitude else -1.0
     result = F.hardshrink(weight.detach(), limit)
@@ -210,14 +213,14 @@ class _Masked(torch.autograd.Function):
 
 
 def straight_through(weight: Tensor, selection: EdgeSelection | Tensor) -> Tensor:
-    """`weight` where it is selected and 0 elsewhere; the gradient reaches every weight as if it were in use.
+    """The weights in use, and zeros elsewhere; the gradient reaches every weight as if it were in use.
 
-    The output is computed with the zeros, so no gradient flows through unused edges to the nodes; only their
-    own weights get one.
+    The output is computed with the zeros, so no gradient flows through unused edges to the nodes; only the
+    weights of these edges get one.
 
     Args:
         weight: any shape.
-        selection: of the weight's entries; or a boolean mask.
+        selection: the edges in use, as a selection or a boolean mask.
     """
     if isinstance(selection, Tensor):
         selection = EdgeSelection.from_mask(selection)
@@ -228,7 +231,7 @@ def straight_through(weight: Tensor, selection: EdgeSelection | Tensor) -> Tenso
 
 
 def masked(weight: Tensor, selection: EdgeSelection) -> Tensor:
-    """`weight` where it is selected and 0 elsewhere; the gradient reaches the selected weights alone."""
+    """The weights in use, and zeros elsewhere; the gradient reaches only the weights in use."""
     if torch.compiler.is_compiling():
         return torch.where(selection.mask(), weight, weight.new_zeros(()))
     result: Tensor = _Masked.apply(weight, selection)
@@ -236,7 +239,13 @@ def masked(weight: Tensor, selection: EdgeSelection) -> Tensor:
 
 
 def apply_selection(weight: Tensor, selection: EdgeSelection, gradient: Gradient) -> Tensor:
-    """`straight_through` if the gradient reaches all weights, `masked` if it reaches those in use."""
+    """The weights in use, and zeros elsewhere.
+
+    Args:
+        weight: any shape.
+        selection: the edges in use.
+        gradient: `all` calls `straight_through`, `used` calls `masked`.
+    """
     if selection.is_full:
         return weight
     return straight_through(weight, selection) if gradient == "all" else masked(weight, selection)

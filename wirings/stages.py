@@ -27,12 +27,12 @@ class EdgeWeights(Protocol):
         """The weights in use and zero elsewhere, in the shape of `weight`."""
 
     def in_use(self) -> Tensor:
-        """Boolean, in the shape of `weight`: the edges in use."""
+        """The mask of the edges in use: boolean, in the shape of `weight`."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Nodes that send together.
+    """Nodes of a stage that send together.
 
     Attributes:
         columns: the nodes as sources, columns of the weight matrix.
@@ -51,7 +51,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Stage:
-    """One wired layer.
+    """An acyclic graph, whose edges are the entries of one weight.
 
     Attributes:
         name: state-dict name of the edge rule.
@@ -66,16 +66,16 @@ class Stage:
     groups: tuple[Group, ...]
     outputs: slice
 
-    def readable(self) -> Tensor:
-        """Boolean (targets, sources): the edges that the forward pass reads."""
+    def readable_mask(self) -> Tensor:
+        """Boolean (targets, sources): the readable edges, those that the forward pass reads."""
         rows, columns = self.rule.weight.shape[:2]
-        readable = torch.zeros(rows, columns, dtype=torch.bool)
+        readable_mask = torch.zeros(rows, columns, dtype=torch.bool)
         for number, group in enumerate(self.groups):
             for later in self.groups[number + 1 :]:
                 assert later.rows is not None
-                readable[later.rows, group.columns] = True
-            readable[self.outputs, group.columns] = True
-        return readable
+                readable_mask[later.rows, group.columns] = True
+            readable_mask[self.outputs, group.columns] = True
+        return readable_mask
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def find_liveness(stages: Sequence[Stage], read: Tensor | None = None) -> list[L
         stages: of one network, in order. Every node that enters the first one depends on the image.
         read: boolean, which outputs of the last stage the classifier reads; None: all.
     """
-    used = [(stage.rule.in_use().flatten(1).cpu() & stage.readable()) for stage in stages]
+    used = [(stage.rule.in_use().flatten(1).cpu() & stage.readable_mask()) for stage in stages]
     reached, leaving = _forward(stages, used)
     needed, outputs_needed = _backward(stages, used, read)
     results = []

@@ -55,7 +55,7 @@ class LayerComplexity:
 
 @dataclass(frozen=True)
 class GraphLayer:
-    """One graph of a network, for profiles and pictures.
+    """A graph of a network that describes itself, for profiles, pictures and records.
 
     Attributes:
         name: state-dict name of its edge rule.
@@ -73,7 +73,7 @@ class GraphLayer:
     filter_weights: int = 9
 
     def adjacency(self) -> Tensor:
-        """Boolean (targets, sources): the edges in use."""
+        """The mask of the edges in use: boolean (targets, sources)."""
         return self.rule.in_use().flatten(1)
 
     def complexity(self, effective: Tensor | None = None) -> LayerComplexity:

@@ -74,7 +74,7 @@ def find_weights(content: Any, path: Path) -> tuple[dict[str, Any], str]:
                 f"{path}: has several state dicts ({names}) and none under `model` or `state_dict`; save the "
                 "one to load in its own file"
             )
-    raise WiringError(f"{path}: is no checkpoint: it has no weights under `model` or `state_dict`")
+    raise WiringError(f"{path}: is not a checkpoint: it has no weights under `model` or `state_dict`")
 
 
 def are_weights(value: Any) -> bool:
@@ -97,7 +97,7 @@ def check_fit(weights: Mapping[str, Any], expected: Mapping[str, Tensor], path: 
     differences += [f"has {name}, which the model lacks" for name in weights if name not in expected]
     for name, value in weights.items():
         if not isinstance(value, Tensor):
-            differences.append(f"{name} is no tensor")
+            differences.append(f"{name} is not a tensor")
         elif name in expected and value.shape != expected[name].shape:
             shapes = f"{list(value.shape)}, the model's is {list(expected[name].shape)}"
             differences.append(f"{name} has shape {shapes}")
@@ -156,7 +156,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         ) from error
     if metadata.get("format", "").startswith("wirings"):
         raise WiringError(
-            f"{path}: is an exported network, without dead neurons and batch norms, so its weights do not "
+            f"{path}: is an exported network, without dead nodes and batch norms, so its weights do not "
             "fit the original network; use the checkpoint that was exported"
         )
     return dict(weights)
@@ -174,7 +174,7 @@ def _refused(error: Exception) -> str:
     marker = "Unsupported global: GLOBAL "
     if marker in text:
         name = text.split(marker)[1].split()[0]
-        return f"holds an object of {name}, which is no plain weight; nothing of it was executed"
+        return f"holds an object of {name}, which is not a plain weight; nothing of it was executed"
     return "is damaged, or holds more than plain weights; nothing of it was executed"
 
 

@@ -1,4 +1,4 @@
-"""Wiring of any network: `wire`, `unwire`, and the wiring of a network as one object.
+"""Wiring of any network: `wire`, `unwire`, and `Wiring`, all edge rules of a network as one object.
 
 wiring = wirings.wire(model, rule="dnw", density=0.1)
 ...                                            # training as usual; before each optimizer.step():
@@ -22,7 +22,7 @@ from wirings.layers import (
     LAYER_TYPES,
     WiredLayer,
     check_layer,
-    edge_space,
+    potential_edges_of,
     unwire_layer,
     weight_of,
     weights_in_evaluation,
@@ -30,7 +30,7 @@ from wirings.layers import (
 )
 from wirings.names import did_you_mean
 from wirings.ranking import GlobalRanking
-from wirings.rules import make_rule
+from wirings.rules import make_rule, rule_name
 from wirings.rules.base import EdgeRule, RankedEdges, Step
 from wirings.selection import EdgeSelection
 from wirings.structure import effective_edges, liveness, stages
@@ -44,7 +44,7 @@ class LayerSummary:
 
     Attributes:
         name: of its weight in the state dict.
-        rule: name of the rule's class.
+        rule: name of the rule, such as `dnw`; of a rule of your own, the name of its class.
         potential: entries of the weight.
         in_use: edges in use.
         effective: those of them on a path from the network's input to its output; None: not known.
@@ -110,7 +110,7 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 class Wiring:
-    """The edge rules of a network, by the names of their weights in its state dict.
+    """All edge rules of a network, by the names of their weights in its state dict.
 
     Args:
         model: a network that `wire` has wired, or one whose own modules are edge rules.
@@ -125,7 +125,7 @@ class Wiring:
         for name, module in model.named_modules():
             if isinstance(module, WiredLayer):
                 self.rules[_join(name, "weight")] = module.wiring
-            elif isinstance(module, EdgeRule) and module.space.layer is None:
+            elif isinstance(module, EdgeRule) and module.potential.layer is None:
                 self.rules[_join(name, "weight")] = module
         wired = {id(rule.weight) for rule in self.rules.values()}
         self._dense = tuple(
@@ -134,20 +134,20 @@ class Wiring:
             if isinstance(module, LAYER_TYPES) and id(module._parameters.get("weight")) not in wired
         )
 
-    def select(self) -> dict[str, EdgeSelection]:
+    def selections(self) -> dict[str, EdgeSelection]:
         """The edges in use of each layer."""
         with torch.no_grad():
             return {name: rule.selection() for name, rule in self.rules.items()}
 
     def adjacency(self) -> dict[str, Tensor]:
         """Boolean tensors of the weights' shapes, by name: true where an edge is in use."""
-        return {name: selection.mask().clone() for name, selection in self.select().items()}
+        return {name: selection.mask().clone() for name, selection in self.selections().items()}
 
     def state(self) -> dict[str, Tensor]:
         """int64 indices of the edges in use within each flattened weight, ascending, on the CPU: a small
         record of the wiring that can be saved and compared.
         """
-        return {name: selection.indices().cpu().clone() for name, selection in self.select().items()}
+        return {name: selection.indices().cpu().clone() for name, selection in self.selections().items()}
 
     def churn(self, before: Mapping[str, Tensor]) -> dict[str, float]:
         """Fraction of each layer's edges in use that were not in use before, and of all under `total`.
@@ -190,11 +190,11 @@ class Wiring:
         """Potential edges, edges in use and density of each layer, and which layers are dense. For networks
         that describe their structure (see wirings.structure) also the effective edges.
         """
-        selections, effective = self.select(), self._effective()
+        selections, effective = self.selections(), self._effective()
         layers = tuple(
             LayerSummary(
                 name,
-                type(rule).__name__,
+                rule_name(type(rule)),
                 rule.weight.numel(),
                 selections[name].count,
                 effective.get(id(rule)),
@@ -250,7 +250,7 @@ def wire(
     counts = count_edges(shapes, density, budget)
     rules = {
         name: make_rule(
-            rule, edge_space(_join(name, "weight"), layer), counts[_join(name, "weight")], **options
+            rule, potential_edges_of(_join(name, "weight"), layer), counts[_join(name, "weight")], **options
         )
         for name, layer in layers.items()
     }
@@ -389,7 +389,7 @@ def rank_together(rules: Mapping[str, EdgeRule], num_edges: int) -> None:
     """
     ranked = [rule for rule in rules.values() if isinstance(rule, RankedEdges) and rule.ranks_all_layers]
     if len(ranked) < len(rules):
-        name = next(type(rule).__name__ for rule in rules.values() if rule not in ranked)
+        name = next(rule_name(type(rule)) for rule in rules.values() if rule not in ranked)
         raise WiringError(
             f"budget global ranks the weights of all layers, and {name} does not; choose uniform or erk"
         )

@@ -74,7 +74,7 @@ class Matrix {
     return values.length ? values[Math.floor(0.99 * (values.length - 1))] || 1 : 1;
   }
 
-  // No edge is possible within a block, or to an earlier one.
+  // No edge is possible within a group, or to an earlier one.
   isBarred(r, c) {
     const row = this.rows.bins[r].group, column = this.columns.bins[c].group, { acyclic, sources } = this.layer;
     return acyclic && row.end <= sources && row.start <= column.start;

@@ -39,7 +39,7 @@ class _DataType:
     def values(self, raw: object) -> np.ndarray[Any, Any]:
         """The numbers that these bytes are."""
         if not isinstance(raw, bytes):
-            raise ValueError("numpy values that are no bytes are not read")
+            raise ValueError("numpy values other than bytes are not read")
         return np.frombuffer(raw, self._dtype)
 
 

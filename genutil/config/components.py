@@ -74,7 +74,7 @@ class ComponentBuilder:
         """
         path = path or str(getattr(self.config, key))
         if not callable(target):
-            raise ConfigError(f"{key}: {path} is no class or function")
+            raise ConfigError(f"{key}: {path} is not a class or function")
         if ":" not in path or not is_foreign(path):
             return self.build(target, args_key, **overrides)
         with foreign_errors_named(f"{key}: {path}", path):
@@ -110,7 +110,7 @@ class ComponentBuilder:
                 self.used.add(key)
             elif parameter.default is parameter.empty:
                 where = f"; give it in {args_key}" if args_key else ""
-                raise ConfigError(f"{name} needs the argument {key}, which is no key{where}")
+                raise ConfigError(f"{name} needs the argument {key}, which is not a key{where}")
         try:
             return target(**arguments)
         except ConfigError:

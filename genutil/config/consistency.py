@@ -8,6 +8,7 @@ from typing import NamedTuple
 from genutil.config.problems import Problem, origin_of
 from genutil.config.registries import FIXED_STEP_SOLVERS
 from genutil.config.schema import Config
+from wirings.rules import RULES, has_fixed_wiring, options_of
 
 
 class Check(NamedTuple):
@@ -15,11 +16,7 @@ class Check(NamedTuple):
 
     keys: tuple[str, ...]
     fails: Callable[[Config], bool]
-    message: str
-
-
-_WITHOUT_FIXED_EDGES = ("dnw", "complete", "dnw_no_update", "td", "reg_td")
-"""Edge rules without a fixed set of edges."""
+    message: str | Callable[[], str]
 
 
 _RANDOM_IMAGES = "data.synthetic:"
@@ -30,8 +27,15 @@ def _default(key: str) -> object:
     return Config.model_fields[key].default
 
 
-def _has_rho(config: Config) -> bool:
-    return config.graph in ("td", "reg_td") or ":" in config.graph
+def _is_option_without_effect(config: Config, key: str) -> bool:
+    """Whether a key is set that is an option of other rules, not of that of the experiment."""
+    is_set = bool(getattr(config, key) != _default(key))
+    return is_set and ":" not in config.graph and key not in options_of(config.graph)
+
+
+def _name_rules_with(key: str) -> str:
+    names = [f"graph: {rule}" for rule in RULES if key in options_of(rule)]
+    return f"has no effect with this graph; remove it, or choose {' or '.join(names)}"
 
 
 CHECKS = (
@@ -53,7 +57,7 @@ CHECKS = (
     Check(
         ("fast_eval",),
         lambda c: c.fast_eval and not c.evaluate,
-        "removes dead neurons for evaluation only; add --evaluate --resume FILE",
+        "removes dead nodes for evaluation only; add --evaluate --resume FILE",
     ),
     Check(
         ("use_dgl",),
@@ -67,7 +71,7 @@ CHECKS = (
     ),
     Check(
         ("use_init", "graph"),
-        lambda c: c.use_init is not None and c.graph in _WITHOUT_FIXED_EDGES,
+        lambda c: c.use_init is not None and ":" not in c.graph and not has_fixed_wiring(c.graph),
         "would change the wiring of use_graph, since this graph has no fixed wiring; choose graph: fine_tune",
     ),
     Check(
@@ -97,13 +101,13 @@ CHECKS = (
     ),
     Check(
         ("rho", "graph"),
-        lambda c: c.rho is not None and not _has_rho(c),
-        "has no effect with this graph; remove it, or choose graph: td or graph: reg_td",
+        lambda c: _is_option_without_effect(c, "rho"),
+        lambda: _name_rules_with("rho"),
     ),
     Check(
         ("td_magnitude", "graph"),
-        lambda c: c.td_magnitude and not _has_rho(c),
-        "has no effect with this graph; remove it, or choose graph: td or graph: reg_td",
+        lambda c: _is_option_without_effect(c, "td_magnitude"),
+        lambda: _name_rules_with("td_magnitude"),
     ),
     Check(
         ("ode_steps", "ode_solver"),
@@ -207,4 +211,5 @@ def failed_checks(config: Config, origins: Mapping[str, str]) -> Iterator[Proble
     """One problem for each check that fails."""
     for check in CHECKS:
         if check.fails(config):
-            yield Problem(check.keys[0], check.message, origin_of(check.keys, origins))
+            message = check.message if isinstance(check.message, str) else check.message()
+            yield Problem(check.keys[0], message, origin_of(check.keys, origins))

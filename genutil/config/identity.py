@@ -61,7 +61,7 @@ def differences_to_continue(
 ) -> Differences:
     """The `differences` that keep a training's checkpoint from being one of this experiment.
 
-    Another number of epochs is no difference if the training up to the checkpoint does not depend on it, and
+    Another number of epochs does not count if the training up to the checkpoint does not depend on it, and
     does not go beyond it.
 
     Args:

@@ -46,7 +46,7 @@ class LimitedLoader(yaml.SafeLoader):
         except yaml.YAMLError:
             raise
         except Exception as error:  # PyYAML has no common type for `!!bool x`, `!!timestamp x` or 2026-99-99
-            problem = f"{str(node.value)[:80]!r} is no value of type {node.tag}"
+            problem = f"{str(node.value)[:80]!r} is not a value of type {node.tag}"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark) from error
 
     @staticmethod

@@ -140,8 +140,8 @@ class WiringKeys(BaseModel):
     setting: Literal["static", "discrete_time", "continuous"] = key(
         "result",
         "static",
-        description="static: graph random draws an acyclic pattern; no effect on other rules (the class of "
-        "model decides how the graph is executed)",
+        description="has an effect only with graph random: static draws the pattern of an acyclic graph, the "
+        "others any pattern (how a graph is executed depends on the class of model)",
     )
     edge_scope: Literal["all", "readable"] = key(
         "result",
@@ -183,7 +183,10 @@ class NetworkKeys(BaseModel):
     downsample_dim: Count = key("result", 32, description="tiny graphs: nodes that the stem writes to")
     feature_dim: Count = key("result", 100, description="tiny graphs: output nodes, read by the classifier")
     layers: Count = key(
-        "result", 5, le=10_000, description="tiny graphs: blocks of a static graph, steps of a discrete one"
+        "result",
+        5,
+        le=10_000,
+        description="tiny graphs: groups of nodes of a static graph, steps of a discrete one",
     )
     width_mult: Float = key("result", 1.0, gt=0, description="dense MobileNet: width multiplier")
     small: bool = key("result", False, description="MobileNet graph: the classifier is wired, too")
@@ -324,7 +327,7 @@ class EvaluationKeys(BaseModel):
         description="which top-k accuracies are reported",
     )
     fast_eval: bool = key(
-        "evaluation", False, read_by_experiment=True, description="evaluate without dead neurons"
+        "evaluation", False, read_by_experiment=True, description="evaluate without dead nodes and channels"
     )
     engine: Annotated[str, _one_of(ENGINES)] = key(
         "evaluation",

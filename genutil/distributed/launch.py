@@ -41,7 +41,7 @@ def processes_to_start(config: Config) -> int | None:
     """Number of processes to start; None: this process runs the experiment itself.
 
     Raises:
-        ConfigError: the batch size is no multiple of the number of processes, a GPU is not available, or
+        ConfigError: the batch size is not a multiple of the number of processes, a GPU is not available, or
             torchrun has started another number of processes.
     """
     rank_info = rank_info_from_env()
@@ -258,5 +258,5 @@ def _forward_signals_to_workers(error: Callable[..., BaseException]) -> Iterator
     yield
 
 
-def _has_field(kind: type, name: str) -> bool:
-    return name in {field.name for field in dataclasses.fields(kind)}
+def _has_field(cls: type, name: str) -> bool:
+    return name in {field.name for field in dataclasses.fields(cls)}

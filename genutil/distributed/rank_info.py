@@ -34,7 +34,7 @@ def rank_info_from_env(environment: Mapping[str, str] = os.environ) -> RankInfo 
     """Rank of this process from the variables of its launcher; None: no launcher started it.
 
     Raises:
-        ConfigError: a variable is no number, or they contradict each other.
+        ConfigError: a variable is not a number, or they contradict each other.
     """
     if not {"RANK", "WORLD_SIZE"} <= environment.keys():
         return None

@@ -152,9 +152,9 @@ def read_record(path: Path) -> Record:
             return _read_single_file(path)
         layout = _checked_layout(read_json(path / _LAYOUT))
     except FileNotFoundError as error:
-        raise UserError(f"{path}: is no record of a wiring; train with --record_wiring") from error
+        raise UserError(f"{path}: is not a record of a wiring; train with --record_wiring") from error
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: is no readable record of a wiring ({error})") from error
+        raise UserError(f"{path}: is not a readable record of a wiring ({error})") from error
     states, problems = [], []
     for file in _state_files(path):
         try:

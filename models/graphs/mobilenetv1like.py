@@ -1,4 +1,4 @@
-"""MobileNetV1 as a graph: the 1×1 convolutions of a stage are one wired layer with edges across blocks.
+"""MobileNetV1 as a graph: the 1×1 convolutions of a stage are one weight, with edges between all its groups.
 
 Source: Wortsman, Farhadi, Rastegari, "Discovering Neural Wirings", NeurIPS 2019, section 3.2.
 """
@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.graphs.edges import EdgeMaker, EdgeRule, EdgeSpace
+from models.graphs.edges import EdgeRule, PotentialEdges, RuleMaker
+from wirings.blocks import Piece
 from wirings.budgets import mobilenet_stage
 from wirings.layout import conv_out_size, mean_of_relu, to_fast_layout
 from wirings.node_map_buffer import NodeMapBuffer
@@ -17,20 +18,21 @@ from wirings.stages import Group, Stage
 from wirings.structure import AcyclicStructure, Classifier, GraphLayer, LayerComplexity, WiredNetwork
 
 STAGES = ((32, 64, 1, 1), (64, 128, 2, 2), (128, 256, 2, 2), (256, 512, 2, 6), (512, 1024, 2, 2))
-"""(nodes that enter, nodes that leave, stride, blocks) of each stage."""
+"""(nodes that enter, nodes that leave, stride, depth) of each stage: see WiredStage."""
 
 
 class WiredStage(nn.Module):
-    """One stage: the entering nodes send to all blocks; each block but the last sends to all later ones.
+    """One stage: the nodes that enter, `depth` − 1 groups of hidden nodes, and the nodes that leave. Edges
+    lead from each group to all later ones.
 
     Args:
-        inputs, outputs: numbers of nodes that enter and leave.
+        inputs, outputs: numbers of nodes that enter and leave; a group of hidden nodes has `outputs` nodes.
         stride: of the filters of the entering nodes.
-        blocks: number of groups of `outputs` nodes.
+        depth: number of 1×1 convolutions of the stage in the dense MobileNetV1.
         acyclic: random wirings are drawn in the pattern of acyclic graphs.
         prune_rate: of the network; the stage has as many edges in use as the dense stage has weights at a
             width of 1 − prune_rate.
-        edges: makes the edge rule.
+        make_rule: makes the edge rule.
     """
 
     graph: EdgeRule
@@ -40,77 +42,74 @@ class WiredStage(nn.Module):
         inputs: int,
         outputs: int,
         stride: int,
-        blocks: int,
+        depth: int,
         acyclic: bool,
         prune_rate: float,
-        edges: EdgeMaker,
+        make_rule: RuleMaker,
     ) -> None:
         super().__init__()
-        self.inputs, self.outputs, self.blocks, self.stride = inputs, outputs, blocks, stride
-        hidden = outputs * (blocks - 1)
+        self.inputs, self.outputs, self.depth, self.stride = inputs, outputs, depth, stride
+        hidden = outputs * (depth - 1)
         self.downsample = nn.Sequential(
             nn.Conv2d(inputs, inputs, 3, stride=stride, padding=1, groups=inputs, bias=False)
         )
         if hidden:
             self.conv = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden, bias=False)
-        self.norm = nn.ModuleList(nn.BatchNorm2d(width) for width in [inputs] + [outputs] * (blocks - 1))
-        rows, columns = outputs * blocks, inputs + hidden
-        num_edges = mobilenet_stage(inputs, outputs, blocks, width=1 - prune_rate)
-        readable = torch.zeros(rows, columns, dtype=torch.bool)
-        for block in self._receivers:
-            readable[self._target_rows(block), self._source_columns(block)] = True
-        space = EdgeSpace(rows, columns, inputs, outputs, acyclic, readable)
-        self.graph = edges(space, prune_rate=1 - num_edges / (rows * columns))
+        self.norm = nn.ModuleList(nn.BatchNorm2d(width) for width in [inputs] + [outputs] * (depth - 1))
+        rows, columns = outputs * depth, inputs + hidden
+        num_edges = mobilenet_stage(inputs, outputs, depth, width=1 - prune_rate)
+        readable_mask = torch.zeros(rows, columns, dtype=torch.bool)
+        for piece in self._pieces():
+            readable_mask[piece] = True
+        potential = PotentialEdges(rows, columns, inputs, outputs, acyclic, readable_mask)
+        self.graph = make_rule(potential, prune_rate=1 - num_edges / (rows * columns))
 
-    def _sender_columns(self, block: int) -> slice:
-        """Columns of the nodes that send in step `block`: the entering nodes, then each hidden block."""
-        start = self.inputs + (block - 1) * self.outputs
-        return slice(0, self.inputs) if block == 0 else slice(start, start + self.outputs)
+    def _sender_columns(self, group: int) -> slice:
+        """Columns of a group that sends: 0 is that of the entering nodes, the others are hidden."""
+        start = self.inputs + (group - 1) * self.outputs
+        return slice(0, self.inputs) if group == 0 else slice(start, start + self.outputs)
 
-    @property
-    def _receivers(self) -> range:
-        """Numbers of the groups that receive: the hidden blocks, then the nodes that leave."""
-        return range(1, self.blocks + 1)
+    def _target_rows(self, group: int) -> slice:
+        """Rows of a group that receives: hidden nodes from 1 on, `depth` is that of the nodes that leave."""
+        return slice((group - 1) * self.outputs, group * self.outputs)
 
-    def _target_rows(self, block: int) -> slice:
-        """Rows of a group that receives."""
-        return slice((block - 1) * self.outputs, block * self.outputs)
-
-    def _source_columns(self, block: int) -> slice:
-        """Columns from which a group receives: all groups before it."""
-        return slice(0, self._sender_columns(block - 1).stop)
+    def _pieces(self) -> list[Piece]:
+        """The edges of each group that receives, from all groups before it."""
+        return [
+            (self._target_rows(group), slice(0, self._sender_columns(group - 1).stop))
+            for group in range(1, self.depth + 1)
+        ]
 
     def forward(self, states: Tensor) -> Tensor:
         """(images, inputs, S, S) to (images, outputs, S / stride, S / stride)."""
-        pieces = [(self._target_rows(block), self._source_columns(block)) for block in self._receivers]
-        *hidden, last = self.graph.blocks(pieces)
+        *hidden, last = self.graph.blocks(self._pieces())
         buffer = NodeMapBuffer(self.inputs + self.outputs * len(hidden), last.edges is not None)
         buffer.send(self.downsample(F.relu_(self.norm[0](states))))
-        for block, weights in enumerate(hidden, start=1):
-            sources = F.relu_(self.norm[block](buffer.receive(weights)))
-            filters = self.conv.weight[self._target_rows(block)]
+        for group, weights in enumerate(hidden, start=1):
+            sources = F.relu_(self.norm[group](buffer.receive(weights)))
+            filters = self.conv.weight[self._target_rows(group)]
             buffer.send(F.conv2d(sources, filters, padding=1, groups=self.outputs))
         return buffer.receive(last)
 
     def stage(self, name: str) -> Stage:
-        """The structure of this layer."""
+        """The description of this stage."""
         entering = self.downsample[0]
         assert isinstance(entering, nn.Conv2d)
         groups = [Group(self._sender_columns(0), None, self.norm[0], entering.weight, entering.stride[0])]
-        for block in range(1, self.blocks):
-            rows = self._target_rows(block)
-            groups.append(Group(self._sender_columns(block), rows, self.norm[block], self.conv.weight[rows]))
-        return Stage(f"{name}.graph", self.graph, tuple(groups), self._target_rows(self.blocks))
+        for group in range(1, self.depth):
+            rows = self._target_rows(group)
+            groups.append(Group(self._sender_columns(group), rows, self.norm[group], self.conv.weight[rows]))
+        return Stage(f"{name}.graph", self.graph, tuple(groups), self._target_rows(self.depth))
 
 
-class WiredLinear(nn.Module):
+class WiredClassifier(nn.Module):
     """A classifier whose weights are edges, without bias."""
 
     graph: EdgeRule
 
-    def __init__(self, features: int, classes: int, edges: EdgeMaker) -> None:
+    def __init__(self, features: int, classes: int, make_rule: RuleMaker) -> None:
         super().__init__()
-        self.graph = edges(EdgeSpace(classes, features, features, classes))
+        self.graph = make_rule(PotentialEdges(classes, features, features, classes))
 
     def forward(self, features: Tensor) -> Tensor:
         return F.linear(features, self.graph().flatten(1))
@@ -126,11 +125,11 @@ class MobileNetV1Like(WiredNetwork):
         small: the classifier is wired, too.
         setting: `static` draws random wirings in the pattern of acyclic graphs.
         prune_rate: 1 − width multiplier of the dense MobileNet with the same number of 1×1 weights.
-        edges: makes the edge rule of a space of potential edges.
+        make_rule: makes the edge rule of each stage and of a wired classifier.
     """
 
     image_size: int
-    linear: nn.Linear | WiredLinear
+    linear: nn.Linear | WiredClassifier
 
     def __init__(
         self,
@@ -140,19 +139,21 @@ class MobileNetV1Like(WiredNetwork):
         small: bool,
         setting: str,
         prune_rate: float,
-        edges: EdgeMaker,
+        make_rule: RuleMaker,
     ) -> None:
         super().__init__()
         self.image_size = image_size
         stride = _stem_stride(image_size)
         self.conv1 = nn.Conv2d(in_channels, STAGES[0][0], 3, stride=stride, padding=1, bias=False)
         self.layers = nn.ModuleList(
-            WiredStage(*stage, acyclic=setting == "static", prune_rate=prune_rate, edges=edges)
+            WiredStage(*stage, acyclic=setting == "static", prune_rate=prune_rate, make_rule=make_rule)
             for stage in STAGES
         )
         features = STAGES[-1][1]
         self.bn = nn.BatchNorm2d(features)
-        self.linear = WiredLinear(features, output_size, edges) if small else nn.Linear(features, output_size)
+        self.linear = (
+            WiredClassifier(features, output_size, make_rule) if small else nn.Linear(features, output_size)
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         states = self.conv1(to_fast_layout(images))
@@ -162,12 +163,12 @@ class MobileNetV1Like(WiredNetwork):
         return logits
 
     def stages(self) -> list[Stage]:
-        """The wired layers between stem and classifier."""
+        """The stages between stem and classifier."""
         return [layer.stage(f"layers.{number}") for number, layer in enumerate(self._stages())]
 
     def structure(self) -> AcyclicStructure:
         """The stem's convolution, five stages, and the mean of each rectified map for the classifier."""
-        if isinstance(self.linear, WiredLinear):
+        if isinstance(self.linear, WiredClassifier):
             classifier = Classifier(self.linear.graph)
         else:
             classifier = Classifier(self.linear.weight, self.linear.bias)
@@ -175,8 +176,8 @@ class MobileNetV1Like(WiredNetwork):
 
     def wired_layers(self, image_size: int | None = None) -> list[GraphLayer]:
         """The graphs of this network, for images of this size; None: of the network's own size."""
-        layers = self._wired_stages(image_size or self.image_size)
-        if isinstance(self.linear, WiredLinear):
+        layers = self._stage_layers(image_size or self.image_size)
+        if isinstance(self.linear, WiredClassifier):
             layers.append(GraphLayer("linear.graph", self.linear.graph, map_size=1, filter_weights=0))
         return layers
 
@@ -186,7 +187,7 @@ class MobileNetV1Like(WiredNetwork):
         Norms and biases are not counted. A size above 64 px is counted with the stem's stride of 2.
         """
         image_size = image_size or self.image_size
-        stages, liveness = self._wired_stages(image_size), self.liveness()
+        stages, liveness = self._stage_layers(image_size), self.liveness()
         stem = self.conv1.weight[0].numel() * int(stages[0].adjacency().any(0).sum())
         layers = [
             LayerComplexity("conv1", stem, stem * conv_out_size(image_size, _stem_stride(image_size)) ** 2)
@@ -194,14 +195,14 @@ class MobileNetV1Like(WiredNetwork):
         layers += [stage.complexity(live.edges) for stage, live in zip(stages, liveness, strict=True)]
         features = int(stages[-1].adjacency()[-self.bn.num_features :].any(1).sum())
         layers.append(LayerComplexity("pool", 0, features * stages[-1].map_size ** 2))
-        if isinstance(self.linear, WiredLinear):
+        if isinstance(self.linear, WiredClassifier):
             classifier = self.wired_layers(image_size)[-1]
             effective = classifier.adjacency().cpu() & liveness[-1].outputs_reached
             return [*layers, classifier.complexity(effective)]
         weights = features * self.linear.out_features
         return [*layers, LayerComplexity("linear", weights, weights)]
 
-    def _wired_stages(self, image_size: int) -> list[GraphLayer]:
+    def _stage_layers(self, image_size: int) -> list[GraphLayer]:
         size = conv_out_size(image_size, _stem_stride(image_size))
         layers = []
         for number, layer in enumerate(self._stages()):

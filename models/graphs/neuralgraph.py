@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.graphs.edges import EdgeMaker, EdgeRule, EdgeSpace
+from models.graphs.edges import EdgeRule, PotentialEdges, RuleMaker
 from models.graphs.nodenorm import NodeNorm
 from models.graphs.ode import Dynamics, ODESolve, Solver
 from wirings.blocks import Piece
@@ -41,9 +41,9 @@ class TinyClassifier(WiredNetwork, ABC):
         dim: nodes.
         downsample_dim: nodes that the stem writes to; the others start at zero.
         feature_dim: nodes that the classifier reads.
-        layers: blocks of a static graph, steps of a discrete one; a continuous one does not use it.
+        layers: groups of nodes of a static graph, steps of a discrete one; a continuous one ignores it.
         setting: `static` draws random wirings in the pattern of acyclic graphs.
-        edges: makes the edge rule of a space of potential edges.
+        make_rule: makes the edge rule of the graph.
 
     Raises:
         ValueError: the sizes do not fit together.
@@ -62,7 +62,7 @@ class TinyClassifier(WiredNetwork, ABC):
         feature_dim: int,
         layers: int,
         setting: str,
-        edges: EdgeMaker,
+        make_rule: RuleMaker,
     ) -> None:
         super().__init__()
         if downsample_dim % 2 or downsample_dim + feature_dim > dim:
@@ -86,10 +86,10 @@ class TinyClassifier(WiredNetwork, ABC):
         )
         self.register_buffer("zeros", torch.zeros(1, dim - downsample_dim, self.map_size, self.map_size))
         self.fc = nn.Linear(feature_dim, output_size)
-        self._add_graph(edges, acyclic=setting == "static")
+        self._add_graph(make_rule, acyclic=setting == "static")
 
     @abstractmethod
-    def _add_graph(self, edges: EdgeMaker, acyclic: bool) -> None:
+    def _add_graph(self, make_rule: RuleMaker, acyclic: bool) -> None:
         """Make the graph, its norms and its filters."""
 
     @abstractmethod
@@ -138,33 +138,33 @@ def centre(maps: Tensor) -> Tensor:
 
 
 class StaticNeuralGraph(TinyClassifier):
-    """An acyclic graph: the nodes are visited once, block by block, and edges lead to later blocks only.
+    """An acyclic graph: the nodes are visited once, group by group, and edges lead to later groups only.
 
-    The first block holds the nodes of the stem; the other nodes are divided evenly among `layers` − 1 blocks.
-    The exception, as published: the output nodes, which are in the last block, also receive from that block.
+    The first group holds the nodes of the stem; the other nodes are divided evenly among `layers` − 1 groups.
+    The exception, as published: the output nodes, which are in the last group, also receive from that group.
     """
 
-    def _add_graph(self, edges: EdgeMaker, acyclic: bool) -> None:
-        self.blocks = self._divide()
-        self.norm = nn.ModuleList(NodeNorm(end - start) for start, end in self.blocks)
+    def _add_graph(self, make_rule: RuleMaker, acyclic: bool) -> None:
+        self.groups = self._divide()
+        self.norm = nn.ModuleList(NodeNorm(end - start) for start, end in self.groups)
         self.conv = nn.Conv2d(self.dim, self.dim, 3, padding=1, groups=self.dim, bias=False)
-        readable = torch.zeros(self.dim, self.dim, dtype=torch.bool)
+        readable_mask = torch.zeros(self.dim, self.dim, dtype=torch.bool)
         for piece in self._pieces():
-            readable[piece] = True
-        self.graph = edges(
-            EdgeSpace(self.dim, self.dim, self.downsample_dim, self.feature_dim, acyclic, readable)
+            readable_mask[piece] = True
+        self.graph = make_rule(
+            PotentialEdges(self.dim, self.dim, self.downsample_dim, self.feature_dim, acyclic, readable_mask)
         )
 
     def _divide(self) -> list[tuple[int, int]]:
-        """(first node, first node of the next block) of each block."""
-        num_blocks, num_nodes = self.layers - 1, self.dim - self.downsample_dim
-        if num_blocks < 1 or num_nodes % num_blocks or num_nodes // num_blocks < self.feature_dim:
+        """(first node, first node of the next group) of each group."""
+        num_groups, num_nodes = self.layers - 1, self.dim - self.downsample_dim
+        if num_groups < 1 or num_nodes % num_groups or num_nodes // num_groups < self.feature_dim:
             raise ValueError(
-                "layers must be at least 2 and divide dim − downsample_dim into blocks of at least "
-                f"feature_dim nodes; got {num_nodes} nodes for {num_blocks} blocks and feature_dim "
+                "layers must be at least 2 and divide dim − downsample_dim into groups of at least "
+                f"feature_dim nodes; got {num_nodes} nodes for {num_groups} groups and feature_dim "
                 f"{self.feature_dim}"
             )
-        size = num_nodes // num_blocks
+        size = num_nodes // num_groups
         starts = range(self.downsample_dim, self.dim, size)
         return [(0, self.downsample_dim), *((start, start + size) for start in starts)]
 
@@ -172,20 +172,20 @@ class StaticNeuralGraph(TinyClassifier):
         *hidden, last = self.graph.blocks(self._pieces())
         buffer = NodeMapBuffer(self.dim, last.edges is not None)
         states = to_fast_layout(self.downsample(images))
-        for norm, (start, end), weights in zip(self.norm, self.blocks, [*hidden, None], strict=True):
+        for norm, (start, end), weights in zip(self.norm, self.groups, [*hidden, None], strict=True):
             sources = F.relu_(norm(states))
             sources = F.conv2d(sources, self.conv.weight[start:end], padding=1, groups=end - start)
             buffer.send(sources)
             if weights is not None:
                 states = buffer.receive(weights)
-        outputs = states[:, -self.feature_dim :] + buffer.receive(last, first=self.blocks[-1][0])
+        outputs = states[:, -self.feature_dim :] + buffer.receive(last, first=self.groups[-1][0])
         return self.classify(outputs)
 
     def _pieces(self) -> list[Piece]:
-        """The edges of each block but the first from all before it, then those of the outputs."""
-        pieces = [(slice(start, end), slice(0, start)) for start, end in self.blocks[1:]]
+        """The edges of each group but the first from all before it, then those of the outputs."""
+        pieces = [(slice(start, end), slice(0, start)) for start, end in self.groups[1:]]
         outputs = slice(self.dim - self.feature_dim, self.dim)
-        return [*pieces, (outputs, slice(*self.blocks[-1]))]
+        return [*pieces, (outputs, slice(*self.groups[-1]))]
 
     def wired_layers(self) -> list[GraphLayer]:
         return [GraphLayer("graph", self.graph, self.map_size)]
@@ -196,7 +196,7 @@ class StaticNeuralGraph(TinyClassifier):
         return AcyclicStructure(self.downsample, [self.stage()], None, centre, classifier)
 
     def stage(self) -> Stage:
-        """The graph as one stage; its outputs are nodes of the last block."""
+        """The graph as one stage; its outputs are nodes of the last group."""
         groups = tuple(
             Group(
                 columns=slice(start, end),
@@ -204,7 +204,7 @@ class StaticNeuralGraph(TinyClassifier):
                 norm=self.norm[number],
                 filters=self.conv.weight[start:end],
             )
-            for number, (start, end) in enumerate(self.blocks)
+            for number, (start, end) in enumerate(self.groups)
         )
         return Stage("graph", self.graph, groups, slice(self.dim - self.feature_dim, self.dim))
 
@@ -212,9 +212,11 @@ class StaticNeuralGraph(TinyClassifier):
 class DiscreteTimeNeuralGraph(TinyClassifier):
     """A graph with cycles: all nodes are updated together, `layers` times, with the same weights."""
 
-    def _add_graph(self, edges: EdgeMaker, acyclic: bool) -> None:
+    def _add_graph(self, make_rule: RuleMaker, acyclic: bool) -> None:
         self.conv = nn.Conv2d(self.dim, self.dim, 3, padding=1, groups=self.dim, bias=False)
-        self.graph = edges(EdgeSpace(self.dim, self.dim, self.downsample_dim, self.feature_dim, acyclic))
+        self.graph = make_rule(
+            PotentialEdges(self.dim, self.dim, self.downsample_dim, self.feature_dim, acyclic)
+        )
         self.norm = NodeNorm(self.dim)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -256,7 +258,7 @@ class ContinuousTimeNeuralGraph(TinyClassifier):
         feature_dim: int,
         layers: int,
         setting: str,
-        edges: EdgeMaker,
+        make_rule: RuleMaker,
         ode_solver: str = "dopri5",
         ode_rtol: float = 1e-3,
         ode_atol: float = 1e-3,
@@ -265,11 +267,11 @@ class ContinuousTimeNeuralGraph(TinyClassifier):
     ) -> None:
         self._solver = Solver(ode_solver, ode_rtol, ode_atol, ode_steps or Solver.steps, ode_adjoint)
         super().__init__(
-            in_channels, image_size, output_size, dim, downsample_dim, feature_dim, layers, setting, edges
+            in_channels, image_size, output_size, dim, downsample_dim, feature_dim, layers, setting, make_rule
         )
 
-    def _add_graph(self, edges: EdgeMaker, acyclic: bool) -> None:
-        graph = edges(EdgeSpace(self.dim, self.dim, self.downsample_dim, self.feature_dim, acyclic))
+    def _add_graph(self, make_rule: RuleMaker, acyclic: bool) -> None:
+        graph = make_rule(PotentialEdges(self.dim, self.dim, self.downsample_dim, self.feature_dim, acyclic))
         self.odesolve = ODESolve(Dynamics(self.dim, graph), self._solver)
 
     def forward(self, images: Tensor) -> Tensor:

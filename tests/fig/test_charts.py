@@ -252,8 +252,8 @@ def test_an_evaluation_does_not_tell_its_epochs(tmp_path):
         ({}, {"prof": 20}, "the first 20 batches"),
         ({"images": 2_000}, {}, "2000 images"),
         ({}, {"model_config": "mine"}, "the configuration mine"),
-        ({"options": None}, {}, "is no report of a trained sparse ResNet"),
-        ({"top1_accuracy": None}, {}, "is no report of a trained sparse ResNet"),
+        ({"options": None}, {}, "is not a report of a trained sparse ResNet"),
+        ({"top1_accuracy": None}, {}, "is not a report of a trained sparse ResNet"),
     ],
 )
 def test_other_reports_are_refused(tmp_path, capsys, told, options, message):

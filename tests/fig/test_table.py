@@ -254,7 +254,7 @@ WHOLE = {"name": "x", "seed": 0, "wall_time": 1.0, "device": "cpu", "commit": No
     ("content", "message"),
     [
         ("{", "is damaged"),
-        ("[]", "is damaged (it is no mapping)"),
+        ("[]", "is damaged (it is not a mapping)"),
         ({"epochs": 1, "top1_accuracy": 3.0}, "lacks name, seed, config, wall_time"),
         ({**WHOLE, **TOPK}, "has no top-1 accuracy (topk: [2])"),
         ({**WHOLE, **SPARSE}, "holds results of a sparse ResNet, which fig.sparsity draws"),

@@ -193,8 +193,8 @@ def test_the_axes_of_the_matrix_are_labelled(leave_page):
         page.keyboard.press("m")
         stage = page.locator("#wiring").bounding_box()
         for id, axis, start, size, expected in (
-            ("rows", "rows", "y", "height", ["block 1", "block 2", "outputs"]),
-            ("columns", "columns", "x", "width", ["inputs", "block 1", "block 2"]),
+            ("rows", "rows", "y", "height", ["group 1", "group 2", "outputs"]),
+            ("columns", "columns", "x", "width", ["inputs", "group 1", "group 2"]),
         ):
             middles = page.evaluate(f"panel.matrix.{axis}.groups.map(g => [g.label, (g.from + g.to) / 2])")
             found = {text: box[start] + box[size] / 2 - stage[start] for text, box in labels(page, id)}
@@ -214,11 +214,11 @@ def test_pointing_at_the_matrix_names_the_edge(leave_page):
             page.mouse.move(box["x"] + x, box["y"] + y)
             return page.locator("#tip").text_content()
 
-        assert pointed(5, 2) == "from node 2 (block 1) to node 5 (block 2): weight -0.5"
-        assert pointed(6, 3) == "from node 3 (block 1) to node 6 (block 2): weight 0.75, of a dead node"
-        assert pointed(9, 5) == "from node 5 (block 2) to output 1: weight -1"
-        assert pointed(2, 1) == "from node 1 (inputs) to node 2 (block 1): no edge"
-        assert pointed(3, 4) == "from node 4 (block 1) to node 3 (block 1): no edge is possible"
+        assert pointed(5, 2) == "from node 2 (group 1) to node 5 (group 2): weight -0.5"
+        assert pointed(6, 3) == "from node 3 (group 1) to node 6 (group 2): weight 0.75, of a dead node"
+        assert pointed(9, 5) == "from node 5 (group 2) to output 1: weight -1"
+        assert pointed(2, 1) == "from node 1 (inputs) to node 2 (group 1): no edge"
+        assert pointed(3, 4) == "from node 4 (group 1) to node 3 (group 1): no edge is possible"
         page.mouse.move(500, 5)
         assert page.locator("#tip").is_hidden()
 
@@ -245,7 +245,7 @@ def test_bins_of_a_large_matrix(leave_page):
         pairs, weight = (bottom - top) * (right - left), np.abs(weights[inside]).sum()
         share, weight = (float(f"{value:.2g}") for value in (100 * inside.sum() / pairs, weight))
         assert page.locator("#tip").text_content() == (
-            f"from nodes {left}–{right - 1} (inputs) to nodes {top}–{bottom - 1} (block 1): "
+            f"from nodes {left}–{right - 1} (inputs) to nodes {top}–{bottom - 1} (group 1): "
             f"{inside.sum()} of {pairs} pairs in use ({share:g} %), summed |weight| {weight:g}"
         )
         page.keyboard.press("Escape")

@@ -37,8 +37,8 @@ def test_edges_as_they_are_drawn():
         return [divmod(int(code), 10) for code in codes], kept.tolist()
 
     assert drawn((2, 0), (6, 3)) == ([(2, 0), (6, 3)], [1, 2])
-    assert drawn((6, 5), (7, 7)) == ([(8, 5), (9, 7)], [1, 2])  # from the last block: to the outputs
-    assert drawn((0, 3), (2, 3), (3, 0), (5, 6)) == ([(3, 0)], [3])  # back, within a block, to a non-output
+    assert drawn((6, 5), (7, 7)) == ([(8, 5), (9, 7)], [1, 2])  # from the last group: to the outputs
+    assert drawn((0, 3), (2, 3), (3, 0), (5, 6)) == ([(3, 0)], [3])  # back, within a group, to a non-output
 
 
 @pytest.mark.parametrize("name", ["static_dnw", "discrete_time_dnw"])
@@ -47,7 +47,7 @@ def test_what_is_drawn_is_what_the_forward_pass_reads(name):
     (layer,), (layer_state,) = wiring_layout(model), wiring_state(model).values()
     codes, weights = drawn_edges(layer, layer_state)
     in_use = model.graph.in_use().flatten(1)
-    read = in_use & model.stage().readable() if layer["acyclic"] else in_use
+    read = in_use & model.stage().readable_mask() if layer["acyclic"] else in_use
     assert codes.size == weights.size == int(read.sum())
     assert np.all(np.diff(codes) > 0)
 
@@ -85,7 +85,7 @@ def test_the_page_holds_everything_and_says_how_much(record, capsys):
     ]
     assert told == [[3, 3, 3, 0], [4, 4, 2, 1], [3, 4, 0, 1]]
     assert [column["label"] for column in head["layers"][0]["columns"]] == [
-        "inputs", "block 1", "block 2", "outputs"
+        "inputs", "group 1", "group 2", "outputs"
     ]  # fmt: skip
     assert "<title>small&lt;run></title>" in page.decode()
 

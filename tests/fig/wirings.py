@@ -13,7 +13,7 @@ LAYOUT = [
         ],
     }
 ]  # fmt: skip
-"""Two inputs, two blocks of three; the last two nodes are also outputs."""
+"""Two inputs, two groups of three; the last two nodes are also outputs."""
 EDGES = {
     0: [(2, 0), (3, 1), (6, 3)],
     10: [(2, 0), (5, 2), (7, 5), (6, 3)],
@@ -33,7 +33,7 @@ LARGE = [
         "columns": [{"sources": [0, 40], "targets": None}, {"sources": [40, 120], "targets": [40, 120]}],
     }
 ]  # fmt: skip
-"""40 inputs, a block of 80, all of whose nodes are also outputs."""
+"""40 inputs, a group of 80, all of whose nodes are also outputs."""
 WEAK, DEAD_NODE = 100, 60
 """Of the large wiring: a node whose edges are the weakest, and a dead one."""
 
@@ -44,7 +44,7 @@ def large_state(step=0, count=5000):
     places = np.sort(random.choice(np.arange(40 * 120, 120 * 120), count, replace=False))
     weights = (random.permutation(count) + count) / (2 * count) * random.choice([-1, 1], count)
     rows, sources = np.divmod(places, 120)
-    # From the block an edge leads to an output, so that only those from inputs lead to the node.
+    # From the group an edge leads to an output, so that only those from inputs lead to the node.
     weights[((rows == WEAK) & (sources < 40)) | (sources == WEAK)] /= 100
     live = np.arange(120) != DEAD_NODE
     return State({"step": step, "epoch": step}, {"graph": LayerState(places, weights.astype("f4"), live)})

@@ -20,7 +20,7 @@ from wirings.exporting import export
 
 _WIRINGS = ("some", "few", "one", "none", "all", "columns")
 _REFUSED = (ValueError, LookupError, TypeError, AssertionError, AttributeError, struct.error)
-"""What NumPy and the reader's few lines raise for a file that is no export."""
+"""What NumPy and the reader's few lines raise for a file that is not an export."""
 _SHAPE = (3, 32, 32)
 _NUMBERS = {"nan": float("nan"), "inf": float("inf"), "zero": 0.0, "huge": 3e38, "tiny": 1e-42}
 

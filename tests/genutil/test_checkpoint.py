@@ -52,7 +52,7 @@ def test_weights_alone_and_wrapped_names(tmp_path, model):
         (lambda s: s.pop("0.weight"), "misses 0.weight"),
         (lambda s: s.update(extra=torch.zeros(1)), "has extra, which the model lacks"),
         (lambda s: s.update({"0.bias": torch.zeros(5)}), r"0.bias has shape \[5\], the model's is \[4\]"),
-        (lambda s: s.update({"0.bias": 3}), "0.bias is no tensor"),
+        (lambda s: s.update({"0.bias": 3}), "0.bias is not a tensor"),
         (lambda s: s.update({"0.bias": s["0.bias"].cfloat()}), "0.bias is complex, the model's is real"),
         (lambda s: s.update({"0.bias": s["0.bias"] > 0}), "0.bias is integer, the model's is real"),
         (

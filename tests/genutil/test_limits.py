@@ -57,9 +57,9 @@ CHAIN = "model_args:\n  a0: &a0 [x]\n" + "".join(f"  a{n}: &a{n} [*a{n - 1}]\n" 
         (LAUGHS, "holds more than 10,000 values, aliases written out"),
         (f"lr: [{'0, ' * 15_000}]", "holds more than 10,000 values"),
         ("a: &a {x: 1}\nb:\n" + "  <<: [" + "*a, " * 6_000 + "]", "holds more than 10,000 values"),
-        ("lr: !!bool x", "'x' is no value of type tag:yaml.org,2002:bool"),
-        ("lr: !!timestamp x", "'x' is no value of type tag:yaml.org,2002:timestamp"),
-        ("lr: " + "1:" * 300 + "1.5", "is no value of type tag:yaml.org,2002:float"),
+        ("lr: !!bool x", "'x' is not a value of type tag:yaml.org,2002:bool"),
+        ("lr: !!timestamp x", "'x' is not a value of type tag:yaml.org,2002:timestamp"),
+        ("lr: " + "1:" * 300 + "1.5", "is not a value of type tag:yaml.org,2002:float"),
     ],
 )
 def test_texts_without_end_are_refused(tmp_path, text, message):

@@ -41,7 +41,7 @@ def test_what_is_chosen(threads, work, environment, chosen):
 def test_work_is_weights_times_images_times_pixels():
     network = nn.Linear(10, 4)
     assert work_of_step(network, 32, 16) == 44 * 32 * 256
-    network.weight.data.zero_()  # a wiring in use is no part of it
+    network.weight.data.zero_()  # a wiring in use is not part of it
     assert work_of_step(network, 32, 16) == 44 * 32 * 256
 
 

@@ -158,10 +158,10 @@ def test_later_states_are_written_again(tmp_path):
 
 
 def test_no_record(tmp_path):
-    with pytest.raises(UserError, match=r"x: is no record of a wiring; train with --record_wiring"):
+    with pytest.raises(UserError, match=r"x: is not a record of a wiring; train with --record_wiring"):
         read_record(tmp_path / "x")
     (tmp_path / "layout.json").write_text("3")
-    with pytest.raises(UserError, match=r"is no readable record of a wiring \(its layout"):
+    with pytest.raises(UserError, match=r"is not a readable record of a wiring \(its layout"):
         read_record(tmp_path)
 
 
@@ -189,7 +189,7 @@ LAYOUTS = {
 def test_a_damaged_layout_is_refused_and_replaced(tmp_path, case):
     write(tmp_path, [0, 1])
     (tmp_path / "layout.json").write_bytes(LAYOUTS[case])
-    with pytest.raises(UserError, match="is no readable record of a wiring"):
+    with pytest.raises(UserError, match="is not a readable record of a wiring"):
         read_record(tmp_path)
     RecordWriter(tmp_path, LAYOUT, step=1).append(state(2))
     assert steps_of(tmp_path) == [0, 1, 2]
@@ -201,10 +201,10 @@ DAMAGED = {
     "an array's header with no end": ("state", text({"step": 1}).replace(b"}", b"(", 1)),
     "an array larger than the memory": ("graph/index_deltas", HUGE),
     "a pickled object": ("state", npy(np.array(state, dtype=object))),
-    "a state that is no mapping": ("state", text(5)),
+    "a state that is not a mapping": ("state", text(5)),
     "a state without an epoch": ("state", text({"step": 1})),
-    "a step that is no number": ("state", text({"step": "1", "epoch": 0})),
-    "an accuracy that is no number": ("state", text({"step": 1, "epoch": 0, "val_accuracy": []})),
+    "a step that is not a number": ("state", text({"step": "1", "epoch": 0})),
+    "an accuracy that is not a number": ("state", text({"step": 1, "epoch": 0, "val_accuracy": []})),
     "a text nested too deep": ("state", npy(np.array("[" * 100_000))),
     "differences that are dates": ("graph/index_deltas", npy(np.zeros(50, "M8[s]"))),
     "differences in two dimensions": ("graph/index_deltas", npy(np.ones((5, 10), np.uint16))),
@@ -271,5 +271,5 @@ def test_a_record_of_an_earlier_version_is_read(tmp_path):
     assert record.layout == LAYOUT
     assert all(same(one, state(step)) for one, step in zip(record.states, (0, 5), strict=True))
     (tmp_path / "wiring.npz").write_bytes(b"nothing")
-    with pytest.raises(UserError, match=r"wiring.npz: is no readable record of a wiring"):
+    with pytest.raises(UserError, match=r"wiring.npz: is not a readable record of a wiring"):
         read_record(tmp_path / "wiring.npz")

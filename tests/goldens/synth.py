@@ -9,7 +9,7 @@ import torch
 
 def synth_state(shapes, dtype=torch.float32):
     """{name: shape} -> {name: tensor}. Graph weights get heavy-tailed source scales:
-    some neurons die."""
+    some nodes die."""
     out = {}
     for name, shape in shapes.items():
         rng = np.random.default_rng(zlib.crc32(name.encode()))

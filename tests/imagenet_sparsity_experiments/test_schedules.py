@@ -41,7 +41,7 @@ def test_warm_up_takes_the_place_of_the_first_epochs(kind):
 
 def test_the_published_recipe():
     schedule = schedule_of("cosine", 0.256, 100, warmup=5)
-    # 5 + 95 / 2 is no whole epoch: those beside it are as far above as below one half of the rate.
+    # 5 + 95 / 2 is not a whole epoch: those beside it are as far above as below one half of the rate.
     assert schedule(STEPS * 52) + schedule(STEPS * 53) == pytest.approx(0.256)
     assert 0 < schedule(STEPS * 99) < 0.0001
     assert schedule_of("step", 0.256, 100, 5)(STEPS * 30) == pytest.approx(0.0256)

@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import parametrizations, parametrize
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.graphs.edges import EdgeSpace, RandomEdges
+from models.graphs.edges import PotentialEdges, RandomEdges
 from wirings.profiling import profile
 from wirings.structure import GraphLayer
 
@@ -296,7 +296,7 @@ class Wired(nn.Module):
 
     def __init__(self, listed):
         super().__init__()
-        self.graph = RandomEdges(EdgeSpace(6, 3, 3, 6), num_edges=9)
+        self.graph = RandomEdges(PotentialEdges(6, 3, 3, 6), num_edges=9)
         self.fc = nn.Linear(6, 2)
         self.listed = listed
 

@@ -1,49 +1,56 @@
 """Edge rules: what is in use, what the gradient reaches, and when the selection is made anew."""
 
 import copy
+import inspect
 import io
 
 import pytest
 import torch
 
 from models.graphs.edges import (
-    EDGE_RULES,
     AllEdges,
     EdgeRule,
-    EdgeSpace,
     FixedTopEdges,
+    PotentialEdges,
     RandomEdges,
     TargetedDropout,
     TargetedDropoutByRow,
     TopEdges,
     TopEdgesWithoutUpdate,
-    find_rule,
+    locate_rule,
 )
 from wirings import selection_cache
-from wirings.rules import RULES
+from wirings.rules import RULES, find_rule, has_fixed_wiring, options_of, rule_name
 from wirings.topk import Selector, top_mask
 
 
-def space(readable=None, acyclic=True):
-    return EdgeSpace(12, 10, num_inputs=2, num_outputs=4, acyclic=acyclic, readable=readable)
+def potential(readable=None, acyclic=True):
+    return PotentialEdges(12, 10, num_inputs=2, num_outputs=4, acyclic=acyclic, readable_mask=readable)
 
 
-def test_registry_holds_known_names_only():
-    assert list(EDGE_RULES) == list(RULES)
+def test_rules_by_name():
     assert set(RULES) >= {"dnw", "random", "complete", "dnw_no_update", "fine_tune", "td", "reg_td"}
-    assert len(set(EDGE_RULES.values())) == len(RULES)
-    for name, rule in EDGE_RULES.items():
-        assert find_rule(name) is rule
+    assert len({locate_rule(name) for name in RULES}) == len(RULES)
     with pytest.raises(ValueError, match="graph must be one of complete, dnw, dnw_no_update"):
-        find_rule("nothing")
-    with pytest.raises(ValueError, match=r"is no subclass of wirings\.rules\.base\.EdgeRule"):
-        find_rule("torch.nn:Linear")
+        locate_rule("nothing")
+    with pytest.raises(ValueError, match=r"is not a subclass of wirings\.rules\.base\.EdgeRule"):
+        locate_rule("torch.nn:Linear")
     with pytest.raises(ValueError, match=r"edges:EdgeRule must define select\(\)"):
-        find_rule("models.graphs.edges:EdgeRule")
+        locate_rule("models.graphs.edges:EdgeRule")
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_facts_that_are_read_from_the_source_are_those_of_the_class(name):
+    rule_class = find_rule(name)
+    assert rule_name(rule_class) == name
+    arguments = inspect.signature(rule_class).parameters
+    assert options_of(name) == tuple(key for key in arguments if key not in ("potential", "num_edges"))
+    assert has_fixed_wiring(name) is rule_class.has_fixed_wiring
+    assert rule_class.has_fixed_wiring == (name in ("random", "fine_tune"))
 
 
 def test_dnw_counts_and_gradients():
-    rule = TopEdges(space(), num_edges=30)
+    rule = TopEdges(potential(), num_edges=30)
     used = rule()
     assert used.shape == (12, 10, 1, 1)
     assert int((used != 0).sum()) == 30 == int(rule.in_use().sum())
@@ -52,25 +59,25 @@ def test_dnw_counts_and_gradients():
 
 
 def test_complete_uses_every_edge():
-    rule = AllEdges(space(), num_edges=120)
+    rule = AllEdges(potential(), num_edges=120)
     assert rule() is rule.weight
     assert rule.in_use().all()
 
 
 def test_random_pattern_of_acyclic_graphs():
     """(in, out) = (2, 4): rows [: 4 i] of columns [2 + 4 (i − 1) : …] stay empty for i = 1, 2."""
-    rule = RandomEdges(space(), num_edges=48)
+    rule = RandomEdges(potential(), num_edges=48)
     mask = rule.mask.flatten(1)
     assert set(mask.unique().tolist()) == {0.0, 1.0}
     assert int(mask.sum()) == 120 - 72
     assert not mask[:4, 2:6].any()
     assert not mask[:8, 6:10].any()
-    free = RandomEdges(space(acyclic=False), num_edges=120)
+    free = RandomEdges(potential(acyclic=False), num_edges=120)
     assert free.mask.all()
 
 
 def test_random_edges_are_fixed_and_alone_get_gradients():
-    rule = RandomEdges(space(), num_edges=48)
+    rule = RandomEdges(potential(), num_edges=48)
     rule().sum().backward()
     assert torch.equal(rule.weight.grad, rule.mask)
     assert torch.equal(rule.in_use(), rule.mask != 0)
@@ -80,23 +87,23 @@ def test_random_edges_are_fixed_and_alone_get_gradients():
 def test_readable_scope_never_wastes_an_edge():
     readable = torch.zeros(12, 10, dtype=torch.bool)
     readable[6:, :5] = True
-    rule = TopEdges(space(readable), num_edges=30, edge_scope="readable")
+    rule = TopEdges(potential(readable), num_edges=30, edge_scope="readable")
     assert int(rule.in_use().sum()) == 30
     assert (rule.in_use().flatten(1) <= readable).all()
-    fewer = TopEdges(space(readable), num_edges=60, edge_scope="readable")
+    fewer = TopEdges(potential(readable), num_edges=60, edge_scope="readable")
     assert torch.equal(fewer.in_use().flatten(1), readable)
     with torch.no_grad():
         rule.weight[6:].zero_()  # more readable weights are zero than are left out
     assert rule.in_use().sum() == 30
     assert (rule.in_use().flatten(1) <= readable).all()
     assert set(rule.state_dict()) == {"weight"}
-    published = TopEdges(space(readable), num_edges=30)
+    published = TopEdges(potential(readable), num_edges=30)
     assert not (published.in_use().flatten(1) <= readable).all()
 
 
 @pytest.mark.parametrize("options", [{}, {"foreach": True}, {"fused": True}])
 def test_selected_anew_after_an_optimizer_step(options):
-    rule = TopEdges(space(), num_edges=30)
+    rule = TopEdges(potential(), num_edges=30)
     optimizer = torch.optim.SGD(rule.parameters(), lr=1.0, momentum=0.9, **options)
     for _ in range(3):
         used = rule()
@@ -125,7 +132,7 @@ def test_selected_once_for_a_whole_evaluation(rule, monkeypatch):
     real = Selector.select
     monkeypatch.setattr(Selector, "select", lambda *a: calls.append(1) or real(*a))
     keys = {"rho": 0.5, "prune_rate": 0.75} if rule is TargetedDropout else {}
-    rule = rule(space(), num_edges=30, **keys)
+    rule = rule(potential(), num_edges=30, **keys)
     for _ in range(3):
         rule()
     assert len(calls) == 3  # in training the weights change all the time
@@ -138,14 +145,14 @@ def test_selected_once_for_a_whole_evaluation(rule, monkeypatch):
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_selected_anew_after_any_other_change(change, training):
-    rule = TopEdges(space(), num_edges=30).train(training)
+    rule = TopEdges(potential(), num_edges=30).train(training)
     rule()
     change(rule, torch.randn(12, 10, 1, 1))
     assert torch.equal(rule() != 0, selected_anew(rule))
 
 
 def test_the_selection_is_not_saved():
-    rule = TopEdges(space(), num_edges=30)
+    rule = TopEdges(potential(), num_edges=30)
     rule()
     assert set(rule.state_dict()) == {"weight"}
     rule.eval()()
@@ -172,7 +179,7 @@ def test_sums_see_every_type_and_width(dtype, sources):
 @pytest.mark.parametrize("dimension", [0, 1])
 def test_selected_anew_after_a_permutation(rule, dimension):
     """Sums over one dimension alone would not see it."""
-    rule = rule(space(), num_edges=30).eval()
+    rule = rule(potential(), num_edges=30).eval()
     rule()
     rule.weight.data.copy_(rule.weight.data.flip(dimension))
     assert torch.equal(rule() != 0, selected_anew(rule))
@@ -180,7 +187,7 @@ def test_selected_anew_after_a_permutation(rule, dimension):
 
 def test_selection_in_inference_mode():
     with torch.inference_mode():
-        rule = TopEdges(space(), num_edges=30).eval()
+        rule = TopEdges(potential(), num_edges=30).eval()
         assert int((rule() != 0).sum()) == 30
         rule.weight.mul_(-1).add_(0.05)
         assert torch.equal(rule() != 0, selected_anew(rule))
@@ -188,11 +195,11 @@ def test_selection_in_inference_mode():
 
 def test_a_rule_without_select_says_so():
     with pytest.raises(TypeError, match=r"abstract.*select"):
-        EdgeRule(space(), 30)
+        EdgeRule(potential(), 30)
 
 
 WEIGHT = torch.tensor([[4.0, -1.0], [0.5, -3.0]]).view(2, 2, 1, 1)
-SQUARE = EdgeSpace(2, 2, num_inputs=1, num_outputs=1)
+SQUARE = PotentialEdges(2, 2, num_inputs=1, num_outputs=1)
 
 
 def with_weight(rule):

@@ -12,13 +12,14 @@ from torch.nn.utils import parametrizations, weight_norm
 
 import runner
 from genutil.checkpoint import load_weights
-from models.graphs.edges import EDGE_RULES, EdgeSpace
 from models.graphs.mobilenetv1like import MobileNetV1Like
 from tests.helpers.equality import assert_close
 from tests.helpers.exported_files import needs_onnx, run_onnx
 from tests.helpers.random_wirings import small_mobilenet
 from wirings.errors import WiringError
 from wirings.exporting import export
+from wirings.rules import find_rule
+from wirings.rules.base import PotentialEdges
 
 pytestmark = needs_onnx
 SHAPE = (3, 16, 16)
@@ -30,7 +31,7 @@ class Wired(nn.Module):
     def __init__(self, rule="dnw", **keys):
         super().__init__()
         self.stem, self.norm = nn.Conv2d(3, 16, 3, stride=2, padding=1), nn.BatchNorm2d(16)
-        self.graph = EDGE_RULES[rule](EdgeSpace(16, 16, 16, 16), num_edges=64, **keys)
+        self.graph = find_rule(rule)(PotentialEdges(16, 16, 16, 16), num_edges=64, **keys)
         self.fc = nn.Linear(16, 10)
 
     def forward(self, images):

@@ -94,7 +94,7 @@ def test_constants_are_folded_with_their_border():
     model = build("medium_scale/mobilenetv1_random_graph_x225.yml")
     randomise(model, ["some", "some", "some", "few", "few"], 3)
     stage = model.layers[3]
-    stage.graph.mask[:512, :] = 0  # the first hidden block gets nothing; what it sends is constant
+    stage.graph.mask[:512, :] = 0  # the first hidden group gets nothing; what it sends is constant
     stage.graph.mask[512:, 256:768] = (torch.rand(2560, 512, 1, 1) < 0.01).float()
     found = model.liveness()[3]
     assert int((~found.reached & found.needed).sum()) > 100

@@ -15,34 +15,36 @@ from wirings.rules import make_rule
 from wirings.topk import num_kept
 
 
-def edges(graph="dnw", **options):
-    return lambda space, prune_rate: make_rule(graph, space, num_kept(space.numel, prune_rate), **options)
+def rule_maker(graph="dnw", **options):
+    return lambda potential, prune_rate: make_rule(
+        graph, potential, num_kept(potential.numel, prune_rate), **options
+    )
 
 
 def stage(**changes):
-    keys = {"inputs": 4, "outputs": 6, "stride": 2, "blocks": 3, "acyclic": True, "prune_rate": 0.2}
-    return WiredStage(**{**keys, **changes}, edges=edges())
+    keys = {"inputs": 4, "outputs": 6, "stride": 2, "depth": 3, "acyclic": True, "prune_rate": 0.2}
+    return WiredStage(**{**keys, **changes}, make_rule=rule_maker())
 
 
 def by_the_words(layer, states):
     """Node by node: a target adds up the states of all sources before it."""
     weight, n = layer.graph().flatten(1), layer.outputs
     sent = [layer.downsample(F.relu(layer.norm[0](states)))]
-    for block in range(1, layer.blocks + 1):
-        rows = slice((block - 1) * n, block * n)
+    for group in range(1, layer.depth + 1):
+        rows = slice((group - 1) * n, group * n)
         sources = torch.cat(sent, 1)
         received = torch.einsum("ts,nshw->nthw", weight[rows, : sources.shape[1]], sources)
-        if block == layer.blocks:
+        if group == layer.depth:
             return received
         filters = layer.conv.weight[rows]
-        sent.append(F.conv2d(F.relu(layer.norm[block](received)), filters, padding=1, groups=n))
+        sent.append(F.conv2d(F.relu(layer.norm[group](received)), filters, padding=1, groups=n))
 
 
-@pytest.mark.parametrize("blocks", [1, 2, 5])
+@pytest.mark.parametrize("depth", [1, 2, 5])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_stage_node_by_node(blocks, stride):
+def test_stage_node_by_node(depth, stride):
     torch.manual_seed(0)
-    layer = stage(blocks=blocks, stride=stride).double().train()
+    layer = stage(depth=depth, stride=stride).double().train()
     states = torch.randn(3, 4, 9, 8, dtype=torch.float64)
     assert torch.allclose(layer(states), by_the_words(layer, states), atol=1e-12)
 
@@ -52,9 +54,9 @@ def test_gradient_reaches_the_readable_entries_alone():
     layer = stage()
     layer(torch.randn(4, 4, 8, 8)).square().sum().backward()
     touched = layer.graph.weight.grad.flatten(1) != 0
-    assert torch.equal(layer.stage("layer").readable(), layer.graph.space.readable)
-    assert (touched <= layer.graph.space.readable).all()
-    assert touched.sum() > 0.6 * layer.graph.space.readable.sum()
+    assert torch.equal(layer.stage("layer").readable_mask(), layer.graph.potential.readable_mask)
+    assert (touched <= layer.graph.potential.readable_mask).all()
+    assert touched.sum() > 0.6 * layer.graph.potential.readable_mask.sum()
 
 
 def test_edges_kept_in_each_stage():

@@ -20,12 +20,12 @@ SMALL = {
 }  # fmt: skip
 
 
-def edges(graph="dnw", prune_rate=0.9, **options):
-    return lambda space: make_rule(graph, space, num_kept(space.numel, prune_rate), **options)
+def rule_maker(graph="dnw", prune_rate=0.9, **options):
+    return lambda potential: make_rule(graph, potential, num_kept(potential.numel, prune_rate), **options)
 
 
 def small(model, graph="dnw", **changes):
-    return model(**{**SMALL, **changes}, edges=edges(graph))
+    return model(**{**SMALL, **changes}, make_rule=rule_maker(graph))
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -49,8 +49,8 @@ def by_the_words(network, images):
     incoming = torch.zeros(len(images), dim, network.map_size, network.map_size, dtype=images.dtype)
     incoming[:, : network.downsample_dim] = network.downsample(images)
     output = torch.zeros(len(images), features, network.map_size, network.map_size, dtype=images.dtype)
-    for index, (start, end) in enumerate(network.blocks):
-        last = index == len(network.blocks) - 1
+    for index, (start, end) in enumerate(network.groups):
+        last = index == len(network.groups) - 1
         if last:
             output = output + incoming[:, dim - features :]
         states = F.relu(network.norm[index](incoming[:, start:end]))
@@ -161,7 +161,7 @@ def test_sizes_of_all_kinds(model, sizes):
         ({"downsample_dim": 76}, "downsample_dim \\+ feature_dim at most dim"),
         ({"layers": 6}, "layers must be at least 2 and divide"),
         ({"layers": 1}, "layers must be at least 2"),
-        ({"feature_dim": 30}, "blocks of at least feature_dim"),
+        ({"feature_dim": 30}, "groups of at least feature_dim"),
     ],
 )
 def test_sizes_that_do_not_fit(sizes, message):
@@ -174,14 +174,14 @@ def test_complexity_of_the_published_size():
     torch.manual_seed(0)
     published = {**SMALL, "image_size": 32, "output_size": 10, "dim": 800, "downsample_dim": 32}
     published |= {"feature_dim": 100, "layers": 5}
-    network = DiscreteTimeNeuralGraph(**published, edges=edges(prune_rate=0.95))
+    network = DiscreteTimeNeuralGraph(**published, make_rule=rule_maker(prune_rate=0.95))
     stem, graph, classifier = network.complexity()
     assert (stem.params, graph.params, classifier.params) == (1_248, 39_200, 1_010)
     assert (graph.potential, graph.edges) == (640_000, 32_000)
     assert stem.macs == 432 * 256 + 144 * 64 + 512 * 64
     assert graph.macs == 39_200 * 64 * 5
     assert classifier.macs == 1_000
-    static = StaticNeuralGraph(**published, edges=edges(prune_rate=0.95)).complexity()[1]
+    static = StaticNeuralGraph(**published, make_rule=rule_maker(prune_rate=0.95)).complexity()[1]
     assert static.params == 39_200
     assert static.macs == 39_200 * 64
     assert static.effective < 32_000  # the forward pass does not read all entries
@@ -192,7 +192,7 @@ def test_readable_edges_are_those_that_the_forward_pass_reads():
     torch.manual_seed(0)
     network = small(StaticNeuralGraph, "complete")
     network(torch.randn(4, 3, 16, 16)).square().sum().backward()
-    readable = network.graph.space.readable
+    readable = network.graph.potential.readable_mask
     touched = network.graph.weight.grad.flatten(1) != 0
     assert (touched <= readable).all()
     assert touched.sum() > 0.8 * readable.sum()  # ReLU leaves some sources at zero everywhere

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from models.graphs.edges import EdgeSpace, RandomEdges
+from models.graphs.edges import PotentialEdges, RandomEdges
 from wirings.profiling import Profile, as_table, profile
 from wirings.structure import GraphLayer, LayerComplexity, wired_layers
 
 
 def test_edges_and_filters_of_live_sources():
-    rule = RandomEdges(EdgeSpace(4, 3, 1, 1), num_edges=6)
+    rule = RandomEdges(PotentialEdges(4, 3, 1, 1), num_edges=6)
     rule.mask.zero_()
     rule.mask[1, 0] = rule.mask[2, 0] = rule.mask[3, 2] = 1
     layer = GraphLayer("graph", rule, map_size=5, passes=2)

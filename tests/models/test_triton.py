@@ -344,7 +344,7 @@ GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA dev
 
 @pytest.fixture(scope="module")
 def on_a_gpu():
-    """DNW ×0.225 with dead neurons, at 224 px."""
+    """DNW ×0.225 with dead nodes, at 224 px."""
     return with_dead_nodes(str(ROOT / "apps/large_scale/mobilenetv1_dnw_x225.yml"), 0.1).cuda()
 
 

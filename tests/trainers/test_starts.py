@@ -245,7 +245,7 @@ def test_the_sequence_of_the_page_ends_without_mixed_runs(tmp_path, monkeypatch,
 
 
 def test_restarts_keep_where_the_run_began(run, last, monkeypatch):
-    """A start after a failure resumes from the run's own last.pt and is no start of its own."""
+    """A start after a failure resumes from the run's own last.pt and is not a start of its own."""
     assert run("--lr", 0.05)[0] == 0
     status, mixed = run("--num_epochs", 2, "--resume", last)
     assert status == 0

@@ -75,7 +75,7 @@ def test_densities_out_of_range(density):
         ({"conv1.weight": 5}, "has no number of edges for fc.weight"),
         ({"conv1.weight": 5, "fc.weight": 201}, "has 201 edges for fc.weight, which can have 0 to 200"),
         ({"conv1.weight": 5.5, "fc.weight": 1}, "has 5.5 edges for conv1.weight"),
-        ({"conv1.weight": 5, "fc.weight": 1, "fc": 1}, "has fc, which is no layer"),
+        ({"conv1.weight": 5, "fc.weight": 1, "fc": 1}, "has fc, which is not a layer"),
     ],
 )
 def test_wrong_counts_of_a_user_s_budget(counts, message):
@@ -88,6 +88,6 @@ def test_a_stage_of_the_published_mobilenet():
 
 
 def test_only_stages_of_mobilenet_graphs_have_its_widths():
-    with pytest.raises(WiringError, match=r"fc\.weight, \(9, 4\), is no stage of a MobileNet graph"):
+    with pytest.raises(WiringError, match=r"fc\.weight, \(9, 4\), is not a stage of a MobileNet graph"):
         budgets.mobilenet_width({"fc.weight": (9, 4)}, 0.5)
     assert budgets.mobilenet_width({"fc.weight": (4, 9)}, 0.5) == {"fc.weight": 18}

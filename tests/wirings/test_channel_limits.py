@@ -236,7 +236,7 @@ def test_wrong_requests():
     mask = torch.ones(4, 1, 3, 3, dtype=torch.bool)
     with pytest.raises(
         WiringError,
-        match=r"in_use has 0.weigth, which is no weight of the network; did you mean 0.wei",
+        match=r"in_use has 0.weigth, which is not a weight of the network; did you mean 0.wei",
     ):
         remove_dead_channels(model, image(), {"0.weigth": mask})
     with pytest.raises(

@@ -44,8 +44,8 @@ class Parity(nn.Module):
         return self.layers(images) * (2 if len(images) % 2 == 0 else 2.0)
 
 class Positive(wirings.EdgeRule):
-    def __init__(self, space, num_edges, above=0.0):
-        super().__init__(space, num_edges)
+    def __init__(self, potential, num_edges, above=0.0):
+        super().__init__(potential, num_edges)
         self.above = above
 
     def select(self):
@@ -293,14 +293,14 @@ FILES = {
     "empty.pt": "empty.pt: is damaged",
     "code.pt": "code.pt: is damaged, or holds more than plain weights; nothing of it was executed",
     "code_within.pt": "code_within.pt: is damaged, or holds more than plain weights; nothing of it was",
-    "whole.pt": "whole.pt: holds an object of torch.nn.modules.container.Sequential, which is no plain",
-    "none.pt": "none.pt: is no checkpoint: it has no weights under `model` or `state_dict`",
-    "list.pt": "list.pt: is no checkpoint",
+    "whole.pt": "whole.pt: holds an object of torch.nn.modules.container.Sequential, which is not a plain",
+    "none.pt": "none.pt: is not a checkpoint: it has no weights under `model` or `state_dict`",
+    "list.pt": "list.pt: is not a checkpoint",
     "several.pt": "several.pt: has several state dicts (g, h)",
     "cut.safetensors": "cut.safetensors: is damaged or no .safetensors file",
     "shape.pt": "7.bias has shape [6], the model's is [5]",
     "names.pt": "names.pt: does not fit this network; check its name and its sizes:\n  ",
-    "text.pt": "text.pt: is no checkpoint",
+    "text.pt": "text.pt: is not a checkpoint",
     "own_nets.py": "own_nets.py: is damaged",
 }
 
@@ -326,11 +326,11 @@ NETWORKS = [
     (["own_nets:net", "--model-args", "size=3", "size=4"], "--model-args: size is set twice"),
     (["own_nets:net", "--model-args", "classes=6"], "7.weight has shape [5, 12], the model's is [6, 12]"),
     (["own_nets:net", "--rule", "dnv"], "did you mean dnw?"),
-    (["own_nets:net", "--rule", "own_nets:net"], "is no subclass of wirings.rules.base.EdgeRule"),
+    (["own_nets:net", "--rule", "own_nets:net"], "is not a subclass of wirings.rules.base.EdgeRule"),
     (["own_nets:net", "--rule", "own_nets:Net"], "--rule: module own_nets has no Net; did you mean net?"),
     (["own_nets:net", "--density", "1.5"], "density must be within 0..1, got 1.5"),
     (["own_nets:net", "--budget", "urk"], "did you mean erk?"),
-    (["own_nets:net", "--budget", "0=much"], "--budget: the density of 0 is no number but much"),
+    (["own_nets:net", "--budget", "0=much"], "--budget: the density of 0 is not a number but much"),
     (["own_nets:net", "--budget", "uniform", "erk"], "--budget: uniform has not the form name=value"),
     (["own_nets:net", "--include", "layer9"], "include: layer9 matches no module of the network"),
     (["own_nets:net", "--option", "rho=0.5"], "rule dnw has no option rho"),

@@ -89,7 +89,7 @@ def test_what_does_not_follow_the_format_is_refused(tmp_path, content, reason):
 
 def test_a_file_without_tensors_is_no_checkpoint(tmp_path):
     (tmp_path / "x.safetensors").write_bytes(raw({}, b""))
-    with pytest.raises(CheckpointError, match="is no checkpoint"):
+    with pytest.raises(CheckpointError, match="is not a checkpoint"):
         read_checkpoint(tmp_path / "x.safetensors")
 
 

@@ -200,8 +200,8 @@ class Grow(EdgeRule):
 
     gradient = "used"
 
-    def __init__(self, space, num_edges, every=1):
-        super().__init__(space, num_edges)
+    def __init__(self, potential, num_edges, every=1):
+        super().__init__(potential, num_edges)
         self.every = every
         self.register_buffer("mask", top_mask(self.weight, num_edges))
         self.steps = []
@@ -219,7 +219,7 @@ class Grow(EdgeRule):
                 self.weight.view(-1)[new] = 0
             grown = torch.zeros_like(self.mask)
             grown.view(-1)[new] = True
-            step.reset_momenta(self.weight, grown)
+            step.reset_optimizer_state(self.weight, grown)
 
 
 def test_a_rule_with_state():
@@ -252,7 +252,7 @@ def test_momenta_of_new_edges_are_reset():
     weight.grad = torch.ones(3)
     optimizer.step()
     entries = torch.tensor([True, False, False])
-    wirings.Step(0, 1, optimizer).reset_momenta(weight, entries)
+    wirings.Step(0, 1, optimizer).reset_optimizer_state(weight, entries)
     state = optimizer.state[weight]
     assert state["exp_avg"][0] == state["exp_avg_sq"][0] == 0
     assert (state["exp_avg"][1:] > 0).all()
@@ -269,7 +269,7 @@ def test_summary_is_a_table():
 
 WRONG = {
     "rule": ({"rule": "dnv"}, "rule must be one of complete, dnw, .*got dnv; did you mean dnw"),
-    "rule that is none": ({"rule": nn.Linear}, "Linear is no subclass of wirings.rules.base.EdgeRule"),
+    "rule that is none": ({"rule": nn.Linear}, "Linear is not a subclass of wirings.rules.base.EdgeRule"),
     "rule without select": ({"rule": EdgeRule}, r"EdgeRule must define select\(\)"),
     "option": ({"edge_scop": "all"}, "rule dnw has no option edge_scop; it takes edge_scope; did you mean"),
     "missing option": ({"rule": "td"}, "rule td needs the option rho"),
@@ -280,10 +280,10 @@ WRONG = {
         {"budget": lambda shapes, density: dict.fromkeys(shapes, 10**6)},
         r"the budget has 1000000 edges for 0\.weight, which can have 0 to 216",
     ),
-    "budget, global": ({"rule": "random", "budget": "global"}, "and RandomEdges does not; choose"),
+    "budget, global": ({"rule": "random", "budget": "global"}, "and random does not; choose"),
     "budget, global, by row": (
         {"rule": "reg_td", "budget": "global", "prune_rate": 0.9, "rho": 0.5},
-        "and TargetedDropoutByRow does not; choose",
+        "and reg_td does not; choose",
     ),
     "include": ({"include": "fc"}, "include: fc matches no module of the network"),
     "include, near": (
@@ -329,7 +329,7 @@ def test_networks_that_cannot_be_wired():
     normed = nn.Sequential(parametrizations.weight_norm(nn.Linear(3, 4)), nn.Linear(4, 2))
     assert list(wirings.wire(normed).rules) == ["1.weight"]
     wirings.unwire(normed)
-    with pytest.raises(WiringError, match="0: its weight is no parameter but computed"):
+    with pytest.raises(WiringError, match="0: its weight is not a parameter but computed"):
         wirings.wire(normed, include="0")
 
 

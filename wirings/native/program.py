@@ -131,9 +131,9 @@ class Writer:
         """
         counts = [len(filters) for filters in stage.filters]
         mask = self._mask()
-        for block, (product, bias) in enumerate(zip(stage.products, biases, strict=True)):
+        for group, (product, bias) in enumerate(zip(stage.products, biases, strict=True)):
             assert isinstance(product, TargetProduct)
-            sources, last = sum(counts[: block + 1]), block == len(counts) - 1
+            sources, last = sum(counts[: group + 1]), group == len(counts) - 1
             shared = dict(self._edges(product, bias), height=self.size[0], width=self.size[1], mask=mask)
             shared |= dict(
                 from_buffer=_buffer(number, self.size),
@@ -141,7 +141,7 @@ class Writer:
                 interleaved=_is_interleaved(self.size),
             )
             if not last:
-                filters = self.arrays.add_values(stage.filters[block + 1])
+                filters = self.arrays.add_values(stage.filters[group + 1])
                 buffer = dict(
                     to_buffer=shared["from_buffer"], first=sources, interleaved_to=_is_interleaved(self.size)
                 )

@@ -1,20 +1,27 @@
-"""Edge rules by name: one file each, which defines one class. Naming a rule imports its file only."""
+"""Edge rules by name: one file each, which defines one class.
+
+`import wirings.rules` does not import torch; `find_rule` imports the file of one rule, and torch with it.
+"""
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import pkgutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wirings.errors import WiringError
 from wirings.names import did_you_mean
 
 if TYPE_CHECKING:
-    from wirings.rules.base import EdgeRule, EdgeSpace
+    from wirings.rules.base import EdgeRule, PotentialEdges
 
 RULES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base"))
 """Names of the rules, those of the files in this folder: a rule is added by adding its file."""
+_NO_OPTIONS = ("potential", "num_edges")
+"""Arguments of a rule's constructor that every rule has."""
 
 
 def find_rule(rule: str | type[EdgeRule]) -> type[EdgeRule]:
@@ -24,7 +31,7 @@ def find_rule(rule: str | type[EdgeRule]) -> type[EdgeRule]:
         rule: a name of RULES, or a subclass of EdgeRule.
 
     Raises:
-        WiringError: there is no such rule, it is no subclass of EdgeRule, or it does not define `select`.
+        WiringError: there is no such rule, it is not a subclass of EdgeRule, or it does not define `select`.
     """
     if not isinstance(rule, str):
         check_rule(rule, getattr(rule, "__qualname__", repr(rule)))
@@ -41,51 +48,93 @@ def find_rule(rule: str | type[EdgeRule]) -> type[EdgeRule]:
         if inspect.isclass(value) and issubclass(value, EdgeRule) and value.__module__ == module.__name__
     ]
     if len(classes) != 1:
-        names = ", ".join(found.__name__ for found in classes) or "none"
+        names = ", ".join(rule_class.__name__ for rule_class in classes) or "none"
         raise WiringError(f"{module.__name__} must define one subclass of EdgeRule, it defines {names}")
     return classes[0]
+
+
+def rule_name(rule_class: type[EdgeRule]) -> str:
+    """The name of a rule in RULES, or that of the class of a rule of your own."""
+    package, _, name = rule_class.__module__.rpartition(".")
+    return name if package == __name__ and name in RULES else rule_class.__qualname__
+
+
+def options_of(rule: str) -> tuple[str, ...]:
+    """Names of the options of a rule: the arguments of its constructor after the potential edges and their
+    number. They are read from the source, so that experiments are checked without importing torch.
+
+    Args:
+        rule: a name of RULES.
+    """
+    source = _source(rule)
+    for node in ast.walk(source):
+        if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+            arguments = [argument.arg for argument in (*node.args.args, *node.args.kwonlyargs)]
+            return tuple(name for name in arguments if name not in ("self", *_NO_OPTIONS))
+    modules = [node.module or "" for node in source.body if isinstance(node, ast.ImportFrom)]
+    names = [module.removeprefix(f"{__name__}.") for module in modules]
+    return next((options_of(name) for name in names if name in RULES), ())  # those of the base class
+
+
+def has_fixed_wiring(rule: str) -> bool:
+    """`EdgeRule.has_fixed_wiring` of a rule's class, read from the source as by `options_of`.
+
+    Args:
+        rule: a name of RULES.
+    """
+    return any(
+        isinstance(node, ast.Assign) and ast.unparse(node) == "has_fixed_wiring = True"
+        for node in ast.walk(_source(rule))
+    )
+
+
+def _source(rule: str) -> ast.Module:
+    return ast.parse(Path(__path__[0], f"{rule}.py").read_text(encoding="utf-8"))
 
 
 def check_rule(rule: object, name: str) -> None:
     """Refuse what is not an edge rule.
 
     Raises:
-        WiringError: it is no subclass of EdgeRule, or it does not define `select`.
+        WiringError: it is not a subclass of EdgeRule, or it does not define `select`.
     """
     from wirings.rules.base import EdgeRule
 
     if not (inspect.isclass(rule) and issubclass(rule, EdgeRule)):
-        raise WiringError(f"{name} is no subclass of wirings.rules.base.EdgeRule")
+        raise WiringError(f"{name} is not a subclass of wirings.rules.base.EdgeRule")
     if inspect.isabstract(rule):
         raise WiringError(f"{name} must define select(), which returns a wirings.selection.EdgeSelection")
 
 
-def make_rule(rule: str | type[EdgeRule], space: EdgeSpace, num_edges: int, **options: object) -> EdgeRule:
+def make_rule(
+    rule: str | type[EdgeRule], potential: PotentialEdges, num_edges: int, **options: object
+) -> EdgeRule:
     """The rule of one layer.
 
     Args:
         rule: a name of RULES, or a subclass of EdgeRule.
-        space: the potential edges.
-        num_edges: how many of them may be in use. A rule that takes `prune_rate` gets the fraction left out.
+        potential: the potential edges.
+        num_edges: number of edges in use. A rule with the option `prune_rate` gets the fraction of
+            the others.
         options: further arguments of the rule.
 
     Raises:
         WiringError: there is no such rule, it does not take an option, or it lacks one.
     """
-    kind = find_rule(rule)
-    name = rule if isinstance(rule, str) else kind.__qualname__
-    parameters = inspect.signature(kind).parameters
-    accepted = [key for key in parameters if key not in ("space", "num_edges")]
+    rule_class = find_rule(rule)
+    name = rule_name(rule_class)
+    parameters = inspect.signature(rule_class).parameters
+    accepted = [key for key in parameters if key not in _NO_OPTIONS]
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         for key in options:
             if key not in accepted:
                 takes = f"it takes {', '.join(accepted)}" if accepted else "it takes no options"
                 raise WiringError(f"rule {name} has no option {key}; {takes}{did_you_mean(key, accepted)}")
     if "prune_rate" in parameters and "prune_rate" not in options:
-        options["prune_rate"] = 1 - num_edges / max(space.numel, 1)
+        options["prune_rate"] = 1 - num_edges / max(potential.numel, 1)
     for key in accepted:
         parameter = parameters[key]
         is_argument = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
         if is_argument and parameter.default is parameter.empty and key not in options:
             raise WiringError(f"rule {name} needs the option {key}")
-    return kind(space=space, num_edges=num_edges, **options)
+    return rule_class(potential=potential, num_edges=num_edges, **options)

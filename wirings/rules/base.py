@@ -1,7 +1,7 @@
-"""The base class of edge rules, and the arguments of a rule: space and step.
+"""The base class of edge rules, and its arguments: the potential edges and the training step.
 
-A rule decides which of a weight's entries, the potential edges, are in use. A rule of your own is a subclass
-of EdgeRule that defines `select()`: see docs/adding.md.
+A rule selects which of a weight's entries, the potential edges, are in use. A rule of your own is a subclass
+of EdgeRule that defines `select()`: see docs/adding.md. The terms are explained in docs/architecture.md.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class EdgeSpace:
-    """The potential edges of one wired layer.
+class PotentialEdges:
+    """The potential edges of one weight: all its entries.
 
     Attributes:
         num_targets: rows of the weight.
         num_sources: columns of the weight.
         num_inputs: nodes that enter the layer from outside.
         num_outputs: nodes that leave it.
-        acyclic: the layer runs as a static graph, with edges forward only.
-        readable: (targets, sources), true where the forward pass reads the edge; None: it reads all.
+        acyclic: `random` draws the published pattern of acyclic graphs.
+        readable_mask: boolean (targets, sources), true for the readable edges: those that the forward pass
+            reads. None: it reads all. A static graph reads no edges to earlier nodes.
         kernel: the weight's other dimensions; (1, 1) for a 1×1 convolution, () for a linear layer.
         layer: the module that has the parameter `weight`; None: the rule makes a parameter of its own.
         name: of the weight in the network's state dict, for messages; may be empty.
@@ -46,7 +47,7 @@ class EdgeSpace:
     num_inputs: int
     num_outputs: int
     acyclic: bool = False
-    readable: Tensor | None = None
+    readable_mask: Tensor | None = None
     kernel: tuple[int, ...] = (1, 1)
     layer: nn.Module | None = None
     name: str = ""
@@ -62,6 +63,10 @@ class EdgeSpace:
         return math.prod(self.shape)
 
 
+EdgeSpace = PotentialEdges
+"""The former name, for networks that were written with it."""
+
+
 @dataclass(frozen=True)
 class Step:
     """The current training step, after the backward pass and before the update.
@@ -69,113 +74,132 @@ class Step:
     Attributes:
         index: of the step, from 0.
         total: number of steps of the training.
-        optimizer: makes the update next; its state (momenta) may be changed.
+        optimizer: makes the update next; its state may be changed (`reset_optimizer_state`).
     """
 
     index: int
     total: int
     optimizer: torch.optim.Optimizer
 
-    def reset_momenta(self, weight: Tensor, entries: Tensor) -> None:
-        """Set the optimizer's running averages of some weights to zero, as for weights that start at zero.
+    def reset_optimizer_state(self, weight: Tensor, mask: Tensor) -> None:
+        """Set the optimizer's state of some entries of a parameter to zero, as at the start of a training.
+
+        Every tensor of the parameter's shape in its state is changed: the momentum of SGD, or both averages
+        of Adam. Step counts stay.
 
         Args:
             weight: the parameter.
-            entries: boolean, of its shape.
+            mask: boolean, of its shape: the entries.
         """
         for value in self.optimizer.state.get(weight, {}).values():
             if isinstance(value, Tensor) and value.shape == weight.shape:
-                value.masked_fill_(entries, 0)
+                value.masked_fill_(mask, 0)
 
 
 class EdgeRule(nn.Module, ABC):
-    """Which edges of one weight are in use.
+    """Selects which edges of one weight are in use; calling it returns the weight with zeros for the others.
 
-    Subclasses define `select`. The weights in use, the edges of each block and the sparse products follow
-    from it. What a rule must remember between steps belongs into buffers, so that checkpoints hold it.
+    Subclasses define `select`; everything else is derived from it:
+
+    - `select()` selects the edges by the weight and the buffers.
+    - `selection()` returns its result, which is cached in evaluation; all others call this method.
+    - `in_use()` returns the selection as a boolean mask, which `Wiring.adjacency()` collects of all rules.
+    - `forward()` and `blocks()` return the weights in use, as a whole or in blocks.
+
+    State that a rule keeps between steps must be in buffers, so that checkpoints contain it.
 
     Args:
-        space: the potential edges.
-        num_edges: number of them in the budget of this layer.
+        potential: the potential edges.
+        num_edges: number of edges in use, by the budget.
     """
 
     gradient: ClassVar[Gradient] = "all"
     """`all`: straight-through, the gradient reaches every weight. `used`: it reaches the weights in use."""
+    has_fixed_wiring: ClassVar[bool] = False
+    """Whether the same edges stay in use when the weights change, as `use_init` requires."""
     optional_buffers: ClassVar[tuple[str, ...]] = ()
-    """Names of buffers that `freeze_wiring` sets: checkpoints of other rules may lack them."""
+    """Names of buffers that the checkpoint of `use_graph` may lack."""
     weight: nn.Parameter
 
-    def __init__(self, space: EdgeSpace, num_edges: int) -> None:
+    def __init__(self, potential: PotentialEdges, num_edges: int) -> None:
         super().__init__()
-        self.space, self.num_edges = space, num_edges
-        if space.layer is None:
-            self.weight = nn.Parameter(torch.empty(space.shape))
+        self.potential, self.num_edges = potential, num_edges
+        if potential.layer is None:
+            self.weight = nn.Parameter(torch.empty(potential.shape))
             nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         self._cache = SelectionCache()
 
     @abstractmethod
     def select(self) -> EdgeSelection:
-        """The edges in use, by the current weights and buffers. Must not draw random numbers or change
-        anything: it is called in training, in evaluation and for reports.
+        """Select the edges in use by the current weight and buffers.
+
+        It must not draw random numbers or change state, since it is called in training, in evaluation and for
+        reports.
         """
 
-    def deciding(self) -> tuple[Tensor, ...]:
-        """The tensors that `select` reads; in evaluation it is called again only when one has changed."""
+    def selection_inputs(self) -> tuple[Tensor, ...]:
+        """The tensors that `select` reads; in evaluation it is called again only if one of them changes."""
         return (self.weight, *self.buffers())
 
     def selection(self) -> EdgeSelection:
-        """`select()`; in evaluation the last result while the weights are the same.
+        """The edges in use: the result of `select()`, in evaluation cached until `selection_inputs()` change.
 
         Raises:
             NotFiniteError: a weight is NaN (not raised on a GPU).
         """
         try:
-            return self._cache.get(self.training, self.select, *self.deciding())
+            return self._cache.get(self.training, self.select, *self.selection_inputs())
         except NotFiniteError as error:
-            if not self.space.name:
+            if not self.potential.name:
                 raise
-            raise NotFiniteError(f"{self.space.name}: {error}") from None
+            raise NotFiniteError(f"{self.potential.name}: {error}") from None
 
     def forward(self) -> Tensor:
-        """The weights in use and zero elsewhere, of the weight's shape."""
+        """The weights in use, and zeros elsewhere, in the weight's shape."""
         return apply_selection(self.weight, self.selection(), self.gradient)
 
     def blocks(self, pieces: Sequence[Piece]) -> tuple[Block, ...]:
-        """Parts of what `forward` returns, as a static graph reads them: see read_blocks."""
+        """Blocks of the tensor that `forward` returns, one for each piece: see read_blocks."""
         if type(self).forward is not EdgeRule.forward:
             return read_blocks(self(), pieces)
         return read_blocks(self.weight, pieces, self.selection(), self.gradient)
 
     def in_use(self) -> Tensor:
-        """Boolean, of the weight's shape: the edges in use. Not to be written to."""
+        """The mask of the edges in use: boolean, in the weight's shape. It must not be modified."""
         with torch.no_grad():
             return self.selection().mask()
 
     def after_backward(self, step: Step) -> None:
-        """Called in training before the optimizer's step, with the gradients of all processes reduced in
-        `weight.grad`. Rules that change their wiring or their weights by the gradients do so here.
+        """Change the wiring or the weight by the gradient; by default nothing happens.
+
+        It is called in training before the optimizer's step, with the gradients of all processes reduced in
+        `weight.grad`.
+
+        Args:
+            step: the current training step.
         """
 
     def freeze_wiring(self) -> None:
-        """Called after the weights of another network were loaded (`use_graph`); by default nothing happens.
+        """Fix the wiring that the current weight has; by default nothing happens.
 
-        A rule that keeps its wiring in buffers lists them in `optional_buffers`.
+        It is called after the weights of another network were loaded (`use_graph`). A rule whose wiring is in
+        buffers lists them in `optional_buffers`.
         """
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, local_metadata: Any, strict: bool, *lists: list[str]
     ) -> None:
-        """A checkpoint of the unwired network has no entry of a layer's rule; the rule keeps its buffers."""
-        if self.space.layer is None or any(name.startswith(prefix) for name in state_dict):
+        """Load the entries; a checkpoint of the unwired network has none, and the rule keeps its buffers."""
+        if self.potential.layer is None or any(name.startswith(prefix) for name in state_dict):
             super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *lists)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "weight" and "space" in self.__dict__ and self.space.layer is not None:
-            return self.space.layer._parameters["weight"]
+        if name == "weight" and "potential" in self.__dict__ and self.potential.layer is not None:
+            return self.potential.layer._parameters["weight"]
         return super().__getattr__(name)
 
     def extra_repr(self) -> str:
-        return f"{self.num_edges:,} of {self.space.numel:,} edges"
+        return f"{self.num_edges:,} of {self.potential.numel:,} edges"
 
 
 class RankedEdges(EdgeRule):
@@ -187,8 +211,8 @@ class RankedEdges(EdgeRule):
     """Whether the `global` budget can rank the scores of all layers together."""
     ranking: GlobalRanking | None
 
-    def __init__(self, space: EdgeSpace, num_edges: int) -> None:
-        super().__init__(space, num_edges)
+    def __init__(self, potential: PotentialEdges, num_edges: int) -> None:
+        super().__init__(potential, num_edges)
         self.ranking = None
         self._selector = Selector(num_edges)
 
@@ -197,17 +221,19 @@ class RankedEdges(EdgeRule):
         return self.weight
 
     def select(self) -> EdgeSelection:
-        """The `num_edges` entries of largest score; with a ranking, those in the ranking of all layers."""
+        """Select the `num_edges` entries with the largest scores; with a ranking, those in the ranking of all
+        layers.
+        """
         if self.ranking is not None:
             return self.ranking.selection(self)
         return self.strongest(self.scores())
 
     def strongest(self, scores: Tensor) -> EdgeSelection:
-        """The `num_edges` entries of largest magnitude."""
+        """The `num_edges` entries of largest magnitude, as a selection of the shape of `scores`."""
         self._selector.count = self.num_edges
         return self._selector.select(scores)
 
-    def deciding(self) -> tuple[Tensor, ...]:
+    def selection_inputs(self) -> tuple[Tensor, ...]:
         rules = [self] if self.ranking is None else self.ranking.rules
         return tuple(tensor for rule in rules for tensor in (rule.weight, *rule.buffers()))
 
@@ -219,19 +245,15 @@ class MaskedEdges(EdgeRule):
     optional_buffers: ClassVar[tuple[str, ...]] = ("mask",)
     mask: Tensor
 
-    def __init__(self, space: EdgeSpace, num_edges: int) -> None:
-        super().__init__(space, num_edges)
+    def __init__(self, potential: PotentialEdges, num_edges: int) -> None:
+        super().__init__(potential, num_edges)
         self.register_buffer("mask", torch.ones_like(self.weight))
         self._mask_cache = SelectionCache()
 
     def select(self) -> EdgeSelection:
-        """The edges that the mask allows."""
-        return self.allowed()
+        """Select the edges where the mask is not zero; on the CPU the result is cached until it changes.
 
-    def allowed(self) -> EdgeSelection:
-        """The non-zero entries of the mask; on the CPU listed again only when the mask has changed.
-
-        In training its version counter alone shows a change: the bits are not read in every step.
+        In training only its version counter is compared: its bits are not read in every step.
         """
         if self.mask.device.type != "cpu" or torch.compiler.is_compiling():
             # Comparing it with the last mask would wait for a GPU.
@@ -240,5 +262,5 @@ class MaskedEdges(EdgeRule):
             lambda: EdgeSelection.from_mask(self.mask != 0), self.mask, by_counter=self.training
         )
 
-    def deciding(self) -> tuple[Tensor, ...]:
+    def selection_inputs(self) -> tuple[Tensor, ...]:
         return (self.mask,)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from wirings.rules.base import EdgeRule, EdgeSpace
+from wirings.rules.base import EdgeRule, PotentialEdges
 from wirings.selection import EdgeSelection
 
 
 class AllEdges(EdgeRule):
     """`graph: complete`: every potential edge is in use, independent of the budget."""
 
-    def __init__(self, space: EdgeSpace, num_edges: int) -> None:
-        super().__init__(space, space.numel)
+    def __init__(self, potential: PotentialEdges, num_edges: int) -> None:
+        super().__init__(potential, potential.numel)
 
     def select(self) -> EdgeSelection:
         return EdgeSelection.full(self.weight.shape, self.weight.device)

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from wirings.rules.base import EdgeSpace, RankedEdges
+from wirings.rules.base import PotentialEdges, RankedEdges
 from wirings.selection import EdgeSelection
 
 
@@ -19,7 +19,7 @@ class TopEdges(RankedEdges):
     the wiring is learned.
 
     Args:
-        space: the potential edges.
+        potential: the potential edges.
         num_edges: number of edges in use.
         edge_scope: `all` ranks every entry of the weight, as published; `readable` ranks those entries alone
             that the forward pass reads, so that no edge in use is without effect.
@@ -28,12 +28,12 @@ class TopEdges(RankedEdges):
     readable: Tensor | None
 
     def __init__(
-        self, space: EdgeSpace, num_edges: int, edge_scope: Literal["all", "readable"] = "all"
+        self, potential: PotentialEdges, num_edges: int, edge_scope: Literal["all", "readable"] = "all"
     ) -> None:
-        readable = space.readable if edge_scope == "readable" else None
+        readable = potential.readable_mask if edge_scope == "readable" else None
         if readable is not None:
             num_edges = min(num_edges, int(readable.sum()))
-        super().__init__(space, num_edges)
+        super().__init__(potential, num_edges)
         self.register_buffer("readable", None if readable is None else readable.flatten(), persistent=False)
 
     def scores(self) -> Tensor:

@@ -15,12 +15,12 @@ from wirings.selection import EdgeSelection
 class TopEdgesWithoutUpdate(RankedEdges, MaskedEdges):
     """`graph: dnw_no_update`: the strongest edges are in use, and only they get a gradient.
 
-    An edge that is not in use can come back only when the used ones become weaker than it. The paper's
-    comparison for the update rule of `dnw`. A mask of a published file limits the edges; at first all are
-    allowed.
+    An unused edge can come into use only if edges in use become weaker than it. The paper compares the update
+    rule of `dnw` with this rule. Edges where the mask is zero are never in use; the mask is all ones unless a
+    published checkpoint has another one.
 
     Args:
-        space: the potential edges.
+        potential: the potential edges.
         num_edges: number of edges in use.
     """
 
@@ -30,6 +30,6 @@ class TopEdgesWithoutUpdate(RankedEdges, MaskedEdges):
     def select(self) -> EdgeSelection:
         # On a GPU, counting the edges that the mask allows would be a synchronization.
         on_cpu = self.mask.device.type == "cpu" and not torch.compiler.is_compiling()
-        if self.ranking is None and on_cpu and self.allowed().count == self.space.numel:
+        if self.ranking is None and on_cpu and MaskedEdges.select(self).count == self.potential.numel:
             return self.strongest(self.weight)
         return EdgeSelection.from_mask(super().select().mask() & (self.mask != 0))

@@ -10,9 +10,11 @@ class FixedTopEdges(MaskedEdges):
     """`graph: fine_tune`: the strongest edges of a trained network, selected once and then frozen.
 
     Args:
-        space: the potential edges.
+        potential: the potential edges.
         num_edges: number of edges in use after `freeze_wiring`; before, all are.
     """
+
+    has_fixed_wiring = True
 
     def freeze_wiring(self) -> None:
         """Freeze the strongest edges, among those that the mask allows."""

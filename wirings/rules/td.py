@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from wirings.errors import WiringError
-from wirings.rules.base import EdgeSpace, RankedEdges
+from wirings.rules.base import PotentialEdges, RankedEdges
 
 
 class TargetedDropout(RankedEdges):
@@ -20,25 +20,25 @@ class TargetedDropout(RankedEdges):
     The edges in use, as reported, are those that are never dropped.
 
     Args:
-        space: the potential edges.
+        potential: the potential edges.
         num_edges: number of edges that are never dropped, those of largest magnitude.
         prune_rate: fraction of the edges that is weak; the value of rho where rho is `gamma`.
         rho: probability of dropping a weak edge in training.
         td_magnitude: use |w| in place of w, as the published code did, which loses all signs.
 
     Raises:
-        WiringError: `rho` is missing or no probability.
+        WiringError: `rho` is missing or is not a probability.
     """
 
     def __init__(
         self,
-        space: EdgeSpace,
+        potential: PotentialEdges,
         num_edges: int,
         prune_rate: float,
         rho: float | Literal["gamma"] | None,
         td_magnitude: bool = False,
     ) -> None:
-        super().__init__(space, num_edges)
+        super().__init__(potential, num_edges)
         if rho is None:
             raise WiringError("needs rho, the probability of dropping a weak edge, such as rho: 0.95")
         self.prune_rate = prune_rate
