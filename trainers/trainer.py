@@ -225,7 +225,7 @@ class Trainer:
             "last_epoch": self.epoch if self.epoch_finished else self.epoch - 1,
             "best_val": self.best_val,
             "iter": self.step,
-            "scheduler": {"step": self.step, "lr": self.lr},
+            "scheduler": {"lr": self.lr},
             "scaler": self.precision.state_dict(),
             "rng": rng_state(),
             "epoch_progress": {

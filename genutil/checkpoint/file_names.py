@@ -77,8 +77,8 @@ def from_resnet_keys(content: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in content.items()
         if key != "epoch" and key not in names.values()
     }
-    # In other files, such as those of Lightning, `epoch` is another number.
-    is_resnet = not {"format", "arch", "best_prec1", "optimizer"}.isdisjoint(content)
+    # In files of other programs, such as timm and Lightning, `epoch` has another meaning.
+    is_resnet = "format" in content or "best_prec1" in content
     if is_resnet and isinstance(content.get("epoch"), int):
         state["last_epoch"] = content["epoch"] - 1
     return state

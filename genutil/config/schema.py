@@ -7,7 +7,8 @@ help text. Nothing else in the project repeats a default.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
@@ -350,7 +351,6 @@ class EvaluationKeys(BaseModel):
     use_dgl: bool = key(
         "evaluation",
         False,
-        read_by_experiment=True,
         description="with fast_eval: execute the wiring as a DGL graph (same as engine: dgl)",
     )
     skip_profiling: bool = key(
@@ -485,28 +485,63 @@ GROUPS: tuple[type[BaseModel], ...] = (
 )
 
 
+@dataclass(frozen=True)
+class KeySources:
+    """What set the keys of an experiment.
+
+    Attributes:
+        own: keys that the experiment file itself sets, not one of its bases, or the command line.
+        overrides: keys that the command line sets, in its order.
+        not_stated: keys that an evaluation says nothing about.
+        options: command-line options by key, where they are not called `--key`.
+    """
+
+    own: frozenset[str] = frozenset()
+    overrides: tuple[str, ...] = ()
+    not_stated: frozenset[str] = frozenset()
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
 class Config(MachineKeys, FileKeys, EvaluationKeys, TrainingKeys, NetworkKeys, WiringKeys, ExperimentKeys):
     """One experiment, resolved: every key has its value. It cannot be changed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-    _overrides: dict[str, Any] = PrivateAttr(default_factory=dict)
-    _own: set[str] = PrivateAttr(default_factory=set)
-    _not_stated: set[str] = PrivateAttr(default_factory=set)
+    _sources: KeySources = PrivateAttr(default_factory=KeySources)
+
+    @classmethod
+    def from_sources(cls, values: Mapping[str, Any], sources: KeySources) -> Config:
+        """The experiment of these values.
+
+        Raises:
+            pydantic.ValidationError: a value is wrong.
+        """
+        config = cls.model_validate(values)
+        config._sources = sources
+        return config
 
     @property
     def overrides(self) -> dict[str, Any]:
         """The keys that the command line set, with their values."""
-        return {key: getattr(self, key) for key in self._overrides}
+        return {key: getattr(self, key) for key in self._sources.overrides}
 
     @property
-    def not_stated(self) -> set[str]:
+    def not_stated(self) -> frozenset[str]:
         """The keys that an evaluation says nothing about: the weights may come from other values of them."""
-        return set(self._not_stated)
+        return self._sources.not_stated
+
+    def option(self, key: str) -> str:
+        """The command-line option that sets a key."""
+        return self._sources.options.get(key, f"--{key}")
+
+    def key_with_option(self, key: str) -> str:
+        """A key for messages, after the option that sets it if that has another name."""
+        option = self.option(key)
+        return key if canonical(option.lstrip("-")) == key else f"{option} ({key})"
 
     def explicit(self) -> set[str]:
         """The keys that the file itself (not its bases) or the command line set to other than the default."""
         defaults = {key: field.get_default(call_default_factory=True) for key, field in schema().items()}
-        return {key for key in self._own if getattr(self, key, None) != defaults.get(key)}
+        return {key for key in self._sources.own if getattr(self, key, None) != defaults.get(key)}
 
 
 def canonical(key: str) -> str:
