@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 class CheckpointSaver(Callback):
-    """Writes checkpoints: before training, after each epoch, on a signal, of the best epoch, and numbered ones.
+    """Writes checkpoints: the first, the last, the best, and numbered ones (see CheckpointNames).
 
     Every process of a run has a saver, since all of them must agree on the state; the first one writes it.
 

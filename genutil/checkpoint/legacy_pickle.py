@@ -1,9 +1,9 @@
 """Inert replacements for the pickled objects in published checkpoint files; nothing is executed.
 
 The files were written by torch 1.0. They contain tensors, `train.ScalarMeter` objects (curves of a
-training), and numpy scalars and arrays under the names of numpy 1.x or 2.x. Files of timm and of torchvision's
-training scripts contain the `argparse.Namespace` of their options. torch's restricted reader refuses such
-names; here each gets a stub that only keeps plain values.
+training), and numpy scalars and arrays under the names of numpy 1.x or 2.x. Files of timm and of the training
+scripts of torchvision contain their options as an `argparse.Namespace`. torch's restricted reader refuses
+such names; here each gets a stub that only keeps plain values.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class ScalarMeter:
     values: Any = ()
 
 
-class Options:
-    """The options of another program. Attributes: their values."""
+class ProgramOptions:
+    """Options of the program that wrote a file. Attributes: their values."""
 
 
 class _DataType:
@@ -77,7 +77,7 @@ def stubs_for_published_files() -> AbstractContextManager[None]:
     """Context manager: `torch.load(weights_only=True)` also reads published files."""
     stubs: list[Any] = [
         (ScalarMeter, "train.ScalarMeter"),
-        (Options, "argparse.Namespace"),
+        (ProgramOptions, "argparse.Namespace"),
         (_DataType, "numpy.dtype"),
         (_Array, "numpy.ndarray"),
     ]
