@@ -85,7 +85,7 @@ def run(
     extra_files: Sequence[str] = (),
     convert_settings: SettingsConverter | None = None,
 ) -> dict[str, Any] | None:
-    """Train or evaluate one experiment, alone or as one of the processes of a run.
+    """Train, evaluate or export an experiment, in one process or as one of several.
 
     Args:
         config: the experiment.
@@ -94,8 +94,8 @@ def run(
         convert_settings: converts the settings in checkpoints of earlier versions.
 
     Returns:
-        The content of its `results.json`; None on all ranks but the first, if nothing is left to train, and
-        after an export.
+        The content of `results.json`; None on all ranks but the first, after an export, and if nothing is
+        left to train.
 
     Raises:
         UserError: something that the user can fix.
@@ -189,7 +189,7 @@ def _find_resume_point(
     rank_info: RankInfo,
     convert_settings: SettingsConverter | None,
 ) -> ResumePoint:
-    """The checkpoint that the run is resumed from, if it is one of this experiment or was named."""
+    """The checkpoint of the key `resume` or of an earlier start of the run, checked; or none."""
     config = builder.config
     trains = not config.evaluate and config.export is None
     start = find_resume_point(
@@ -199,7 +199,7 @@ def _find_resume_point(
 
 
 def _reads_length(builder: ComponentBuilder) -> bool:
-    """Whether training depends on `num_epochs` before its end. The network is built already."""
+    """Whether training depends on `num_epochs` from the first step. Called after the network is built."""
     config = builder.config
     others = (
         locate(config.data, "data"),
@@ -259,7 +259,7 @@ def _evaluate(
 
 
 def _batch_of(config: Config, size: int | None = None) -> str:
-    """What the messages call a batch that needs too much memory."""
+    """Description of a batch, for messages about memory."""
     return (
         f"a batch of {size or config.batch_size} images of {config.image_size} × {config.image_size} pixels"
     )
@@ -339,7 +339,7 @@ def _train(
 
 
 def _data(builder: ComponentBuilder, world: World, *names: str) -> Any:
-    """The data set, with batches in each of the attributes `names`."""
+    """The data set; its attributes `names` have batches."""
     workers = builder.config.workers
     if world.rank_info.local_size > 1 and workers != 0:
         available = available_cpus()
@@ -354,7 +354,7 @@ def _data(builder: ComponentBuilder, world: World, *names: str) -> Any:
 
 
 def _batch_spec(builder: ComponentBuilder, model: nn.Module) -> BatchSpec:
-    """Batches that the network can be trained on. To be called before another component is built."""
+    """Types, shapes and labels of the network's batches. Called before another component is built."""
     config = builder.config
     keys: dict[str, int] = {
         key: getattr(config, key) for key in ("in_channels", "output_size") if key in builder.used
@@ -365,7 +365,10 @@ def _batch_spec(builder: ComponentBuilder, model: nn.Module) -> BatchSpec:
 def _batches(
     config: Config, source: Any, split: str, world: World, spec: BatchSpec, check_now: bool = False
 ) -> Batches:
-    """This process's shards of a data set's `train` or `val`, checked; the first batch at once if asked."""
+    """Checked shards of the batches of a split (`train` or `val`) for this process.
+
+    `check_now` checks the first batch before it is used.
+    """
 
     def checked(batches: Batches) -> Batches:
         checked_batches = CheckedBatches(batches, spec, split)
@@ -378,7 +381,7 @@ def _batches(
 
 
 def _check_shards(config: Config, model: nn.Module, data: Any, world: World) -> None:
-    """Check that batch norms get more than one value in every step, if the number of images is known."""
+    """Check that batch norms have more than one value in every step, if the number of images is known."""
     num_images = getattr(data.train, "num_images", None)
     if num_images is not None and config.max_batches is None and not (config.sync_bn and world.size > 1):
         shape = (config.in_channels, config.image_size, config.image_size)
@@ -413,7 +416,7 @@ def _callbacks(
     start: ResumePoint,
     first_step: int,
 ) -> list[Callback]:
-    """Callbacks of every training: reports in the first process, updates and files in all of them."""
+    """Callbacks of the project. Those that only report are in the first process only."""
     wiring, cost = Wiring(model), _profiled(config, model)
     callbacks: list[Callback] = []
     if outputs is not None:
@@ -480,14 +483,14 @@ def _recorder(
 
 
 def _callback_classes(config: Config) -> dict[str, type[Callback]]:
-    """Classes that the experiment's `callbacks` names, by their paths."""
+    """Classes of the key `callbacks`, by their paths."""
     return {path: checked_callback(locate(path, "callbacks"), path) for path in config.callbacks}
 
 
 def _user_callbacks(
     builder: ComponentBuilder, classes: Mapping[str, type[Callback]], outputs: RunOutputs | None
 ) -> list[Callback]:
-    """Callbacks that the experiment names. Of several processes, the first one alone has most of them."""
+    """Callbacks of the key `callbacks`; in the first process, or in all if `on_all_processes` is set."""
     folder, settings = (None if outputs is None else outputs.run.path), builder.config.model_dump()
     return [
         builder.build_named("callbacks", kind, path=path, folder=folder, settings=settings)
@@ -505,7 +508,7 @@ def _captured_step(
     callbacks: Sequence[Callback],
     world: World,
 ) -> CapturedStep | None:
-    """Training steps as CUDA graphs, if `cuda_graph` is set and they can be."""
+    """The training step as a CUDA graph, if `cuda_graph` is set and it can be captured; else None."""
     if not config.cuda_graph:
         return None
     obstacle = obstacle_to_capture(optimizer, world.device, config.amp, world.size)

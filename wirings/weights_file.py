@@ -135,10 +135,9 @@ def load_weights(model: nn.Module, weights: Mapping[str, Any], path: Path, key: 
     if changes or matched.changes:
         log.warning("%s: %s", path, "; ".join([*changes, *matched.changes]))
     rules = {f"{name}.wiring.": module.wiring for name, module in _wired_layers(model).items()}
-    is_unwired = not any(name.startswith(tuple(rules)) for name in matched.weights)
-    buffers = {
-        name: value for name, value in expected.items() if is_unwired and name.startswith(tuple(rules))
-    }
+    prefixes = tuple(rules)
+    is_unwired = not any(name.startswith(prefixes) for name in matched.weights)
+    buffers = {name: value for name, value in expected.items() if is_unwired and name.startswith(prefixes)}
     check_fit({**buffers, **matched.weights}, expected, path)
     model.load_state_dict({**buffers, **matched.weights})
     for rule in rules.values() if is_unwired else ():

@@ -372,8 +372,9 @@ class FileKeys(BaseModel):
     checkpoint_format: Literal["graph", "resnet"] = key(
         "files",
         "graph",
-        description="names and keys of checkpoint files as in the published graph networks (last.pt, model) "
-        "or ResNets (checkpoint.pth.tar, state_dict); both are read",
+        description="names and keys of checkpoint files: of the published graph networks (init.pt, last.pt, "
+        "best.pt, epoch_N.pt; model) or ResNets (checkpoint.pth.tar, model_best.pth.tar, "
+        "checkpoint-N.pth.tar; state_dict); both are read",
     )
     save_checkpoints: bool = key("files", True, description="write checkpoints")
     log_dir: PathText = key(
@@ -384,14 +385,17 @@ class FileKeys(BaseModel):
     )
     log_interval: Count = key("files", 50, description="training steps between two log lines")
     checkpoint_interval: Count | None = key(
-        "files", 10, description="epochs between two epoch_N.pt; none: no such files"
+        "files", 10, description="epochs between two checkpoints that are kept; none: no such files"
     )
     checkpoint_interval_steps: Count | None = key(
         "files",
         None,
-        description="training steps between two last.pt within an epoch; one is written after each epoch",
+        description="training steps between two writings of the last checkpoint within an epoch; it is also "
+        "written after each epoch",
     )
-    keep_last: Count | None = key("files", None, description="how many epoch_N.pt are kept; default: all")
+    keep_last: Count | None = key(
+        "files", None, description="number of checkpoints of checkpoint_interval that are kept; default: all"
+    )
     record_wiring: bool = key(
         "files",
         False,
@@ -428,7 +432,7 @@ class MachineKeys(BaseModel):
     max_restarts: Annotated[Int, Field(ge=0)] = key(
         "execution",
         0,
-        description="how often a run is restarted from last.pt when one of its processes is lost",
+        description="how often a run is restarted from its last checkpoint when one of its processes is lost",
     )
     timeout: Float = key(
         "execution",

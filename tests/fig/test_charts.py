@@ -231,7 +231,7 @@ def raport(path, told=None, **options):
     ],
 )
 def test_reports_are_drawn_at_what_their_layers_keep(tmp_path, config, told, name, kept):
-    found = sparsity.read_raport(raport(tmp_path / "raport.json", told, model_config=config))
+    found = sparsity.read_report(raport(tmp_path / "raport.json", told, model_config=config))
     assert found == (name, kept, 74.0)
 
 
@@ -240,7 +240,7 @@ def test_an_evaluation_does_not_tell_its_epochs(tmp_path):
     content = json.loads(path.read_text())
     del content["epochs"]
     path.write_text(json.dumps(content))
-    assert sparsity.read_raport(path).name == "allsparse10 (unknown epochs)"
+    assert sparsity.read_report(path).name == "allsparse10 (unknown epochs)"
 
 
 @pytest.mark.parametrize(
@@ -271,7 +271,7 @@ def test_a_report_that_cannot_be_drawn_among_others_is_left_out(tmp_path, caplog
 def test_sparsity(tmp_path):
     path = raport(tmp_path / "raport.json")
     with pyplot_in_style() as pyplot:
-        (axis,) = sparsity.draw(pyplot, [sparsity.read_raport(path)]).axes
+        (axis,) = sparsity.draw(pyplot, [sparsity.read_report(path)]).axes
         found = lines_of(axis)
     assert found.pop("allsparse10, measured") == ([10], [74])
     assert found == {
