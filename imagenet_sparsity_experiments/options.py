@@ -73,7 +73,8 @@ _GROUPS: Mapping[str, Sequence[Option]] = {
         _option("-c --model-config", default="classic", metavar="NAME",
                 help=f"which weights stay: {CHOICES}"),
         _option("--pretrained-weights", metavar="FILE",
-                help="weights to begin with: ours, published or torchvision's"),
+                help="weights to begin with: ours, published or torchvision's; not read if --resume auto "
+                "finds a checkpoint"),
     ),
     "training": (
         _option("--epochs", "num_epochs", type=int, default=90, metavar="N",

@@ -102,9 +102,9 @@ class CheckpointFolder:
         if not files:
             return
         number, path = 1, self.path.resolve()
-        # Beside the current folder, the user would not find them.
-        beside = path / "earlier" if Path.cwd().is_relative_to(path) else path
-        while (archive := beside.with_name(f"{beside.name}.{number}")).exists():
+        # Nobody would look for files of the current folder outside of it.
+        base = path / "earlier" if Path.cwd().is_relative_to(path) else path
+        while (archive := base.with_name(f"{base.name}.{number}")).exists():
             number += 1
         archive.mkdir()
         for file in files:

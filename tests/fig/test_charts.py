@@ -11,6 +11,9 @@ from fig.curves import read_curves
 from fig.finished_runs import read_results
 from fig.paper_results import KEPT, SPARSE_RESNET50
 from fig.style import pyplot_in_style
+from genutil.config import load_config
+from genutil.exceptions import UserError
+from tests.conftest import ROOT
 from tests.fig.drawn_files import lines_of, written
 from tests.fig.recorded import leave_run
 
@@ -233,6 +236,30 @@ def raport(path, told=None, **options):
 def test_reports_are_drawn_at_what_their_layers_keep(tmp_path, config, told, name, kept):
     found = sparsity.read_report(raport(tmp_path / "raport.json", told, model_config=config))
     assert found == (name, kept, 74.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "kept"),
+    [
+        ("dense", "dense", 100), ("allsparse10", "allsparse10", 10), ("ignorefirst10", "ignorefirst10", 10),
+        ("tdsparse10", "tdsparse10", 10),
+    ],
+)  # fmt: skip
+def test_results_of_apps_are_drawn_as_reports_are(tmp_path, name, label, kept):
+    config = load_config(ROOT / "apps" / "resnet" / f"resnet50_{name}.yml").model_dump()
+    content = {"top1_accuracy": 74.0, "epochs": 100, "images": 50_000, "config": config}
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(content))
+    assert sparsity.read_report(path) == (label, kept, 74.0)
+    for change, message in (
+        ({"graph": "random"}, "SparseResNet, random, prune_rate"),
+        ({"data": "data.synthetic:SyntheticImages"}, "random images"),
+        ({"output_size": 10, "max_batches": 3}, "10 classes, the first 3 batches"),
+    ):
+        if name != "dense" or "graph" not in change:
+            path.write_text(json.dumps({**content, "config": {**config, **change}}))
+            with pytest.raises(UserError, match=message):
+                sparsity.read_report(path)
 
 
 def test_an_evaluation_does_not_tell_its_epochs(tmp_path):
