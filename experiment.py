@@ -304,6 +304,7 @@ def _train(
     with nullcontext() if outputs is None else outputs.run.removed_on_error():
         user_callbacks = _user_callbacks(builder, classes, outputs)
         builder.warn_of_unused()
+        world.barrier()  # all processes have their callbacks
         world.run_on_main(open_checkpoints)
     callbacks = _callbacks(config, names, model, world, outputs, start, first_step) + user_callbacks
     criterion = Criterion(config.label_smoothing, config.mixup, config.seed)
