@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,7 @@ from genutil.exceptions import ConfigError, UserError
 from genutil.memory import allocations_explained, require_memory_for_training, sizes_checked
 from genutil.runs.checkpoint_folder import RunOutputs
 from genutil.runs.past_runs import checkpoints_of
-from genutil.runs.resume_point import (
-    ResumePoint,
-    SettingsConverter,
-    check_resume_point,
-    find_resume_point,
-)
+from genutil.runs.resume_point import ResumePoint, check_resume_point, find_resume_point
 from genutil.runs.run_folder import RunFolder, run_settings
 from genutil.seeding import seed_everything
 from genutil.signals import StopRequest
@@ -83,7 +78,7 @@ _log = logging.getLogger(__name__)
 def run(
     config: Config,
     extra_files: Sequence[str] = (),
-    convert_settings: SettingsConverter | None = None,
+    convert_settings: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
 ) -> dict[str, Any] | None:
     """Train, evaluate or export an experiment, in one process or as one of several.
 
@@ -105,22 +100,20 @@ def run(
     """
     rank_info = rank_info_from_env()
     device = choose_device(config.gpus, config.processes, rank_info or RankInfo())
-    names = dataclasses.replace(names_of_format(config.checkpoint_format), extra_files=tuple(extra_files))
+    names = dataclasses.replace(
+        names_of_format(config.checkpoint_format),
+        extra_files=tuple(extra_files),
+        convert_settings=convert_settings,
+    )
 
     def work(world: World, stop: StopRequest) -> dict[str, Any] | None:
         with errors_in(named_parts(config)), compile_errors_as_config_errors():
-            return _run(config, names, convert_settings, world, stop)
+            return _run(config, names, world, stop)
 
     return run_distributed(work, rank_info, device, config.timeout, config.deterministic)
 
 
-def _run(
-    config: Config,
-    names: CheckpointNames,
-    convert_settings: SettingsConverter | None,
-    world: World,
-    stop: StopRequest,
-) -> dict[str, Any] | None:
+def _run(config: Config, names: CheckpointNames, world: World, stop: StopRequest) -> dict[str, Any] | None:
     if not (config.evaluate or config.export):
         check_batch_size(config.batch_size, world.size, config.accumulate)
         _check_sync_bn(config, world)
@@ -131,9 +124,7 @@ def _run(
     seed_everything(config.seed)
     builder = ComponentBuilder(config)
     model = build_model(config, builder)
-    start = world.broadcast_from_main(
-        lambda: _find_resume_point(builder, names, world.rank_info, convert_settings)
-    )
+    start = world.broadcast_from_main(lambda: _find_resume_point(builder, names, world.rank_info))
     if start.finished is not None:
         _log.info("%s", start.finished)
         return None
@@ -183,18 +174,11 @@ def _threads(config: Config, model: nn.Module, world: World) -> int | None:
     return choose_threads(config.threads, work_of_step(model, share, config.image_size))
 
 
-def _find_resume_point(
-    builder: ComponentBuilder,
-    names: CheckpointNames,
-    rank_info: RankInfo,
-    convert_settings: SettingsConverter | None,
-) -> ResumePoint:
+def _find_resume_point(builder: ComponentBuilder, names: CheckpointNames, rank_info: RankInfo) -> ResumePoint:
     """The checkpoint of the key `resume` or of an earlier start of the run, checked; or none."""
     config = builder.config
     trains = not config.evaluate and config.export is None
-    start = find_resume_point(
-        checkpoints_of(config), config.resume, rank_info, not trains, names, convert_settings
-    )
+    start = find_resume_point(checkpoints_of(config), config.resume, rank_info, not trains, names)
     return check_resume_point(config, start, trains and start.content is not None and _reads_length(builder))
 
 

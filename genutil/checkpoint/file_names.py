@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ class CheckpointNames:
         numbered: file of one epoch, with {} for its number.
         keys: keys of the published graph networks (`graph`), or of the published ResNets (`resnet`).
         extra_files: other files of the training in the same folder.
+        convert_settings: converts the settings in files of earlier versions; None: they stay.
     """
 
     last: str = "last.pt"
@@ -29,6 +30,7 @@ class CheckpointNames:
     numbered: str = "epoch_{}.pt"
     keys: Literal["graph", "resnet"] = "graph"
     extra_files: tuple[str, ...] = ()
+    convert_settings: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
 
     def number(self, name: str) -> int | None:
         """The epoch of a numbered file; None for others."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 from genutil.checkpoint import CheckpointInfo, read_checkpoint
 from genutil.checkpoint.file_names import GRAPH_NAMES, CheckpointNames
@@ -20,8 +20,6 @@ from genutil.runs.past_runs import checkpoints_of, folder_lacking_results, folde
 from genutil.runs.run_folder import run_settings
 from genutil.runs.start_record import is_mixed, record_in, settings_in, start_record
 
-SettingsConverter: TypeAlias = Callable[[Mapping[str, Any]], Mapping[str, Any]]
-"""From the settings in a checkpoint of an earlier version to those of this version."""
 _log = logging.getLogger(__name__)
 
 
@@ -53,7 +51,6 @@ def find_resume_point(
     rank_info: RankInfo,
     required: bool,
     names: CheckpointNames = GRAPH_NAMES,
-    convert_settings: SettingsConverter | None = None,
 ) -> ResumePoint:
     """The checkpoint that `resume` names, or after a restart the run's own last one.
 
@@ -63,7 +60,6 @@ def find_resume_point(
         rank_info: rank of this process, with the run's id and its restarts.
         required: the run needs a checkpoint.
         names: names of the folder's files.
-        convert_settings: converts the settings in checkpoints of earlier versions.
 
     Raises:
         CheckpointError: the checkpoint is missing, damaged or foreign.
@@ -75,8 +71,8 @@ def find_resume_point(
         return ResumePoint()
     content = read_checkpoint(path)
     settings = settings_in(content)
-    if convert_settings is not None and settings is not None:
-        content["config"] = convert_settings(settings)
+    if names.convert_settings is not None and settings is not None:
+        content["config"] = names.convert_settings(settings)
     return ResumePoint(path, content, "restart" if restarted else "auto" if resume == "auto" else "file")
 
 
