@@ -104,9 +104,10 @@ def read_report(path: Path) -> Measured:
 
 def _options(report: Mapping[str, Any]) -> Mapping[str, Any]:
     """The published options of a report, or those with the meaning of a run's keys."""
-    config: Mapping[str, Any] = report["config"]
+    config = report["config"]
+    options: Mapping[str, Any] = report.get("options", config)
     if "options" in report or "model_config" in config:  # the latter in reports of earlier versions
-        return report.get("options", config)
+        return options
     return {
         "arch": config["model_args"].get("arch", "resnet50"),
         "model_config": _configuration(config),

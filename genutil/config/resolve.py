@@ -98,17 +98,18 @@ def validated(
     except ValidationError as error:
         found = _value_problems(error, layers)
         problems += [p for p in found if required or p.message != _MISSING]
-        config = _without(values, {p.subject for p in found})
+        config = _without(values, {p.subject for p in found}, sources)
     return config, [*problems, *failed_checks(config, layers.origins)]
 
 
 _MISSING = "is missing; the file must give it, as module:Class"
 
 
-def _without(values: dict[str, Any], wrong: set[str]) -> Config:
+def _without(values: dict[str, Any], wrong: set[str], sources: KeySources) -> Config:
     """A Config of the valid values, so that contradictions among them are reported as well."""
     rest = {key: value for key, value in values.items() if key not in wrong}
-    return Config.model_validate({"model": "unknown:Unknown", "data": "unknown:Unknown", **rest})
+    rest = {"model": "unknown:Unknown", "data": "unknown:Unknown", **rest}
+    return Config.from_sources(rest, sources)
 
 
 def _value_problems(error: ValidationError, layers: MergedConfig) -> list[Problem]:

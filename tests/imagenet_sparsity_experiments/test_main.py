@@ -92,7 +92,7 @@ def test_gather_and_resume_auto(images, space, caplog):
     assert {"checkpoint-0.pth.tar", "checkpoint-1.pth.tar"} <= {file.name for file in space.iterdir()}
     last = space / "checkpoint.pth.tar"
     assert run(images, space, "--epochs", 3, "--lr", "0.02", "--resume", last) == 0
-    assert caplog.text.count("0.02") == 1  # one warning of the changed setting
+    assert caplog.text.count("now 0.02") == 1  # one warning of the changed setting
     assert f"{last} was trained with other settings (lr: 0.01 there, now 0.02)" in caplog.text
     assert raport(space)["started_from"]["differences"] == {"lr": [0.01, 0.02]}
     assert read_checkpoint(space / "checkpoint.pth.tar")["last_epoch"] == 2
