@@ -292,7 +292,7 @@ def test_a_training_starts_with_the_weights_of_another_program(write_app, tmp_pa
     "changes",
     [
         {"config": 3},
-        {"config": {"lr": torch.ones(2)}},
+        {"config": {"seed": torch.ones(2)}},
         {"epoch_progress": [1]},
         {"epoch_progress": {"batch": -1, "meter": None}},
         {"epoch_progress": {"batch": 99, "meter": None}},
