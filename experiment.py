@@ -1,11 +1,12 @@
-"""Puts an experiment together from its parts and runs it."""
+"""Builds the components of an experiment and runs it."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -70,21 +71,26 @@ from wirings.structure import image_size, observations, waits_for_device, wired_
 from wirings.wiring import Wiring, unwire
 
 _IMAGE_INTERVAL = 10
-"""Epochs between two pictures of the wiring for TensorBoard."""
+"""Epochs between two pictures of the wiring for TensorBoard, see `trainers.callback_base.is_due`."""
 _log = logging.getLogger(__name__)
 
 
-def run(config: Config, extra_files: Sequence[str] = ()) -> dict[str, Any] | None:
-    """Train or evaluate one experiment, alone or as one of the processes of a run.
+def run(
+    config: Config,
+    extra_files: Sequence[str] = (),
+    convert_settings: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
+) -> dict[str, Any] | None:
+    """Train, evaluate or export an experiment, in one process or as one of several.
 
     Args:
         config: the experiment.
         extra_files: names of other files of a training in the folder of its checkpoints; a later training
             archives them together with the checkpoints.
+        convert_settings: converts the settings in checkpoints of earlier versions.
 
     Returns:
-        The content of its `results.json`; None on all ranks but the first, if nothing is left to train, and
-        after an export.
+        The content of `results.json`; None on all ranks but the first, after an export, and if nothing is
+        left to train.
 
     Raises:
         UserError: something that the user can fix.
@@ -94,7 +100,11 @@ def run(config: Config, extra_files: Sequence[str] = ()) -> dict[str, Any] | Non
     """
     rank_info = rank_info_from_env()
     device = choose_device(config.gpus, config.processes, rank_info or RankInfo())
-    names = dataclasses.replace(names_of_format(config.checkpoint_format), extra_files=tuple(extra_files))
+    names = dataclasses.replace(
+        names_of_format(config.checkpoint_format),
+        extra_files=tuple(extra_files),
+        convert_settings=convert_settings,
+    )
 
     def work(world: World, stop: StopRequest) -> dict[str, Any] | None:
         with errors_in(named_parts(config)), compile_errors_as_config_errors():
@@ -112,22 +122,21 @@ def _run(config: Config, names: CheckpointNames, world: World, stop: StopRequest
     if world.rank_info.restarts:
         _log.warning("restarted after a failure; %d restarts left", world.rank_info.restarts_left)
     seed_everything(config.seed)
-    parts = ComponentBuilder(config)
-    model = build_model(config, parts)
-    start = world.broadcast_from_main(lambda: _find_resume_point(parts, names, world.rank_info))
+    builder = ComponentBuilder(config)
+    model = build_model(config, builder)
+    start = world.broadcast_from_main(lambda: _find_resume_point(builder, names, world.rank_info))
     if start.finished is not None:
         _log.info("%s", start.finished)
         return None
     if start.content is not None:
         apply_adapted_weights(start.content, model, str(start.path))
-        if config.overrides.keys() & {"use_graph", "use_init"}:
-            _log.warning(
-                "use_graph and use_init are not read: wiring and weights are those of %s", start.path
-            )
+        if config.use_graph is not None:
+            option = config.option("use_graph")
+            _log.info("%s is not read: wiring and weights are those of %s", option, start.path)
     else:
         load_wiring_and_weights(model, config.use_graph, config.use_init)
     if config.export is not None:
-        return world.run_on_main(lambda: _export(parts, model, str(config.export)))
+        return world.run_on_main(lambda: _export(builder, model, str(config.export)))
     with allocations_explained(lambda: f"model: {config.model} on {world.device}"):
         model.to(world.device)
     if is_foreign(config.model):
@@ -139,8 +148,8 @@ def _run(config: Config, names: CheckpointNames, world: World, stop: StopRequest
         compile_network(model, world.device)
     with threads_in_use(_threads(config, model, world)):
         if config.evaluate:
-            return _evaluate(parts, model, world, start, stop)
-        return _train(parts, names, model, world, start, stop)
+            return _evaluate(builder, model, world, start, stop)
+        return _train(builder, names, model, world, start, stop)
 
 
 def _check_sync_bn(config: Config, world: World) -> None:
@@ -165,28 +174,28 @@ def _threads(config: Config, model: nn.Module, world: World) -> int | None:
     return choose_threads(config.threads, work_of_step(model, share, config.image_size))
 
 
-def _find_resume_point(parts: ComponentBuilder, names: CheckpointNames, rank_info: RankInfo) -> ResumePoint:
-    """The checkpoint that the run is resumed from, if it is one of this experiment or was named."""
-    config = parts.config
+def _find_resume_point(builder: ComponentBuilder, names: CheckpointNames, rank_info: RankInfo) -> ResumePoint:
+    """The checkpoint of the key `resume` or of an earlier start of the run, checked; or none."""
+    config = builder.config
     trains = not config.evaluate and config.export is None
     start = find_resume_point(checkpoints_of(config), config.resume, rank_info, not trains, names)
-    return check_resume_point(config, start, trains and start.content is not None and _reads_length(parts))
+    return check_resume_point(config, start, trains and start.content is not None and _reads_length(builder))
 
 
-def _reads_length(parts: ComponentBuilder) -> bool:
-    """Whether training depends on `num_epochs` before its end. The network is built already."""
-    config = parts.config
+def _reads_length(builder: ComponentBuilder) -> bool:
+    """Whether training depends on `num_epochs` from the first step. Called after the network is built."""
+    config = builder.config
     others = (
         locate(config.data, "data"),
         find_optimizer(config.optimizer),
         find_schedule(config.lr_scheduler),
     )
-    return "num_epochs" in parts.used or any(takes(part, "num_epochs") for part in others)
+    return "num_epochs" in builder.used or any(takes(part, "num_epochs") for part in others)
 
 
-def _export(parts: ComponentBuilder, model: nn.Module, path: str) -> None:
-    config = parts.config
-    parts.warn_of_unused()
+def _export(builder: ComponentBuilder, model: nn.Module, path: str) -> None:
+    config = builder.config
+    builder.warn_of_unused()
     shape = (config.in_channels, config.image_size, config.image_size)
     try:
         _log.info("written: %s", export(model, Path(path), shape))
@@ -199,13 +208,16 @@ def _export(parts: ComponentBuilder, model: nn.Module, path: str) -> None:
 
 
 def _evaluate(
-    parts: ComponentBuilder, model: nn.Module, world: World, start: ResumePoint, stop: StopRequest
+    builder: ComponentBuilder, model: nn.Module, world: World, start: ResumePoint, stop: StopRequest
 ) -> dict[str, Any] | None:
-    config, spec = parts.config, _batch_spec(parts, model)
+    config, spec = builder.config, _batch_spec(builder, model)
     cost = _profiled(config, model)
     engine = "plain"
     if config.fast_eval:
-        engine = "dgl" if config.use_dgl and wired_layers(model) else config.engine
+        engine = config.engine
+        if config.use_dgl and wired_layers(model):
+            engine = "dgl"
+            builder.used.add("use_dgl")
         try:
             model = compact(model, engine, bf16=config.bf16)
             engine = engines_of(model)
@@ -215,9 +227,9 @@ def _evaluate(
             raise ConfigError(f"fast_eval: {error}") from error
     elif any(isinstance(module, WiredLayer) for module in model.modules()):
         unwire(model)  # so that the weights are selected once
-    data = _data(parts, world, "val")
+    data = _data(builder, world, "val")
     batches = _batches(config, data.val, "val", world, spec, check_now=True)
-    parts.warn_of_unused()
+    builder.warn_of_unused()
     folder = world.run_on_main(lambda: RunFolder(run_settings(config)))
     precision = Precision(config.amp, world.device)
     size = config.test_batch_size or config.batch_size
@@ -231,48 +243,54 @@ def _evaluate(
 
 
 def _batch_of(config: Config, size: int | None = None) -> str:
-    """What the messages call a batch that needs too much memory."""
+    """Description of a batch, for messages about memory."""
     return (
         f"a batch of {size or config.batch_size} images of {config.image_size} × {config.image_size} pixels"
     )
 
 
 def _train(
-    parts: ComponentBuilder,
+    builder: ComponentBuilder,
     names: CheckpointNames,
     model: nn.Module,
     world: World,
     start: ResumePoint,
     stop: StopRequest,
 ) -> dict[str, Any] | None:
-    config = parts.config
+    config = builder.config
     if config.sync_bn and world.size > 1:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-        parts.used.add("sync_bn")
-    spec = _batch_spec(parts, model)
-    data = _data(parts, world, *(("train", "val") if config.validation else ("train",)))
+        builder.used.add("sync_bn")
+    spec = _batch_spec(builder, model)
+    data = _data(builder, world, *(("train", "val") if config.validation else ("train",)))
     train = _batches(config, data.train, "train", world, spec)
     _check_shards(config, model, data, world)
-    optimizer, schedule = _optimizer_and_schedule(parts, model, world, len(train))
+    optimizer, schedule = _optimizer_and_schedule(builder, model, world, len(train))
     val = _batches(config, data.val, "val", world, spec, check_now=True) if config.validation else None
     classes = _callback_classes(config)
-    parts.used |= {"num_epochs", "accumulate"}
-    parts.warn_of_unused()
+    builder.used |= {"num_epochs", "accumulate"}
     state, first_step = None, config.start_epoch * len(train)
     if start.content is not None:
         state = resumable_state(
             start.content, str(start.path), config.model_dump(), model, optimizer, len(train), config.topk
         )
         first_step = state["iter"]
-    # A run that is refused moves no files of earlier runs, so the folders come after all checks.
     folder = checkpoints_of(config) if config.save_checkpoints else None
     outputs = world.run_on_main(
-        lambda: RunOutputs(folder, run_settings(config), world.rank_info, start, first_step, names)
+        lambda: RunOutputs(folder, run_settings(config), world.rank_info, start, first_step)
     )
-    callbacks = [
-        *_callbacks(config, names, model, world, outputs, start, first_step),
-        *_user_callbacks(parts, classes, outputs),
-    ]
+
+    def open_checkpoints() -> None:
+        if outputs is not None:
+            outputs.open_checkpoints(names)
+
+    # A run that is refused leaves no folder, and moves no checkpoints of earlier runs.
+    with nullcontext() if outputs is None else outputs.run.removed_on_error():
+        user_callbacks = _user_callbacks(builder, classes, outputs)
+        builder.warn_of_unused()
+        world.barrier()  # all processes have their callbacks
+        world.run_on_main(open_checkpoints)
+    callbacks = _callbacks(config, names, model, world, outputs, start, first_step) + user_callbacks
     criterion = Criterion(config.label_smoothing, config.mixup, config.seed)
     precision = Precision(config.amp, world.device, config.loss_scale)
     step = _captured_step(config, model, optimizer, criterion, precision, callbacks, world)
@@ -281,8 +299,10 @@ def _train(
         callbacks=callbacks, criterion=criterion, precision=precision, accumulate=config.accumulate,
         world=world, stop=stop, observe=functools.partial(observations, model), captured_step=step,
     )  # fmt: skip
-    if state is not None:
+    if start.content is not None and state is not None:
         trainer.load_state_dict(state)
+        state.clear()
+        start.content.clear()  # else its tensors would stay in memory during the training
     else:
         trainer.epoch, trainer.step = config.start_epoch, first_step
     masks = Wiring(model).adjacency()
@@ -303,26 +323,26 @@ def _train(
     return outputs.run.write_results(results, world.rank_info, str(world.device))
 
 
-def _data(parts: ComponentBuilder, world: World, *names: str) -> Any:
-    """The data set, with batches in each of the attributes `names`."""
-    workers = parts.config.workers
+def _data(builder: ComponentBuilder, world: World, *names: str) -> Any:
+    """The data set; its attributes `names` have batches."""
+    workers = builder.config.workers
     if world.rank_info.local_size > 1 and workers != 0:
         available = available_cpus()
         on_machine = available if workers == "auto" else min(workers, available)
         workers = max(1, on_machine // world.rank_info.local_size)
-    path = parts.config.data
+    path = builder.config.data
     kind = locate(path, "data")
-    with sizes_checked(f"data: {path}", parts.sizes_used):
-        data = parts.build_named("data", kind, "data_args", device=world.device, workers=workers)
+    with sizes_checked(f"data: {path}", builder.sizes_used):
+        data = builder.build_named("data", kind, "data_args", device=world.device, workers=workers)
     check_data(data, path, names)
     return data
 
 
-def _batch_spec(parts: ComponentBuilder, model: nn.Module) -> BatchSpec:
-    """Batches that the network can be trained on. To be called before another component is built."""
-    config = parts.config
+def _batch_spec(builder: ComponentBuilder, model: nn.Module) -> BatchSpec:
+    """Types, shapes and labels of the network's batches. Called before another component is built."""
+    config = builder.config
     keys: dict[str, int] = {
-        key: getattr(config, key) for key in ("in_channels", "output_size") if key in parts.used
+        key: getattr(config, key) for key in ("in_channels", "output_size") if key in builder.used
     }
     return batch_spec(model, f"data: {config.data}", keys)
 
@@ -330,7 +350,10 @@ def _batch_spec(parts: ComponentBuilder, model: nn.Module) -> BatchSpec:
 def _batches(
     config: Config, source: Any, split: str, world: World, spec: BatchSpec, check_now: bool = False
 ) -> Batches:
-    """This process's shards of a data set's `train` or `val`, checked; the first batch at once if asked."""
+    """Checked shards of the batches of a split (`train` or `val`) for this process.
+
+    `check_now` checks the first batch before it is used.
+    """
 
     def checked(batches: Batches) -> Batches:
         checked_batches = CheckedBatches(batches, spec, split)
@@ -343,7 +366,7 @@ def _batches(
 
 
 def _check_shards(config: Config, model: nn.Module, data: Any, world: World) -> None:
-    """Check that batch norms get more than one value in every step, if the number of images is known."""
+    """Check that batch norms have more than one value in every step, if the number of images is known."""
     num_images = getattr(data.train, "num_images", None)
     if num_images is not None and config.max_batches is None and not (config.sync_bn and world.size > 1):
         shape = (config.in_channels, config.image_size, config.image_size)
@@ -351,16 +374,16 @@ def _check_shards(config: Config, model: nn.Module, data: Any, world: World) -> 
 
 
 def _optimizer_and_schedule(
-    parts: ComponentBuilder, model: nn.Module, world: World, steps_per_epoch: int
+    builder: ComponentBuilder, model: nn.Module, world: World, steps_per_epoch: int
 ) -> tuple[torch.optim.Optimizer, Schedule]:
-    config = parts.config
+    config = builder.config
     check_parameters(model, config.model)
     if world.device.type == "cpu":
         has_momentum = config.optimizer == "sgd" and config.momentum > 0
         require_memory_for_training(model, config.model, has_momentum, world.rank_info.local_size)
     parameters = model.parameters() if config.norm_weight_decay else without_decay_of_norms(model)
-    optimizer = parts.build_named("optimizer", find_optimizer(config.optimizer), parameters=parameters)
-    schedule = parts.build_named(
+    optimizer = builder.build_named("optimizer", find_optimizer(config.optimizer), parameters=parameters)
+    schedule = builder.build_named(
         "lr_scheduler", find_schedule(config.lr_scheduler), steps_per_epoch=steps_per_epoch
     )
     schedule = warmed_up(
@@ -378,7 +401,7 @@ def _callbacks(
     start: ResumePoint,
     first_step: int,
 ) -> list[Callback]:
-    """Callbacks of every training: reports in the first process, updates and files in all of them."""
+    """Callbacks of the project. Those that only report are in the first process only."""
     wiring, cost = Wiring(model), _profiled(config, model)
     callbacks: list[Callback] = []
     if outputs is not None:
@@ -445,17 +468,17 @@ def _recorder(
 
 
 def _callback_classes(config: Config) -> dict[str, type[Callback]]:
-    """Classes that the experiment's `callbacks` names, by their paths."""
+    """Classes of the key `callbacks`, by their paths."""
     return {path: checked_callback(locate(path, "callbacks"), path) for path in config.callbacks}
 
 
 def _user_callbacks(
-    parts: ComponentBuilder, classes: Mapping[str, type[Callback]], outputs: RunOutputs | None
+    builder: ComponentBuilder, classes: Mapping[str, type[Callback]], outputs: RunOutputs | None
 ) -> list[Callback]:
-    """Callbacks that the experiment names. Of several processes, the first one alone has most of them."""
-    folder, settings = (None if outputs is None else outputs.run.path), parts.config.model_dump()
+    """Callbacks of the key `callbacks`; in the first process, or in all if `on_all_processes` is set."""
+    folder, settings = (None if outputs is None else outputs.run.path), builder.config.model_dump()
     return [
-        parts.build_named("callbacks", kind, path=path, folder=folder, settings=settings)
+        builder.build_named("callbacks", kind, path=path, folder=folder, settings=settings)
         for path, kind in classes.items()
         if outputs is not None or kind.on_all_processes
     ]
@@ -470,7 +493,7 @@ def _captured_step(
     callbacks: Sequence[Callback],
     world: World,
 ) -> CapturedStep | None:
-    """Training steps as CUDA graphs, if `cuda_graph` is set and they can be."""
+    """The training step as a CUDA graph, if `cuda_graph` is set and it can be captured; else None."""
     if not config.cuda_graph:
         return None
     obstacle = obstacle_to_capture(optimizer, world.device, config.amp, world.size)

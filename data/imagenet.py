@@ -29,7 +29,7 @@ class ImageFolders(ImageDataset):
     224), and the centre crop.
 
     Args:
-        data_dir: holds `train` and `val`, in the class's `subfolder`.
+        data_dir: holds `train` and `val`.
         batch_size, test_batch_size, seed: see ImageDataset.
         image_size: height and width for the network, in pixels.
         device: where batches are normalised.
@@ -61,17 +61,18 @@ class ImageFolders(ImageDataset):
     train: FolderBatches | DaliBatches | None = field(default=None, init=False)
     val: FolderBatches | DaliBatches | None = field(default=None, init=False)
 
-    subfolder = ""
-
     def __post_init__(self) -> None:
-        folder = Path(self.data_dir).expanduser() / self.subfolder
-        train, val, classes = find_folders(folder, self.output_size, self.evaluate)
+        train, val, classes = find_folders(self._folder(), self.output_size, self.evaluate)
         self._loading = Loading(count_workers(self.workers), self.skip_corrupt)
         if not self.evaluate:
             self.train = self._batches(list_images(train, classes), self.batch_size, training=True)
         if self.validation or self.evaluate:
             size = self.test_batch_size or self.batch_size
             self.val = self._batches(list_images(val, classes), size, training=False)
+
+    def _folder(self) -> Path:
+        """The folder with `train` and `val`."""
+        return Path(self.data_dir).expanduser()
 
     def _batches(
         self, files: list[tuple[str, int]], batch_size: int, training: bool
@@ -96,11 +97,25 @@ class ImageFolders(ImageDataset):
 class ImageNet(ImageFolders):
     """Images in `<data_dir>/imagenet/train/<class>/` and `…/val/<class>/`: see ImageFolders.
 
+    `data_dir` may also have the folders `train` and `val` itself, as with main.py.
     Source: Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge", 2015.
+
+    Raises:
+        DataError: see ImageFolders; or `data_dir` has both `imagenet` and `train` or `val`.
     """
 
     name = "ImageNet"
-    subfolder = "imagenet"
+
+    def _folder(self) -> Path:
+        data_dir = super()._folder()
+        folder = data_dir / "imagenet"
+        own = [name for name in ("train", "val") if (data_dir / name).is_dir()]
+        if own and folder.is_dir():
+            raise DataError(
+                f"{data_dir}: has the folders imagenet and {' and '.join(own)}, so the images are not known; "
+                f"name {folder}, or move it to another folder"
+            )
+        return data_dir if own else folder
 
 
 def find_folders(folder: Path, output_size: int, evaluate: bool) -> tuple[Path, Path, list[str]]:

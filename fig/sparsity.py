@@ -1,15 +1,17 @@
 """Accuracy of ResNet-50 on ImageNet by the fraction of weights kept, as published and as measured.
 
-    python -m fig.sparsity [RAPORT ...] [--output FILE]
+    python -m fig.sparsity [REPORT ...] [--output FILE]
 
-RAPORT is a report of imagenet_sparsity_experiments (`experiment_raport.json`) of a ResNet-50 on
-ImageNet; it is drawn as measured, at the per cent that its configuration keeps, and marked if it is shorter.
+REPORT is `experiment_raport.json` of imagenet_sparsity_experiments/main.py, or `results.json` of a run of
+apps/resnet, of ResNet-50 on ImageNet. It is drawn as measured, at the per cent that its configuration keeps,
+and marked if its training is shorter.
 Written: FILE.png and FILE.svg, by default `sparsity`.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -36,13 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("raports", type=Path, nargs="*", metavar="RAPORT")
+    parser.add_argument("reports", type=Path, nargs="*", metavar="REPORT")
     parser.add_argument("--output", type=Path, default=Path("sparsity"), help="without the suffix")
     return exit_status(lambda: _main(parser.parse_args(argv)))
 
 
 def _main(options: argparse.Namespace) -> int:
-    measured = read_raports(options.raports)
+    measured = read_reports(options.reports)
     with pyplot_in_style() as pyplot:
         for file in save(draw(pyplot, measured), options.output):
             print(file)
@@ -63,16 +65,16 @@ class Measured(NamedTuple):
     top1: float
 
 
-def read_raports(paths: Sequence[Path]) -> list[Measured]:
+def read_reports(paths: Sequence[Path]) -> list[Measured]:
     """The points of the reports. One that cannot be shown is skipped with a warning.
 
     Raises:
         UserError: none of them can be shown.
     """
-    return [point for _, point in read_each(paths, read_raport)]
+    return [point for _, point in read_each(paths, read_report)]
 
 
-def read_raport(path: Path) -> Measured:
+def read_report(path: Path) -> Measured:
     """The point of a report.
 
     Raises:
@@ -80,10 +82,10 @@ def read_raport(path: Path) -> Measured:
     """
     try:
         report = read_json(path)
-        options, top1 = report.get("options", report["config"]), float(report["top1_accuracy"])
+        options, top1 = _options(report), float(report["top1_accuracy"])
         name = str(options["model_config"])
         deviations = _deviations(report, options)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: is not a report of a trained sparse ResNet ({error!r})") from error
     match = re.fullmatch(r"(?:allsparse|ignorefirst|tdsparse)(\d+)", name)
     if not match and name not in _DENSE:
@@ -98,6 +100,37 @@ def read_raport(path: Path) -> Measured:
     if is_mixed(record_in(report)):
         label += ", resumed from other settings"
     return Measured(label, int(match[1]) if match else 100, top1)
+
+
+def _options(report: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The published options of a report, or those with the meaning of a run's keys."""
+    config = report["config"]
+    options: Mapping[str, Any] = report.get("options", config)
+    if "options" in report or "model_config" in config:  # the latter in reports of earlier versions
+        return options
+    return {
+        "arch": config["model_args"].get("arch", "resnet50"),
+        "model_config": _configuration(config),
+        "num_classes": config["output_size"],
+        "image_size": config["image_size"],
+        "data_backend": "synthetic" if config["data"].startswith("data.synthetic:") else "pytorch",
+        "prof": config["max_batches"] or -1,
+    }
+
+
+def _configuration(config: Mapping[str, Any]) -> str:
+    """The published configuration with these keys; a description of the keys if there is none."""
+    rate, excluded = config["prune_rate"], config["model_args"].get("exclude")
+    kept = round(100 * (1 - rate))
+    is_published = config["model"] == "models.sparse_resnet:SparseResNet" and config["budget"] is None
+    if is_published and not rate:
+        return "classic" if config["model_args"].get("initialisation") == "fan_out" else "dense"
+    if is_published and math.isclose(kept, 100 * (1 - rate)):
+        if config["graph"] == "dnw" and excluded in (None, ["conv1"]):
+            return f"{'ignorefirst' if excluded else 'allsparse'}{kept}"
+        if config["graph"] == "td" and excluded is None and config["rho"] in (rate, "gamma"):
+            return f"tdsparse{kept}"
+    return f"{config['model']}, {config['graph']}, prune_rate {rate}"
 
 
 def _deviations(report: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:

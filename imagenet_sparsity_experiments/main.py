@@ -1,13 +1,14 @@
-"""Trains a ResNet on ImageNet whose layers keep their strongest weights. `--help` lists all options.
+"""The published command: trains a ResNet on ImageNet that uses the strongest weights of each layer.
 
 python imagenet_sparsity_experiments/main.py datasets/imagenet --model-config allsparse10
 
-The command of the published program. The experiment that its options ask for is run like any other one, see
-experiment.py; further files, as published, are written from what that run leaves.
+options.py converts the options to an experiment, experiment.py runs it, and the published files (final
+weights, report) are written from its results. `--help` lists all options.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import sys
@@ -31,7 +32,7 @@ def _main(argv: Sequence[str]) -> int:
     from genutil.distributed.launch import reported_by_the_first
     from genutil.distributed.rank_info import rank_info_from_env
     from genutil.runs.run_folder import set_up_logging, summary
-    from imagenet_sparsity_experiments.options import parse_options
+    from imagenet_sparsity_experiments.options import convert_settings, parse_options
 
     rank_info = rank_info_from_env()
     set_up_logging(rank_info.rank if rank_info else 0)
@@ -42,16 +43,16 @@ def _main(argv: Sequence[str]) -> int:
     from experiment import run
 
     extra_files = (options.values["final_weights"], options.values["raport_file"])
-    results = run(options.config, extra_files)
+    results = run(options.config, extra_files, functools.partial(convert_settings, rank_info=rank_info))
     if results is not None:
         if options.config.save_checkpoints and not options.config.evaluate:
             write_final_weights(options)
-        print(summary(write_raport(options, results)))
+        print(summary(write_report(options, results)))
     return 0
 
 
 def write_final_weights(options: Options) -> None:
-    """The weights of the last checkpoint as a state dict alone, readable by any program.
+    """Write the weights of the last checkpoint as a plain state dict.
 
     Raises:
         UserError: the file cannot be written.
@@ -65,10 +66,13 @@ def write_final_weights(options: Options) -> None:
     _write(options.workspace / options.values["final_weights"], lambda file: torch.save(weights, file))
 
 
-def write_raport(options: Options, results: Mapping[str, Any]) -> dict[str, Any]:
-    """Write the report as JSON: results, options, layers, and the metrics of each epoch. Returns its content.
+def write_report(options: Options, results: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the report (`--raport-file`): results, options, layers, and the metrics of each epoch, as JSON.
 
-    An earlier report of that name is kept under a number.
+    An earlier report is renamed: a number is added to its name.
+
+    Returns:
+        The content of the report.
 
     Raises:
         UserError: the file cannot be written.
@@ -77,27 +81,27 @@ def write_raport(options: Options, results: Mapping[str, Any]) -> dict[str, Any]
 
     metrics = Path(results["folder"]) / METRICS
     lines = metrics.read_text().splitlines() if metrics.exists() else []
-    raport = {
+    report = {
         **results,
         **_density(results.get("layers", [])),
         "options": dict(options.values),
         "metrics": [json.loads(line) for line in lines],
     }
     if options.values["benchmark_inference"]:
-        raport["images_per_second"] = 1000 / results["latency_ms"]
+        report["images_per_second"] = 1000 / results["latency_ms"]
     path = options.workspace / options.values["raport_file"]
     if path.exists():
         numbered = (path.with_name(f"{path.stem}.{n}{path.suffix}") for n in itertools.count(1))
         path.rename(next(name for name in numbered if not name.exists()))
-    _write(path, lambda file: file.write((json.dumps(raport, indent=2) + "\n").encode()))
-    return raport
+    _write(path, lambda file: file.write((json.dumps(report, indent=2) + "\n").encode()))
+    return report
 
 
 def _density(costs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """How many weights each convolution has and keeps, the classifier included, and all of them together.
+    """Number of weights, and of weights in use, of each convolution and of all of them.
 
     Args:
-        costs: of all layers, as the results of an experiment have them.
+        costs: `layers` of an experiment's results.
     """
     layers = []
     for cost in costs:
@@ -109,7 +113,7 @@ def _density(costs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                     "weights": cost["potential"] if is_wired else cost["params"],
                     "kept": cost["edges"] if is_wired else cost["params"],
                     "macs": cost["macs"],
-                    "fresh": cost.get("new_edges"),
+                    "new_edges": cost.get("new_edges"),
                 }
             )
     weights, kept = (sum(layer[key] for layer in layers) for key in ("weights", "kept"))

@@ -1,4 +1,4 @@
-"""The published options of main.py, and the experiment that a command line of them asks for."""
+"""The published options of main.py, and their conversion to the keys of an experiment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from genutil.checkpoint.file_names import RESNET_NAMES
 from genutil.config.problems import Problem, refuse
 from genutil.config.resolve import Config, validated
-from genutil.config.schema import schema
+from genutil.config.schema import KeySources, schema
 from genutil.config.yaml_files import MergedConfig
 from genutil.distributed.rank_info import RankInfo
 from genutil.exceptions import ConfigError
@@ -33,8 +33,8 @@ class Option:
     """A published option.
 
     Attributes:
-        flags: as the user writes it; the last one names its value.
-        key: of the experiment, if it has the option's value; else None: see `_keys`.
+        flags: its spellings; the last one names its value.
+        key: key of the experiment that gets the value unchanged; None: `_keys` computes the keys.
         settings: arguments of argparse.
     """
 
@@ -44,7 +44,7 @@ class Option:
 
     @property
     def name(self) -> str:
-        """Of its value."""
+        """Name of the option's value."""
         return self.flags[-1].lstrip("-").replace("-", "_")
 
 
@@ -73,7 +73,8 @@ _GROUPS: Mapping[str, Sequence[Option]] = {
         _option("-c --model-config", default="classic", metavar="NAME",
                 help=f"which weights stay: {CHOICES}"),
         _option("--pretrained-weights", metavar="FILE",
-                help="weights to begin with: ours, published or torchvision's"),
+                help="weights to begin with: ours, published or torchvision's; not read if --resume auto "
+                "finds a checkpoint"),
     ),
     "training": (
         _option("--epochs", "num_epochs", type=int, default=90, metavar="N",
@@ -149,16 +150,27 @@ _OF_TRAINING = {
 }  # fmt: skip
 """Options without effect on an evaluation."""
 _COMPARED = {"data", "model", "model_args", "graph", "prune_rate", "rho", "image_size", "output_size"}
-"""Keys by which an evaluation says what network it is of."""
+"""Keys of the network and its images: an evaluation compares them with those of the checkpoint."""
+_COMPUTED_KEYS = {
+    "data": "--data-backend", "data_dir": "DIR", "batch_size": "--batch-size",
+    "test_batch_size": "--batch-size", "accumulate": "--optimizer-batch-size", "max_batches": "--prof",
+    "model_args": "--arch and --model-config", "prune_rate": "--model-config", "graph": "--model-config",
+    "rho": "--model-config", "lr_scheduler": "--lr-schedule", "multistep_lr_milestones": "--lr-schedule",
+    "topk": "--num-classes", "validation": "--training-only", "use_graph": "--pretrained-weights",
+    "checkpoint_dir": "--workspace", "log_dir": "--workspace", "save_checkpoints": "--no-checkpoints",
+    "checkpoint_interval": "--gather-checkpoints", "data_backend": "--data-backend",
+}  # fmt: skip
+"""The options that decide the keys that `_keys` computes."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """A command line.
+    """A command line and its experiment.
 
     Attributes:
-        config: the experiment that it asks for.
-        values: all published options by name; `optimizer_batch_size` is the number of images that it means.
+        config: the experiment.
+        values: values of all published options by name; `optimizer_batch_size` is a number of images, also
+            where the command line has -1.
     """
 
     config: Config
@@ -166,7 +178,7 @@ class Options:
 
     @property
     def workspace(self) -> Path:
-        """The folder of all files."""
+        """Folder of all files."""
         return Path(self.values["workspace"]).expanduser()
 
 
@@ -175,10 +187,10 @@ def parse_options(argv: Sequence[str], rank_info: RankInfo | None = None) -> Opt
 
     Args:
         argv: the command line.
-        rank_info: which of how many processes this is; by default it is alone.
+        rank_info: rank of this process and number of processes; by default there is one process.
 
     Raises:
-        ConfigError: all that is wrong with it.
+        ConfigError: lists all that is wrong with the command line.
     """
     parser = _parser()
     values = vars(parser.parse_args(argv, argparse.Namespace()))
@@ -186,17 +198,37 @@ def parse_options(argv: Sequence[str], rank_info: RankInfo | None = None) -> Opt
     rank_info = rank_info or RankInfo()
     if values["optimizer_batch_size"] == -1:
         values["optimizer_batch_size"] = values["batch_size"] * rank_info.size
-    keys = _keys(values, rank_info)
-    config, wrong = validated(MergedConfig(keys))
+    evaluates = values["evaluate"] or values["benchmark_inference"]
+    sources = KeySources(
+        not_stated=frozenset(set(schema()) - _COMPARED if evaluates else ()),
+        options=_COMPUTED_KEYS
+        | {option.key: _flag(option.name) for option in _OPTIONS if option.key is not None},
+    )
+    config, wrong = validated(MergedConfig(_keys(values, rank_info)), sources)
     problems = [Problem(_flag(name), message) for name, message in _problems(values, explicit, rank_info)]
-    refuse([*problems, *(dataclasses.replace(p, subject=_flag_of_key(p.subject)) for p in wrong)])
-    if config.evaluate:
-        config._not_stated.update(set(schema()) - _COMPARED)
+    refuse([*problems, *(dataclasses.replace(p, subject=config.option(p.subject)) for p in wrong)])
     return Options(config, values)
 
 
+def convert_settings(values: Mapping[str, Any], rank_info: RankInfo | None = None) -> dict[str, Any]:
+    """The keys of an experiment, from the settings in a checkpoint.
+
+    Checkpoints of earlier versions of this command have the values of its options in place of keys. Settings
+    of another form are returned unchanged.
+
+    Args:
+        values: the settings.
+        rank_info: as in `parse_options`.
+    """
+    try:
+        keys = _keys(values, rank_info or RankInfo())
+        return validated(MergedConfig(keys), KeySources())[0].model_dump()
+    except (LookupError, TypeError, ValueError):
+        return dict(values)
+
+
 class _Parser(argparse.ArgumentParser):
-    """Reports a mistake as an error of this project's, with the near spelling."""
+    """Converts errors of argparse into a ConfigError with the nearest option."""
 
     def error(self, message: str) -> NoReturn:
         known = [option for action in self._actions for option in action.option_strings]
@@ -235,26 +267,17 @@ def _flag(name: str) -> str:
     return "DIR" if name == "data" else f"--{name.replace('_', '-')}"
 
 
-def _flag_of_key(key: str) -> str:
-    """The option that decides a key."""
-    flags = {
-        "data_dir": "DIR", "batch_size": "--batch-size", "test_batch_size": "--batch-size",
-        "max_batches": "--prof", "use_graph": "--pretrained-weights", "checkpoint_dir": "--workspace",
-        "log_dir": "--workspace",
-    }  # fmt: skip
-    flags |= {option.key: _flag(option.name) for option in _OPTIONS if option.key is not None}
-    return flags.get(key, _flag(key))
-
-
 def configuration_keys(name: str) -> dict[str, Any]:
-    """The keys that a published configuration stands for: the rule, how much it leaves out, first weights.
+    """The keys of a published configuration: edge rule, prune rate, and `model_args` without defaults.
 
     Raises:
-        ValueError: there is none of this name.
+        ValueError: there is no configuration of this name.
     """
     if name in DENSE:
-        initialisation = "fan_out" if name == "classic" else "fan_in"
-        return {"prune_rate": 0.0, "model_args": {"initialisation": initialisation}}
+        return {
+            "prune_rate": 0.0,
+            "model_args": {"initialisation": "fan_out"} if name == "classic" else {},
+        }
     match = re.fullmatch(rf"({'|'.join(FAMILIES)})([1-9]\d?)", name)
     if not match:
         tens = [f"{family}{kept}" for family in FAMILIES for kept in range(10, 100, 10)]
@@ -267,7 +290,11 @@ def configuration_keys(name: str) -> dict[str, Any]:
 
 
 def _keys(values: Mapping[str, Any], rank_info: RankInfo) -> dict[str, Any]:
-    """The experiment's keys. Wrong values are left to the schema, or to `_problems`."""
+    """The keys of an experiment, by the values of all options.
+
+    An experiment of `apps/resnet` has the same identity here: keys of the roles `result` and `order` are
+    equal to those of its file. Wrong values are reported by the schema, or by `_problems`.
+    """
     keys = {option.key: values[option.name] for option in _OPTIONS if option.key is not None}
     try:
         keys |= configuration_keys(values["model_config"])
@@ -279,11 +306,13 @@ def _keys(values: Mapping[str, Any], rank_info: RankInfo) -> dict[str, Any]:
     weights, resume = values["pretrained_weights"], values["resume"]
     synthetic = values["data_backend"] == "synthetic" or values["benchmark_inference"]
     batches = values["prof"] if values["prof"] != -1 else None
+    if values["lr_schedule"] == "step":
+        keys["multistep_lr_milestones"] = MILESTONES
     return {
         **keys,
         "name": f"{values['arch']}_{values['model_config']}",
         "model": "models.sparse_resnet:SparseResNet",
-        "data": "data.synthetic:SyntheticImages" if synthetic else "data.imagenet:ImageFolders",
+        "data": "data.synthetic:SyntheticImages" if synthetic else "data.imagenet:ImageNet",
         "data_dir": values["data"] or ".",
         "data_backend": "pytorch" if synthetic else values["data_backend"],
         "workers": values["workers"] * rank_info.local_size,
@@ -291,7 +320,6 @@ def _keys(values: Mapping[str, Any], rank_info: RankInfo) -> dict[str, Any]:
         "test_batch_size": at_once,
         "accumulate": max(step // max(at_once, 1), 1),
         "lr_scheduler": SCHEDULES[values["lr_schedule"]],
-        "multistep_lr_milestones": MILESTONES,
         "amp": "fp16" if values["fp16"] else values["amp"],
         "topk": [1, 5] if values["num_classes"] >= 5 else [1],
         "evaluate": evaluate,
@@ -310,7 +338,7 @@ def _keys(values: Mapping[str, Any], rank_info: RankInfo) -> dict[str, Any]:
 def _problems(
     values: Mapping[str, Any], explicit: set[str], rank_info: RankInfo
 ) -> Iterator[tuple[str, str]]:
-    """(option, message) of what only the published options can have wrong."""
+    """(option, message) of mistakes in options that are not keys of the schema."""
     try:
         configuration_keys(values["model_config"])
     except ValueError as error:
@@ -320,7 +348,8 @@ def _problems(
         yield name, f"has no effect with {idle[name]}; remove it"
     if values["evaluate"] and values["benchmark_inference"]:
         yield "evaluate", "does not go with --benchmark-inference; give one of the two"
-    if values["resume"] not in (None, "auto") and values["pretrained_weights"]:
+    evaluates = values["evaluate"] or values["benchmark_inference"]
+    if values["pretrained_weights"] and values["resume"] and (evaluates or values["resume"] != "auto"):
         yield "resume", "gives weights, and so does --pretrained-weights; give one of the two"
     if values["resume"] not in (None, "auto") and "start_epoch" in explicit:
         yield "start_epoch", "is known by the checkpoint of --resume; remove it"
@@ -347,7 +376,7 @@ def _problems(
 
 
 def _without_effect(values: Mapping[str, Any]) -> dict[str, str]:
-    """Options that have no effect in this command line, and the option that makes them so."""
+    """Options without effect in this command line, and the option that is the cause."""
     idle: dict[str, str] = {}
     if values["no_checkpoints"]:
         idle["final_weights"] = "--no-checkpoints"

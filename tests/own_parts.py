@@ -92,6 +92,17 @@ class Failing(Callback):
         raise LookupError("no table")
 
 
+class Unbuildable(Callback):
+    def __init__(self, folder):
+        (folder / "table.csv").touch()
+        raise LookupError("no table")
+
+
+class TakesGamma(Callback):
+    def __init__(self, exp_decaying_lr_gamma: float):
+        self.gamma = exp_decaying_lr_gamma
+
+
 def halves(shapes, density):
     """All edges of the first layer in use, and none of the others'."""
     first, *others = shapes

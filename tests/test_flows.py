@@ -240,15 +240,16 @@ def test_a_random_wiring_is_taken_over_with_its_mask_or_not_at_all(run, tmp_path
         assert torch.equal(weight, weights[name])
 
 
-def test_what_an_evaluation_uses_is_not_called_useless(run, tmp_path, monkeypatch, caplog):
+def test_use_dgl_has_no_effect_without_a_graph(run, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(mobilenetv1like, "STAGES", SMALLER)
     toy = ["--data", "tests.tiny_data:FewImages", "--save_dir", tmp_path / "saved", "--topk", 1]
     run("medium_scale/mobilenetv1_x25.yml", *toy, "--num_epochs", 1)
     last = tmp_path / "saved" / "mobilenetv1_x25" / "last.pt"
-    results = run(
-        "medium_scale/mobilenetv1_x25.yml", *toy, "--evaluate", "--resume", last, "--fast_eval", "--use_dgl"
-    )
+    evaluation = ["--evaluate", "--resume", last, "--fast_eval"]
+    results = run("medium_scale/mobilenetv1_x25.yml", *toy, *evaluation)
     assert "no effect" not in caplog.text
+    results = run("medium_scale/mobilenetv1_x25.yml", *toy, *evaluation, "--use_dgl")
+    assert "no effect in this experiment: use_dgl" in caplog.text
     assert results["engine"] == "dense"  # there is no wiring to run
 
 

@@ -102,6 +102,29 @@ def test_callbacks_of_a_users_own(write_app, tmp_path, capsys):
     assert "callbacks: 0: tests.own_parts:Failing raised LookupError: no table" in error
 
 
+def test_a_wrong_callback_leaves_no_folder(write_app, tmp_path, capsys):
+    before = sorted(tmp_path.rglob("*"))
+    app = write_app(callbacks=["tests.own_parts:Unbuildable"])
+    assert run(app) == 2
+    error = capsys.readouterr().err
+    assert "callbacks: tests.own_parts:Unbuildable raised LookupError: no table" in error
+    assert {path.name for path in tmp_path.iterdir()} - {path.name for path in before} <= {app.name}
+    # Files of an earlier run stay where they are.
+    assert run(write_app()) == 0
+    before = sorted(tmp_path.rglob("*"))
+    assert run(write_app(callbacks=["tests.own_parts:Unbuildable"])) == 2
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_keys_that_a_callback_takes_have_an_effect(write_app, caplog):
+    options = ["--exp_decaying_lr_gamma", "0.9"]
+    assert run(write_app(num_epochs=1), *options) == 0
+    assert "no effect in this experiment: exp_decaying_lr_gamma" in caplog.text
+    caplog.clear()
+    assert run(write_app(num_epochs=1, callbacks=["tests.own_parts:TakesGamma"]), *options) == 0
+    assert "no effect" not in caplog.text
+
+
 def wiring(app, **keys):
     return Wiring(build_model(load_config(app, keys)))
 

@@ -169,13 +169,20 @@ class EverySteps(Callback):
             self.function(trainer)
 
 
+def is_due(epoch: int, interval: int | None) -> bool:
+    """Whether something is done after an epoch that is done every `interval` epochs: 0, N, 2N, …
+
+    Epochs are numbered from 0. None: never.
+    """
+    return interval is not None and epoch % interval == 0
+
+
 class EveryEpochs(Callback):
-    """Calls a function after every `interval`-th epoch and after the last one."""
+    """Calls a function after the epochs that are due (see `is_due`) and after the last one."""
 
     def __init__(self, interval: int, function: Callable[[Training], object]) -> None:
         self.interval, self.function = interval, function
 
     def on_epoch_end(self, trainer: Training) -> None:
-        epochs = trainer.epoch + 1
-        if epochs % self.interval == 0 or epochs == trainer.num_epochs:
+        if is_due(trainer.epoch, self.interval) or trainer.epoch + 1 == trainer.num_epochs:
             self.function(trainer)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,17 +15,13 @@ from genutil.checkpoint.serialization import describe
 from genutil.config.schema import keys_of
 from genutil.exceptions import CheckpointError, NotFiniteError, RunError
 from genutil.runs.checkpoint_folder import CheckpointFolder
-from genutil.seeding import restore_rng_state, rng_state
-from trainers.callback_base import Callback, Training
+from genutil.seeding import preserve_rng_state, restore_rng_state, rng_state
+from trainers.callback_base import Callback, Training, is_due
 from trainers.metrics import Meter
 from trainers.optimizers import optimizer_names
 from trainers.precision import Precision
 from wirings.weight_names import match_names
 
-_ORDER_KEYS = tuple(keys_of("order"))
-"""Keys that decide which images a batch holds: they must not change within an epoch."""
-_TRAINING_KEYS = tuple(keys_of("result"))
-"""Keys that decide what is trained, and how."""
 _VALUE_ERRORS = (AttributeError, LookupError, OverflowError, TypeError, ValueError, RuntimeError)
 """Errors of Python and torch where a file holds other values than `Trainer.state_dict` returns."""
 _AGREED_KEYS = ("model", "wirings", "optimizer", "rng", "epoch_progress", "best_val")
@@ -33,15 +29,15 @@ _log = logging.getLogger(__name__)
 
 
 class CheckpointSaver(Callback):
-    """Files before training, after each epoch and on a signal, of the best epoch, and of every N-th epoch.
+    """Writes checkpoints: the first, the last, the best, and numbered ones (see CheckpointNames).
 
     Every process of a run has a saver, since all of them must agree on the state; the first one writes it.
 
     Args:
-        folder: where the files go; None in the processes that do not write.
+        folder: folder of the files; None in the processes that do not write.
         wirings: returns the edges in use of every wired layer.
-        content: added to the state of the training in each file: what repeats the run.
-        checkpoint_interval: a file of epoch N is written for every N that it divides; None: never.
+        content: settings and origin of the run, which each file contains in addition to the state.
+        checkpoint_interval: epochs between two numbered files, see `is_due`; None: no such files.
         keep_last: how many files of one epoch are kept; None: all.
         names: of the files.
     """
@@ -72,7 +68,7 @@ class CheckpointSaver(Callback):
         self._save(trainer, self.names.last)
 
     def on_epoch_end(self, trainer: Training) -> None:
-        is_numbered = self.interval is not None and trainer.epoch % self.interval == 0
+        is_numbered = is_due(trainer.epoch, self.interval)
         self._save(
             trainer,
             self.names.numbered.format(trainer.epoch) if is_numbered else None,
@@ -140,36 +136,26 @@ def resumable_state(
     optimizer: torch.optim.Optimizer,
     steps_per_epoch: int,
     topk: Sequence[int],
-    order_keys: Collection[str] = _ORDER_KEYS,
-    training_keys: Collection[str] = _TRAINING_KEYS,
 ) -> dict[str, Any]:
     """The state of a checkpoint for `Trainer.load_state_dict`, checked before the run writes anything.
 
     Files of earlier versions and published ones lack keys, and name or order parameters in another way; here
-    they get what is missing. Changed settings are reported.
+    they get what is missing.
 
     Args:
         checkpoint: content of the file.
         path: of the file, for messages.
         config: the experiment's keys and values.
         model, optimizer, steps_per_epoch, topk: of the training.
-        order_keys: keys that decide which images a batch holds.
-        training_keys: keys that decide what is trained, and how; changes of them are reported.
 
     Raises:
-        CheckpointError: the file holds weights alone, does not fit the training, or was saved within an epoch
-            whose batches would be others now.
+        CheckpointError: the file does not fit the training, or was saved within an epoch whose batches would
+            be others now.
     """
-    if "optimizer" not in checkpoint:
-        raise CheckpointError(
-            f"{path}: holds weights alone, so training cannot be resumed from it; resume the training's last "
-            "checkpoint (last.pt, checkpoint.pth.tar), or start a new training at epoch 0 with its weights: "
-            "--use_graph FILE in place of --resume FILE (--pretrained-weights FILE for the sparse ResNets)"
-        )
     try:
         progress: dict[str, Any] = {"batch": 0, "batches": steps_per_epoch, "meter": None}
         progress.update(checkpoint.get("epoch_progress") or {})
-        _check_settings(checkpoint, path, config, progress, steps_per_epoch, order_keys, training_keys)
+        _check_batches(checkpoint, path, config, progress, steps_per_epoch)
         state = {
             "model": match_names(checkpoint["model"], model.state_dict()).weights,
             "optimizer": {"state": _optimizer_state(optimizer, model, checkpoint)},
@@ -178,8 +164,9 @@ def resumable_state(
             "rng": checkpoint.get("rng", rng_state()),
             **_counts(checkpoint, path, progress, steps_per_epoch),
         }
-        # Loaded once into other objects, so that wrong values are refused before files are written.
-        restore_rng_state(state["rng"])
+        # Loaded once without effect, so that wrong values are refused before files are written.
+        with preserve_rng_state():
+            restore_rng_state(state["rng"])
         Precision("fp16", torch.device("cpu")).load_state_dict(state["scaler"])
         if progress["meter"] is not None:
             Meter(topk, "cpu").load_state_dict(progress["meter"])
@@ -189,27 +176,20 @@ def resumable_state(
     return state
 
 
-def _check_settings(
+def _check_batches(
     checkpoint: Mapping[str, Any],
     path: str,
     config: Mapping[str, Any],
     progress: Mapping[str, Any],
     steps_per_epoch: int,
-    order_keys: Collection[str],
-    training_keys: Collection[str],
 ) -> None:
-    """Report changed settings; within an epoch, refuse those that change its batches.
+    """Refuse settings that change the batches of an epoch that a checkpoint has begun.
 
     Raises:
         CheckpointError: the batches of the epoch would be others.
     """
     saved = checkpoint.get("config") or {}
-    changed = {
-        key: (saved[key], config[key])
-        for key in [*training_keys, *order_keys]
-        if key in saved and key in config and saved[key] != config[key]
-    }
-    causes = [key for key in order_keys if key in changed]
+    causes = [key for key in keys_of("order") if key in saved and key in config and saved[key] != config[key]]
     if progress["batches"] != steps_per_epoch:
         causes.append(f"the number of batches ({progress['batches']}, now {steps_per_epoch})")
     if progress["batch"] and causes:
@@ -217,8 +197,6 @@ def _check_settings(
             f"{path}: was saved within an epoch, and {', '.join(causes)} changed since; resume with the "
             "settings that it was saved with"
         )
-    for key, (old, new) in changed.items():
-        _log.warning("%s is %s now; in %s it was %s", key, new, path, old)
 
 
 def _counts(

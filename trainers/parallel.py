@@ -1,4 +1,4 @@
-"""Data-parallel training: each process trains on its shard of a batch, and gradients are averaged."""
+"""Data-parallel training: each process computes the gradients of its shard; gradients are averaged."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Microbatch:
     """Images of one forward and backward pass.
 
     Attributes:
-        images: (n, channels, height, width); one blank image where this process has none and the others
-            wait for its gradients or batch norms.
-        labels: (n), empty for a blank image.
-        index: number of the microbatch in the step.
-        sync_context: context of the forward and the backward pass. Gradients are exchanged in that of the
-            last microbatch.
+        images: (n, channels, height, width). A process without images gets one blank image, because the
+            other processes wait for its gradients and batch norms.
+        labels: (n); empty for a blank image.
+        index: index of the microbatch in the step, from 0.
+        sync_context: makes the context of the forward and backward pass. In the context of the last
+            microbatch, gradients are all-reduced.
     """
 
     images: Tensor
@@ -41,22 +41,23 @@ class Microbatch:
 
     @property
     def loss_weight(self) -> float:
-        """Factor that turns the mean loss of the microbatch into its share of the global mean.
+        """Factor of the microbatch's mean loss, so that the sum over all microbatches and processes is the
+        mean loss of the batch.
 
-        DistributedDataParallel averages gradients over processes, so the number of processes is a factor.
-        Waits until all processes have begun the step; read after the forward pass, it costs little.
+        It contains the number of processes, because DistributedDataParallel averages gradients. Reading it
+        waits until all processes have begun the step; after the forward pass this takes little time.
         """
         return len(self.labels) * self._num_processes / max(self._num_images(), 1)
 
 
 class DataParallelModel:
-    """A network that several processes train together. Calling it runs the network.
+    """The network of a data-parallel training. Calling it runs the network.
 
     Args:
-        network: on the world's device. It gets the weights and buffers of process 0.
-        world: the processes.
-        stop: its signal is exchanged with the number of images, in one all-reduce per step; a new one
-            by default.
+        network: the network, on the world's device. Weights and buffers of process 0 are broadcast to it.
+        world: the processes of the run.
+        stop: stop request of this process, all-reduced in each step with the number of images; a new one by
+            default.
         autocast: makes the context of a forward pass.
     """
 

@@ -1,4 +1,4 @@
-"""Training loop. Reports, checkpoints and everything else that does not train are callbacks."""
+"""The training loop. Reports and checkpoints are callbacks."""
 
 from __future__ import annotations
 
@@ -33,30 +33,31 @@ class Trainer:
 
     Args:
         model, optimizer: the network, on the world's device, and its optimizer.
-        schedule: learning rate as a function of the optimizer steps done; set before each step.
-        train, val: training and validation batches on the world's device; of several processes, this one's
-            shards. None for `val`: there is no validation.
+        schedule: learning rate of a step, by its index from 0.
+        train, val: batches of training and validation on the world's device; with several processes, the
+            shards of this one. `val` is None without validation.
         num_epochs: passes over `train`.
-        topk: the accuracies to count.
-        log_interval: steps between two readings of the metrics. Between them the loop never waits for the
-            device.
-        callbacks: called at every event, in this order.
-        precision: mixed precision; none by default.
-        accumulate: microbatches in which a process takes its shard of a batch.
-        world: the processes that train together.
-        stop: notes signals; a new one by default.
-        criterion: what is minimised; plain cross-entropy by default.
-        observe: returns further numbers of the last step; they are added to each epoch's training metrics.
-        captured_step: does the forward pass, backward pass and update of a batch in place of the loop's own
-            code, such as CapturedStep. Only for one process, one microbatch, no mixup, and callbacks that do
-            not read gradients.
+        topk: values of k of the top-k accuracies.
+        log_interval: steps between two readings of the metrics; no other step waits for the device.
+        callbacks: called in this order at every event.
+        precision: mixed precision; float32 by default.
+        accumulate: microbatches per step and process.
+        world: the processes of the run.
+        stop: receives stop signals; a new one by default.
+        criterion: loss function; cross-entropy by default.
+        observe: returns further metrics of the last step; they are added to an epoch's training metrics.
+        captured_step: function for the forward pass, backward pass and update of a batch, such as
+            CapturedStep. Only with one process, one microbatch, no mixup, and callbacks that do not read
+            gradients.
 
     Attributes:
-        epoch, batch, step: number of the current epoch, its batches done, all optimizer steps done.
+        epoch: index of the current epoch, from 0.
+        batch: number of batches done in it.
+        step: number of optimizer steps done in all epochs.
         epoch_finished: whether the current epoch is trained and validated.
-        lr: the learning rate of the current or the last step.
-        meter: sums of the current epoch's training metrics.
-        train_metrics: training metrics of the current epoch over all processes, as last read.
+        lr: learning rate of the current or the last step.
+        meter: sums of the training metrics of the current epoch.
+        train_metrics: training metrics of the current epoch over all processes, as of the last reading.
         best_val: best validation accuracy (the first of `topk`, percent); −1 before the first validation.
         improved: whether the last validation was the best so far.
     """
@@ -152,7 +153,11 @@ class Trainer:
         self.callbacks.on_metrics(self, "train", metrics)
 
     def train_step(self, images: Tensor, labels: Tensor) -> None:
-        """One update by a batch, of which `images` and `labels` are this process's shard."""
+        """One optimizer step.
+
+        Args:
+            images, labels: this process's shard of the batch.
+        """
         self.lr = self.schedule(self.step)
         set_lr(self.optimizer, self.lr)
         if self.captured_step is not None:
@@ -213,9 +218,9 @@ class Trainer:
         _raise_if_not_finite(self.train_metrics, "training loss")
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that training is resumed from, under the keys of the published checkpoints.
+        """State of the training, under the keys of the published checkpoints.
 
-        To be called by all processes: buffers and metrics are exchanged.
+        To be called in all processes: buffers and metrics are exchanged.
         """
         self.world.broadcast_buffers(self.model)
         return {
@@ -225,7 +230,7 @@ class Trainer:
             "last_epoch": self.epoch if self.epoch_finished else self.epoch - 1,
             "best_val": self.best_val,
             "iter": self.step,
-            "scheduler": {"step": self.step, "lr": self.lr},
+            "scheduler": {"lr": self.lr},
             "scaler": self.precision.state_dict(),
             "rng": rng_state(),
             "epoch_progress": {
@@ -236,9 +241,9 @@ class Trainer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned. Settings of the optimizer stay those of this trainer.
+        """Restore the state that `state_dict` returned. The optimizer keeps its settings.
 
-        Older and published checkpoints lack keys: `trainers.checkpointing.resumable_state` adds them.
+        For checkpoint files, which may lack keys, see `trainers.checkpointing.resumable_state`.
         """
         progress = state["epoch_progress"]
         self.model.load_state_dict(state["model"])

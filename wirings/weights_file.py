@@ -117,8 +117,8 @@ def load_weights(model: nn.Module, weights: Mapping[str, Any], path: Path, key: 
     """Load the weights of a file into a network. If they do not fit, the network is unchanged.
 
     Prefixes that wrappers have added to all names (`module.`, `_orig_mod.`) are removed, and one line is
-    logged: see wirings.weight_names. If the file has no entries for the rule of a wired layer, since its
-    network was not wired, the rule's buffers are unchanged, and its `freeze_wiring` is called.
+    logged: see wirings.weight_names. If the file has no entries of any rule, since its network was not wired,
+    the rules' buffers are unchanged, and their `freeze_wiring` is called.
 
     Args:
         model: the network.
@@ -135,12 +135,13 @@ def load_weights(model: nn.Module, weights: Mapping[str, Any], path: Path, key: 
     if changes or matched.changes:
         log.warning("%s: %s", path, "; ".join([*changes, *matched.changes]))
     rules = {f"{name}.wiring.": module.wiring for name, module in _wired_layers(model).items()}
-    unset = [prefix for prefix in rules if not any(name.startswith(prefix) for name in matched.weights)]
-    buffers = {name: value for name, value in expected.items() if name.startswith(tuple(unset))}
+    prefixes = tuple(rules)
+    is_unwired = not any(name.startswith(prefixes) for name in matched.weights)
+    buffers = {name: value for name, value in expected.items() if is_unwired and name.startswith(prefixes)}
     check_fit({**buffers, **matched.weights}, expected, path)
     model.load_state_dict({**buffers, **matched.weights})
-    for prefix in unset:
-        rules[prefix].freeze_wiring()
+    for rule in rules.values() if is_unwired else ():
+        rule.freeze_wiring()
 
 
 def _wired_layers(model: nn.Module) -> dict[str, WiredLayer]:

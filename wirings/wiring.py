@@ -31,7 +31,7 @@ from wirings.layers import (
 from wirings.names import did_you_mean
 from wirings.ranking import GlobalRanking
 from wirings.rules import make_rule, rule_name
-from wirings.rules.base import EdgeRule, RankedEdges, Step
+from wirings.rules.base import EdgeRule, RankedEdges, Step, accept_unwired_checkpoint
 from wirings.selection import EdgeSelection
 from wirings.structure import effective_edges, liveness, stages
 
@@ -258,6 +258,8 @@ def wire(
         rank_together(rules, total_edges(shapes, density))
     for name, layer in layers.items():
         wire_layer(layer, rules[name], model.get_submodule(name.rpartition(".")[0]))
+    if accept_unwired_checkpoint not in model._load_state_dict_post_hooks.values():
+        model.register_load_state_dict_post_hook(accept_unwired_checkpoint)  # type: ignore[no-untyped-call]
     return Wiring(model)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ class CheckpointNames:
         numbered: file of one epoch, with {} for its number.
         keys: keys of the published graph networks (`graph`), or of the published ResNets (`resnet`).
         extra_files: other files of the training in the same folder.
+        convert_settings: converts the settings in files of earlier versions; None: they stay.
     """
 
     last: str = "last.pt"
@@ -29,6 +30,7 @@ class CheckpointNames:
     numbered: str = "epoch_{}.pt"
     keys: Literal["graph", "resnet"] = "graph"
     extra_files: tuple[str, ...] = ()
+    convert_settings: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
 
     def number(self, name: str) -> int | None:
         """The epoch of a numbered file; None for others."""
@@ -77,8 +79,8 @@ def from_resnet_keys(content: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in content.items()
         if key != "epoch" and key not in names.values()
     }
-    # In other files, such as those of Lightning, `epoch` is another number.
-    is_resnet = not {"format", "arch", "best_prec1", "optimizer"}.isdisjoint(content)
+    # In files of other programs, such as timm and Lightning, `epoch` has another meaning.
+    is_resnet = "format" in content or "best_prec1" in content
     if is_resnet and isinstance(content.get("epoch"), int):
         state["last_epoch"] = content["epoch"] - 1
     return state

@@ -1,8 +1,9 @@
-"""Published checkpoint files: inert replacements for the pickled objects in them; nothing is executed.
+"""Inert replacements for the pickled objects in published checkpoint files; nothing is executed.
 
 The files were written by torch 1.0. They contain tensors, `train.ScalarMeter` objects (curves of a
-training), and numpy scalars and arrays under the names of numpy 1.x or 2.x. torch's restricted reader
-refuses such names; here each gets a stub that only keeps plain values.
+training), and numpy scalars and arrays under the names of numpy 1.x or 2.x. Files of timm and of the training
+scripts of torchvision contain their options as an `argparse.Namespace`. torch's restricted reader refuses
+such names; here each gets a stub that only keeps plain values.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ class ScalarMeter:
     name: str = ""
     steps: Any = ()
     values: Any = ()
+
+
+class ProgramOptions:
+    """Options of the program that wrote a file. Attributes: their values."""
 
 
 class _DataType:
@@ -72,6 +77,7 @@ def stubs_for_published_files() -> AbstractContextManager[None]:
     """Context manager: `torch.load(weights_only=True)` also reads published files."""
     stubs: list[Any] = [
         (ScalarMeter, "train.ScalarMeter"),
+        (ProgramOptions, "argparse.Namespace"),
         (_DataType, "numpy.dtype"),
         (_Array, "numpy.ndarray"),
     ]

@@ -150,7 +150,7 @@ def describe(content: Mapping[str, Any], path: str) -> CheckpointInfo:
     if "format" in content:
         origin: Literal["native", "published", "weights"] = "native"
     else:
-        origin = "published" if "optimizer" in content else "weights"
+        origin = "published" if "last_epoch" in content else "weights"
     epoch, step, best = (_number(content, key, path) for key in ("last_epoch", "iter", "best_val"))
     return CheckpointInfo(
         epoch=None if epoch is None else int(epoch),

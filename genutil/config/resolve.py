@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from genutil.config.consistency import failed_checks
 from genutil.config.problems import Problem, origin_of, refuse, shortened
-from genutil.config.schema import ALIASES, NEVER_READ, Config, canonical, schema
+from genutil.config.schema import ALIASES, NEVER_READ, Config, KeySources, canonical, schema
 from genutil.config.yaml_files import MergedConfig, read_experiment
 from genutil.exceptions import ConfigError
 from wirings.names import did_you_mean
@@ -53,10 +53,9 @@ def resolve(
         layers.origins["data_dir"] = "$DATA_DIR"
     if layers.values.get("name") is None:
         layers.values["name"] = file.stem
-    config, found = validated(layers, required=not unreadable)
+    sources = KeySources(own=frozenset({*layers.own, *written}), overrides=tuple(written))
+    config, found = validated(layers, sources, required=not unreadable)
     refuse([*layers.problems, *found])
-    config._overrides.update(written)
-    config._own.update(layers.own, written)
     return config
 
 
@@ -74,11 +73,14 @@ def _drop_never_read(layers: MergedConfig) -> None:
         del layers.values[key]
 
 
-def validated(layers: MergedConfig, required: bool = True) -> tuple[Config, list[Problem]]:
+def validated(
+    layers: MergedConfig, sources: KeySources, required: bool = True
+) -> tuple[Config, list[Problem]]:
     """The Config of merged keys, and their unknown keys, wrong values and contradictions together.
 
     Args:
         layers: the keys with their origins.
+        sources: what set the keys.
         required: whether a required key that is missing is a problem.
     """
     problems = []
@@ -92,21 +94,22 @@ def validated(layers: MergedConfig, required: bool = True) -> tuple[Config, list
             message = f"unknown key{hint or '; `--help` lists all keys'}"
             problems.append(Problem(key, message, layers.origins.get(key, "")))
     try:
-        config = Config.model_validate(values)
+        config = Config.from_sources(values, sources)
     except ValidationError as error:
         found = _value_problems(error, layers)
         problems += [p for p in found if required or p.message != _MISSING]
-        config = _without(values, {p.subject for p in found})
+        config = _without(values, {p.subject for p in found}, sources)
     return config, [*problems, *failed_checks(config, layers.origins)]
 
 
 _MISSING = "is missing; the file must give it, as module:Class"
 
 
-def _without(values: dict[str, Any], wrong: set[str]) -> Config:
+def _without(values: dict[str, Any], wrong: set[str], sources: KeySources) -> Config:
     """A Config of the valid values, so that contradictions among them are reported as well."""
     rest = {key: value for key, value in values.items() if key not in wrong}
-    return Config.model_validate({"model": "unknown:Unknown", "data": "unknown:Unknown", **rest})
+    rest = {"model": "unknown:Unknown", "data": "unknown:Unknown", **rest}
+    return Config.from_sources(rest, sources)
 
 
 def _value_problems(error: ValidationError, layers: MergedConfig) -> list[Problem]:

@@ -7,7 +7,8 @@ help text. Nothing else in the project repeats a default.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
@@ -353,7 +354,6 @@ class EvaluationKeys(BaseModel):
     use_dgl: bool = key(
         "evaluation",
         False,
-        read_by_experiment=True,
         description="with fast_eval: execute the wiring as a DGL graph (same as engine: dgl)",
     )
     skip_profiling: bool = key(
@@ -375,8 +375,9 @@ class FileKeys(BaseModel):
     checkpoint_format: Literal["graph", "resnet"] = key(
         "files",
         "graph",
-        description="names and keys of checkpoint files as in the published graph networks (last.pt, model) "
-        "or ResNets (checkpoint.pth.tar, state_dict); both are read",
+        description="names and keys of checkpoint files: of the published graph networks (init.pt, last.pt, "
+        "best.pt, epoch_N.pt; model) or ResNets (checkpoint.pth.tar, model_best.pth.tar, "
+        "checkpoint-N.pth.tar; state_dict); both are read",
     )
     save_checkpoints: bool = key("files", True, description="write checkpoints")
     log_dir: PathText = key(
@@ -387,14 +388,17 @@ class FileKeys(BaseModel):
     )
     log_interval: Count = key("files", 50, description="training steps between two log lines")
     checkpoint_interval: Count | None = key(
-        "files", 10, description="epochs between two epoch_N.pt; none: no such files"
+        "files", 10, description="epochs between two checkpoints that are kept; none: no such files"
     )
     checkpoint_interval_steps: Count | None = key(
         "files",
         None,
-        description="training steps between two last.pt within an epoch; one is written after each epoch",
+        description="training steps between two writings of the last checkpoint within an epoch; it is also "
+        "written after each epoch",
     )
-    keep_last: Count | None = key("files", None, description="how many epoch_N.pt are kept; default: all")
+    keep_last: Count | None = key(
+        "files", None, description="number of checkpoints of checkpoint_interval that are kept; default: all"
+    )
     record_wiring: bool = key(
         "files",
         False,
@@ -431,7 +435,7 @@ class MachineKeys(BaseModel):
     max_restarts: Annotated[Int, Field(ge=0)] = key(
         "execution",
         0,
-        description="how often a run is restarted from last.pt when one of its processes is lost",
+        description="how often a run is restarted from its last checkpoint when one of its processes is lost",
     )
     timeout: Float = key(
         "execution",
@@ -488,28 +492,63 @@ GROUPS: tuple[type[BaseModel], ...] = (
 )
 
 
+@dataclass(frozen=True)
+class KeySources:
+    """What set the keys of an experiment.
+
+    Attributes:
+        own: keys that the experiment file itself sets, not one of its bases, or the command line.
+        overrides: keys that the command line sets, in its order.
+        not_stated: keys that an evaluation says nothing about.
+        options: command-line options by key, where they are not called `--key`.
+    """
+
+    own: frozenset[str] = frozenset()
+    overrides: tuple[str, ...] = ()
+    not_stated: frozenset[str] = frozenset()
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
 class Config(MachineKeys, FileKeys, EvaluationKeys, TrainingKeys, NetworkKeys, WiringKeys, ExperimentKeys):
     """One experiment, resolved: every key has its value. It cannot be changed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-    _overrides: dict[str, Any] = PrivateAttr(default_factory=dict)
-    _own: set[str] = PrivateAttr(default_factory=set)
-    _not_stated: set[str] = PrivateAttr(default_factory=set)
+    _sources: KeySources = PrivateAttr(default_factory=KeySources)
+
+    @classmethod
+    def from_sources(cls, values: Mapping[str, Any], sources: KeySources) -> Config:
+        """The experiment of these values.
+
+        Raises:
+            pydantic.ValidationError: a value is wrong.
+        """
+        config = cls.model_validate(values)
+        config._sources = sources
+        return config
 
     @property
     def overrides(self) -> dict[str, Any]:
         """The keys that the command line set, with their values."""
-        return {key: getattr(self, key) for key in self._overrides}
+        return {key: getattr(self, key) for key in self._sources.overrides}
 
     @property
-    def not_stated(self) -> set[str]:
+    def not_stated(self) -> frozenset[str]:
         """The keys that an evaluation says nothing about: the weights may come from other values of them."""
-        return set(self._not_stated)
+        return self._sources.not_stated
+
+    def option(self, key: str) -> str:
+        """The command-line option that sets a key."""
+        return self._sources.options.get(key, f"--{key}")
+
+    def key_with_option(self, key: str) -> str:
+        """A key for messages, after the option that sets it if that has another name."""
+        option = self.option(key)
+        return key if canonical(option.lstrip("-")) == key else f"{option} ({key})"
 
     def explicit(self) -> set[str]:
         """The keys that the file itself (not its bases) or the command line set to other than the default."""
         defaults = {key: field.get_default(call_default_factory=True) for key, field in schema().items()}
-        return {key for key in self._own if getattr(self, key, None) != defaults.get(key)}
+        return {key for key in self._sources.own if getattr(self, key, None) != defaults.get(key)}
 
 
 def canonical(key: str) -> str:

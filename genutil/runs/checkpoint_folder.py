@@ -26,9 +26,10 @@ class CheckpointFolder:
     Args:
         path: the folder; created if it does not exist.
         resumed_from: the file that this run is resumed from. If it is in another folder or None, existing
-            checkpoints belong to another run and are moved to `<folder>.1`, `.2`, ….
+            checkpoints belong to another run and are moved to `<folder>.1`, `.2`, …; those of the current
+            folder, or of one that contains it, to `<folder>/earlier.1`, ….
         run_id: id of the run; the files of an earlier start of the same run are not moved.
-        layout: names of its files.
+        names: names of its files.
 
     Raises:
         CheckpointError: another process is writing to the folder, or it cannot be made.
@@ -39,9 +40,10 @@ class CheckpointFolder:
         path: Path,
         resumed_from: Path | None = None,
         run_id: str = "",
-        layout: CheckpointNames = GRAPH_NAMES,
+        names: CheckpointNames = GRAPH_NAMES,
     ) -> None:
-        self.path, self.layout = path, layout
+        self.path, self.names = path, names
+        self._marker: tuple[str, Path] | None = None
         continues = resumed_from is not None and resumed_from.resolve().parent == path.resolve()
         continues = continues or read_run_marker(path, run_id) is not None
         try:
@@ -59,20 +61,23 @@ class CheckpointFolder:
             self.close()
             self.path.mkdir(parents=True)
             self._lock = self._take_lock()
-        save_checkpoint(self.path / name, self.layout.content(state))
+            if self._marker is not None:
+                write_run_marker(self.path, *self._marker)
+        save_checkpoint(self.path / name, self.names.content(state))
 
     def keep_last(self, count: int) -> None:
         """Remove all files of one epoch but the last `count` ones."""
         numbered = {
             number: file
             for file in self.path.iterdir()
-            if (number := self.layout.number(file.name)) is not None
+            if (number := self.names.number(file.name)) is not None
         }
         for number in sorted(numbered)[:-count]:
             numbered[number].unlink(missing_ok=True)
 
     def write_run_marker(self, run_id: str, run_folder: Path) -> None:
         """Record which run writes here, for a later start of the same run."""
+        self._marker = (run_id, run_folder)
         write_run_marker(self.path, run_id, run_folder)
 
     def close(self) -> None:
@@ -93,11 +98,13 @@ class CheckpointFolder:
         return descriptor
 
     def _archive_old_checkpoints(self) -> None:
-        files = sorted(file for file in self.path.iterdir() if self.layout.is_checkpoint(file.name))
+        files = sorted(file for file in self.path.iterdir() if self.names.is_checkpoint(file.name))
         if not files:
             return
         number, path = 1, self.path.resolve()
-        while (archive := path.with_name(f"{path.name}.{number}")).exists():
+        # Nobody would look for files of the current folder outside of it.
+        base = path / "earlier" if Path.cwd().is_relative_to(path) else path
+        while (archive := base.with_name(f"{base.name}.{number}")).exists():
             number += 1
         archive.mkdir()
         for file in files:
@@ -106,7 +113,7 @@ class CheckpointFolder:
 
 
 class RunOutputs:
-    """The two folders of a training: its checkpoints, and `<log_dir>/<run>/`.
+    """The two folders of a training: `<log_dir>/<run>/`, made at once, and its checkpoints.
 
     A start after a failure continues the folders of the earlier start.
 
@@ -116,10 +123,10 @@ class RunOutputs:
         rank_info: rank of this process, with the run's id and its restarts.
         start: where the run begins.
         step: training steps that were done before.
-        layout: names of the checkpoints.
 
     Attributes:
-        checkpoints, run: the two folders; `checkpoints` is None where none are written.
+        run: the run's folder.
+        checkpoints: set by `open_checkpoints`; None where none are written.
 
     Raises:
         UserError: a folder cannot be written to.
@@ -132,13 +139,23 @@ class RunOutputs:
         rank_info: RankInfo,
         start: ResumePoint,
         step: int,
-        layout: CheckpointNames = GRAPH_NAMES,
     ) -> None:
-        earlier, self.checkpoints = start.run_folder, None
-        if folder is not None:
-            if rank_info.restarts:
-                earlier = read_run_marker(folder, rank_info.run_id)
-            self.checkpoints = CheckpointFolder(folder, start.path, rank_info.run_id, layout)
+        self._folder, self._resumed_from, self._run_id = folder, start.path, rank_info.run_id
+        earlier = start.run_folder
+        if folder is not None and rank_info.restarts:
+            earlier = read_run_marker(folder, rank_info.run_id)
         self.run = RunFolder(settings, earlier, step)
-        if self.checkpoints is not None:
-            self.checkpoints.write_run_marker(rank_info.run_id, self.run.path)
+        self.checkpoints: CheckpointFolder | None = None
+
+    def open_checkpoints(self, names: CheckpointNames = GRAPH_NAMES) -> None:
+        """Make the folder of checkpoints, if any are written. Those of earlier runs are moved.
+
+        Args:
+            names: names of the checkpoints.
+
+        Raises:
+            CheckpointError: see CheckpointFolder.
+        """
+        if self._folder is not None:
+            self.checkpoints = CheckpointFolder(self._folder, self._resumed_from, self._run_id, names)
+            self.checkpoints.write_run_marker(self._run_id, self.run.path)

@@ -28,16 +28,17 @@ class ResumePoint:
     """Where a run begins.
 
     Attributes:
-        path, content: the checkpoint it is resumed from; None: it starts at the first step.
+        path, content: file and content of the checkpoint; None: the run begins at the first step. The content
+            is emptied when it has been loaded, so that its tensors are not kept during the training.
         found_by: `auto`: as the last one of the run's own folder; `restart`: the same after a failure of the
             run; `file`: it was named.
-        record: where the run began, see genutil.runs.start_record; None: at its first step.
+        record: record of the start, see genutil.runs.start_record; None: the first step.
         run_folder: an earlier run's folder that lacks only its results; they are written there.
         finished: the message if nothing is left to train; else None.
     """
 
     path: Path | None = None
-    content: Mapping[str, Any] | None = None
+    content: dict[str, Any] | None = None
     found_by: Literal["file", "auto", "restart"] = "file"
     record: Mapping[str, Any] | None = None
     run_folder: Path | None = None
@@ -49,7 +50,7 @@ def find_resume_point(
     resume: str | None,
     rank_info: RankInfo,
     required: bool,
-    layout: CheckpointNames = GRAPH_NAMES,
+    names: CheckpointNames = GRAPH_NAMES,
 ) -> ResumePoint:
     """The checkpoint that `resume` names, or after a restart the run's own last one.
 
@@ -58,19 +59,21 @@ def find_resume_point(
         resume: a file, `auto` for the last one in the folder, or None.
         rank_info: rank of this process, with the run's id and its restarts.
         required: the run needs a checkpoint.
-        layout: names of the folder's files.
+        names: names of the folder's files.
 
     Raises:
         CheckpointError: the checkpoint is missing, damaged or foreign.
     """
     restarted = rank_info.restarts > 0 and read_run_marker(folder, rank_info.run_id) is not None
-    restarted = restarted and (folder / layout.last).is_file()
-    path = find_checkpoint(folder, "auto" if restarted else resume, required, layout.last)
+    restarted = restarted and (folder / names.last).is_file()
+    path = find_checkpoint(folder, "auto" if restarted else resume, required, names.last)
     if path is None:
         return ResumePoint()
-    return ResumePoint(
-        path, read_checkpoint(path), "restart" if restarted else "auto" if resume == "auto" else "file"
-    )
+    content = read_checkpoint(path)
+    settings = settings_in(content)
+    if names.convert_settings is not None and settings is not None:
+        content["config"] = names.convert_settings(settings)
+    return ResumePoint(path, content, "restart" if restarted else "auto" if resume == "auto" else "file")
 
 
 def find_checkpoint(folder: Path, resume: str | None, required: bool, last: str) -> Path | None:
@@ -103,7 +106,7 @@ def check_resume_point(config: Config, start: ResumePoint, reads_length: bool) -
         `run_folder`.
 
     Raises:
-        CheckpointError: `auto` found a checkpoint of other settings.
+        CheckpointError: `auto` found a checkpoint of other settings, or training cannot be resumed from it.
     """
     if start.content is None or start.path is None:
         return start
@@ -113,16 +116,21 @@ def check_resume_point(config: Config, start: ResumePoint, reads_length: bool) -
         return dataclasses.replace(start, record=record_in(start.content))
     changed = _differences(config, start.content, info, reads_length)
     if start.found_by == "auto":
-        option = "--name" if config.checkpoint_dir is None else "checkpoint_dir (--workspace)"
-        raise_if_other_experiment(path, changed, "num_epochs" if reads_length else "", option)
+        _raise_if_other_experiment(config, path, changed, reads_length)
+    if trains and not {"optimizer", "last_epoch"} <= start.content.keys():
+        raise CheckpointError(
+            f"{path}: has weights but no training state of this program, so training cannot be resumed from "
+            f"it; name the training's last checkpoint, or start a new training at epoch 0 with its weights: "
+            f"{config.option('use_graph')} {path} in place of --resume {path}"
+        )
     record = start_record(start.content, str(start.path), info.epoch, info.step, changed)
     start = dataclasses.replace(start, record=record)
     if trains:
         start = _without_work(config, start, info, reads_length)
         if is_mixed(record) and start.finished is None:
-            _log.warning("%s; the results record this", _mixture(path, changed))
+            _log.warning("%s; the results record this", _mixture(config, path, changed))
     elif changed:
-        _log.warning("%s; the results record this", _mixture(path, changed))
+        _log.warning("%s; the results record this", _mixture(config, path, changed))
     return start
 
 
@@ -148,16 +156,16 @@ def _is_within_epoch(content: Mapping[str, Any]) -> bool:
     return isinstance(progress, Mapping) and bool(progress.get("batch"))
 
 
-def raise_if_other_experiment(
-    path: Path, changed: Mapping[str, tuple[Any, Any]] | None, length: str, option: str
+def _raise_if_other_experiment(
+    config: Config, path: Path, changed: Mapping[str, tuple[Any, Any]] | None, reads_length: bool
 ) -> None:
     """Refuse a checkpoint that `auto` found if it belongs to another experiment.
 
     Args:
+        config: the experiment.
         path: the checkpoint's file.
         changed: the settings that differ; None: the file does not contain its settings.
-        length: the key of the number of epochs, if training depends on it from the start; else empty.
-        option: the option that gives an experiment its own files.
+        reads_length: whether training depends on `num_epochs` from the first step.
 
     Raises:
         CheckpointError: there are differences, or they are not known.
@@ -165,23 +173,33 @@ def raise_if_other_experiment(
     if changed is not None and not changed:
         return
     lines = [f"resume: auto found {path}, which belongs to another experiment:"]
-    lines += [f"  {key}: {old!r} in the file, now {new!r}" for key, (old, new) in (changed or {}).items()]
     if changed is None:
-        lines[0] = f"resume: auto found {path}, which does not contain its settings"
-    elif length in changed:
-        lines.append(f"  (training depends on {length} from the first step, as in a cosine schedule)")
+        lines = [f"resume: auto found {path}, which does not contain its settings"]
+    else:
+        lines += [f"  {line}" for line in _listed(config, changed, "in the file, now")]
+        if reads_length and "num_epochs" in changed:
+            name = config.key_with_option("num_epochs")
+            lines.append(f"  (training depends on {name} from the first step, as in a cosine schedule)")
+    own_folder = config.option("name" if config.checkpoint_dir is None else "checkpoint_dir")
     lines.append(
         f"use the same settings; or name the file, --resume {path}, and the results record that the settings "
-        f"are mixed; or give this experiment another {option}"
+        f"are mixed; or give this experiment another {own_folder}"
     )
     raise CheckpointError("\n".join(lines))
 
 
-def _mixture(path: Path, changed: Mapping[str, tuple[Any, Any]] | None) -> str:
+def _listed(config: Config, changed: Mapping[str, tuple[Any, Any]], between: str) -> list[str]:
+    """Each changed setting with its values in the file and now."""
+    return [
+        f"{config.key_with_option(key)}: {old!r} {between} {new!r}" for key, (old, new) in changed.items()
+    ]
+
+
+def _mixture(config: Config, path: Path, changed: Mapping[str, tuple[Any, Any]] | None) -> str:
     if changed is None:
         return f"{path} does not contain its settings, which may differ"
     if changed:
-        return f"{path} was trained with other settings ({', '.join(changed)})"
+        return f"{path} was trained with other settings ({'; '.join(_listed(config, changed, 'there, now'))})"
     return f"the training of {path} was itself resumed from a checkpoint of other settings"
 
 
@@ -191,7 +209,7 @@ def _without_work(
     """`start`; where all epochs are done, with the folder that lacks the results, or with a message."""
     assert start.content is not None and start.path is not None and start.record is not None
     done = 0 if info.epoch is None else info.epoch + 1
-    if done < config.num_epochs or "optimizer" not in start.content:
+    if done < config.num_epochs:
         return start
     same, checkpoints, results = start.record["differences"] == {}, checkpoints_of(config), None
     if same:
@@ -204,5 +222,5 @@ def _without_work(
     parts = [f"{what}: {start.path} has {done} of {config.num_epochs} epochs"]
     parts.append(f"the results are in {results}" if results else "--evaluate evaluates it")
     if not reads_length:
-        parts.append("a larger --num_epochs continues it")
+        parts.append(f"a larger {config.option('num_epochs')} continues it")
     return dataclasses.replace(start, finished="; ".join(parts))

@@ -7,11 +7,12 @@ import logging
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -101,6 +102,7 @@ class RunFolder:
         self.settings, self.origin = settings, environment()
         self._start = time.monotonic()
         started = time.strftime("%Y%m%d-%H%M%S")
+        self._new_folders: list[Path] = []
         with self.io_errors_as_user_errors():
             self._seconds_before = 0.0
             if earlier is not None and earlier.is_dir():
@@ -108,7 +110,10 @@ class RunFolder:
                 self._drop_metrics_after(step)
                 self._seconds_before = sum(line.get("epoch_time", 0.0) for line in self.metrics())
             else:
+                log_dirs = (settings.log_dir, *settings.log_dir.parents)
+                self._new_folders = [folder for folder in log_dirs if not folder.exists()]
                 self.path = _new_folder(settings.log_dir, f"{settings.label}-{started}")
+                self._new_folders.insert(0, self.path)
             text = yaml.safe_dump(dict(settings.values), sort_keys=False)
             write_atomically(self.path / "config.yml", lambda file: file.write(text.encode()))
 
@@ -153,6 +158,19 @@ class RunFolder:
         with self.io_errors_as_user_errors():
             write_atomically(self.path / RESULTS, lambda file: file.write(text.encode()))
         return content
+
+    @contextmanager
+    def removed_on_error(self) -> Iterator[None]:
+        """Context manager: an error removes the folders that were made for this run."""
+        try:
+            yield
+        except BaseException:
+            if self._new_folders:
+                shutil.rmtree(self.path, ignore_errors=True)
+            for folder in self._new_folders[1:]:
+                with suppress(OSError):  # another run uses it
+                    folder.rmdir()
+            raise
 
     def _drop_metrics_after(self, step: int) -> None:
         """Also drops lines that cannot be read, such as one that was cut off."""

@@ -267,3 +267,16 @@ def test_one_channel(folder):
         DataError, match="in_channels: these images have 3 channels, or 1 as grey ones, not 2"
     ):
         imagenet(folder, in_channels=2)
+
+
+def test_data_dir_may_hold_the_images_itself(tmp_path):
+    keys = {"batch_size": 2, "image_size": 8, "output_size": 1, "workers": 0}
+    for split in ("train", "val"):
+        write(tmp_path, split, "a")
+    inner = ImageNet(tmp_path / "imagenet", **keys)
+    assert len(inner.train) == len(ImageNet(tmp_path, **keys).train) == 2
+    shutil.copytree(tmp_path / "imagenet" / "val", tmp_path / "val")
+    with pytest.raises(DataError, match="has the folders imagenet and val, so the images"):
+        ImageNet(tmp_path, **keys)
+    shutil.rmtree(tmp_path / "imagenet")
+    assert len(ImageNet(tmp_path, **keys, evaluate=True).val) == 2

@@ -11,6 +11,9 @@ from fig.curves import read_curves
 from fig.finished_runs import read_results
 from fig.paper_results import KEPT, SPARSE_RESNET50
 from fig.style import pyplot_in_style
+from genutil.config import load_config
+from genutil.exceptions import UserError
+from tests.conftest import ROOT
 from tests.fig.drawn_files import lines_of, written
 from tests.fig.recorded import leave_run
 
@@ -231,8 +234,32 @@ def raport(path, told=None, **options):
     ],
 )
 def test_reports_are_drawn_at_what_their_layers_keep(tmp_path, config, told, name, kept):
-    found = sparsity.read_raport(raport(tmp_path / "raport.json", told, model_config=config))
+    found = sparsity.read_report(raport(tmp_path / "raport.json", told, model_config=config))
     assert found == (name, kept, 74.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "kept"),
+    [
+        ("dense", "dense", 100), ("allsparse10", "allsparse10", 10), ("ignorefirst10", "ignorefirst10", 10),
+        ("tdsparse10", "tdsparse10", 10),
+    ],
+)  # fmt: skip
+def test_results_of_apps_are_drawn_as_reports_are(tmp_path, name, label, kept):
+    config = load_config(ROOT / "apps" / "resnet" / f"resnet50_{name}.yml").model_dump()
+    content = {"top1_accuracy": 74.0, "epochs": 100, "images": 50_000, "config": config}
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(content))
+    assert sparsity.read_report(path) == (label, kept, 74.0)
+    for change, message in (
+        ({"graph": "random"}, "SparseResNet, random, prune_rate"),
+        ({"data": "data.synthetic:SyntheticImages"}, "random images"),
+        ({"output_size": 10, "max_batches": 3}, "10 classes, the first 3 batches"),
+    ):
+        if name != "dense" or "graph" not in change:
+            path.write_text(json.dumps({**content, "config": {**config, **change}}))
+            with pytest.raises(UserError, match=message):
+                sparsity.read_report(path)
 
 
 def test_an_evaluation_does_not_tell_its_epochs(tmp_path):
@@ -240,7 +267,7 @@ def test_an_evaluation_does_not_tell_its_epochs(tmp_path):
     content = json.loads(path.read_text())
     del content["epochs"]
     path.write_text(json.dumps(content))
-    assert sparsity.read_raport(path).name == "allsparse10 (unknown epochs)"
+    assert sparsity.read_report(path).name == "allsparse10 (unknown epochs)"
 
 
 @pytest.mark.parametrize(
@@ -271,7 +298,7 @@ def test_a_report_that_cannot_be_drawn_among_others_is_left_out(tmp_path, caplog
 def test_sparsity(tmp_path):
     path = raport(tmp_path / "raport.json")
     with pyplot_in_style() as pyplot:
-        (axis,) = sparsity.draw(pyplot, [sparsity.read_raport(path)]).axes
+        (axis,) = sparsity.draw(pyplot, [sparsity.read_report(path)]).axes
         found = lines_of(axis)
     assert found.pop("allsparse10, measured") == ([10], [74])
     assert found == {

@@ -34,14 +34,14 @@ def test_keys_there_and_back():
     assert from_resnet_keys(content) == STATE
 
 
-@pytest.mark.parametrize("layout", [GRAPH_NAMES, RESNET])
-def test_files_of_both_layouts_read_alike(layout, tmp_path):
-    folder = CheckpointFolder(tmp_path / "run", layout=layout)
-    folder.save(layout.last, STATE)
+@pytest.mark.parametrize("names", [GRAPH_NAMES, RESNET])
+def test_files_of_both_formats_read_alike(names, tmp_path):
+    folder = CheckpointFolder(tmp_path / "run", names=names)
+    folder.save(names.last, STATE)
     folder.close()
-    raw = torch.load(tmp_path / "run" / layout.last, weights_only=True)
-    assert ("state_dict" in raw, "model" in raw) == (layout is RESNET, layout is GRAPH_NAMES)
-    content = read_checkpoint(tmp_path / "run" / layout.last)
+    raw = torch.load(tmp_path / "run" / names.last, weights_only=True)
+    assert ("state_dict" in raw, "model" in raw) == (names is RESNET, names is GRAPH_NAMES)
+    content = read_checkpoint(tmp_path / "run" / names.last)
     content.pop("format")
     torch.testing.assert_close(content, STATE)
     assert describe(content, "x").epoch == 4
@@ -52,17 +52,20 @@ def test_a_new_run_moves_its_own_kind_of_files_aside(tmp_path):
     for name in names:
         (tmp_path / "run").mkdir(exist_ok=True)
         (tmp_path / "run" / name).touch()
-    CheckpointFolder(tmp_path / "run", layout=RESNET).close()
+    CheckpointFolder(tmp_path / "run", names=RESNET).close()
     assert {file.name for file in (tmp_path / "run.1").iterdir()} == set(names[:3])
     assert set(names[3:]) <= {file.name for file in (tmp_path / "run").iterdir()}
 
 
-def test_files_of_the_current_folder_are_moved_beside_it(tmp_path, monkeypatch):
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    (tmp_path / "here" / "checkpoint.pth.tar").touch()
-    CheckpointFolder(Path("./"), layout=RESNET).close()
-    assert (tmp_path / "here.1" / "checkpoint.pth.tar").exists()
+@pytest.mark.parametrize("folder", ["./", "..", "sub/.."])
+def test_files_of_the_current_folder_stay_within_it(tmp_path, monkeypatch, folder):
+    (tmp_path / "here" / "sub").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here" / "sub" if folder == ".." else tmp_path / "here")
+    for number in (1, 2):
+        (tmp_path / "here" / "checkpoint.pth.tar").touch()
+        CheckpointFolder(Path(folder), names=RESNET).close()
+        assert (tmp_path / "here" / f"earlier.{number}" / "checkpoint.pth.tar").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
 
 
 def test_a_name_under_model_does_not_hide_the_weights_under_state_dict(tmp_path):

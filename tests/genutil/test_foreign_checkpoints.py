@@ -1,5 +1,6 @@
 """Weights that other programs saved: read, with one line that says what was done to their names."""
 
+import argparse
 import logging
 
 import pytest
@@ -74,6 +75,15 @@ def test_files_of_lightning(tmp_path, caplog, weights):
     }  # fmt: skip
     lines, _ = loaded_with(tmp_path, caplog, content, "x.ckpt")
     assert lines == line(tmp_path, "removed the prefix 'net.' from all names", "x.ckpt")
+
+
+def test_files_of_timm(tmp_path, caplog, weights):
+    """They hold their options as an object, and `epoch` is the last finished one."""
+    content = {
+        "epoch": 3, "arch": "resnet18", "state_dict": weights, "optimizer": {"state": {}, "param_groups": []},
+        "version": 2, "args": argparse.Namespace(lr=0.1, mean=(0.5, 0.5)), "metric": 70.5,
+    }  # fmt: skip
+    assert loaded_with(tmp_path, caplog, content)[0] == []
 
 
 def test_averaged_models(tmp_path, caplog):

@@ -45,6 +45,7 @@ def parse(*argv):
         (["--data-backend", "synthetic", "-j", 2], "--workers: has no effect with --data-backend synthetic"),
         (["--data-backend", "dali-cpu", "--skip-corrupt"], "--skip-corrupt: works with .* pytorch alone"),
         (["--resume", "a", "--pretrained-weights", "b"], "--resume: gives weights, and so does"),
+        (["--evaluate", "--resume", "auto", "--pretrained-weights", "b"], "--resume: gives weights, and so"),
         (["--resume", "a", "--start-epoch", 3], "--start-epoch: is known by the checkpoint"),
         (["--no-checkpoints", "--gather-checkpoints"], "--gather-checkpoints: keeps checkpoints"),
         (["--final-weights", "checkpoint.pth.tar"], "--final-weights: must not be checkpoint.pth.tar, w"),

@@ -1,15 +1,18 @@
 """The command as a user meets it, on a toy ImageNet."""
 
+import argparse
 import re
 import shutil
 
 import pytest
 import torch
 
-from genutil.checkpoint import read_checkpoint
+from genutil.checkpoint import read_checkpoint, save_checkpoint
 from genutil.checkpoint.checksum import digest
+from genutil.checkpoint.file_names import to_resnet_keys
 from imagenet_sparsity_experiments import main
-from tests.imagenet_sparsity_experiments.toy import build, make_images, raport, run
+from imagenet_sparsity_experiments.options import parse_options
+from tests.imagenet_sparsity_experiments.toy import SMALL, build, make_images, raport, run
 from trainers.optimizers import optimizer_names, sgd, without_decay_of_norms
 
 STATE = ("model", "optimizer", "last_epoch", "best_val", "iter", "scheduler", "rng", "optimizer_names")
@@ -89,7 +92,8 @@ def test_gather_and_resume_auto(images, space, caplog):
     assert {"checkpoint-0.pth.tar", "checkpoint-1.pth.tar"} <= {file.name for file in space.iterdir()}
     last = space / "checkpoint.pth.tar"
     assert run(images, space, "--epochs", 3, "--lr", "0.02", "--resume", last) == 0
-    assert "lr is 0.02 now; in " in caplog.text
+    assert caplog.text.count("now 0.02") == 1  # one warning of the changed setting
+    assert f"{last} was trained with other settings (lr: 0.01 there, now 0.02)" in caplog.text
     assert raport(space)["started_from"]["differences"] == {"lr": [0.01, 0.02]}
     assert read_checkpoint(space / "checkpoint.pth.tar")["last_epoch"] == 2
     assert not (space.parent / "work.1").exists()
@@ -109,9 +113,11 @@ def test_auto_is_refused_for_other_options_and_for_a_finished_training(images, s
         "checkpoint.pth.tar, which belongs to another experiment:\n  lr: 0.01 in the file, now 0.02\n"
         in errors
     )
-    assert "another checkpoint_dir (--workspace)" in errors
+    assert "or give this experiment another --workspace" in errors
     assert run(images, space, "--epochs", 2, "--lr", "0.01", *cosine) == 2
-    assert "epochs: 1 in the file, now 2" in capsys.readouterr().err
+    errors = capsys.readouterr().err
+    assert "--epochs (num_epochs): 1 in the file, now 2" in errors
+    assert "(training depends on --epochs (num_epochs) from the first step" in errors
     assert run(images, space, "--epochs", 1, "--lr", "0.01", *cosine) == 0
     assert "resnet18_classic is finished: " in caplog.text
     assert {path: path.stat().st_mtime_ns for path in space.rglob("*")} == before
@@ -179,7 +185,8 @@ def test_evaluation(images, space, tmp_path, caplog):
         caplog.clear()
         other = ["-c", "allsparse90", "--evaluate", flag, space / "model_best.pth.tar"]
         assert run(images, tmp_path / "other", *other) == 0
-        assert "was trained with other settings (prune_rate); the results record this" in caplog.text
+        changed = "--model-config (prune_rate): 0.8 there, now 0.1"
+        assert f"was trained with other settings ({changed}); the results record this" in caplog.text
         assert raport(tmp_path / "other")["CELoss"] != trained["CELoss"]
 
 
@@ -227,7 +234,50 @@ def test_weights_to_begin_with_and_going_on_by_one_command(images, space, tmp_pa
     caplog.clear()
     assert run(images, space, *common, "--epochs", 2) == 0
     assert "loaded the weights" not in caplog.text
-    assert "resumed from" in caplog.text
+    last = space / "checkpoint.pth.tar"
+    assert f"--pretrained-weights is not read: wiring and weights are those of {last}" in caplog.text
+    assert f"resumed from {last}" in caplog.text
+
+
+def earlier_version(path, **changes):
+    """Rewrite a checkpoint as earlier versions of main.py wrote it: with options in place of keys."""
+    content = read_checkpoint(path)
+    values = parse_options(["imagenet", *SMALL, "--epochs", "1", "--lr", "0.01"]).values
+    save_checkpoint(path, to_resnet_keys({**content, "config": {**values, **changes}}))
+
+
+def test_checkpoints_of_earlier_versions_are_resumed(images, space, capsys):
+    options = ["--epochs", 1, "--lr", "0.01"]
+    assert run(images, space, *options) == 0
+    earlier_version(space / "checkpoint.pth.tar", lr=0.5)
+    assert run(images, space, *options, "--resume", "auto") == 2
+    assert "another experiment:\n  lr: 0.5 in the file, now 0.01\nuse the same" in capsys.readouterr().err
+    earlier_version(space / "checkpoint.pth.tar")
+    assert run(images, space, "--epochs", 2, "--lr", "0.01", "--resume", "auto") == 0
+    assert raport(space)["started_from"]["differences"] == {}
+    earlier_version(space / "checkpoint.pth.tar", batch_size="many")
+    assert run(images, space, "--epochs", 3, "--lr", "0.01", "--resume", "auto") == 2
+    assert "which belongs to another experiment" in capsys.readouterr().err
+
+
+def test_files_of_timm_give_weights_but_are_not_resumed(images, space, tmp_path, capsys, caplog):
+    caplog.set_level("INFO")
+    network, file = build("dense", num_classes=3), tmp_path / "timm.pth.tar"
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    content = {
+        "epoch": 5, "arch": "resnet18", "version": 2, "metric": 71.5, "state_dict": network.state_dict(),
+        "optimizer": optimizer.state_dict(), "args": argparse.Namespace(lr=0.1, model="resnet18"),
+    }  # fmt: skip
+    torch.save(content, file)
+    assert run(images, space, "--epochs", 1, "--resume", file) == 2
+    errors = capsys.readouterr().err
+    assert f"{file}: has weights but no training state of this program" in errors
+    assert f"--pretrained-weights {file} in place of --resume {file}" in errors
+    assert not space.exists()
+    assert run(images, space, "--epochs", 1, "--lr", "1e-13", "--pretrained-weights", file) == 0
+    assert f"loaded the weights of {file}" in caplog.text
+    weights = read_checkpoint(space / "checkpoint.pth.tar")["model"]
+    torch.testing.assert_close(weights["fc.weight"], network.state_dict()["fc.weight"], rtol=0, atol=1e-6)
 
 
 def test_going_on_within_an_epoch_of_other_length_is_refused(images, space, capsys):

@@ -5,11 +5,14 @@ import torch
 
 import experiment
 from data.imagenet import ImageFolders
+from genutil.config import load_config
+from genutil.config.identity import differences, identity
 from genutil.distributed.rank_info import RankInfo
 from genutil.exceptions import ConfigError, UserError
 from imagenet_sparsity_experiments import main
-from imagenet_sparsity_experiments.options import parse_options
+from imagenet_sparsity_experiments.options import _keys, _parser, parse_options
 from models.sparse_resnet import SparseResNet
+from tests.conftest import ROOT
 from tests.imagenet_sparsity_experiments.toy import make_images
 from trainers.trainer import Trainer
 
@@ -75,6 +78,32 @@ def test_keys_of_an_option(name):
     config, default = parse(*argv).config, parse().config
     assert {key: getattr(config, key) for key in expected} == expected
     assert all(getattr(default, key) != value for key, value in expected.items())
+
+
+RECIPE = (
+    "--epochs 100 --lr 0.256 --lr-schedule cosine --warmup 5 --momentum 0.875 --wd 3.0517578125e-05 "
+    "--label-smoothing 0.1 -b 256"
+)
+
+
+@pytest.mark.parametrize("configuration", ["dense", "allsparse10", "ignorefirst10", "tdsparse10"])
+def test_experiments_of_apps_have_the_same_identity(configuration):
+    """The same experiment as options of main.py and as a file of apps/resnet."""
+    file = load_config(ROOT / "apps" / "resnet" / f"resnet50_{configuration}.yml")
+    typed = parse(*RECIPE.split(), "-c", configuration).config
+    assert differences(file.model_dump(), typed.model_dump()) == {}
+    assert identity(file.model_dump()) == identity(typed.model_dump())
+    other = parse(*RECIPE.split(), "-c", "allsparse30").config
+    assert identity(other.model_dump()) != identity(typed.model_dump())
+
+
+def test_every_computed_key_has_its_option():
+    """Messages about a key name the option that the user typed."""
+    config, parser = parse().config, _parser()
+    known = {flag for action in parser._actions for flag in action.option_strings} | {"DIR"}
+    keys = set(_keys(parse().values, RankInfo())) - {"name", "model", "checkpoint_format"}
+    for key in keys | {"multistep_lr_milestones", "rho", "graph"}:
+        assert set(config.option(key).split(" and ")) <= known, key
 
 
 def test_weights_of_an_evaluation_are_those_of_either_option():

@@ -1,10 +1,12 @@
 """When checkpoints are written and kept, and what a full disk or a removed folder does."""
 
+import gc
 import json
 import resource
 import shutil
 import subprocess
 import sys
+import weakref
 
 import pytest
 
@@ -12,6 +14,7 @@ import runner
 from genutil.checkpoint import read_checkpoint
 from genutil.config import load_config
 from genutil.exceptions import CheckpointError, UserError
+from genutil.runs import resume_point
 from genutil.runs.checkpoint_folder import CheckpointFolder
 from genutil.runs.past_runs import read_run_marker
 from genutil.runs.run_folder import RunFolder, run_settings
@@ -166,11 +169,32 @@ def test_a_removed_folder_is_made_again(write_app, tmp_path, folder, monkeypatch
     assert run(write_app()) == 0
     assert read_checkpoint(folder / "last.pt")["last_epoch"] == 1
     assert caplog.text.count("was removed and is created again") == 2
+    assert read_run_marker(folder) == next((tmp_path / "runs").iterdir())
     assert [line["epoch"] for line in metrics(tmp_path)] == [1, 1]
     with pytest.raises(CheckpointError, match="another run is writing"):
         one = CheckpointFolder(folder)
         CheckpointFolder(folder)
     one.close()
+
+
+def test_a_loaded_checkpoint_is_not_kept_in_memory(write_app, folder, monkeypatch):
+    app, loaded = write_app(num_epochs=1, lr_scheduler="multistep"), []
+    assert run(app) == 0
+    read, fit = resume_point.read_checkpoint, Trainer.fit
+
+    def noting(path):
+        content = read(path)
+        loaded.extend(weakref.ref(weight) for weight in content["model"].values())
+        return content
+
+    def checking(trainer):
+        gc.collect()
+        assert loaded and not any(reference() is not None for reference in loaded)
+        return fit(trainer)
+
+    monkeypatch.setattr(resume_point, "read_checkpoint", noting)
+    monkeypatch.setattr(Trainer, "fit", checking)
+    assert run(app, "--resume", "auto", "--num_epochs", 2) == 0
 
 
 def test_files_that_cannot_be_written_are_reported(write_app, tmp_path, monkeypatch, caplog):

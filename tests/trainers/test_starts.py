@@ -128,7 +128,10 @@ def test_a_named_file_of_other_settings_makes_a_mixed_run_and_it_stays_one(run, 
     assert status == 0
     differences = {"seed": [3, 0], "lr": [0.05, 0.1]}
     assert first["started_from"]["differences"] == differences
-    assert f"{last} was trained with other settings (seed, lr)" in caplog.text
+    assert (
+        f"{last} was trained with other settings (seed: 3 there, now 0; lr: 0.05 there, now 0.1)"
+        in caplog.text
+    )
     status, again = run("--num_epochs", 3, "--resume", "auto")
     assert status == 0
     start = first["started_from"]

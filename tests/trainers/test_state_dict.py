@@ -8,6 +8,7 @@ from torch import nn
 
 from genutil.exceptions import CheckpointError, NotFiniteError
 from genutil.runs.checkpoint_folder import CheckpointFolder
+from genutil.seeding import rng_state, seed_everything
 from tests.helpers.equality import same
 from tests.tiny_data import TinyBatches
 from trainers.callback_base import Callback
@@ -89,7 +90,7 @@ def test_every_key_is_read():
     state = Reads(trainer.state_dict())
     trainer.load_state_dict(state)
     assert state.keys() - state.keys_read == {"optimizer_names"}  # read by resumable_state
-    assert "lr" in state["scheduler"].keys_read
+    assert state["scheduler"].keys() == state["scheduler"].keys_read
     assert state["epoch_progress"].keys() - state["epoch_progress"].keys_read == {"batches"}  # likewise
 
 
@@ -157,6 +158,19 @@ def test_a_published_state_gets_the_missing_keys():
     assert state["epoch_progress"] == {"batch": 0, "batches": 4, "meter": None}
     assert (state["scaler"], state["scheduler"]) == (None, {"lr": 0.1})
     assert torch.equal(state["rng"]["torch"], torch.get_rng_state())
+
+
+def test_reading_a_state_changes_no_random_numbers():
+    model = TwoLayers()
+    optimizer = trained(model)
+    content = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "rng": rng_state()}
+    seed_everything(5)
+    before = rng_state()
+    state = resumable_state(
+        {**content, "last_epoch": 0}, "x.pt", {}, model, optimizer, steps_per_epoch=4, topk=[1]
+    )
+    assert same(rng_state(), before)
+    assert same(state["rng"], content["rng"]) and not same(state["rng"], before)
 
 
 def test_momentum_of_another_shape_is_refused():

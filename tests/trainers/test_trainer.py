@@ -248,7 +248,7 @@ def test_resuming_tells_what_changed_and_refuses_other_batches(write_app, tmp_pa
     run(path)
     last = str(folder / "last.pt")
     run(path, "--resume", last, "--num_epochs", "3", "--lr", "0.2")
-    assert "lr is 0.2 now" in caplog.text
+    assert "lr: 0.1 there, now 0.2" in caplog.text
     state = read_checkpoint(folder / "last.pt")
     state["epoch_progress"] = {"batch": 1, "meter": None}
     save_checkpoint(folder / "last.pt", state)
@@ -265,8 +265,8 @@ def test_weights_alone_cannot_be_resumed_but_evaluated(write_app, tmp_path, fold
     before = sorted(folder.iterdir())
     assert run(path, "--resume", str(alone)) == 2
     error = capsys.readouterr().err
-    assert f"{alone}: holds weights alone" in error
-    assert "start a new training at epoch 0 with its weights: --use_graph FILE" in error
+    assert f"{alone}: has weights but no training state of this program" in error
+    assert f"start a new training at epoch 0 with its weights: --use_graph {alone} in place of" in error
     assert sorted(folder.iterdir()) == before  # a run that is refused moves nothing
     assert len(list((tmp_path / "runs").iterdir())) == 2
 
@@ -292,7 +292,7 @@ def test_a_training_starts_with_the_weights_of_another_program(write_app, tmp_pa
     "changes",
     [
         {"config": 3},
-        {"config": {"lr": torch.ones(2)}},
+        {"config": {"seed": torch.ones(2)}},
         {"epoch_progress": [1]},
         {"epoch_progress": {"batch": -1, "meter": None}},
         {"epoch_progress": {"batch": 99, "meter": None}},

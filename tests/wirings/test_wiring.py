@@ -19,6 +19,7 @@ from wirings.rules.base import EdgeRule
 from wirings.selection import EdgeSelection
 from wirings.stages import find_liveness
 from wirings.topk import num_kept, top_mask
+from wirings.weights_file import load_weights
 
 
 def test_logits_are_those_of_the_strongest_weights():
@@ -244,6 +245,23 @@ def test_a_rule_with_state():
     # A checkpoint of the unwired network has no masks; they stay.
     twin.load_state_dict(network().state_dict())
     assert again.churn(wiring.state())["total"] == 0
+
+
+def test_a_checkpoint_with_the_state_of_some_rules_is_refused():
+    model = network()
+    wiring = wirings.wire(model, Grow, density=0.2, every=2)
+    masks = [name for name in model.state_dict() if name.endswith(".wiring.mask")]
+    assert len(masks) == len(wiring.rules) > 1
+    for missing in (masks[:1], masks[-1:], masks[1:]):
+        state = {name: value for name, value in model.state_dict().items() if name not in missing}
+        with pytest.raises(RuntimeError, match=rf"Missing key\(s\) in state_dict: .*{missing[0]}"):
+            model.load_state_dict(state)
+        assert model.load_state_dict(state, strict=False).missing_keys == missing
+        with pytest.raises(WiringError, match=f"misses {missing[0]}"):
+            load_weights(model, state, "x.pt")
+    # The network may be a part of another one, and may be copied.
+    outer = nn.ModuleDict({"a": copy.deepcopy(model), "b": network()})
+    outer.load_state_dict(nn.ModuleDict({"a": network(), "b": network()}).state_dict())
 
 
 def test_momenta_of_new_edges_are_reset():

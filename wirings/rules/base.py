@@ -124,6 +124,7 @@ class EdgeRule(nn.Module, ABC):
     def __init__(self, potential: PotentialEdges, num_edges: int) -> None:
         super().__init__()
         self.potential, self.num_edges = potential, num_edges
+        self._absent_prefix: str | None = None
         if potential.layer is None:
             self.weight = nn.Parameter(torch.empty(potential.shape))
             nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
@@ -189,9 +190,10 @@ class EdgeRule(nn.Module, ABC):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, local_metadata: Any, strict: bool, *lists: list[str]
     ) -> None:
-        """Load the entries; a checkpoint of the unwired network has none, and the rule keeps its buffers."""
-        if self.potential.layer is None or any(name.startswith(prefix) for name in state_dict):
-            super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *lists)
+        """Load the buffers; if there are none, note it for `accept_unwired_checkpoint`."""
+        is_absent = not any(name.startswith(prefix) for name in state_dict)
+        self._absent_prefix = prefix if is_absent and self._buffers else None
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *lists)
 
     def __getattr__(self, name: str) -> Any:
         if name == "weight" and "potential" in self.__dict__ and self.potential.layer is not None:
@@ -200,6 +202,22 @@ class EdgeRule(nn.Module, ABC):
 
     def extra_repr(self) -> str:
         return f"{self.num_edges:,} of {self.potential.numel:,} edges"
+
+
+def accept_unwired_checkpoint(model: nn.Module, keys: Any) -> None:
+    """Hook of torch after `load_state_dict` of a wired network: a checkpoint of the unwired network fits.
+
+    It has no buffers of any layer's rule, so all rules keep their own. If it has those of some layers, the
+    others stay in `keys.missing_keys`.
+    """
+    rules = [
+        module
+        for module in model.modules()
+        if isinstance(module, EdgeRule) and module.potential.layer is not None and module._buffers
+    ]
+    prefixes = tuple(rule._absent_prefix for rule in rules if rule._absent_prefix is not None)
+    if len(prefixes) == len(rules):
+        keys.missing_keys[:] = [key for key in keys.missing_keys if not key.startswith(prefixes)]
 
 
 class RankedEdges(EdgeRule):
