@@ -1,4 +1,4 @@
-"""The function `compact` of wirings.compacting, for programs that import it from here."""
+"""The names of wirings.compacting, for programs that import them from here."""
 
 from wirings.compacting import compact, engines_of
 

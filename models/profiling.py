@@ -1,4 +1,4 @@
-"""The function `profile` of wirings.profiling, for programs that import it from here."""
+"""The names of wirings.profiling, for programs that import them from here."""
 
 from wirings.profiling import Profile, as_table, profile
 

@@ -1,4 +1,4 @@
-"""Functions of wirings.topk and wirings.selection, for programs that import them from here."""
+"""The names of wirings.topk and wirings.selection, for programs that import them from here."""
 
 from wirings.selection import EdgeSelection, straight_through
 from wirings.topk import Selector, choose_top_edges, num_kept, top_mask, top_mask_by_row

@@ -280,7 +280,7 @@ def test_momenta_of_new_edges_are_reset():
 def test_summary_is_a_table():
     model = network()
     text = str(wirings.wire(model, density=0.2, exclude="6").summary()).splitlines()
-    assert text[0].split("|")[1:6] == [" layer    ", " rule     ", " potential ", " in use ", " density "]
+    assert text[0].split("|")[1:6] == [" layer    ", " rule ", " potential ", " in use ", " density "]
     assert text[-1] == "dense: 6.weight"
     assert [cell.strip() for cell in text[-3].split("|")[1:6]] == ["total", "", "504", "101", "20.04%"]
 
