@@ -21,7 +21,7 @@ test-all: .venv/.dev
 
 # With the oldest torch that requirements.txt allows; takes about 6 GB on the disk.
 test-oldest: .venv-oldest/.dev
-	.venv-oldest/bin/python -m pytest -n auto -m "not slow"
+	.venv-oldest/bin/python -m pytest -n auto --dist worksteal -m "not slow"
 
 fuzz: .venv/.dev
 	$(BIN)/python -m tests.fuzz --cases 10000

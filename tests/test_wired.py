@@ -165,7 +165,7 @@ WRONG = [
     (["--budget", "tests.own_parts:too_many"], "budget: the budget has 1000000000 edges for graph.weight"),
     (["--budget", "layers.*=0.5"], "budget: no density for graph.weight: none of layers.* matches"),
     (["--budget", "graph*=1.5"], "budget: must be less than or equal to 1, got"),
-    (["--budget", "global", "--graph", "random"], "and RandomEdges does not; choose"),
+    (["--budget", "global", "--graph", "random"], "and random does not; choose"),
     (["--graph", "dnv"], "did you mean dnw"),
 ]
 
