@@ -44,7 +44,7 @@ from trainers.batch_checks import (
     label_errors_explained,
 )
 from trainers.batches import Batches, LimitedBatches, as_batches, corrupt_images
-from trainers.callback_base import Callback, EveryEpochs, EverySteps, reads_gradients
+from trainers.callback_base import Callback, EveryEpochs, EverySteps, acts_on_gradients
 from trainers.callbacks import MetricsFile, Progress, TensorBoard, WiringSummaries, WiringUpdate
 from trainers.captured import CapturedStep, obstacle_to_capture, whole_batch_step
 from trainers.checkpointing import CheckpointSaver, resumable_state
@@ -236,7 +236,7 @@ def _evaluate(
     evaluating = allocations_explained(lambda: f"test_batch_size: evaluating {_batch_of(config, size)}")
     with label_errors_explained(spec), evaluating:
         metrics = evaluate_and_time(model, batches, config.topk, precision, world, stop)
-    results = {**metrics, **observations(model), **_counts(cost), "engine": engine}
+    results = {**metrics, **observations(model), **_cost_numbers(cost), "engine": engine}
     results["threads"] = torch.get_num_threads()
     results |= {**corrupt_images(data, world), "started_from": start.record}
     return folder.write_results(results, world.rank_info, str(world.device)) if folder is not None else None
@@ -316,7 +316,7 @@ def _train(
     results |= {"epochs": trainer.epoch, "steps": trainer.step, "threads": torch.get_num_threads()}
     results |= {**observations(model), "started_from": start.record}
     new_edges = _new_edges(model, masks)
-    results |= _counts(_profiled(config, model, new_edges), new_edges)
+    results |= _cost_numbers(_profiled(config, model, new_edges), new_edges)
     results |= corrupt_images(data, world)
     if outputs is None:
         return None
@@ -411,7 +411,7 @@ def _callbacks(
         summaries = WiringSummaries(board, functools.partial(_masks_and_weights, wiring), are_graphs)
         callbacks += [Progress(), MetricsFile(outputs.run), board, summaries]
         callbacks.append(EveryEpochs(_IMAGE_INTERVAL, summaries.draw))
-    if wiring.reads_gradients:
+    if wiring.has_after_backward:
         callbacks.append(WiringUpdate(wiring))
     if config.record_wiring:
         callbacks += _recorder(config, model, outputs, first_step)
@@ -501,7 +501,7 @@ def _captured_step(
         obstacle = (
             obstacle or "the forward pass waits for the device; for a graph in time, set ode_solver: rk4"
         )
-    if any(map(reads_gradients, callbacks)):
+    if any(map(acts_on_gradients, callbacks)):
         obstacle = obstacle or "an edge rule or a callback acts between the backward pass and the update"
     if obstacle is not None:
         _log.warning("cuda_graph has no effect: %s", obstacle)
@@ -531,7 +531,7 @@ def _profiled(config: Config, model: nn.Module, new_edges: Mapping[str, int] | N
     return cost
 
 
-def _counts(cost: Profile | None, new_edges: Mapping[str, int] | None = None) -> dict[str, Any]:
+def _cost_numbers(cost: Profile | None, new_edges: Mapping[str, int] | None = None) -> dict[str, Any]:
     """Cost for the results, in total and by layer; `new_edges` as in `_profiled`."""
     if cost is None:
         return {}

@@ -17,33 +17,35 @@ from genutil.seeding import restore_rng_state, rng_state
 from models.graphs.edges import EdgeRule, PotentialEdges, locate_rule
 from wirings.budgets import GLOBAL, Budget, total_edges
 from wirings.errors import WiringError
+from wirings.names import did_you_mean
+from wirings.rules import rule_name
 from wirings.topk import num_kept
 from wirings.wiring import Wiring, count_edges, rank_together, wire
 
 
-def build_model(config: Config, parts: ComponentBuilder | None = None) -> nn.Module:
+def build_model(config: Config, builder: ComponentBuilder | None = None) -> nn.Module:
     """The network of `config.model`, with the published state-dict names.
 
     Args:
         config: the experiment. The class gets the keys that are arguments of its constructor. Further
             arguments may be `make_rule`, also under the name `edges`, which makes an edge rule (see
             models.graphs.edges.RuleMaker), and `wire`, which wires the layers of a module.
-        parts: records which keys are used; a new one by default.
+        builder: records which keys are used; a new one by default.
 
     Raises:
         ConfigError: there is no such class, it is not a network, or it refuses its arguments.
     """
-    parts = parts or ComponentBuilder(config)
-    rules = _Rules(config, parts)
+    builder = builder or ComponentBuilder(config)
+    rules = _Rules(config, builder)
     random_numbers = rng_state() if config.budget is not None else None
-    model = _build(config, parts, rules)
+    model = _build(config, builder, rules)
     if random_numbers is not None and rules.made:
         # A budget needs the shapes of all layers, which are known only after the construction.
         with _as_config_error("budget"):
             rules.counts = _counts(config, rules.made, model)
         del model
         restore_rng_state(random_numbers)
-        model = _build(config, parts, rules)
+        model = _build(config, builder, rules)
         if config.budget == GLOBAL:
             with _as_config_error("budget"):
                 by_name = Wiring(model).rules
@@ -51,12 +53,12 @@ def build_model(config: Config, parts: ComponentBuilder | None = None) -> nn.Mod
     return model
 
 
-def _build(config: Config, parts: ComponentBuilder, rules: _Rules) -> nn.Module:
+def _build(config: Config, builder: ComponentBuilder, rules: _Rules) -> nn.Module:
     network_class = locate(config.model, "model")
     arguments: dict[str, Any] = {"make_rule": rules.make_rule, "edges": rules.make_rule, "wire": rules.wire}
     rules.made.clear()
-    with sizes_checked(f"model: {config.model}", parts.sizes_used):
-        model = parts.build_named("model", network_class, "model_args", **arguments)
+    with sizes_checked(f"model: {config.model}", builder.sizes_used):
+        model = builder.build_named("model", network_class, "model_args", **arguments)
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model: {config.model} is not a torch.nn.Module")
     return model
@@ -70,8 +72,8 @@ class _Rules:
         counts: number of edges of each of them, by the key `budget`; None: by the prune rate of each.
     """
 
-    def __init__(self, config: Config, parts: ComponentBuilder) -> None:
-        self._config, self._parts = config, parts
+    def __init__(self, config: Config, builder: ComponentBuilder) -> None:
+        self._config, self._builder = config, builder
         self.made: list[EdgeRule] = []
         self.counts: list[int] | None = None
 
@@ -85,14 +87,26 @@ class _Rules:
             prune_rate = 1 - num_edges / max(potential.numel, 1)
         elif num_edges is None:
             num_edges = num_kept(potential.numel, config.prune_rate if prune_rate is None else prune_rate)
-        self._parts.used.add("prune_rate")
+        self._builder.used.add("prune_rate")
         arguments: dict[str, Any] = {"potential": potential, "num_edges": num_edges}
         if prune_rate is not None:
             arguments["prune_rate"] = prune_rate
         rule_class = locate_rule(config.graph)
-        rule: EdgeRule = self._parts.build_named("graph", rule_class, "graph_args", **arguments)
+        self._check_options(rule_class)
+        rule: EdgeRule = self._builder.build_named("graph", rule_class, "graph_args", **arguments)
         self.made.append(rule)
         return rule
+
+    def _check_options(self, rule_class: type[EdgeRule]) -> None:
+        """Refuse names in `graph_args` that are not options of the rule."""
+        parameters = inspect.signature(rule_class).parameters
+        takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+        for key in self._config.graph_args:
+            if key in ("potential", "num_edges"):
+                raise ConfigError(f"graph_args: {key} is set by the experiment's other keys; remove it")
+            if key not in parameters and not takes_any:
+                hint = did_you_mean(key, set(parameters) - {"potential", "num_edges"})
+                raise ConfigError(f"graph_args: {rule_name(rule_class)} has no option {key}{hint}")
 
     def wire(
         self,
@@ -106,8 +120,10 @@ class _Rules:
         `default_budget` is used where the experiment has none.
         """
         config, rule_class = self._config, locate_rule(self._config.graph)
-        keys = set(inspect.signature(rule_class).parameters) & set(Config.model_fields) - {"prune_rate"}
-        self._parts.used |= keys | {"prune_rate", "graph_args"}
+        parameters = set(inspect.signature(rule_class).parameters) - {"potential", "num_edges"}
+        keys = (parameters & set(Config.model_fields)) - {"prune_rate"}
+        self._builder.used |= keys | {"prune_rate", "graph_args"}
+        self._check_options(rule_class)
         options = {key: getattr(config, key) for key in sorted(keys)}
         options |= converted(rule_class, config.graph_args, f"graph_args of {config.graph}")
         budget = default_budget if config.budget is None else find_budget(config)

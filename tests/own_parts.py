@@ -19,7 +19,7 @@ class DropAndGrow(EdgeRule):
     def __init__(self, potential, num_edges, every: int = 2, fraction: float = 0.3):
         super().__init__(potential, num_edges)
         self.every, self.fraction = every, fraction
-        self.register_buffer("mask", top_mask(torch.rand(potential.shape), num_edges))
+        self.register_buffer("mask", top_mask(torch.rand_like(self.weight), num_edges))
         self.register_buffer("exchanged", torch.zeros((), dtype=torch.int64))
 
     def select(self):

@@ -176,6 +176,26 @@ def test_wrong_budgets(write_app, capsys, argv, message):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("network", [{}, RESNET])
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"num_edges": 7}, "graph_args: num_edges is set by the experiment's other keys; remove it"),
+        ({"include": "conv1"}, "graph_args: DropAndGrow has no option include"),
+        ({"fracton": 7}, "graph_args: DropAndGrow has no option fracton; did you mean fraction?"),
+    ],
+)
+def test_options_that_a_rule_does_not_have(write_app, capsys, network, args, message):
+    assert run(write_app(**network, **OWN_RULE | {"graph_args": args})) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_options_of_a_rule_have_an_effect(write_app, caplog):
+    """In a network that makes its rules itself as well."""
+    assert run(write_app(**OWN_RULE, num_epochs=1)) == 0
+    assert "no effect" not in caplog.text
+
+
 def test_densities_on_the_command_line(write_app):
     path = write_app()
     assert run(path, "--num_epochs", "1", "--budget", "graph.weight=0.25") == 0

@@ -94,7 +94,7 @@ class Callback:
         """At the end of the training, also after an error or a signal."""
 
 
-def reads_gradients(callback: Callback) -> bool:
+def acts_on_gradients(callback: Callback) -> bool:
     """Whether a callback acts between the backward pass and the optimizer's step."""
     return type(callback).before_optimizer_step is not Callback.before_optimizer_step
 
@@ -103,12 +103,12 @@ class CallbackList(Callback):
     """Calls several callbacks, in their order, at every event.
 
     Attributes:
-        reads_gradients: whether one of them acts between the backward pass and the optimizer's step.
+        acts_on_gradients: whether one of them acts between the backward pass and the optimizer's step.
     """
 
     def __init__(self, callbacks: Iterable[Callback] = ()) -> None:
         self.callbacks = tuple(callbacks)
-        self.reads_gradients = any(map(reads_gradients, self.callbacks))
+        self.acts_on_gradients = any(map(acts_on_gradients, self.callbacks))
 
     def on_start(self, trainer: Training) -> None:
         for callback in self.callbacks:

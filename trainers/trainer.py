@@ -180,7 +180,7 @@ class Trainer:
                 self.precision.backward(loss * batch.loss_weight)  # gradients add up to those of the mean
             self.meter.update(loss, logits, batch.labels)
         if self.parallel.num_images():  # none where no image of the batch could be read
-            if self.callbacks.reads_gradients:
+            if self.callbacks.acts_on_gradients:
                 self.precision.unscale(self.optimizer)
                 self.callbacks.before_optimizer_step(self)
             self.precision.step(self.optimizer)

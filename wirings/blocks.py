@@ -128,14 +128,21 @@ class Block(NamedTuple):
     """The weights between some sources and some targets.
 
     Attributes:
-        weight: (targets, sources, 1, 1), zero where no edge is in use. With `edges`, it represents the block
-            in autograd's graph: a tensor without values and memory, which gets the gradient of all entries;
-            or the weights of the edges, (edges), if the gradient reaches only those in use.
+        weight: (targets, sources, 1, 1), zero where no edge is in use. With `edges`, a tensor without values
+            and memory, which represents all entries in autograd's graph.
         edges: the edges in use, if there are few; else None.
+        edge_weights: (edges), which represents the edges in autograd's graph if the gradient reaches only
+            them; else None.
     """
 
     weight: Tensor
     edges: EdgeMatrix | None = None
+    edge_weights: Tensor | None = None
+
+    @property
+    def differentiable(self) -> Tensor:
+        """The tensor that represents the block in autograd's graph."""
+        return self.weight if self.edge_weights is None else self.edge_weights
 
 
 class _Blocks(torch.autograd.Function):
@@ -210,11 +217,10 @@ def read_blocks(
         return tuple(map(Block, _Blocks.apply(weight, pieces, selection, gradient, True)))
     edges = EdgeList(weight, selection.indices())
     matrices, indices = zip(*map(edges.piece, pieces), strict=True)
-    if gradient == "used":
-        weights = _EdgeWeights.apply(weight, indices)
-    else:
-        weights = _Blocks.apply(weight, pieces, selection, gradient, False)
-    return tuple(map(Block, weights, matrices))
+    if gradient == "all":
+        return tuple(map(Block, _Blocks.apply(weight, pieces, selection, gradient, False), matrices))
+    without_values = (weight.new_zeros(()).expand(weight[piece].shape) for piece in pieces)
+    return tuple(map(Block, without_values, matrices, _EdgeWeights.apply(weight, indices)))
 
 
 def _multiplies_edges(weight: Tensor, selection: EdgeSelection) -> bool:

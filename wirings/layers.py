@@ -114,7 +114,15 @@ def potential_edges_of(name: str, layer: nn.Module) -> PotentialEdges:
     """
     weight = weight_of(layer)
     targets, sources, *kernel = weight.shape
-    return PotentialEdges(targets, sources, sources, targets, kernel=tuple(kernel), layer=layer, name=name)
+    return PotentialEdges(
+        num_targets=targets,
+        num_sources=sources,
+        num_inputs=sources,
+        num_outputs=targets,
+        kernel=tuple(kernel),
+        layer=layer,
+        name=name,
+    )
 
 
 def wire_layer(layer: nn.Module, rule: EdgeRule, parent: nn.Module | None) -> None:

@@ -60,8 +60,8 @@ class NodeMapBuffer:
         """
         if self._traced is not None:  # torch.compile plans the memory itself
             return F.conv2d(torch.cat(self._traced, dim=1)[:, first:], block.weight)
-        nodes, weight = slice(first, self.num_sent), block.weight
-        if weight.dim() > 1:
+        nodes, weight = slice(first, self.num_sent), block.differentiable
+        if block.edge_weights is None:
             weight = weight.flatten(1)
         flat: Tensor = _Receive.apply(self._autograd_token, weight, block.edges, self._storage, nodes)
         return flat.view(*self._storage.pixels, flat.shape[1]).permute(0, 3, 1, 2)
@@ -150,7 +150,7 @@ class _Storage(ABC):
 
         Args:
             gradient: of the product, (pixels, targets).
-            weight: of the product; (edges) for the gradient of the edges in use alone.
+            weight: `Block.differentiable` of the product: (targets, sources), or (edges).
             edges, nodes: of the product.
         """
 

@@ -17,15 +17,15 @@ from wirings.selection import EdgeSelection, straight_through
 from wirings.topk_cpu import find_largest, find_threshold
 
 
-def num_kept(num_edges: int, prune_rate: float) -> int:
-    """Number of edges in use: num_edges − int(prune_rate · num_edges).
+def num_kept(numel: int, prune_rate: float) -> int:
+    """Number of edges in use of `numel` potential edges: numel − int(prune_rate · numel).
 
     Raises:
         WiringError: `prune_rate` is not within 0..1.
     """
     if not 0 <= prune_rate <= 1:
         raise WiringError(f"prune_rate must be within 0..1, got {prune_rate}")
-    return num_edges - int(prune_rate * num_edges)
+    return numel - int(prune_rate * numel)
 
 
 def top_mask(weight: Tensor, count: int) -> Tensor:

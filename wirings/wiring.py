@@ -30,7 +30,7 @@ from wirings.layers import (
 )
 from wirings.names import did_you_mean
 from wirings.ranking import GlobalRanking
-from wirings.rules import make_rule, rule_name
+from wirings.rules import build_rule, rule_name
 from wirings.rules.base import EdgeRule, RankedEdges, Step, accept_unwired_checkpoint
 from wirings.selection import EdgeSelection
 from wirings.structure import effective_edges, liveness, stages
@@ -169,7 +169,7 @@ class Wiring:
         return {**fractions, "total": sum(new.values()) / max(sum(map(len, current.values())), 1)}
 
     @property
-    def reads_gradients(self) -> bool:
+    def has_after_backward(self) -> bool:
         """Whether a rule acts on the gradients, so that `after_backward` must be called in each step."""
         return any(type(rule).after_backward is not EdgeRule.after_backward for rule in self.rules.values())
 
@@ -226,6 +226,10 @@ def wire(
     place: convolutions, transposed convolutions and linear layers multiply with the weights in use, and its
     parameters keep their names, so that checkpoints of the unwired network load.
 
+    A layer's attribute `weight` is its parameter, with the weights that are not in use. Exceptions are layers
+    that read it in a forward pass of their own (transposed convolutions, subclasses) or whose parent does
+    (attention): there it returns the weights in use, and `_parameters["weight"]` is the parameter.
+
     Args:
         model: any network. Wire it before `torch.compile` and DistributedDataParallel.
         rule: a name of `wirings.rules.RULES`, or a subclass of EdgeRule.
@@ -249,7 +253,7 @@ def wire(
     shapes = {_join(name, "weight"): tuple(weight_of(layer).shape) for name, layer in layers.items()}
     counts = count_edges(shapes, density, budget)
     rules = {
-        name: make_rule(
+        name: build_rule(
             rule, potential_edges_of(_join(name, "weight"), layer), counts[_join(name, "weight")], **options
         )
         for name, layer in layers.items()

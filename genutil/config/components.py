@@ -65,7 +65,7 @@ class ComponentBuilder:
         self.used: set[str] = set()
 
     def build_named(
-        self, key: str, target: Any, args_key: str | None = None, path: str | None = None, **overrides: Any
+        self, key: str, target: Any, args_key: str | None = None, path: str | None = None, **fixed: Any
     ) -> Any:
         """`build` for the class or function that the experiment's `key` names, or `path` of a list.
 
@@ -76,17 +76,17 @@ class ComponentBuilder:
         if not callable(target):
             raise ConfigError(f"{key}: {path} is not a class or function")
         if ":" not in path or not is_foreign(path):
-            return self.build(target, args_key, **overrides)
+            return self.build(target, args_key, **fixed)
         with foreign_errors_named(f"{key}: {path}", path):
-            return self.build(target, args_key, **overrides)
+            return self.build(target, args_key, **fixed)
 
-    def build(self, target: Callable[..., Any], args_key: str | None = None, **overrides: Any) -> Any:
-        """Call `target`. Its arguments come from `args_key` (the key of a mapping such as `model_args`),
-        then `overrides`, then the config's keys.
+    def build(self, target: Callable[..., Any], args_key: str | None = None, **fixed: Any) -> Any:
+        """Call `target` with those of the `fixed` arguments that it takes, with those that the experiment
+        gives in `args_key` (the key of a mapping such as `model_args`), and with the config's keys.
 
         Raises:
-            ConfigError: an argument has no value, `args_key` has one that the target does not take, or a
-                target of the project's refuses its arguments with a ValueError.
+            ConfigError: an argument has no value, `args_key` has one that the target does not take or that is
+                fixed, or a target of the project's refuses its arguments with a ValueError.
         """
         name = getattr(target, "__qualname__", repr(target))
         extra: Mapping[str, Any] = getattr(self.config, args_key) if args_key else {}
@@ -99,12 +99,17 @@ class ComponentBuilder:
         if strange:
             hint = did_you_mean(strange[0], parameters)
             raise ConfigError(f"{args_key}: {name} takes no argument {strange[0]}{hint}")
+        repeated = [key for key in extra if key in fixed]
+        if repeated:
+            raise ConfigError(f"{args_key}: {repeated[0]} is set by the experiment's other keys; remove it")
+        if args_key:
+            self.used.add(args_key)
         arguments = dict(converted(target, extra, f"{args_key} of {name}"))
         for key, parameter in parameters.items():
             if key in arguments or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
                 continue
-            if key in overrides:
-                arguments[key] = overrides[key]
+            if key in fixed:
+                arguments[key] = fixed[key]
             elif key in Config.model_fields:
                 arguments[key] = getattr(self.config, key)
                 self.used.add(key)

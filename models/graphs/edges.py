@@ -54,6 +54,7 @@ def locate_rule(graph: str) -> type[EdgeRule]:
         graph: a name of `wirings.rules.RULES`, or `module:Class`.
 
     Raises:
+        ConfigError: the module or class of `module:Class` does not exist.
         ValueError: there is no such rule, it is not an EdgeRule, or it does not define `select`.
     """
     if graph in RULES:

@@ -172,12 +172,11 @@ class StaticNeuralGraph(TinyClassifier):
         *hidden, last = self.graph.blocks(self._pieces())
         buffer = NodeMapBuffer(self.dim, last.edges is not None)
         states = to_fast_layout(self.downsample(images))
-        for norm, (start, end), weights in zip(self.norm, self.groups, [*hidden, None], strict=True):
-            sources = F.relu_(norm(states))
-            sources = F.conv2d(sources, self.conv.weight[start:end], padding=1, groups=end - start)
-            buffer.send(sources)
-            if weights is not None:
-                states = buffer.receive(weights)
+        for number, (start, end) in enumerate(self.groups):
+            if number > 0:
+                states = buffer.receive(hidden[number - 1])
+            sources = F.relu_(self.norm[number](states))
+            buffer.send(F.conv2d(sources, self.conv.weight[start:end], padding=1, groups=end - start))
         outputs = states[:, -self.feature_dim :] + buffer.receive(last, first=self.groups[-1][0])
         return self.classify(outputs)
 

@@ -157,7 +157,7 @@ def test_the_selection_is_not_saved():
     assert set(rule.state_dict()) == {"weight"}
     rule.eval()()
     twin = copy.deepcopy(rule)
-    assert twin._cache._selection is None
+    assert twin._evaluation_cache._selection is None
     twin.weight.data.neg_().add_(0.1)
     assert torch.equal(twin() != 0, selected_anew(twin))
     buffer = io.BytesIO()

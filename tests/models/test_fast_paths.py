@@ -59,8 +59,8 @@ def test_few_edges_come_as_edges(monkeypatch, gradient):
     selection = EdgeSelection.from_indices(torch.tensor([2 * 7 + 1]), weight.shape)  # in the first piece
     blocks = read_blocks(weight, PIECES, selection, gradient)
     if gradient == "used":
-        assert [block.weight.tolist() for block in blocks] == [[weight[2, 1].item()], [], []]
-        (found,) = torch.autograd.grad(blocks[0].weight, weight, torch.tensor([3.0]).double())
+        assert [block.edge_weights.tolist() for block in blocks] == [[weight[2, 1].item()], [], []]
+        (found,) = torch.autograd.grad(blocks[0].edge_weights, weight, torch.tensor([3.0]).double())
         assert torch.equal(found, 3.0 * selection.mask())
     else:
         assert_gradient(weight, [block.weight for block in blocks], torch.ones_like(selection.mask()))

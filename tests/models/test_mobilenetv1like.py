@@ -11,12 +11,12 @@ from models import build_model
 from models.graphs.mobilenetv1like import WiredStage
 from tests.conftest import ROOT
 from wirings.profiling import profile
-from wirings.rules import make_rule
+from wirings.rules import build_rule
 from wirings.topk import num_kept
 
 
 def rule_maker(graph="dnw", **options):
-    return lambda potential, prune_rate: make_rule(
+    return lambda potential, prune_rate: build_rule(
         graph, potential, num_kept(potential.numel, prune_rate), **options
     )
 

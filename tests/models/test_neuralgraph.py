@@ -9,7 +9,7 @@ from models.graphs.neuralgraph import (
     DiscreteTimeNeuralGraph,
     StaticNeuralGraph,
 )
-from wirings.rules import make_rule
+from wirings.rules import build_rule
 from wirings.stages import effective_in_cycles
 from wirings.topk import Selector, num_kept
 
@@ -21,7 +21,7 @@ SMALL = {
 
 
 def rule_maker(graph="dnw", prune_rate=0.9, **options):
-    return lambda potential: make_rule(graph, potential, num_kept(potential.numel, prune_rate), **options)
+    return lambda potential: build_rule(graph, potential, num_kept(potential.numel, prune_rate), **options)
 
 
 def small(model, graph="dnw", **changes):

@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 
-from trainers.callback_base import Callback, CallbackList, EveryEpochs, EverySteps, reads_gradients
+from trainers.callback_base import Callback, CallbackList, EveryEpochs, EverySteps, acts_on_gradients
 from trainers.wiring_recorder import DoublingSteps
 
 EVENTS = [name for name, member in vars(Callback).items() if inspect.isfunction(member)]
@@ -29,11 +29,11 @@ def test_every_event_reaches_all_callbacks(event):
     assert [callback.calls for callback in callbacks] == [[(event, *arguments)]] * 2
 
 
-def test_a_list_reads_gradients_if_one_callback_does():
+def test_a_list_acts_on_gradients_if_one_callback_does():
     assert len(EVENTS) == 11
-    assert not reads_gradients(EverySteps(1, print))
-    assert not CallbackList([Callback(), EverySteps(1, print)]).reads_gradients
-    assert CallbackList([Callback(), Calls()]).reads_gradients
+    assert not acts_on_gradients(EverySteps(1, print))
+    assert not CallbackList([Callback(), EverySteps(1, print)]).acts_on_gradients
+    assert CallbackList([Callback(), Calls()]).acts_on_gradients
 
 
 class Progress:

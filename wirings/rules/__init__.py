@@ -9,6 +9,7 @@ import ast
 import importlib
 import inspect
 import pkgutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,14 +67,12 @@ def options_of(rule: str) -> tuple[str, ...]:
     Args:
         rule: a name of RULES.
     """
-    source = _source(rule)
-    for node in ast.walk(source):
-        if isinstance(node, ast.FunctionDef) and node.name == "__init__":
-            arguments = [argument.arg for argument in (*node.args.args, *node.args.kwonlyargs)]
-            return tuple(name for name in arguments if name not in ("self", *_NO_OPTIONS))
-    modules = [node.module or "" for node in source.body if isinstance(node, ast.ImportFrom)]
-    names = [module.removeprefix(f"{__name__}.") for module in modules]
-    return next((options_of(name) for name in names if name in RULES), ())  # those of the base class
+    for definition in _class_definitions(rule):
+        for node in definition.body:
+            if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+                names = [argument.arg for argument in (*node.args.args, *node.args.kwonlyargs)]
+                return tuple(name for name in names if name not in ("self", *_NO_OPTIONS))
+    return ()
 
 
 def has_fixed_wiring(rule: str) -> bool:
@@ -82,14 +81,30 @@ def has_fixed_wiring(rule: str) -> bool:
     Args:
         rule: a name of RULES.
     """
-    return any(
-        isinstance(node, ast.Assign) and ast.unparse(node) == "has_fixed_wiring = True"
-        for node in ast.walk(_source(rule))
-    )
+    for definition in _class_definitions(rule):
+        for node in definition.body:
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            if any(isinstance(target, ast.Name) and target.id == "has_fixed_wiring" for target in targets):
+                return bool(ast.literal_eval(node.value))  # type: ignore[attr-defined]
+    return False
 
 
-def _source(rule: str) -> ast.Module:
-    return ast.parse(Path(__path__[0], f"{rule}.py").read_text(encoding="utf-8"))
+def _class_definitions(rule: str) -> Iterator[ast.ClassDef]:
+    """The class of a rule in its source, then those of its bases that are in files of this folder."""
+    source = ast.parse(Path(__path__[0], f"{rule}.py").read_text(encoding="utf-8"))
+    files = {
+        alias.name: node.module.removeprefix(f"{__name__}.")
+        for node in source.body
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(f"{__name__}.")
+        for alias in node.names
+    }
+    for definition in source.body:
+        bases = [base.id for base in getattr(definition, "bases", []) if isinstance(base, ast.Name)]
+        if isinstance(definition, ast.ClassDef) and any(base in files for base in bases):
+            yield definition
+            for base in bases:
+                if files.get(base) in RULES:
+                    yield from _class_definitions(files[base])
 
 
 def check_rule(rule: object, name: str) -> None:
@@ -106,7 +121,7 @@ def check_rule(rule: object, name: str) -> None:
         raise WiringError(f"{name} must define select(), which returns a wirings.selection.EdgeSelection")
 
 
-def make_rule(
+def build_rule(
     rule: str | type[EdgeRule], potential: PotentialEdges, num_edges: int, **options: object
 ) -> EdgeRule:
     """The rule of one layer.

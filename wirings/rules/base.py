@@ -128,7 +128,7 @@ class EdgeRule(nn.Module, ABC):
         if potential.layer is None:
             self.weight = nn.Parameter(torch.empty(potential.shape))
             nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
-        self._cache = SelectionCache()
+        self._evaluation_cache = SelectionCache()
 
     @abstractmethod
     def select(self) -> EdgeSelection:
@@ -149,7 +149,7 @@ class EdgeRule(nn.Module, ABC):
             NotFiniteError: a weight is NaN (not raised on a GPU).
         """
         try:
-            return self._cache.get(self.training, self.select, *self.selection_inputs())
+            return self._evaluation_cache.get(self.training, self.select, *self.selection_inputs())
         except NotFiniteError as error:
             if not self.potential.name:
                 raise
@@ -196,6 +196,7 @@ class EdgeRule(nn.Module, ABC):
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *lists)
 
     def __getattr__(self, name: str) -> Any:
+        # The layer's parameter is not registered here too: it would be twice in the state dict.
         if name == "weight" and "potential" in self.__dict__ and self.potential.layer is not None:
             return self.potential.layer._parameters["weight"]
         return super().__getattr__(name)
@@ -257,7 +258,9 @@ class RankedEdges(EdgeRule):
 
 
 class MaskedEdges(EdgeRule):
-    """A rule with a 0/1 mask that is saved with the weights; all ones at first."""
+    """A rule with a buffer `mask` that is saved with the weights: zeros and ones of the weight's type, all
+    ones until a subclass sets them.
+    """
 
     gradient: ClassVar[Gradient] = "used"
     optional_buffers: ClassVar[tuple[str, ...]] = ("mask",)
@@ -266,7 +269,7 @@ class MaskedEdges(EdgeRule):
     def __init__(self, potential: PotentialEdges, num_edges: int) -> None:
         super().__init__(potential, num_edges)
         self.register_buffer("mask", torch.ones_like(self.weight))
-        self._mask_cache = SelectionCache()
+        self._training_cache = SelectionCache()
 
     def select(self) -> EdgeSelection:
         """Select the edges where the mask is not zero; on the CPU the result is cached until it changes.
@@ -276,7 +279,7 @@ class MaskedEdges(EdgeRule):
         if self.mask.device.type != "cpu" or torch.compiler.is_compiling():
             # Comparing it with the last mask would wait for a GPU.
             return EdgeSelection.from_mask(self.mask != 0)
-        return self._mask_cache.cached(
+        return self._training_cache.cached(
             lambda: EdgeSelection.from_mask(self.mask != 0), self.mask, by_counter=self.training
         )
 

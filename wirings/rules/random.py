@@ -21,7 +21,7 @@ class RandomEdges(MaskedEdges):
     """
 
     has_fixed_wiring = True
-    optional_buffers = ()
+    optional_buffers = ()  # a random wiring comes from the checkpoint or not at all
 
     def __init__(self, potential: PotentialEdges, num_edges: int) -> None:
         super().__init__(potential, num_edges)
