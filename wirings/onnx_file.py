@@ -26,9 +26,12 @@ def onnx_content(network: nn.Module, example: Tensor) -> tuple[bytes, Compare]:
         The content, and a function that compares its logits for one image and for three.
 
     Raises:
-        WiringError: torch.onnx cannot export the network; the message gives the reason.
+        WiringError: torch.onnx cannot export the network, or is that of torch 2.6; the message gives the
+            reason.
         MissingPackageError: a package is missing.
     """
+    if torch.__version__ < "2.7":
+        raise WiringError("torch 2.6 cannot export this as ONNX; install a newer torch, such as 2.14.1")
     import_packages("onnx", "onnxscript")
     try:
         with torch.no_grad(), suppress_output():

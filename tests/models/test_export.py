@@ -11,13 +11,14 @@ import torch
 import runner
 from tests.conftest import ROOT
 from tests.helpers.equality import assert_close
-from tests.helpers.exported_files import run_onnx
+from tests.helpers.exported_files import needs_onnx, run_onnx
 from tests.helpers.random_wirings import build, randomise, small_mobilenet
 from tests.models import edge_reader
 from wirings.errors import WiringError
 from wirings.exporting import export
 
 onnxruntime = pytest.importorskip("onnxruntime")
+pytestmark = needs_onnx
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_without_a_compiler(fresh_kernels, caplog):
 def test_a_compiler_that_refuses(fresh_kernels, tmp_path):
     script = tmp_path / "c++"
     script.write_text(
-        "#!/bin/sh\ncase $* in *version*) echo 13.2.0; exit;; esac\n"
+        "#!/bin/sh\ncase $* in *version*|*-v*) echo 13.2.0; exit;; esac\n"
         "echo 'run.cpp:1: error: cannot do that' >&2\nexit 1\n"
     )
     script.chmod(0o755)
@@ -269,7 +269,7 @@ def with_compiler(monkeypatch, folder, body, variable="{}"):
     """A compiler in $CXX that notes its arguments and does `body`. Gives the file of the notes."""
     script, notes = folder / "wrapper", folder / "notes"
     script.write_text(
-        f'#!/bin/sh\necho "$*" >> {notes}\ncase $* in *version*) echo 13.2.0; exit;; esac\n{body}\n'
+        f'#!/bin/sh\necho "$*" >> {notes}\ncase $* in *version*|*-v*) echo 13.2.0; exit;; esac\n{body}\n'
     )
     script.chmod(0o755)
     monkeypatch.setenv("CXX", variable.format(script))

@@ -217,6 +217,7 @@ def test_the_model_is_as_before():
     assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
+@pytest.mark.skipif(torch.__version__ < "2.7", reason="torch 2.6 does not pickle traced networks")
 def test_copies_and_files():
     model = chain(nn.ReLU())
     network, _ = check(model, image(), only(model, **EDGES))
