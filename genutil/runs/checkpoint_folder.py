@@ -13,7 +13,7 @@ from genutil.checkpoint import save_checkpoint
 from genutil.checkpoint.file_names import GRAPH_NAMES, CheckpointNames
 from genutil.distributed.rank_info import RankInfo
 from genutil.exceptions import CheckpointError
-from genutil.runs.past_runs import read_run_marker, write_run_marker
+from genutil.runs.past_runs import has_saved, read_run_marker, write_run_marker
 from genutil.runs.resume_point import ResumePoint
 from genutil.runs.run_folder import RunFolder, RunSettings
 
@@ -44,6 +44,7 @@ class CheckpointFolder:
     ) -> None:
         self.path, self.names = path, names
         self._marker: tuple[str, Path] | None = None
+        self._has_saved = has_saved(path, run_id)
         continues = resumed_from is not None and resumed_from.resolve().parent == path.resolve()
         continues = continues or read_run_marker(path, run_id) is not None
         try:
@@ -61,28 +62,38 @@ class CheckpointFolder:
             self.close()
             self.path.mkdir(parents=True)
             self._lock = self._take_lock()
-            if self._marker is not None:
-                write_run_marker(self.path, *self._marker)
+            self._has_saved = False
+            self._write_run_marker()
         save_checkpoint(self.path / name, self.names.content(state))
+        if name == self.names.last and not self._has_saved:
+            self._has_saved = True
+            self._write_run_marker()
 
     def keep_last(self, count: int) -> None:
-        """Remove all files of one epoch but the last `count` ones."""
-        numbered = {
-            number: file
+        """Remove all numbered files but the `count` ones that were written last.
+
+        Files of an abandoned branch of the training, which may have larger numbers, are removed first.
+        """
+        numbered = [
+            (file.stat().st_mtime_ns, number, file)
             for file in self.path.iterdir()
             if (number := self.names.number(file.name)) is not None
-        }
-        for number in sorted(numbered)[:-count]:
-            numbered[number].unlink(missing_ok=True)
+        ]
+        for *_, file in sorted(numbered)[:-count]:
+            file.unlink(missing_ok=True)
 
     def write_run_marker(self, run_id: str, run_folder: Path) -> None:
         """Record which run writes here, for a later start of the same run."""
         self._marker = (run_id, run_folder)
-        write_run_marker(self.path, run_id, run_folder)
+        self._write_run_marker()
 
     def close(self) -> None:
         """Let other processes write to the folder."""
         os.close(self._lock)
+
+    def _write_run_marker(self) -> None:
+        if self._marker is not None:
+            write_run_marker(self.path, *self._marker, self._has_saved)
 
     def _take_lock(self) -> int:
         descriptor = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR)

@@ -26,9 +26,16 @@ def checkpoints_of(config: Config) -> Path:
     return Path(config.save_dir).expanduser() / folder_name(str(config.name))
 
 
-def write_run_marker(checkpoints: Path, run_id: str, run: Path) -> None:
-    """Record in a folder of checkpoints the id and the folder of the run that writes them."""
-    marker = json.dumps({"run_id": run_id, "folder": str(run.resolve())})
+def write_run_marker(checkpoints: Path, run_id: str, run: Path, has_saved: bool = False) -> None:
+    """Record in a folder of checkpoints the id and the folder of the run that writes them.
+
+    Args:
+        checkpoints: folder of the checkpoints.
+        run_id: id of the run.
+        run: the run's folder.
+        has_saved: whether the last checkpoint in the folder is one of this run.
+    """
+    marker = json.dumps({"run_id": run_id, "folder": str(run.resolve()), "has_saved": has_saved})
     write_atomically(checkpoints / _MARKER, lambda file: file.write(marker.encode()))
 
 
@@ -45,6 +52,17 @@ def read_run_marker(checkpoints: Path, run_id: str | None = None) -> Path | None
         return folder if run_id is None or (run_id and marker["run_id"] == run_id) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def has_saved(checkpoints: Path, run_id: str) -> bool:
+    """Whether the last checkpoint in a folder was written by the run with this id.
+
+    If not, it is missing, or an earlier run has written it.
+    """
+    return (
+        read_run_marker(checkpoints, run_id) is not None
+        and read_json(checkpoints / _MARKER).get("has_saved") is True
+    )
 
 
 def finished_results(config: Config) -> dict[str, Any] | None:

@@ -16,7 +16,13 @@ from genutil.config import Config
 from genutil.config.identity import differences_to_continue, differences_to_evaluate
 from genutil.distributed.rank_info import RankInfo
 from genutil.exceptions import CheckpointError
-from genutil.runs.past_runs import checkpoints_of, folder_lacking_results, folder_of_results, read_run_marker
+from genutil.runs.past_runs import (
+    checkpoints_of,
+    folder_lacking_results,
+    folder_of_results,
+    has_saved,
+    read_run_marker,
+)
 from genutil.runs.run_folder import run_settings
 from genutil.runs.start_record import is_mixed, record_in, settings_in, start_record
 
@@ -52,7 +58,7 @@ def find_resume_point(
     required: bool,
     names: CheckpointNames = GRAPH_NAMES,
 ) -> ResumePoint:
-    """The checkpoint that `resume` names, or after a restart the run's own last one.
+    """The checkpoint that `resume` names, or after a restart the run's own last one, if it has written one.
 
     Args:
         folder: the run's checkpoints.
@@ -64,7 +70,7 @@ def find_resume_point(
     Raises:
         CheckpointError: the checkpoint is missing, damaged or foreign.
     """
-    restarted = rank_info.restarts > 0 and read_run_marker(folder, rank_info.run_id) is not None
+    restarted = rank_info.restarts > 0 and has_saved(folder, rank_info.run_id)
     restarted = restarted and (folder / names.last).is_file()
     path = find_checkpoint(folder, "auto" if restarted else resume, required, names.last)
     if path is None:

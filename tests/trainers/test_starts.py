@@ -253,7 +253,7 @@ def test_restarts_keep_where_the_run_began(run, last, monkeypatch):
     status, mixed = run("--num_epochs", 2, "--resume", last)
     assert status == 0
     launcher = f"x-{os.uname().nodename}-{os.getppid()}"
-    write_run_marker(last.parent, launcher, last.parent)
+    write_run_marker(last.parent, launcher, last.parent, has_saved=True)
     for key, value in {
         "RANK": "0", "WORLD_SIZE": "1", "TORCHELASTIC_RUN_ID": "x", "TORCHELASTIC_RESTART_COUNT": "1",
     }.items():  # fmt: skip
