@@ -79,6 +79,7 @@ def run(
     config: Config,
     extra_files: Sequence[str] = (),
     convert_settings: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
+    write_files: Callable[[dict[str, Any]], object] | None = None,
 ) -> dict[str, Any] | None:
     """Train, evaluate or export an experiment, in one process or as one of several.
 
@@ -87,6 +88,8 @@ def run(
         extra_files: names of other files of a training in the folder of its checkpoints; a later training
             archives them together with the checkpoints.
         convert_settings: converts the settings in checkpoints of earlier versions.
+        write_files: called in the first process with the content of `results.json` before that file is
+            written: if it raises an error, `resume: auto` completes the run.
 
     Returns:
         The content of `results.json`; None on all ranks but the first, after an export, and if nothing is
@@ -108,12 +111,18 @@ def run(
 
     def work(world: World, stop: StopRequest) -> dict[str, Any] | None:
         with errors_in(named_parts(config)), compile_errors_as_config_errors():
-            return _run(config, names, world, stop)
+            return _run(config, names, world, stop, write_files)
 
     return run_distributed(work, rank_info, device, config.timeout, config.deterministic)
 
 
-def _run(config: Config, names: CheckpointNames, world: World, stop: StopRequest) -> dict[str, Any] | None:
+def _run(
+    config: Config,
+    names: CheckpointNames,
+    world: World,
+    stop: StopRequest,
+    write_files: Callable[[dict[str, Any]], object] | None,
+) -> dict[str, Any] | None:
     if not (config.evaluate or config.export):
         check_batch_size(config.batch_size, world.size, config.accumulate)
         _check_sync_bn(config, world)
@@ -148,8 +157,12 @@ def _run(config: Config, names: CheckpointNames, world: World, stop: StopRequest
         compile_network(model, world.device)
     with threads_in_use(_threads(config, model, world)):
         if config.evaluate:
-            return _evaluate(builder, model, world, start, stop)
-        return _train(builder, names, model, world, start, stop)
+            folder, results = _evaluate(builder, model, world, start, stop)
+        else:
+            folder, results = _train(builder, names, model, world, start, stop)
+    if folder is None:
+        return None
+    return folder.write_results(results, world.rank_info, str(world.device), write_files)
 
 
 def _check_sync_bn(config: Config, world: World) -> None:
@@ -209,7 +222,8 @@ def _export(builder: ComponentBuilder, model: nn.Module, path: str) -> None:
 
 def _evaluate(
     builder: ComponentBuilder, model: nn.Module, world: World, start: ResumePoint, stop: StopRequest
-) -> dict[str, Any] | None:
+) -> tuple[RunFolder | None, dict[str, Any]]:
+    """Results, and in the first process their folder."""
     config, spec = builder.config, _batch_spec(builder, model)
     cost = _profiled(config, model)
     engine = "plain"
@@ -238,8 +252,7 @@ def _evaluate(
         metrics = evaluate_and_time(model, batches, config.topk, precision, world, stop)
     results = {**metrics, **observations(model), **_counts(cost), "engine": engine}
     results["threads"] = torch.get_num_threads()
-    results |= {**corrupt_images(data, world), "started_from": start.record}
-    return folder.write_results(results, world.rank_info, str(world.device)) if folder is not None else None
+    return folder, {**results, **corrupt_images(data, world), "started_from": start.record}
 
 
 def _batch_of(config: Config, size: int | None = None) -> str:
@@ -256,7 +269,8 @@ def _train(
     world: World,
     start: ResumePoint,
     stop: StopRequest,
-) -> dict[str, Any] | None:
+) -> tuple[RunFolder | None, dict[str, Any]]:
+    """Results, and in the first process their folder."""
     config = builder.config
     if config.sync_bn and world.size > 1:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
@@ -318,9 +332,7 @@ def _train(
     new_edges = _new_edges(model, masks)
     results |= _counts(_profiled(config, model, new_edges), new_edges)
     results |= corrupt_images(data, world)
-    if outputs is None:
-        return None
-    return outputs.run.write_results(results, world.rank_info, str(world.device))
+    return None if outputs is None else outputs.run, results
 
 
 def _data(builder: ComponentBuilder, world: World, *names: str) -> Any:

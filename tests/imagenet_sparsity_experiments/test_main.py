@@ -10,6 +10,7 @@ import torch
 from genutil.checkpoint import read_checkpoint, save_checkpoint
 from genutil.checkpoint.checksum import digest
 from genutil.checkpoint.file_names import to_resnet_keys
+from genutil.exceptions import UserError
 from imagenet_sparsity_experiments import main
 from imagenet_sparsity_experiments.options import parse_options
 from tests.imagenet_sparsity_experiments.toy import SMALL, build, make_images, raport, run
@@ -198,6 +199,22 @@ def test_an_evaluation_leaves_the_report_of_the_training(images, space):
         assert raport(space)["metrics"] == []
         assert len(list(space.glob("experiment_raport*.json"))) == number + 1
     assert raport(space, "experiment_raport.1.json") == told
+
+
+@pytest.mark.parametrize("failing", ["write_final_weights", "write_report"])
+def test_files_that_could_not_be_written_are_written_by_a_resume(images, space, monkeypatch, failing):
+    def full_disk(*_):
+        raise UserError("no space left")
+
+    options = ["--epochs", 1, "--lr", "0.01"]
+    with monkeypatch.context() as patch:
+        patch.setattr(main, failing, full_disk)
+        assert run(images, space, *options) == 2
+    assert run(images, space, *options, "--resume", "auto") == 0
+    weights = read_checkpoint(space / "checkpoint.pth.tar")["model"]
+    assert digest(read_checkpoint(space / "model.pth.tar")["model"]) == digest(weights)
+    assert [line["phase"] for line in raport(space)["metrics"]] == ["train", "val"]
+    assert (raport(space)["epochs"], len(list((space / "logs").iterdir()))) == (1, 1)
 
 
 def test_corrupt_images_are_counted(images, space):
