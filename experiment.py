@@ -25,7 +25,12 @@ from genutil.exceptions import ConfigError, UserError
 from genutil.memory import allocations_explained, require_memory_for_training, sizes_checked
 from genutil.runs.checkpoint_folder import RunOutputs
 from genutil.runs.past_runs import checkpoints_of
-from genutil.runs.resume_point import ResumePoint, check_resume_point, find_resume_point
+from genutil.runs.resume_point import (
+    ResumePoint,
+    check_initial_weights,
+    check_resume_point,
+    find_resume_point,
+)
 from genutil.runs.run_folder import RunFolder, run_settings
 from genutil.seeding import seed_everything
 from genutil.signals import StopRequest
@@ -192,6 +197,8 @@ def _find_resume_point(builder: ComponentBuilder, names: CheckpointNames, rank_i
     config = builder.config
     trains = not config.evaluate and config.export is None
     start = find_resume_point(checkpoints_of(config), config.resume, rank_info, not trains, names)
+    if start.path is None and trains and config.save_checkpoints:
+        check_initial_weights(config, names)
     return check_resume_point(config, start, trains and start.content is not None and _reads_length(builder))
 
 

@@ -402,13 +402,3 @@ def _wrong_file_names(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield option, f"must not be {name}, which is the name of a checkpoint; choose another one"
     if values["final_weights"] == values["raport_file"]:
         yield "raport_file", "must be another file than --final-weights"
-    weights = Path(values["pretrained_weights"] or "").expanduser()
-    own = dataclasses.replace(RESNET_NAMES, extra_files=(values["final_weights"], values["raport_file"]))
-    trains = not any(values[name] for name in ("evaluate", "benchmark_inference", "no_checkpoints"))
-    in_workspace = weights.parent.resolve() == Path(values["workspace"]).expanduser().resolve()
-    if trains and in_workspace and own.is_checkpoint(weights.name):
-        yield (
-            "pretrained_weights",
-            f"{weights} is a file of an earlier run in this workspace, and the new run moves those aside; "
-            "name another --workspace",
-        )

@@ -15,7 +15,7 @@ from genutil.checkpoint.serialization import describe
 from genutil.config import Config
 from genutil.config.identity import differences_to_continue, differences_to_evaluate
 from genutil.distributed.rank_info import RankInfo
-from genutil.exceptions import CheckpointError
+from genutil.exceptions import CheckpointError, ConfigError
 from genutil.runs.past_runs import (
     checkpoints_of,
     folder_lacking_results,
@@ -140,6 +140,33 @@ def check_resume_point(config: Config, start: ResumePoint, reads_length: bool) -
     return start
 
 
+def check_initial_weights(config: Config, names: CheckpointNames) -> None:
+    """Refuse initial weights from a file that the new run would move, as a checkpoint of an earlier run.
+
+    A restart of the run would not find the file.
+
+    Args:
+        config: the experiment, which is not resumed.
+        names: names of its checkpoints.
+
+    Raises:
+        ConfigError: `use_graph` or `use_init` is a checkpoint in the run's own folder of checkpoints.
+    """
+    folder = checkpoints_of(config)
+    for key in ("use_graph", "use_init"):
+        path = Path(getattr(config, key) or "").expanduser()
+        if path.is_file() and path.parent.resolve() == folder.resolve() and names.is_checkpoint(path.name):
+            raise ConfigError(
+                f"{config.option(key)}: {path} is a file of an earlier run in {folder}, which this run would "
+                f"move; give this run another {_option_of_folder(config)}"
+            )
+
+
+def _option_of_folder(config: Config) -> str:
+    """The option that sets the folder of checkpoints."""
+    return config.option("name" if config.checkpoint_dir is None else "checkpoint_dir")
+
+
 def _differences(
     config: Config, content: Mapping[str, Any], info: CheckpointInfo, reads_length: bool
 ) -> dict[str, tuple[Any, Any]] | None:
@@ -186,10 +213,9 @@ def _raise_if_other_experiment(
         if reads_length and "num_epochs" in changed:
             name = config.key_with_option("num_epochs")
             lines.append(f"  (training depends on {name} from the first step, as in a cosine schedule)")
-    own_folder = config.option("name" if config.checkpoint_dir is None else "checkpoint_dir")
     lines.append(
         f"use the same settings; or name the file, --resume {path}, and the results record that the settings "
-        f"are mixed; or give this experiment another {own_folder}"
+        f"are mixed; or give this experiment another {_option_of_folder(config)}"
     )
     raise CheckpointError("\n".join(lines))
 

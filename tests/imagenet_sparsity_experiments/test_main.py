@@ -241,7 +241,7 @@ def test_training_by_the_compiler(images, space):
     assert compiled["metrics"][0]["CELoss"] == pytest.approx(plain["metrics"][0]["CELoss"], rel=1e-2)
 
 
-def test_weights_to_begin_with_and_going_on_by_one_command(images, space, tmp_path, caplog):
+def test_weights_to_begin_with_and_going_on_by_one_command(images, space, tmp_path, caplog, capsys):
     caplog.set_level("INFO")
     assert run(images, tmp_path / "first", "-c", "dense", "--epochs", 1, "--lr", "0.01") == 0
     weights = tmp_path / "first" / "model.pth.tar"
@@ -251,7 +251,10 @@ def test_weights_to_begin_with_and_going_on_by_one_command(images, space, tmp_pa
     caplog.clear()
     assert run(images, space, *common, "--epochs", 2) == 0
     assert "loaded the weights" not in caplog.text
-    last = space / "checkpoint.pth.tar"
+    last, final = space / "checkpoint.pth.tar", space / "model.pth.tar"
+    assert run(images, space, "--pretrained-weights", final, "-c", "allsparse50", "--epochs", 1) == 2
+    assert f"--pretrained-weights: {final} is a file of an earlier run" in capsys.readouterr().err
+    assert final.exists()
     assert f"--pretrained-weights is not read: wiring and weights are those of {last}" in caplog.text
     assert f"resumed from {last}" in caplog.text
 

@@ -148,6 +148,23 @@ def test_a_named_file_of_other_settings_makes_a_mixed_run_and_it_stays_one(run, 
     assert [name for name in names if "(resumed from other settings: lr=0.05, seed=3)" in name]
 
 
+@pytest.mark.parametrize("key", ["use_graph", "use_init"])
+def test_weights_of_a_file_that_the_run_would_move_are_refused(run, tmp_path, last, capsys, key):
+    """A restart before the first checkpoint would no longer find it."""
+    assert run()[0] == 0
+    init, before = last.with_name("init.pt"), files(tmp_path)
+    other = tmp_path / "other.pt"
+    other.write_bytes(init.read_bytes())
+    sources = {"use_graph": other, "use_init": other, key: init}
+    options = [word for name, path in sources.items() for word in (f"--{name}", path)]
+    options += ["--graph", "fine_tune"]
+    assert run(*options) == (2, None)
+    message = f"{key}: {init} is a file of an earlier run in {last.parent}, which this run would move; "
+    assert message + "give this run another --name" in capsys.readouterr().err.replace("--use", "use")
+    assert files(tmp_path) == before
+    assert run(*options, "--save_checkpoints", "false")[0] == 0
+
+
 def test_another_name_mixes_nothing(run, last):
     assert run("--num_epochs", 2)[0] == 0
     status, results = run("--num_epochs", 2, "--name", "b", "--resume", last.with_name("epoch_0.pt"))
