@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genutil.checkpoint.checksum import digest
 from genutil.checkpoint.file_names import GRAPH_NAMES, CheckpointNames
 from genutil.checkpoint.serialization import describe
 from genutil.config.schema import keys_of
@@ -20,6 +19,7 @@ from trainers.callback_base import Callback, Training, is_due
 from trainers.metrics import Meter
 from trainers.optimizers import optimizer_names
 from trainers.precision import Precision
+from wirings.checksum import digest
 from wirings.weight_names import match_names
 
 _VALUE_ERRORS = (AttributeError, LookupError, OverflowError, TypeError, ValueError, RuntimeError)

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from genutil.checkpoint import read_checkpoint, save_checkpoint
-from genutil.checkpoint.checksum import digest
 from genutil.checkpoint.file_names import to_resnet_keys
 from genutil.exceptions import UserError
 from imagenet_sparsity_experiments import main
 from imagenet_sparsity_experiments.options import parse_options
 from tests.imagenet_sparsity_experiments.toy import SMALL, build, make_images, raport, run
 from trainers.optimizers import optimizer_names, sgd, without_decay_of_norms
+from wirings.checksum import digest
 
 STATE = ("model", "optimizer", "last_epoch", "best_val", "iter", "scheduler", "rng", "optimizer_names")
 
