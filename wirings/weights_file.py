@@ -109,11 +109,10 @@ def _verified(content: Any, path: Path) -> Any:
     if not isinstance(content, dict) or are_weights(content):
         return content
     version, checksum = content.get("format"), content.get("checksum")
-    is_versioned = type(version) is int
     # A file whose `format` is damaged still has the SHA-256.
-    if not is_versioned and not re.fullmatch("[0-9a-f]{64}", str(checksum)):
+    if not isinstance(version, int) and not re.fullmatch("[0-9a-f]{64}", str(checksum)):
         return {key: value for key, value in content.items() if key != "format"}
-    if is_versioned and version > FORMAT:
+    if isinstance(version, int) and version > FORMAT:
         raise WiringError(
             f"{path}: was written by a newer version of this project (format {version}, this one reads up to "
             f"{FORMAT}); use that version"
