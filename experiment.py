@@ -138,7 +138,7 @@ def _run(
     seed_everything(config.seed)
     builder = ComponentBuilder(config)
     model = build_model(config, builder)
-    start = world.broadcast_from_main(lambda: _find_resume_point(builder, names, world.rank_info))
+    start = world.broadcast_from_main(lambda: _find_resume_point(builder, model, names, world.rank_info))
     if start.finished is not None:
         _log.info("%s", start.finished)
         return None
@@ -192,25 +192,38 @@ def _threads(config: Config, model: nn.Module, world: World) -> int | None:
     return choose_threads(config.threads, work_of_step(model, share, config.image_size))
 
 
-def _find_resume_point(builder: ComponentBuilder, names: CheckpointNames, rank_info: RankInfo) -> ResumePoint:
+def _find_resume_point(
+    builder: ComponentBuilder, model: nn.Module, names: CheckpointNames, rank_info: RankInfo
+) -> ResumePoint:
     """The checkpoint of the key `resume` or of an earlier start of the run, checked; or none."""
     config = builder.config
     trains = not config.evaluate and config.export is None
     start = find_resume_point(checkpoints_of(config), config.resume, rank_info, not trains, names)
     if start.path is None and trains and config.save_checkpoints:
         check_initial_weights(config, names)
-    return check_resume_point(config, start, trains and start.content is not None and _reads_length(builder))
+    depends = trains and start.content is not None and _depends_on_num_epochs(builder, model)
+    return check_resume_point(config, start, depends)
 
 
-def _reads_length(builder: ComponentBuilder) -> bool:
-    """Whether training depends on `num_epochs` from the first step. Called after the network is built."""
+def _depends_on_num_epochs(builder: ComponentBuilder, model: nn.Module) -> bool:
+    """Whether training depends on `num_epochs` from the first step.
+
+    Rules and callbacks that act on gradients may read the number of all steps.
+    """
     config = builder.config
-    others = (
+    callbacks = _callback_classes(config).values()
+    parts = (
         locate(config.data, "data"),
         find_optimizer(config.optimizer),
         find_schedule(config.lr_scheduler),
+        *callbacks,
     )
-    return "num_epochs" in builder.used or any(takes(part, "num_epochs") for part in others)
+    return (
+        "num_epochs" in builder.used
+        or any(takes(part, "num_epochs") for part in parts)
+        or Wiring(model).reads_gradients
+        or any(map(reads_gradients, callbacks))
+    )
 
 
 def _export(builder: ComponentBuilder, model: nn.Module, path: str) -> None:
@@ -520,7 +533,7 @@ def _captured_step(
         obstacle = (
             obstacle or "the forward pass waits for the device; for a graph in time, set ode_solver: rk4"
         )
-    if any(map(reads_gradients, callbacks)):
+    if any(reads_gradients(type(callback)) for callback in callbacks):
         obstacle = obstacle or "an edge rule or a callback acts between the backward pass and the update"
     if obstacle is not None:
         _log.warning("cuda_graph has no effect: %s", obstacle)

@@ -99,13 +99,13 @@ def find_checkpoint(folder: Path, resume: str | None, required: bool, last: str)
     return None
 
 
-def check_resume_point(config: Config, start: ResumePoint, reads_length: bool) -> ResumePoint:
+def check_resume_point(config: Config, start: ResumePoint, depends_on_num_epochs: bool) -> ResumePoint:
     """Check that a checkpoint belongs to the experiment, and whether its training is finished.
 
     Args:
         config: the experiment.
         start: the checkpoint that `resume` names, or none.
-        reads_length: whether a component of the experiment takes `num_epochs`.
+        depends_on_num_epochs: whether training depends on `num_epochs` from the first step.
 
     Returns:
         `start` with its record for the results, and where all epochs are done with `finished` or
@@ -120,9 +120,9 @@ def check_resume_point(config: Config, start: ResumePoint, reads_length: bool) -
     trains = not (config.evaluate or config.export)
     if start.found_by == "restart":
         return dataclasses.replace(start, record=record_in(start.content))
-    changed = _differences(config, start.content, info, reads_length)
+    changed = _differences(config, start.content, info, depends_on_num_epochs)
     if start.found_by == "auto":
-        _raise_if_other_experiment(config, path, changed, reads_length)
+        _raise_if_other_experiment(config, path, changed, depends_on_num_epochs)
     if trains and not {"optimizer", "last_epoch"} <= start.content.keys():
         raise CheckpointError(
             f"{path}: has weights but no training state of this program, so training cannot be resumed from "
@@ -132,7 +132,7 @@ def check_resume_point(config: Config, start: ResumePoint, reads_length: bool) -
     record = start_record(start.content, str(start.path), info.epoch, info.step, changed)
     start = dataclasses.replace(start, record=record)
     if trains:
-        start = _without_work(config, start, info, reads_length)
+        start = _without_work(config, start, info, depends_on_num_epochs)
         if is_mixed(record) and start.finished is None:
             _log.warning("%s; the results record this", _mixture(config, path, changed))
     elif changed:
@@ -168,7 +168,7 @@ def _option_of_folder(config: Config) -> str:
 
 
 def _differences(
-    config: Config, content: Mapping[str, Any], info: CheckpointInfo, reads_length: bool
+    config: Config, content: Mapping[str, Any], info: CheckpointInfo, depends_on_num_epochs: bool
 ) -> dict[str, tuple[Any, Any]] | None:
     before, now = settings_in(content), run_settings(config).values
     if before is None:
@@ -176,7 +176,7 @@ def _differences(
     if config.evaluate or config.export:
         changed = differences_to_evaluate(before, now)
         return {key: pair for key, pair in changed.items() if key not in config.not_stated}
-    return differences_to_continue(before, now, _epochs_begun(content, info), reads_length)
+    return differences_to_continue(before, now, _epochs_begun(content, info), depends_on_num_epochs)
 
 
 def _epochs_begun(content: Mapping[str, Any], info: CheckpointInfo) -> int:
@@ -190,7 +190,7 @@ def _is_within_epoch(content: Mapping[str, Any]) -> bool:
 
 
 def _raise_if_other_experiment(
-    config: Config, path: Path, changed: Mapping[str, tuple[Any, Any]] | None, reads_length: bool
+    config: Config, path: Path, changed: Mapping[str, tuple[Any, Any]] | None, depends_on_num_epochs: bool
 ) -> None:
     """Refuse a checkpoint that `auto` found if it belongs to another experiment.
 
@@ -198,7 +198,7 @@ def _raise_if_other_experiment(
         config: the experiment.
         path: the checkpoint's file.
         changed: the settings that differ; None: the file does not contain its settings.
-        reads_length: whether training depends on `num_epochs` from the first step.
+        depends_on_num_epochs: whether training depends on `num_epochs` from the first step.
 
     Raises:
         CheckpointError: there are differences, or they are not known.
@@ -210,7 +210,7 @@ def _raise_if_other_experiment(
         lines = [f"resume: auto found {path}, which does not contain its settings"]
     else:
         lines += [f"  {line}" for line in _listed(config, changed, "in the file, now")]
-        if reads_length and "num_epochs" in changed:
+        if depends_on_num_epochs and "num_epochs" in changed:
             name = config.key_with_option("num_epochs")
             lines.append(f"  (training depends on {name} from the first step, as in a cosine schedule)")
     lines.append(
@@ -236,7 +236,7 @@ def _mixture(config: Config, path: Path, changed: Mapping[str, tuple[Any, Any]] 
 
 
 def _without_work(
-    config: Config, start: ResumePoint, info: CheckpointInfo, reads_length: bool
+    config: Config, start: ResumePoint, info: CheckpointInfo, depends_on_num_epochs: bool
 ) -> ResumePoint:
     """`start`; where all epochs are done, with the folder that lacks the results, or with a message."""
     assert start.content is not None and start.path is not None and start.record is not None
@@ -253,6 +253,6 @@ def _without_work(
     what = f"{config.name} is finished" if same else "nothing is left to train"
     parts = [f"{what}: {start.path} has {done} of {config.num_epochs} epochs"]
     parts.append(f"the results are in {results}" if results else "--evaluate evaluates it")
-    if not reads_length:
+    if not depends_on_num_epochs:
         parts.append(f"a larger {config.option('num_epochs')} continues it")
     return dataclasses.replace(start, finished="; ".join(parts))

@@ -13,6 +13,8 @@ from genutil.runs.past_runs import write_run_marker
 from genutil.runs.start_record import is_mixed, record_in, start_record
 from tests.conftest import ROOT
 from tests.helpers.equality import same
+from trainers.callback_base import Callback
+from wirings.rules.base import RankedEdges
 
 STATE = ("model", "optimizer", "last_epoch", "best_val", "iter", "scheduler", "scaler", "rng")
 
@@ -114,6 +116,42 @@ def test_more_epochs_are_refused_where_the_schedule_counts_them(run, last, capsy
     status, results = run(*options, "--num_epochs", 3, "--resume", last)
     assert status == 0
     assert results["started_from"]["differences"] == {"num_epochs": [1, 3]}
+
+
+class Until(RankedEdges):
+    """Acts on the gradients until half of all steps."""
+
+    def after_backward(self, step):
+        if step.index * 2 < step.total:
+            self.weight.grad.mul_(0.5)
+
+
+class HalvedGradients(Callback):
+    """Acts on the gradients until half of all steps."""
+
+    def before_optimizer_step(self, trainer):
+        if trainer.step * 2 < trainer.total_steps:
+            for parameter in trainer.model.parameters():
+                parameter.grad.mul_(0.5)
+
+
+class CountsEpochs(Callback):
+    def __init__(self, num_epochs):
+        self.num_epochs = num_epochs
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--graph", "tests.trainers.test_starts:Until"],
+        ["--callbacks", "tests.trainers.test_starts:HalvedGradients"],
+        ["--callbacks", "tests.trainers.test_starts:CountsEpochs"],
+    ],
+)
+def test_more_epochs_are_refused_where_each_step_may_depend_on_their_number(run, capsys, options):
+    assert run(*options)[0] == 0
+    assert run(*options, "--num_epochs", 3, "--resume", "auto") == (2, None)
+    assert "num_epochs: 1 in the file, now 3" in capsys.readouterr().err
 
 
 def test_fewer_epochs_than_were_trained_are_refused(run, capsys):
