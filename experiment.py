@@ -346,6 +346,8 @@ def _train(
     if config.validation:
         results["best_val"] = trainer.best_val
     else:
+        if not results and outputs is not None:  # all epochs were trained by an earlier start
+            results = _last_metrics(config, outputs.run)
         results = {f"train_{name}": value for name, value in results.items()}
     results |= {"epochs": trainer.epoch, "steps": trainer.step, "threads": torch.get_num_threads()}
     results |= {**observations(model), "started_from": start.record}
@@ -353,6 +355,12 @@ def _train(
     results |= _counts(_profiled(config, model, new_edges), new_edges)
     results |= corrupt_images(data, world)
     return None if outputs is None else outputs.run, results
+
+
+def _last_metrics(config: Config, folder: RunFolder) -> dict[str, Any]:
+    """Loss and accuracies in the last line of `metrics.jsonl`."""
+    names = ("CELoss", *(f"top{k}_accuracy" for k in config.topk))
+    return {name: value for line in folder.metrics()[-1:] for name, value in line.items() if name in names}
 
 
 def _data(builder: ComponentBuilder, world: World, *names: str) -> Any:

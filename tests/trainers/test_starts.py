@@ -250,14 +250,16 @@ def test_a_named_file_with_nothing_left_to_train(run, tmp_path, last, caplog):
     assert files(tmp_path) == before
 
 
-def test_a_run_that_was_stopped_before_its_results_completes_its_folder(run, tmp_path):
-    _, results = run()
+@pytest.mark.parametrize("validation", ["true", "false"])
+def test_a_run_that_was_stopped_before_its_results_completes_its_folder(run, tmp_path, validation):
+    _, results = run("--validation", validation)
     (path,) = (tmp_path / "runs").glob("*/results.json")
     path.unlink()
-    status, again = run("--resume", "auto")
+    status, again = run("--validation", validation, "--resume", "auto")
     assert status == 0
+    prefix = "" if validation == "true" else "train_"
     assert [folder.name for folder in (tmp_path / "runs").iterdir()] == [path.parent.name]
-    for key in ("CELoss", "top1_accuracy", "epochs", "steps", "started_from", "config"):
+    for key in (f"{prefix}CELoss", f"{prefix}top1_accuracy", "epochs", "steps", "started_from", "config"):
         assert again[key] == (results[key] if key != "config" else {**results["config"], "resume": "auto"})
     lines = [json.loads(line) for line in (path.parent / "metrics.jsonl").read_text().splitlines()]
     assert again["wall_time"] >= sum(line.get("epoch_time", 0) for line in lines)
