@@ -99,13 +99,16 @@ class CheckpointFolder:
         descriptor = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             os.close(descriptor)
             message = (
                 f"{self.path}: another run is writing its checkpoints here; give this one another name "
                 "or folder"
             )
             raise CheckpointError(message) from error
+        except OSError as error:  # such as a file system without locks
+            os.close(descriptor)
+            raise CheckpointError(f"{self.path}: cannot be used for checkpoints ({error})") from error
         return descriptor
 
     def _archive_old_checkpoints(self) -> None:

@@ -266,7 +266,7 @@ def earlier_version(path, **changes):
     save_checkpoint(path, to_resnet_keys({**content, "config": {**values, **changes}}))
 
 
-def test_checkpoints_of_earlier_versions_are_resumed(images, space, capsys):
+def test_checkpoints_of_earlier_versions_are_resumed(images, space, capsys, caplog):
     options = ["--epochs", 1, "--lr", "0.01"]
     assert run(images, space, *options) == 0
     earlier_version(space / "checkpoint.pth.tar", lr=0.5)
@@ -278,6 +278,7 @@ def test_checkpoints_of_earlier_versions_are_resumed(images, space, capsys):
     earlier_version(space / "checkpoint.pth.tar", batch_size="many")
     assert run(images, space, "--epochs", 3, "--lr", "0.01", "--resume", "auto") == 2
     assert "which belongs to another experiment" in capsys.readouterr().err
+    assert "settings of an earlier version of this command cannot be converted" in caplog.text
 
 
 def test_files_of_timm_give_weights_but_are_not_resumed(images, space, tmp_path, capsys, caplog):

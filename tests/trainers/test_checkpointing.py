@@ -134,6 +134,16 @@ def test_a_restart_before_the_first_checkpoint_resumes_from_the_named_file(tmp_p
     assert not has_saved(path, "night-2")
 
 
+def test_a_file_system_without_locks_is_not_another_run(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    message = r"tiny: cannot be used for checkpoints \(.*No locks available\)"
+    with pytest.raises(CheckpointError, match=message):
+        CheckpointFolder(tmp_path / "tiny")
+
+
 def test_a_later_start_of_the_same_run_moves_nothing(tmp_path):
     path = tmp_path / "tiny"
     first = CheckpointFolder(path, run_id="night-1")
