@@ -143,7 +143,10 @@ def _run(
         _log.info("%s", start.finished)
         return None
     if start.content is not None:
+        # A training loads them again, with the rest of its state; a file that does not fit is refused here.
         apply_adapted_weights(start.content, model, str(start.path))
+        if config.evaluate or config.export:
+            start.content.clear()
         if config.use_graph is not None:
             option = config.option("use_graph")
             _log.info("%s is not read: wiring and weights are those of %s", option, start.path)
@@ -272,7 +275,7 @@ def _evaluate(
         metrics = evaluate_and_time(model, batches, config.topk, precision, world, stop)
     results = {**metrics, **observations(model), **_counts(cost), "engine": engine}
     results["threads"] = torch.get_num_threads()
-    return folder, {**results, **corrupt_images(data, world), "started_from": start.record}
+    return folder, {**results, **corrupt_images(data, world), "started_from": start.started_from}
 
 
 def _batch_of(config: Config, size: int | None = None) -> str:
@@ -336,7 +339,7 @@ def _train(
     if start.content is not None and state is not None:
         trainer.load_state_dict(state)
         state.clear()
-        start.content.clear()  # else its tensors would stay in memory during the training
+        start.content.clear()
     else:
         trainer.epoch, trainer.step = config.start_epoch, first_step
     masks = Wiring(model).adjacency()
@@ -350,7 +353,7 @@ def _train(
             results = _last_metrics(config, outputs.run)
         results = {f"train_{name}": value for name, value in results.items()}
     results |= {"epochs": trainer.epoch, "steps": trainer.step, "threads": torch.get_num_threads()}
-    results |= {**observations(model), "started_from": start.record}
+    results |= {**observations(model), "started_from": start.started_from}
     new_edges = _new_edges(model, masks)
     results |= _counts(_profiled(config, model, new_edges), new_edges)
     results |= corrupt_images(data, world)
@@ -485,7 +488,7 @@ def _checkpoint_content(
         "config": config.model_dump(),
         "identity": identity(config.model_dump()),
         "origin": {**outputs.run.origin, "device": str(world.device), "processes": world.size},
-        "started_from": start.record,
+        "started_from": start.started_from,
     }
     if config.checkpoint_format == "resnet":
         content["arch"] = str(config.model_args.get("arch", config.model))

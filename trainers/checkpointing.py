@@ -172,7 +172,8 @@ def resumable_state(
             Meter(topk, "cpu").load_state_dict(progress["meter"])
     except _VALUE_ERRORS as error:
         raise CheckpointError(f"{path}: its training state does not fit this experiment ({error})") from error
-    _log.info("resumed from %s: epoch %d, step %d", path, state["last_epoch"] + 2, state["iter"])
+    epoch = state["last_epoch"] + 1  # the next one; messages count epochs from 1
+    _log.info("resumed from %s: epoch %d, step %d", path, epoch + 1, state["iter"])
     return state
 
 
@@ -229,7 +230,7 @@ def _counts(
 
 
 def _last_lr(checkpoint: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> float:
-    """Learning rate of the last step; of published files, which do not hold it, the initial one."""
+    """Learning rate of the last step, which callbacks read before the next one; not in published files."""
     if "format" in checkpoint and "scheduler" in checkpoint:
         return float(checkpoint["scheduler"]["lr"])
     return float(optimizer.param_groups[0]["lr"])
@@ -248,10 +249,12 @@ def _optimizer_state(
     saved, own_names = checkpoint["optimizer"], optimizer_names(optimizer, model)
     saved_names = _saved_names(checkpoint, own_names, model)
     numbers = [number for group in saved["param_groups"] for number in group["params"]]
-    if sorted(saved_names) != sorted(own_names) or len(numbers) != len(saved_names):
-        raise ValueError(
-            f"its optimizer has {len(numbers)} parameters, this one has {len(own_names)} or others"
-        )
+    different = sorted(set(saved_names) ^ set(own_names))
+    if different:
+        name = different[0]
+        raise ValueError(f"only {'its' if name in saved_names else 'this'} optimizer has {name}")
+    if len(numbers) != len(saved_names) or len(saved_names) != len(own_names):
+        raise ValueError(f"its optimizer has {len(numbers)} parameters, this one has {len(own_names)}")
     number_of = dict(zip(saved_names, numbers, strict=True))
     states = {
         position: saved["state"][number_of[name]]

@@ -19,7 +19,7 @@ from genutil.distributed.rank_info import rank_info_from_env
 from genutil.exceptions import ConfigError
 from genutil.runs.past_runs import checkpoints_of, finished_results, folder_lacking_results, read_run_marker
 from genutil.runs.run_folder import run_settings
-from genutil.runs.start_record import is_mixed, record_in, settings_in
+from genutil.runs.start_record import has_setting_changes, record_in, settings_in
 from genutil.signals import stop_signals
 from genutil.spread import spread
 
@@ -96,7 +96,7 @@ def _resume_arguments(config: Config) -> list[str]:
     elif changed:
         pairs = ", ".join(f"{key} is {new}, in the file {old}" for key, (old, new) in changed.items())
         reason = f"{path} belongs to another experiment: {pairs}"
-    elif is_mixed(record_in(content)):
+    elif has_setting_changes(record_in(content)):
         reason = f"the training of {path} was resumed from a checkpoint of other settings"
     elif epoch is not None and epoch + 1 >= config.num_epochs:
         if config.record_wiring:

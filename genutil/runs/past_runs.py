@@ -11,7 +11,7 @@ from genutil.config.identity import identity
 from genutil.config.limited_yaml import load_yaml
 from genutil.experiment_name import folder_name
 from genutil.runs.run_folder import METRICS, RESULTS, run_settings, wiring_record_of
-from genutil.runs.start_record import is_mixed, record_in
+from genutil.runs.start_record import has_setting_changes, record_in
 from genutil.text_files import parse_json, read_json, read_text
 from wirings.files import write_atomically
 
@@ -75,7 +75,7 @@ def finished_results(config: Config) -> dict[str, Any] | None:
         if config.record_wiring and wiring_record_of(path.parent) is None:
             continue
         results = _finished(path, config)
-        if results is not None and not is_mixed(record_in(results)):
+        if results is not None and not has_setting_changes(record_in(results)):
             return results
     return None
 

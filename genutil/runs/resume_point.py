@@ -24,7 +24,7 @@ from genutil.runs.past_runs import (
     read_run_marker,
 )
 from genutil.runs.run_folder import run_settings
-from genutil.runs.start_record import is_mixed, record_in, settings_in, start_record
+from genutil.runs.start_record import has_setting_changes, record_in, settings_in, start_record
 
 _log = logging.getLogger(__name__)
 
@@ -35,10 +35,10 @@ class ResumePoint:
 
     Attributes:
         path, content: file and content of the checkpoint; None: the run begins at the first step. The content
-            is emptied when it has been loaded, so that its tensors are not kept during the training.
+            is emptied when it has been loaded, so that its tensors are not kept in memory.
         found_by: `auto`: as the last one of the run's own folder; `restart`: the same after a failure of the
             run; `file`: it was named.
-        record: record of the start, see genutil.runs.start_record; None: the first step.
+        started_from: record of the start, see genutil.runs.start_record; None: the first step.
         run_folder: an earlier run's folder that lacks only its results; they are written there.
         finished: the message if nothing is left to train; else None.
     """
@@ -46,7 +46,7 @@ class ResumePoint:
     path: Path | None = None
     content: dict[str, Any] | None = None
     found_by: Literal["file", "auto", "restart"] = "file"
-    record: Mapping[str, Any] | None = None
+    started_from: Mapping[str, Any] | None = None
     run_folder: Path | None = None
     finished: str | None = None
 
@@ -108,7 +108,7 @@ def check_resume_point(config: Config, start: ResumePoint, depends_on_num_epochs
         depends_on_num_epochs: whether training depends on `num_epochs` from the first step.
 
     Returns:
-        `start` with its record for the results, and where all epochs are done with `finished` or
+        `start` with its `started_from` for the results, and where all epochs are done with `finished` or
         `run_folder`.
 
     Raises:
@@ -119,7 +119,7 @@ def check_resume_point(config: Config, start: ResumePoint, depends_on_num_epochs
     path, info = start.path, describe(start.content, str(start.path))
     trains = not (config.evaluate or config.export)
     if start.found_by == "restart":
-        return dataclasses.replace(start, record=record_in(start.content))
+        return dataclasses.replace(start, started_from=record_in(start.content))
     changed = _differences(config, start.content, info, depends_on_num_epochs)
     if start.found_by == "auto":
         _raise_if_other_experiment(config, path, changed, depends_on_num_epochs)
@@ -130,13 +130,13 @@ def check_resume_point(config: Config, start: ResumePoint, depends_on_num_epochs
             f"{config.option('use_graph')} {path} in place of --resume {path}"
         )
     record = start_record(start.content, str(start.path), info.epoch, info.step, changed)
-    start = dataclasses.replace(start, record=record)
+    start = dataclasses.replace(start, started_from=record)
     if trains:
-        start = _without_work(config, start, info, depends_on_num_epochs)
-        if is_mixed(record) and start.finished is None:
-            _log.warning("%s; the results record this", _mixture(config, path, changed))
+        start = _check_finished(config, start, info, depends_on_num_epochs)
+        if has_setting_changes(record) and start.finished is None:
+            _log.warning("%s; the results record this", _describe_changes(config, path, changed))
     elif changed:
-        _log.warning("%s; the results record this", _mixture(config, path, changed))
+        _log.warning("%s; the results record this", _describe_changes(config, path, changed))
     return start
 
 
@@ -227,7 +227,7 @@ def _listed(config: Config, changed: Mapping[str, tuple[Any, Any]], between: str
     ]
 
 
-def _mixture(config: Config, path: Path, changed: Mapping[str, tuple[Any, Any]] | None) -> str:
+def _describe_changes(config: Config, path: Path, changed: Mapping[str, tuple[Any, Any]] | None) -> str:
     if changed is None:
         return f"{path} does not contain its settings, which may differ"
     if changed:
@@ -235,21 +235,21 @@ def _mixture(config: Config, path: Path, changed: Mapping[str, tuple[Any, Any]] 
     return f"the training of {path} was itself resumed from a checkpoint of other settings"
 
 
-def _without_work(
+def _check_finished(
     config: Config, start: ResumePoint, info: CheckpointInfo, depends_on_num_epochs: bool
 ) -> ResumePoint:
     """`start`; where all epochs are done, with the folder that lacks the results, or with a message."""
-    assert start.content is not None and start.path is not None and start.record is not None
+    assert start.content is not None and start.path is not None and start.started_from is not None
     done = 0 if info.epoch is None else info.epoch + 1
     if done < config.num_epochs:
         return start
-    same, checkpoints, results = start.record["differences"] == {}, checkpoints_of(config), None
+    same, checkpoints, results = start.started_from["differences"] == {}, checkpoints_of(config), None
     if same:
         is_in_folder = start.path.resolve().parent == checkpoints.resolve()
         last = read_run_marker(checkpoints) if is_in_folder else None
         results = folder_of_results(config, last)
         if results is None and (folder := folder_lacking_results(config, last)) is not None:
-            return dataclasses.replace(start, run_folder=folder, record=record_in(start.content))
+            return dataclasses.replace(start, run_folder=folder, started_from=record_in(start.content))
     what = f"{config.name} is finished" if same else "nothing is left to train"
     parts = [f"{what}: {start.path} has {done} of {config.num_epochs} epochs"]
     parts.append(f"the results are in {results}" if results else "--evaluate evaluates it")

@@ -247,7 +247,7 @@ def test_weights_to_begin_with_and_going_on_by_one_command(images, space, tmp_pa
     weights = tmp_path / "first" / "model.pth.tar"
     common = ["-c", "allsparse50", "--pretrained-weights", weights, "--resume", "auto", "--lr", "0.01"]
     assert run(images, space, *common, "--epochs", 1) == 0
-    assert f"loaded the weights and the wiring of {weights}" in caplog.text
+    assert f"loaded the weights of {weights}" in caplog.text
     caplog.clear()
     assert run(images, space, *common, "--epochs", 2) == 0
     assert "loaded the weights" not in caplog.text

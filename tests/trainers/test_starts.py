@@ -10,7 +10,7 @@ import runner
 from fig.finished_runs import group_by_experiment, read_results
 from genutil.checkpoint import read_checkpoint, save_checkpoint
 from genutil.runs.past_runs import write_run_marker
-from genutil.runs.start_record import is_mixed, record_in, start_record
+from genutil.runs.start_record import has_setting_changes, record_in, start_record
 from tests.conftest import ROOT
 from tests.helpers.equality import same
 from trainers.callback_base import Callback
@@ -177,9 +177,9 @@ def test_a_named_file_of_other_settings_makes_a_mixed_run_and_it_stays_one(run, 
         "file": str(last), "epoch": 1, "step": 6, "differences": {},
         "earlier": [{key: start[key] for key in ("file", "epoch", "step", "differences")}],
     }  # fmt: skip
-    assert is_mixed(again["started_from"])
+    assert has_setting_changes(again["started_from"])
     evaluated = run("--num_epochs", 3, "--resume", "auto", "--evaluate")[1]
-    assert is_mixed(evaluated["started_from"])
+    assert has_setting_changes(evaluated["started_from"])
     run("--num_epochs", 3, "--name", "tiny-clean")
     names = list(group_by_experiment(read_results([tmp_path / "runs"])))
     assert "tiny-clean" in names
@@ -280,10 +280,10 @@ def test_a_finished_run_whose_folder_is_not_known_writes_nothing(run, tmp_path, 
 
 def test_records_of_damaged_files_count_as_unknown():
     for damaged in ("x", [1], {}, {"file": 1}, {"file": "", "epoch": 0, "step": 0, "differences": {"lr": 1}}):
-        assert is_mixed(record_in({"started_from": damaged}))
-        assert is_mixed(start_record({"started_from": damaged}, "x", 0, 0, {}))
+        assert has_setting_changes(record_in({"started_from": damaged}))
+        assert has_setting_changes(start_record({"started_from": damaged}, "x", 0, 0, {}))
     tensor = {"file": torch.zeros(1), "epoch": 0, "step": 0, "differences": {}, "earlier": []}
-    assert is_mixed(record_in({"started_from": tensor}))
+    assert has_setting_changes(record_in({"started_from": tensor}))
     assert record_in({}) is None
 
 
@@ -301,7 +301,7 @@ def test_the_sequence_of_the_page_ends_without_mixed_runs(tmp_path, monkeypatch,
         assert runner.main([f"app:{ROOT / 'apps/quickstart/digits_dnw.yml'}", *argv, *small]) == 0
     results = read_results([tmp_path / "runs"], evaluations=True)
     assert len(results) == 2
-    assert not any(is_mixed(record_in(result)) for result in results)
+    assert not any(has_setting_changes(record_in(result)) for result in results)
 
 
 def test_restarts_keep_where_the_run_began(run, last, monkeypatch):
@@ -323,4 +323,4 @@ def test_restarts_keep_where_the_run_began(run, last, monkeypatch):
     config = parse_command_line([f"app:{ROOT / 'apps/quickstart/digits_dnw.yml'}", *argv]).config
     start = find_resume_point(last.parent, config.resume, rank_info_from_env(), required=False)
     assert start.found_by == "restart"
-    assert check_resume_point(config, start, True).record == mixed["started_from"]
+    assert check_resume_point(config, start, True).started_from == mixed["started_from"]
