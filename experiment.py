@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genutil.checkpoint.file_names import CheckpointNames, names_of_format
+from genutil.checkpoint.file_names import CheckpointFormat, format_named
 from genutil.config import Config
 from genutil.config.components import ComponentBuilder, locate, named_parts, takes
 from genutil.config.identity import identity
@@ -108,22 +108,22 @@ def run(
     """
     rank_info = rank_info_from_env()
     device = choose_device(config.gpus, config.processes, rank_info or RankInfo())
-    names = dataclasses.replace(
-        names_of_format(config.checkpoint_format),
+    file_format = dataclasses.replace(
+        format_named(config.checkpoint_format),
         extra_files=tuple(extra_files),
         convert_settings=convert_settings,
     )
 
     def work(world: World, stop: StopRequest) -> dict[str, Any] | None:
         with errors_in(named_parts(config)), compile_errors_as_config_errors():
-            return _run(config, names, world, stop, write_files)
+            return _run(config, file_format, world, stop, write_files)
 
     return run_distributed(work, rank_info, device, config.timeout, config.deterministic)
 
 
 def _run(
     config: Config,
-    names: CheckpointNames,
+    file_format: CheckpointFormat,
     world: World,
     stop: StopRequest,
     write_files: Callable[[dict[str, Any]], object] | None,
@@ -138,7 +138,9 @@ def _run(
     seed_everything(config.seed)
     builder = ComponentBuilder(config)
     model = build_model(config, builder)
-    start = world.broadcast_from_main(lambda: _find_resume_point(builder, model, names, world.rank_info))
+    start = world.broadcast_from_main(
+        lambda: _find_resume_point(builder, model, file_format, world.rank_info)
+    )
     if start.finished is not None:
         _log.info("%s", start.finished)
         return None
@@ -167,7 +169,7 @@ def _run(
         if config.evaluate:
             folder, results = _evaluate(builder, model, world, start, stop)
         else:
-            folder, results = _train(builder, names, model, world, start, stop)
+            folder, results = _train(builder, file_format, model, world, start, stop)
     if folder is None:
         return None
     return folder.write_results(results, world.rank_info, str(world.device), write_files)
@@ -196,14 +198,14 @@ def _threads(config: Config, model: nn.Module, world: World) -> int | None:
 
 
 def _find_resume_point(
-    builder: ComponentBuilder, model: nn.Module, names: CheckpointNames, rank_info: RankInfo
+    builder: ComponentBuilder, model: nn.Module, file_format: CheckpointFormat, rank_info: RankInfo
 ) -> ResumePoint:
     """The checkpoint of the key `resume` or of an earlier start of the run, checked; or none."""
     config = builder.config
     trains = not config.evaluate and config.export is None
-    start = find_resume_point(checkpoints_of(config), config.resume, rank_info, not trains, names)
+    start = find_resume_point(checkpoints_of(config), config.resume, rank_info, not trains, file_format)
     if start.path is None and trains and config.save_checkpoints:
-        check_initial_weights(config, names)
+        check_initial_weights(config, file_format)
     depends = trains and start.content is not None and _depends_on_num_epochs(builder, model)
     return check_resume_point(config, start, depends)
 
@@ -287,7 +289,7 @@ def _batch_of(config: Config, size: int | None = None) -> str:
 
 def _train(
     builder: ComponentBuilder,
-    names: CheckpointNames,
+    file_format: CheckpointFormat,
     model: nn.Module,
     world: World,
     start: ResumePoint,
@@ -312,14 +314,14 @@ def _train(
             start.content, str(start.path), config.model_dump(), model, optimizer, len(train), config.topk
         )
         first_step = state["iter"]
-    folder = checkpoints_of(config) if config.save_checkpoints else None
+    checkpoint_dir = checkpoints_of(config) if config.save_checkpoints else None
     outputs = world.run_on_main(
-        lambda: RunOutputs(folder, run_settings(config), world.rank_info, start, first_step)
+        lambda: RunOutputs(checkpoint_dir, run_settings(config), world.rank_info, start, first_step)
     )
 
     def open_checkpoints() -> None:
         if outputs is not None:
-            outputs.open_checkpoints(names)
+            outputs.open_checkpoints(file_format)
 
     # A run that is refused leaves no folder, and moves no checkpoints of earlier runs.
     with nullcontext() if outputs is None else outputs.run.removed_on_error():
@@ -327,7 +329,7 @@ def _train(
         builder.warn_of_unused()
         world.barrier()  # all processes have their callbacks
         world.run_on_main(open_checkpoints)
-    callbacks = _callbacks(config, names, model, world, outputs, start, first_step) + user_callbacks
+    callbacks = _callbacks(config, file_format, model, world, outputs, start, first_step) + user_callbacks
     criterion = Criterion(config.label_smoothing, config.mixup, config.seed)
     precision = Precision(config.amp, world.device, config.loss_scale)
     step = _captured_step(config, model, optimizer, criterion, precision, callbacks, world)
@@ -437,7 +439,7 @@ def _optimizer_and_schedule(
 
 def _callbacks(
     config: Config,
-    names: CheckpointNames,
+    file_format: CheckpointFormat,
     model: nn.Module,
     world: World,
     outputs: RunOutputs | None,
@@ -466,7 +468,7 @@ def _callbacks(
         content={} if outputs is None else _checkpoint_content(config, world, outputs, start),
         checkpoint_interval=config.checkpoint_interval,
         keep_last=config.keep_last,
-        names=names,
+        file_format=file_format,
     )
     callbacks.append(saver)
     if config.checkpoint_interval_steps is not None:

@@ -67,9 +67,9 @@ def write_final_weights(options: Options) -> None:
     import torch
 
     from genutil.checkpoint import read_checkpoint
-    from genutil.checkpoint.file_names import RESNET_NAMES
+    from genutil.checkpoint.file_names import RESNET_FORMAT
 
-    weights = read_checkpoint(options.workspace / RESNET_NAMES.last)["model"]
+    weights = read_checkpoint(options.workspace / RESNET_FORMAT.last)["model"]
     _write(options.workspace / options.values["final_weights"], lambda file: torch.save(weights, file))
 
 

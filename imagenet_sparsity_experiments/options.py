@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from genutil.checkpoint.file_names import RESNET_NAMES
+from genutil.checkpoint.file_names import RESNET_FORMAT
 from genutil.config.problems import Problem, refuse
 from genutil.config.resolve import Config, validated
 from genutil.config.schema import KeySources, schema
@@ -408,7 +408,7 @@ def _wrong_file_names(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         name = values[option]
         if not name:
             yield option, "must be the name of a file"
-        elif RESNET_NAMES.is_checkpoint(name):
+        elif RESNET_FORMAT.is_checkpoint(name):
             yield option, f"must not be {name}, which is the name of a checkpoint; choose another one"
     if values["final_weights"] == values["raport_file"]:
         yield "raport_file", "must be another file than --final-weights"

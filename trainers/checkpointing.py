@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genutil.checkpoint.file_names import GRAPH_NAMES, CheckpointNames
+from genutil.checkpoint.file_names import GRAPH_FORMAT, CheckpointFormat
 from genutil.checkpoint.serialization import describe
 from genutil.config.schema import keys_of
 from genutil.exceptions import CheckpointError, NotFiniteError, RunError
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 class CheckpointSaver(Callback):
-    """Writes checkpoints: the first, the last, the best, and numbered ones (see CheckpointNames).
+    """Writes checkpoints: the first, the last, the best, and numbered ones (see CheckpointFormat).
 
     Every process of a run has a saver, since all of them must agree on the state; the first one writes it.
 
@@ -39,7 +39,7 @@ class CheckpointSaver(Callback):
         content: settings and origin of the run, which each file contains in addition to the state.
         checkpoint_interval: epochs between two numbered files, see `is_due`; None: no such files.
         keep_last: how many files of one epoch are kept; None: all.
-        names: of the files.
+        file_format: names and layout of the files.
     """
 
     def __init__(
@@ -49,14 +49,15 @@ class CheckpointSaver(Callback):
         content: Mapping[str, Any],
         checkpoint_interval: int | None = 10,
         keep_last: int | None = None,
-        names: CheckpointNames = GRAPH_NAMES,
+        file_format: CheckpointFormat = GRAPH_FORMAT,
     ) -> None:
-        self.folder, self.wirings, self.content, self.names = folder, wirings, dict(content), names
+        self.folder, self.wirings, self.content = folder, wirings, dict(content)
+        self.file_format = file_format
         self.interval, self.keep_last = checkpoint_interval, keep_last
 
     def on_start(self, trainer: Training) -> None:
         if trainer.step == 0:
-            self._save(trainer, self.names.first)
+            self._save(trainer, self.file_format.first)
 
     def save_within_epoch(self, trainer: Training) -> None:
         """Write the last file after a step. Must be called in all processes.
@@ -65,23 +66,23 @@ class CheckpointSaver(Callback):
             NotFiniteError: the loss or a weight is NaN or infinite.
         """
         trainer.read_meter()
-        self._save(trainer, self.names.last)
+        self._save(trainer, self.file_format.last)
 
     def on_epoch_end(self, trainer: Training) -> None:
         is_numbered = is_due(trainer.epoch, self.interval)
         self._save(
             trainer,
-            self.names.numbered.format(trainer.epoch) if is_numbered else None,
-            self.names.best if trainer.improved else None,
-            self.names.last,
+            self.file_format.numbered.format(trainer.epoch) if is_numbered else None,
+            self.file_format.best if trainer.improved else None,
+            self.file_format.last,
         )
         if self.folder is not None and self.keep_last is not None:
             self.folder.keep_last(self.keep_last)
 
     def on_interrupt(self, trainer: Training) -> None:
-        self._save(trainer, self.names.last)
+        self._save(trainer, self.file_format.last)
         if self.folder is not None:
-            _log.info("saved %s; resume with --resume auto", self.folder.path / self.names.last)
+            _log.info("saved %s; resume with --resume auto", self.folder.path / self.file_format.last)
         trainer.world.barrier()  # if a process ended now, the launcher would end the one that writes
 
     def on_end(self, trainer: Training) -> None:

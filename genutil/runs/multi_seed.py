@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from genutil.checkpoint.file_names import names_of_format
+from genutil.checkpoint.file_names import format_named
 from genutil.config import Config
 from genutil.config.command_line import parse_command_line
 from genutil.config.identity import differences
@@ -79,7 +79,7 @@ def _resume_arguments(config: Config) -> list[str]:
     Raises:
         CheckpointError: the checkpoint is damaged.
     """
-    path = checkpoints_of(config) / names_of_format(config.checkpoint_format).last
+    path = checkpoints_of(config) / format_named(config.checkpoint_format).last
     if not path.is_file():
         return []
     from genutil.checkpoint.serialization import (  # imports torch, which takes a while

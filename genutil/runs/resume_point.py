@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from genutil.checkpoint import CheckpointInfo, read_checkpoint
-from genutil.checkpoint.file_names import GRAPH_NAMES, CheckpointNames
+from genutil.checkpoint.file_names import CheckpointFormat
 from genutil.checkpoint.serialization import describe
 from genutil.config import Config
 from genutil.config.identity import differences_to_continue, differences_to_evaluate
@@ -52,37 +52,37 @@ class ResumePoint:
 
 
 def find_resume_point(
-    folder: Path,
+    checkpoint_dir: Path,
     resume: str | None,
     rank_info: RankInfo,
     required: bool,
-    names: CheckpointNames = GRAPH_NAMES,
+    file_format: CheckpointFormat,
 ) -> ResumePoint:
     """The checkpoint that `resume` names, or after a restart the run's own last one, if it has written one.
 
     Args:
-        folder: the run's checkpoints.
+        checkpoint_dir: the run's checkpoints.
         resume: a file, `auto` for the last one in the folder, or None.
         rank_info: rank of this process, with the run's id and its restarts.
         required: the run needs a checkpoint.
-        names: names of the folder's files.
+        file_format: names and layout of the checkpoints.
 
     Raises:
         CheckpointError: the checkpoint is missing, damaged or foreign.
     """
-    restarted = rank_info.restarts > 0 and has_saved(folder, rank_info.run_id)
-    restarted = restarted and (folder / names.last).is_file()
-    path = find_checkpoint(folder, "auto" if restarted else resume, required, names.last)
+    restarted = rank_info.restarts > 0 and has_saved(checkpoint_dir, rank_info.run_id)
+    restarted = restarted and (checkpoint_dir / file_format.last).is_file()
+    path = find_checkpoint(checkpoint_dir, "auto" if restarted else resume, required, file_format.last)
     if path is None:
         return ResumePoint()
     content = read_checkpoint(path)
     settings = settings_in(content)
-    if names.convert_settings is not None and settings is not None:
-        content["config"] = names.convert_settings(settings)
+    if file_format.convert_settings is not None and settings is not None:
+        content["config"] = file_format.convert_settings(settings)
     return ResumePoint(path, content, "restart" if restarted else "auto" if resume == "auto" else "file")
 
 
-def find_checkpoint(folder: Path, resume: str | None, required: bool, last: str) -> Path | None:
+def find_checkpoint(checkpoint_dir: Path, resume: str | None, required: bool, last: str) -> Path | None:
     """The file that `resume` names: a path, or `auto` for the folder's own `last` one, if it is there.
 
     Raises:
@@ -90,7 +90,7 @@ def find_checkpoint(folder: Path, resume: str | None, required: bool, last: str)
     """
     if resume != "auto":
         return None if resume is None else Path(resume).expanduser()
-    path = folder / last
+    path = checkpoint_dir / last
     if path.is_file():
         return path
     if required:
@@ -140,14 +140,14 @@ def check_resume_point(config: Config, start: ResumePoint, depends_on_num_epochs
     return start
 
 
-def check_initial_weights(config: Config, names: CheckpointNames) -> None:
+def check_initial_weights(config: Config, file_format: CheckpointFormat) -> None:
     """Refuse initial weights from a file that the new run would move, as a checkpoint of an earlier run.
 
     A restart of the run would not find the file.
 
     Args:
         config: the experiment, which is not resumed.
-        names: names of its checkpoints.
+        file_format: names and layout of its checkpoints.
 
     Raises:
         ConfigError: `use_graph` or `use_init` is a checkpoint in the run's own folder of checkpoints.
@@ -155,7 +155,11 @@ def check_initial_weights(config: Config, names: CheckpointNames) -> None:
     folder = checkpoints_of(config)
     for key in ("use_graph", "use_init"):
         path = Path(getattr(config, key) or "").expanduser()
-        if path.is_file() and path.parent.resolve() == folder.resolve() and names.is_checkpoint(path.name):
+        if (
+            path.is_file()
+            and path.parent.resolve() == folder.resolve()
+            and file_format.is_checkpoint(path.name)
+        ):
             raise ConfigError(
                 f"{config.option(key)}: {path} is a file of an earlier run in {folder}, which this run would "
                 f"move; give this run another {_option_of_folder(config)}"

@@ -14,6 +14,7 @@ import torch
 
 import runner
 from genutil.checkpoint import read_checkpoint, save_checkpoint
+from genutil.checkpoint.file_names import GRAPH_FORMAT
 from genutil.config import load_config
 from genutil.distributed.rank_info import RankInfo
 from genutil.exceptions import CheckpointError, UserError
@@ -115,7 +116,8 @@ def test_a_restart_before_the_first_checkpoint_resumes_from_the_named_file(tmp_p
     first.write_run_marker("night-2", tmp_path / "run")
 
     def resumed():
-        start = resume_point.find_resume_point(path, str(path / "epoch_0.pt"), rank_info, required=False)
+        named = str(path / "epoch_0.pt")
+        start = resume_point.find_resume_point(path, named, rank_info, False, GRAPH_FORMAT)
         return start.path.name, start.found_by
 
     assert resumed() == ("epoch_0.pt", "file")

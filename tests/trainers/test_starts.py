@@ -9,6 +9,7 @@ import torch
 import runner
 from fig.finished_runs import group_by_experiment, read_results
 from genutil.checkpoint import read_checkpoint, save_checkpoint
+from genutil.checkpoint.file_names import GRAPH_FORMAT
 from genutil.runs.past_runs import write_run_marker
 from genutil.runs.start_record import has_setting_changes, record_in, start_record
 from tests.conftest import ROOT
@@ -321,6 +322,6 @@ def test_restarts_keep_where_the_run_began(run, last, monkeypatch):
 
     argv = ["--lr", "0.7", "--save_dir", str(last.parent.parent), "--name", "tiny", "--resume", "auto"]
     config = parse_command_line([f"app:{ROOT / 'apps/quickstart/digits_dnw.yml'}", *argv]).config
-    start = find_resume_point(last.parent, config.resume, rank_info_from_env(), required=False)
+    start = find_resume_point(last.parent, config.resume, rank_info_from_env(), False, GRAPH_FORMAT)
     assert start.found_by == "restart"
     assert check_resume_point(config, start, True).started_from == mixed["started_from"]
