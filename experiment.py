@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genutil.checkpoint.file_names import CheckpointNames, names_of_format
+from genutil.checkpoint.file_names import CheckpointFormat, format_named
 from genutil.config import Config
 from genutil.config.components import ComponentBuilder, locate, named_parts, takes
 from genutil.config.identity import identity
@@ -25,7 +25,12 @@ from genutil.exceptions import ConfigError, UserError
 from genutil.memory import allocations_explained, require_memory_for_training, sizes_checked
 from genutil.runs.checkpoint_folder import RunOutputs
 from genutil.runs.past_runs import checkpoints_of
-from genutil.runs.resume_point import ResumePoint, check_resume_point, find_resume_point
+from genutil.runs.resume_point import (
+    ResumePoint,
+    check_initial_weights,
+    check_resume_point,
+    find_resume_point,
+)
 from genutil.runs.run_folder import RunFolder, run_settings
 from genutil.seeding import seed_everything
 from genutil.signals import StopRequest
@@ -79,6 +84,7 @@ def run(
     config: Config,
     extra_files: Sequence[str] = (),
     convert_settings: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
+    write_files: Callable[[dict[str, Any]], object] | None = None,
 ) -> dict[str, Any] | None:
     """Train, evaluate or export an experiment, in one process or as one of several.
 
@@ -87,6 +93,8 @@ def run(
         extra_files: names of other files of a training in the folder of its checkpoints; a later training
             archives them together with the checkpoints.
         convert_settings: converts the settings in checkpoints of earlier versions.
+        write_files: called in the first process with the content of `results.json` before that file is
+            written: if it raises an error, `resume: auto` completes the run.
 
     Returns:
         The content of `results.json`; None on all ranks but the first, after an export, and if nothing is
@@ -100,20 +108,26 @@ def run(
     """
     rank_info = rank_info_from_env()
     device = choose_device(config.gpus, config.processes, rank_info or RankInfo())
-    names = dataclasses.replace(
-        names_of_format(config.checkpoint_format),
+    file_format = dataclasses.replace(
+        format_named(config.checkpoint_format),
         extra_files=tuple(extra_files),
         convert_settings=convert_settings,
     )
 
     def work(world: World, stop: StopRequest) -> dict[str, Any] | None:
         with errors_in(named_parts(config)), compile_errors_as_config_errors():
-            return _run(config, names, world, stop)
+            return _run(config, file_format, world, stop, write_files)
 
     return run_distributed(work, rank_info, device, config.timeout, config.deterministic)
 
 
-def _run(config: Config, names: CheckpointNames, world: World, stop: StopRequest) -> dict[str, Any] | None:
+def _run(
+    config: Config,
+    file_format: CheckpointFormat,
+    world: World,
+    stop: StopRequest,
+    write_files: Callable[[dict[str, Any]], object] | None,
+) -> dict[str, Any] | None:
     if not (config.evaluate or config.export):
         check_batch_size(config.batch_size, world.size, config.accumulate)
         _check_sync_bn(config, world)
@@ -124,12 +138,17 @@ def _run(config: Config, names: CheckpointNames, world: World, stop: StopRequest
     seed_everything(config.seed)
     builder = ComponentBuilder(config)
     model = build_model(config, builder)
-    start = world.broadcast_from_main(lambda: _find_resume_point(builder, names, world.rank_info))
+    start = world.broadcast_from_main(
+        lambda: _find_resume_point(builder, model, file_format, world.rank_info)
+    )
     if start.finished is not None:
         _log.info("%s", start.finished)
         return None
     if start.content is not None:
+        # A training loads them again, with the rest of its state; a file that does not fit is refused here.
         apply_adapted_weights(start.content, model, str(start.path))
+        if config.evaluate or config.export:
+            start.content.clear()
         if config.use_graph is not None:
             option = config.option("use_graph")
             _log.info("%s is not read: wiring and weights are those of %s", option, start.path)
@@ -148,8 +167,12 @@ def _run(config: Config, names: CheckpointNames, world: World, stop: StopRequest
         compile_network(model, world.device)
     with threads_in_use(_threads(config, model, world)):
         if config.evaluate:
-            return _evaluate(builder, model, world, start, stop)
-        return _train(builder, names, model, world, start, stop)
+            folder, results = _evaluate(builder, model, world, start, stop)
+        else:
+            folder, results = _train(builder, file_format, model, world, start, stop)
+    if folder is None:
+        return None
+    return folder.write_results(results, world.rank_info, str(world.device), write_files)
 
 
 def _check_sync_bn(config: Config, world: World) -> None:
@@ -174,23 +197,38 @@ def _threads(config: Config, model: nn.Module, world: World) -> int | None:
     return choose_threads(config.threads, work_of_step(model, share, config.image_size))
 
 
-def _find_resume_point(builder: ComponentBuilder, names: CheckpointNames, rank_info: RankInfo) -> ResumePoint:
+def _find_resume_point(
+    builder: ComponentBuilder, model: nn.Module, file_format: CheckpointFormat, rank_info: RankInfo
+) -> ResumePoint:
     """The checkpoint of the key `resume` or of an earlier start of the run, checked; or none."""
     config = builder.config
     trains = not config.evaluate and config.export is None
-    start = find_resume_point(checkpoints_of(config), config.resume, rank_info, not trains, names)
-    return check_resume_point(config, start, trains and start.content is not None and _reads_length(builder))
+    start = find_resume_point(checkpoints_of(config), config.resume, rank_info, not trains, file_format)
+    if start.path is None and trains and config.save_checkpoints:
+        check_initial_weights(config, file_format)
+    depends = trains and start.content is not None and _depends_on_num_epochs(builder, model)
+    return check_resume_point(config, start, depends)
 
 
-def _reads_length(builder: ComponentBuilder) -> bool:
-    """Whether training depends on `num_epochs` from the first step. Called after the network is built."""
+def _depends_on_num_epochs(builder: ComponentBuilder, model: nn.Module) -> bool:
+    """Whether training depends on `num_epochs` from the first step.
+
+    Rules and callbacks that act on gradients may read the number of all steps.
+    """
     config = builder.config
-    others = (
+    callbacks = _callback_classes(config).values()
+    parts = (
         locate(config.data, "data"),
         find_optimizer(config.optimizer),
         find_schedule(config.lr_scheduler),
+        *callbacks,
     )
-    return "num_epochs" in builder.used or any(takes(part, "num_epochs") for part in others)
+    return (
+        "num_epochs" in builder.used
+        or any(takes(part, "num_epochs") for part in parts)
+        or Wiring(model).has_after_backward
+        or any(map(acts_on_gradients, callbacks))
+    )
 
 
 def _export(builder: ComponentBuilder, model: nn.Module, path: str) -> None:
@@ -209,7 +247,8 @@ def _export(builder: ComponentBuilder, model: nn.Module, path: str) -> None:
 
 def _evaluate(
     builder: ComponentBuilder, model: nn.Module, world: World, start: ResumePoint, stop: StopRequest
-) -> dict[str, Any] | None:
+) -> tuple[RunFolder | None, dict[str, Any]]:
+    """Results, and in the first process their folder."""
     config, spec = builder.config, _batch_spec(builder, model)
     cost = _profiled(config, model)
     engine = "plain"
@@ -238,8 +277,7 @@ def _evaluate(
         metrics = evaluate_and_time(model, batches, config.topk, precision, world, stop)
     results = {**metrics, **observations(model), **_cost_numbers(cost), "engine": engine}
     results["threads"] = torch.get_num_threads()
-    results |= {**corrupt_images(data, world), "started_from": start.record}
-    return folder.write_results(results, world.rank_info, str(world.device)) if folder is not None else None
+    return folder, {**results, **corrupt_images(data, world), "started_from": start.started_from}
 
 
 def _batch_of(config: Config, size: int | None = None) -> str:
@@ -251,12 +289,13 @@ def _batch_of(config: Config, size: int | None = None) -> str:
 
 def _train(
     builder: ComponentBuilder,
-    names: CheckpointNames,
+    file_format: CheckpointFormat,
     model: nn.Module,
     world: World,
     start: ResumePoint,
     stop: StopRequest,
-) -> dict[str, Any] | None:
+) -> tuple[RunFolder | None, dict[str, Any]]:
+    """Results, and in the first process their folder."""
     config = builder.config
     if config.sync_bn and world.size > 1:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
@@ -275,14 +314,14 @@ def _train(
             start.content, str(start.path), config.model_dump(), model, optimizer, len(train), config.topk
         )
         first_step = state["iter"]
-    folder = checkpoints_of(config) if config.save_checkpoints else None
+    checkpoint_dir = checkpoints_of(config) if config.save_checkpoints else None
     outputs = world.run_on_main(
-        lambda: RunOutputs(folder, run_settings(config), world.rank_info, start, first_step)
+        lambda: RunOutputs(checkpoint_dir, run_settings(config), world.rank_info, start, first_step)
     )
 
     def open_checkpoints() -> None:
         if outputs is not None:
-            outputs.open_checkpoints(names)
+            outputs.open_checkpoints(file_format)
 
     # A run that is refused leaves no folder, and moves no checkpoints of earlier runs.
     with nullcontext() if outputs is None else outputs.run.removed_on_error():
@@ -290,7 +329,7 @@ def _train(
         builder.warn_of_unused()
         world.barrier()  # all processes have their callbacks
         world.run_on_main(open_checkpoints)
-    callbacks = _callbacks(config, names, model, world, outputs, start, first_step) + user_callbacks
+    callbacks = _callbacks(config, file_format, model, world, outputs, start, first_step) + user_callbacks
     criterion = Criterion(config.label_smoothing, config.mixup, config.seed)
     precision = Precision(config.amp, world.device, config.loss_scale)
     step = _captured_step(config, model, optimizer, criterion, precision, callbacks, world)
@@ -302,7 +341,7 @@ def _train(
     if start.content is not None and state is not None:
         trainer.load_state_dict(state)
         state.clear()
-        start.content.clear()  # else its tensors would stay in memory during the training
+        start.content.clear()
     else:
         trainer.epoch, trainer.step = config.start_epoch, first_step
     masks = Wiring(model).adjacency()
@@ -312,15 +351,21 @@ def _train(
     if config.validation:
         results["best_val"] = trainer.best_val
     else:
+        if not results and outputs is not None:  # all epochs were trained by an earlier start
+            results = _last_metrics(config, outputs.run)
         results = {f"train_{name}": value for name, value in results.items()}
     results |= {"epochs": trainer.epoch, "steps": trainer.step, "threads": torch.get_num_threads()}
-    results |= {**observations(model), "started_from": start.record}
+    results |= {**observations(model), "started_from": start.started_from}
     new_edges = _new_edges(model, masks)
     results |= _cost_numbers(_profiled(config, model, new_edges), new_edges)
     results |= corrupt_images(data, world)
-    if outputs is None:
-        return None
-    return outputs.run.write_results(results, world.rank_info, str(world.device))
+    return None if outputs is None else outputs.run, results
+
+
+def _last_metrics(config: Config, folder: RunFolder) -> dict[str, Any]:
+    """Loss and accuracies in the last line of `metrics.jsonl`."""
+    names = ("CELoss", *(f"top{k}_accuracy" for k in config.topk))
+    return {name: value for line in folder.metrics()[-1:] for name, value in line.items() if name in names}
 
 
 def _data(builder: ComponentBuilder, world: World, *names: str) -> Any:
@@ -394,7 +439,7 @@ def _optimizer_and_schedule(
 
 def _callbacks(
     config: Config,
-    names: CheckpointNames,
+    file_format: CheckpointFormat,
     model: nn.Module,
     world: World,
     outputs: RunOutputs | None,
@@ -423,7 +468,7 @@ def _callbacks(
         content={} if outputs is None else _checkpoint_content(config, world, outputs, start),
         checkpoint_interval=config.checkpoint_interval,
         keep_last=config.keep_last,
-        names=names,
+        file_format=file_format,
     )
     callbacks.append(saver)
     if config.checkpoint_interval_steps is not None:
@@ -445,7 +490,7 @@ def _checkpoint_content(
         "config": config.model_dump(),
         "identity": identity(config.model_dump()),
         "origin": {**outputs.run.origin, "device": str(world.device), "processes": world.size},
-        "started_from": start.record,
+        "started_from": start.started_from,
     }
     if config.checkpoint_format == "resnet":
         content["arch"] = str(config.model_args.get("arch", config.model))
@@ -501,7 +546,7 @@ def _captured_step(
         obstacle = (
             obstacle or "the forward pass waits for the device; for a graph in time, set ode_solver: rk4"
         )
-    if any(map(acts_on_gradients, callbacks)):
+    if any(acts_on_gradients(type(callback)) for callback in callbacks):
         obstacle = obstacle or "an edge rule or a callback acts between the backward pass and the update"
     if obstacle is not None:
         _log.warning("cuda_graph has no effect: %s", obstacle)

@@ -35,8 +35,8 @@ import experiment  # noqa: F401
 import runner
 from benchmarks.report import Report, run
 from genutil.checkpoint import read_checkpoint
-from genutil.checkpoint.checksum import digest
 from genutil.exceptions import CheckpointError
+from wirings.checksum import digest
 
 _APP = "apps/quickstart/digits_dnw.yml"
 _SMALL = (

@@ -29,11 +29,11 @@ from benchmarks.report import Report, run
 from data.image_folder import ImageFiles
 from data.imagenet import training_crop
 from genutil.checkpoint import read_checkpoint, save_checkpoint
-from genutil.checkpoint.checksum import digest
 from genutil.config import load_config
 from genutil.distributed.world import World
 from models import build_model
 from trainers.optimizers import sgd
+from wirings.checksum import digest
 
 _MESSAGES = 200
 _WIDTH, _HEIGHT, _QUALITY = 500, 375, 95

@@ -17,7 +17,7 @@ from genutil.config.schema import keys_of
 from genutil.exceptions import UserError
 from genutil.experiment_name import folder_name
 from genutil.runs.run_folder import METRICS, RESULTS
-from genutil.runs.start_record import first_epoch_of_settings, mixing, record_in
+from genutil.runs.start_record import first_epoch_of_settings, record_in, setting_changes
 from genutil.text_files import parse_json, read_json, read_text
 
 _TYPES: Mapping[str, type | tuple[type, ...]] = {
@@ -262,7 +262,7 @@ def group_by_experiment(results: Iterable[dict[str, Any]]) -> dict[str, list[dic
 
 def _is_of(result: Mapping[str, Any], group: Sequence[Mapping[str, Any]]) -> bool:
     same = experiment_name(group[0]) == experiment_name(result)
-    same = same and mixing(record_in(group[0])) == mixing(record_in(result))
+    same = same and setting_changes(record_in(group[0])) == setting_changes(record_in(result))
     return same and not any(_differences(member, result) for member in group)
 
 
@@ -312,7 +312,7 @@ def _names(groups: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
 
 def _marked_name(result: Mapping[str, Any]) -> str:
     """The experiment's name; where a part was trained with other settings, with a mark that names them."""
-    starts = mixing(record_in(result))
+    starts = setting_changes(record_in(result))
     if not starts:
         return experiment_name(result)
     known = [f"{key}={_text(pair[0])}" for start in starts for key, pair in sorted((start or {}).items())]

@@ -23,7 +23,7 @@ from fig.paper_results import KEPT, SPARSE_RESNET50
 from fig.style import legend_outside, pyplot_in_style, save
 from genutil.exceptions import UserError
 from genutil.exit_codes import exit_status
-from genutil.runs.start_record import is_mixed, record_in
+from genutil.runs.start_record import has_setting_changes, record_in
 from genutil.text_files import read_json
 
 EPOCHS = 100
@@ -97,7 +97,7 @@ def read_report(path: Path) -> Measured:
     epochs = report.get("epochs")
     length = "unknown epochs" if epochs is None else f"{epochs} epochs"
     label = f"{name} ({length})" if epochs is None or epochs < EPOCHS else name
-    if is_mixed(record_in(report)):
+    if has_setting_changes(record_in(report)):
         label += ", resumed from other settings"
     return Measured(label, int(match[1]) if match else 100, top1)
 

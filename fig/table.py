@@ -23,7 +23,7 @@ from fig.finished_runs import experiment_name, group_by_experiment, read_results
 from fig.output_files import write_text
 from fig.paper_results import Published, find_published, other_settings
 from genutil.exit_codes import exit_status
-from genutil.runs.start_record import is_mixed, record_in
+from genutil.runs.start_record import has_setting_changes, record_in
 from genutil.spread import mean_and_std, spread
 from wirings.markdown import markdown_table
 
@@ -126,7 +126,7 @@ def _record(name: str, group: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "wiring": config["graph"],
         "n": len(group),
         "seeds": " ".join(str(result["seed"]) for result in group),
-        "mixed_settings": int(is_mixed(record_in(first))),
+        "mixed_settings": int(has_setting_changes(record_in(first))),
         "epochs": first["epochs"],
         "minutes_median": statistics.median(result["wall_time"] for result in group) / 60,
         "commit": " ".join(sorted({result["commit"] or "unknown" for result in group})),

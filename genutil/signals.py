@@ -18,7 +18,7 @@ send one."""
 
 
 class Interrupted(Exception):
-    """The run was asked to stop and has saved its state.
+    """A signal asked the run to stop. The trainer's callbacks save the state before it is raised further.
 
     Attributes:
         signum: the signal that asked.

@@ -42,12 +42,19 @@ def _main(argv: Sequence[str]) -> int:
         prepare_determinism()
     from experiment import run
 
-    extra_files = (options.values["final_weights"], options.values["raport_file"])
-    results = run(options.config, extra_files, functools.partial(convert_settings, rank_info=rank_info))
-    if results is not None:
+    def write_files(results: Mapping[str, Any]) -> None:
         if options.config.save_checkpoints and not options.config.evaluate:
             write_final_weights(options)
-        print(summary(write_report(options, results)))
+        write_report(options, report_of(options, results))
+
+    results = run(
+        options.config,
+        extra_files=(options.values["final_weights"], options.values["raport_file"]),
+        convert_settings=functools.partial(convert_settings, rank_info=rank_info),
+        write_files=write_files,
+    )
+    if results is not None:
+        print(summary(report_of(options, results)))
     return 0
 
 
@@ -60,23 +67,14 @@ def write_final_weights(options: Options) -> None:
     import torch
 
     from genutil.checkpoint import read_checkpoint
-    from genutil.checkpoint.file_names import RESNET_NAMES
+    from genutil.checkpoint.file_names import RESNET_FORMAT
 
-    weights = read_checkpoint(options.workspace / RESNET_NAMES.last)["model"]
+    weights = read_checkpoint(options.workspace / RESNET_FORMAT.last)["model"]
     _write(options.workspace / options.values["final_weights"], lambda file: torch.save(weights, file))
 
 
-def write_report(options: Options, results: Mapping[str, Any]) -> dict[str, Any]:
-    """Write the report (`--raport-file`): results, options, layers, and the metrics of each epoch, as JSON.
-
-    An earlier report is renamed: a number is added to its name.
-
-    Returns:
-        The content of the report.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
+def report_of(options: Options, results: Mapping[str, Any]) -> dict[str, Any]:
+    """The report (`--raport-file`): results, options, layers, and the metrics of each epoch."""
     from genutil.runs.run_folder import METRICS
 
     metrics = Path(results["folder"]) / METRICS
@@ -89,12 +87,20 @@ def write_report(options: Options, results: Mapping[str, Any]) -> dict[str, Any]
     }
     if options.values["benchmark_inference"]:
         report["images_per_second"] = 1000 / results["latency_ms"]
+    return report
+
+
+def write_report(options: Options, report: Mapping[str, Any]) -> None:
+    """Write the report as JSON. An earlier one is renamed: a number is added to its name.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     path = options.workspace / options.values["raport_file"]
     if path.exists():
         numbered = (path.with_name(f"{path.stem}.{n}{path.suffix}") for n in itertools.count(1))
         path.rename(next(name for name in numbered if not name.exists()))
     _write(path, lambda file: file.write((json.dumps(report, indent=2) + "\n").encode()))
-    return report
 
 
 def _density(costs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from genutil.checkpoint.file_names import RESNET_NAMES
+from genutil.checkpoint.file_names import RESNET_FORMAT
 from genutil.config.problems import Problem, refuse
 from genutil.config.resolve import Config, validated
 from genutil.config.schema import KeySources, schema
@@ -26,6 +27,7 @@ CHOICES = "classic | fanin | dense | allsparseK | ignorefirstK | tdsparseK, K = 
 SCHEDULES = {"step": "multistep", "linear": "epoch_linear", "cosine": "epoch_cosine"}
 """Key `lr_scheduler` of each published schedule. Milestones of `step` count the warm-up."""
 MILESTONES = [30, 60, 80]
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -213,17 +215,24 @@ def parse_options(argv: Sequence[str], rank_info: RankInfo | None = None) -> Opt
 def convert_settings(values: Mapping[str, Any], rank_info: RankInfo | None = None) -> dict[str, Any]:
     """The keys of an experiment, from the settings in a checkpoint.
 
-    Checkpoints of earlier versions of this command have the values of its options in place of keys. Settings
-    of another form are returned unchanged.
+    Checkpoints of earlier versions of this command have the values of its options in place of keys, such as
+    `model_config`. Other settings are returned unchanged, and so are wrong ones, with a warning.
 
     Args:
         values: the settings.
         rank_info: as in `parse_options`.
     """
+    if "model_config" not in values:
+        return dict(values)
     try:
-        keys = _keys(values, rank_info or RankInfo())
-        return validated(MergedConfig(keys), KeySources())[0].model_dump()
-    except (LookupError, TypeError, ValueError):
+        config, problems = validated(MergedConfig(_keys(values, rank_info or RankInfo())), KeySources())
+        refuse(problems)
+        return config.model_dump()
+    except (LookupError, TypeError, ValueError, ConfigError) as error:
+        _log.warning(
+            "the settings of an earlier version of this command cannot be converted, so they are compared as "
+            "they are: %s", error,
+        )  # fmt: skip
         return dict(values)
 
 
@@ -323,7 +332,8 @@ def _keys(values: Mapping[str, Any], rank_info: RankInfo) -> dict[str, Any]:
         "amp": "fp16" if values["fp16"] else values["amp"],
         "topk": [1, 5] if values["num_classes"] >= 5 else [1],
         "evaluate": evaluate,
-        "resume": resume or weights if evaluate else resume,
+        # An evaluation reads the weights of either option; a training is resumed, or starts with weights.
+        "resume": (resume or weights) if evaluate else resume,
         "use_graph": None if evaluate else weights,
         "validation": not values["training_only"],
         "max_batches": 20 if values["benchmark_inference"] and batches is None else batches,
@@ -398,17 +408,7 @@ def _wrong_file_names(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         name = values[option]
         if not name:
             yield option, "must be the name of a file"
-        elif RESNET_NAMES.is_checkpoint(name):
+        elif RESNET_FORMAT.is_checkpoint(name):
             yield option, f"must not be {name}, which is the name of a checkpoint; choose another one"
     if values["final_weights"] == values["raport_file"]:
         yield "raport_file", "must be another file than --final-weights"
-    weights = Path(values["pretrained_weights"] or "").expanduser()
-    own = dataclasses.replace(RESNET_NAMES, extra_files=(values["final_weights"], values["raport_file"]))
-    trains = not any(values[name] for name in ("evaluate", "benchmark_inference", "no_checkpoints"))
-    in_workspace = weights.parent.resolve() == Path(values["workspace"]).expanduser().resolve()
-    if trains and in_workspace and own.is_checkpoint(weights.name):
-        yield (
-            "pretrained_weights",
-            f"{weights} is a file of an earlier run in this workspace, and the new run moves those aside; "
-            "name another --workspace",
-        )

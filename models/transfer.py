@@ -81,7 +81,8 @@ def load_wiring_and_weights(model: nn.Module, use_graph: str | None, use_init: s
     _apply("use_graph", use_graph, model, optional)
     for rule in rules.values():
         rule.freeze_wiring()
-    _log.info("loaded the weights%s of %s", " and the wiring" if rules else "", use_graph)
+    is_fixed = any(rule.has_fixed_wiring for rule in rules.values())
+    _log.info("loaded the weights%s of %s", " and the wiring" if is_fixed else "", use_graph)
     if use_init is not None:
         buffers = [
             f"{name}.{key}" for name, rule in rules.items() for key in rule.state_dict() if key != "weight"

@@ -94,9 +94,9 @@ class Callback:
         """At the end of the training, also after an error or a signal."""
 
 
-def acts_on_gradients(callback: Callback) -> bool:
-    """Whether a callback acts between the backward pass and the optimizer's step."""
-    return type(callback).before_optimizer_step is not Callback.before_optimizer_step
+def acts_on_gradients(callback_class: type[Callback]) -> bool:
+    """Whether a class of callbacks acts between the backward pass and the optimizer's step."""
+    return callback_class.before_optimizer_step is not Callback.before_optimizer_step
 
 
 class CallbackList(Callback):
@@ -108,7 +108,7 @@ class CallbackList(Callback):
 
     def __init__(self, callbacks: Iterable[Callback] = ()) -> None:
         self.callbacks = tuple(callbacks)
-        self.acts_on_gradients = any(map(acts_on_gradients, self.callbacks))
+        self.acts_on_gradients = any(acts_on_gradients(type(callback)) for callback in self.callbacks)
 
     def on_start(self, trainer: Training) -> None:
         for callback in self.callbacks:

@@ -27,8 +27,6 @@ class WiringUpdate(Callback):
         wiring: of the network.
     """
 
-    on_all_processes = True
-
     def __init__(self, wiring: Wiring) -> None:
         self._wiring = wiring
 

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genutil.checkpoint.checksum import digest
-from genutil.checkpoint.file_names import GRAPH_NAMES, CheckpointNames
+from genutil.checkpoint.file_names import GRAPH_FORMAT, CheckpointFormat
 from genutil.checkpoint.serialization import describe
 from genutil.config.schema import keys_of
 from genutil.exceptions import CheckpointError, NotFiniteError, RunError
@@ -20,6 +19,7 @@ from trainers.callback_base import Callback, Training, is_due
 from trainers.metrics import Meter
 from trainers.optimizers import optimizer_names
 from trainers.precision import Precision
+from wirings.checksum import digest
 from wirings.weight_names import match_names
 
 _VALUE_ERRORS = (AttributeError, LookupError, OverflowError, TypeError, ValueError, RuntimeError)
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 class CheckpointSaver(Callback):
-    """Writes checkpoints: the first, the last, the best, and numbered ones (see CheckpointNames).
+    """Writes checkpoints: the first, the last, the best, and numbered ones (see CheckpointFormat).
 
     Every process of a run has a saver, since all of them must agree on the state; the first one writes it.
 
@@ -39,7 +39,7 @@ class CheckpointSaver(Callback):
         content: settings and origin of the run, which each file contains in addition to the state.
         checkpoint_interval: epochs between two numbered files, see `is_due`; None: no such files.
         keep_last: how many files of one epoch are kept; None: all.
-        names: of the files.
+        file_format: names and layout of the files.
     """
 
     def __init__(
@@ -49,14 +49,15 @@ class CheckpointSaver(Callback):
         content: Mapping[str, Any],
         checkpoint_interval: int | None = 10,
         keep_last: int | None = None,
-        names: CheckpointNames = GRAPH_NAMES,
+        file_format: CheckpointFormat = GRAPH_FORMAT,
     ) -> None:
-        self.folder, self.wirings, self.content, self.names = folder, wirings, dict(content), names
+        self.folder, self.wirings, self.content = folder, wirings, dict(content)
+        self.file_format = file_format
         self.interval, self.keep_last = checkpoint_interval, keep_last
 
     def on_start(self, trainer: Training) -> None:
         if trainer.step == 0:
-            self._save(trainer, self.names.first)
+            self._save(trainer, self.file_format.first)
 
     def save_within_epoch(self, trainer: Training) -> None:
         """Write the last file after a step. Must be called in all processes.
@@ -65,23 +66,23 @@ class CheckpointSaver(Callback):
             NotFiniteError: the loss or a weight is NaN or infinite.
         """
         trainer.read_meter()
-        self._save(trainer, self.names.last)
+        self._save(trainer, self.file_format.last)
 
     def on_epoch_end(self, trainer: Training) -> None:
         is_numbered = is_due(trainer.epoch, self.interval)
         self._save(
             trainer,
-            self.names.numbered.format(trainer.epoch) if is_numbered else None,
-            self.names.best if trainer.improved else None,
-            self.names.last,
+            self.file_format.numbered.format(trainer.epoch) if is_numbered else None,
+            self.file_format.best if trainer.improved else None,
+            self.file_format.last,
         )
         if self.folder is not None and self.keep_last is not None:
             self.folder.keep_last(self.keep_last)
 
     def on_interrupt(self, trainer: Training) -> None:
-        self._save(trainer, self.names.last)
+        self._save(trainer, self.file_format.last)
         if self.folder is not None:
-            _log.info("saved %s; resume with --resume auto", self.folder.path / self.names.last)
+            _log.info("saved %s; resume with --resume auto", self.folder.path / self.file_format.last)
         trainer.world.barrier()  # if a process ended now, the launcher would end the one that writes
 
     def on_end(self, trainer: Training) -> None:
@@ -172,7 +173,8 @@ def resumable_state(
             Meter(topk, "cpu").load_state_dict(progress["meter"])
     except _VALUE_ERRORS as error:
         raise CheckpointError(f"{path}: its training state does not fit this experiment ({error})") from error
-    _log.info("resumed from %s: epoch %d, step %d", path, state["last_epoch"] + 2, state["iter"])
+    epoch = state["last_epoch"] + 1  # the next one; messages count epochs from 1
+    _log.info("resumed from %s: epoch %d, step %d", path, epoch + 1, state["iter"])
     return state
 
 
@@ -229,7 +231,7 @@ def _counts(
 
 
 def _last_lr(checkpoint: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> float:
-    """Learning rate of the last step; of published files, which do not hold it, the initial one."""
+    """Learning rate of the last step, which callbacks read before the next one; not in published files."""
     if "format" in checkpoint and "scheduler" in checkpoint:
         return float(checkpoint["scheduler"]["lr"])
     return float(optimizer.param_groups[0]["lr"])
@@ -248,10 +250,12 @@ def _optimizer_state(
     saved, own_names = checkpoint["optimizer"], optimizer_names(optimizer, model)
     saved_names = _saved_names(checkpoint, own_names, model)
     numbers = [number for group in saved["param_groups"] for number in group["params"]]
-    if sorted(saved_names) != sorted(own_names) or len(numbers) != len(saved_names):
-        raise ValueError(
-            f"its optimizer has {len(numbers)} parameters, this one has {len(own_names)} or others"
-        )
+    different = sorted(set(saved_names) ^ set(own_names))
+    if different:
+        name = different[0]
+        raise ValueError(f"only {'its' if name in saved_names else 'this'} optimizer has {name}")
+    if len(numbers) != len(saved_names) or len(saved_names) != len(own_names):
+        raise ValueError(f"its optimizer has {len(numbers)} parameters, this one has {len(own_names)}")
     number_of = dict(zip(saved_names, numbers, strict=True))
     states = {
         position: saved["state"][number_of[name]]

@@ -105,7 +105,8 @@ class Trainer:
         """Train to the end.
 
         Returns:
-            The metrics of the last validation; those of training if there is no validation.
+            The metrics of the last validation; those of training if there is no validation. If no epoch is
+            left to train, those of a validation, or none.
 
         Raises:
             NotFiniteError: the loss or a weight became NaN or infinite; no checkpoint was written since.
@@ -131,7 +132,9 @@ class Trainer:
                 raise NotFiniteError(f"{error} (step {self.step}); {_ADVICE}") from error
             finally:
                 self.callbacks.on_end(self)
-        return metrics or (self._evaluate(self.val) if self.val is not None else self.train_metrics)
+        if not metrics and self.val is not None:  # no epoch was left to train
+            return self._evaluate(self.val)
+        return metrics
 
     def _train_epoch(self) -> None:
         started, images_before = time.monotonic(), self.meter.images()

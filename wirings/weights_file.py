@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from wirings.checksum import digest
 from wirings.errors import WiringError, first_line
 from wirings.layers import WiredLayer
+from wirings.legacy_pickle import stubs_for_published_files
 from wirings.names import did_you_mean
 from wirings.safetensors_file import read_safetensors
 from wirings.weight_names import match_names
 
+FORMAT = 2
+"""Version of this project's checkpoints. Files of version 1 have no checksum."""
 _MAX_LISTED = 5
 """Differences that a message lists."""
 log = logging.getLogger(__name__)
@@ -25,17 +30,26 @@ log = logging.getLogger(__name__)
 def read_content(path: Path) -> Any:
     """The content of a file of torch.save or safetensors, on the CPU.
 
-    Nothing in the file is executed: anything but tensors and plain values is refused.
+    Nothing in the file is executed: anything but tensors, plain values and the objects of published files
+    (see wirings.legacy_pickle) is refused. The checksum of files of this project is verified and left out.
 
     Raises:
-        WiringError: the file is missing or damaged, is of another kind, or holds more than plain values.
+        WiringError: the file is missing or damaged, is of another kind, holds more than plain values, or was
+            written by a newer version of this project.
     """
-    if not path.is_file():
-        raise WiringError(f"{path}: {_missing(path)}")
-    if path.suffix.lower() == ".safetensors":
-        return _read_safetensors(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        if not path.is_file():
+            raise WiringError(f"{path}: {_missing(path)}")
+        if path.suffix.lower() == ".safetensors":
+            return _read_safetensors(path)
+        with stubs_for_published_files():
+            return _verified(torch.load(path, map_location="cpu", weights_only=True), path)
+    except WiringError:
+        raise
+    except PermissionError as error:
+        raise WiringError(
+            f"{path}: cannot be read ({error.strerror}); change its permissions, or name another file"
+        ) from error
     except pickle.UnpicklingError as error:
         raise WiringError(f"{path}: {_refused(error)}") from error
     except MemoryError as error:
@@ -52,17 +66,17 @@ def find_weights(content: Any, path: Path) -> tuple[dict[str, Any], str]:
     """The state dict in a file's content, and its key.
 
     Args:
-        content: a mapping with the weights under `model` or `state_dict`, a plain state dict (key ""), or a
-            mapping with a single mapping of tensors.
+        content: a mapping with the weights under `model` or `state_dict` (the first that has tensors), a
+            plain state dict (key ""), or a mapping with a single mapping of tensors.
         path: the file, for messages.
 
     Raises:
         WiringError: there is none, or several.
     """
     if isinstance(content, Mapping) and content:
-        for key in ("model", "state_dict"):
-            if isinstance(content.get(key), Mapping):
-                return dict(content[key]), key
+        keys = [key for key in ("model", "state_dict") if isinstance(content.get(key), Mapping)]
+        for key in sorted(keys, key=lambda key: not _has_tensors(content[key])):
+            return dict(content[key]), key
         if are_weights(content):
             return dict(content), ""
         candidates = [key for key, value in content.items() if are_weights(value)]
@@ -80,6 +94,39 @@ def find_weights(content: Any, path: Path) -> tuple[dict[str, Any], str]:
 def are_weights(value: Any) -> bool:
     """Whether this is a state dict: tensors by name."""
     return isinstance(value, Mapping) and bool(value) and all(isinstance(v, Tensor) for v in value.values())
+
+
+def _has_tensors(value: Mapping[str, Any]) -> bool:
+    return any(isinstance(v, Tensor) for v in value.values())
+
+
+def _verified(content: Any, path: Path) -> Any:
+    """The content without its checksum, which is verified, in files of this project.
+
+    Files of other programs may have a `format` or a `checksum` of another meaning; that `format` is left out,
+    since it marks the files of this project.
+    """
+    if not isinstance(content, dict) or are_weights(content):
+        return content
+    version, checksum = content.get("format"), content.get("checksum")
+    # A file whose `format` is damaged still has the SHA-256.
+    if not isinstance(version, int) and not re.fullmatch("[0-9a-f]{64}", str(checksum)):
+        return {key: value for key, value in content.items() if key != "format"}
+    if isinstance(version, int) and version > FORMAT:
+        raise WiringError(
+            f"{path}: was written by a newer version of this project (format {version}, this one reads up to "
+            f"{FORMAT}); use that version"
+        )
+    if version == 1 and checksum is None:
+        return content
+    content = {key: value for key, value in content.items() if key != "checksum"}
+    try:
+        is_whole = digest(content) == checksum
+    except TypeError:
+        is_whole = False
+    if not is_whole:
+        raise WiringError(f"{path}: is damaged: its content does not match its checksum; use another file")
+    return content
 
 
 def check_fit(weights: Mapping[str, Any], expected: Mapping[str, Tensor], path: Path | str) -> None:
@@ -117,8 +164,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Any], path: Path, key: 
     """Load the weights of a file into a network. If they do not fit, the network is unchanged.
 
     Prefixes that wrappers have added to all names (`module.`, `_orig_mod.`) are removed, and one line is
-    logged: see wirings.weight_names. If the file has no entries of any rule, since its network was not wired,
-    the rules' buffers are unchanged, and their `freeze_wiring` is called.
+    logged: see wirings.weight_names. Weights of an unwired network fit, see `load_matched`.
 
     Args:
         model: the network.
@@ -129,17 +175,41 @@ def load_weights(model: nn.Module, weights: Mapping[str, Any], path: Path, key: 
     Raises:
         WiringError: names, shapes or types differ from those of the network.
     """
-    expected = model.state_dict()
-    matched = match_names(weights, expected)
+    matched = match_names(weights, model.state_dict())
     changes = [f"loaded the weights under '{key}'"] if key not in ("", "model", "state_dict") else []
     if changes or matched.changes:
         log.warning("%s: %s", path, "; ".join([*changes, *matched.changes]))
+    load_matched(model, matched.weights, path)
+
+
+def load_matched(
+    model: nn.Module, weights: Mapping[str, Any], path: Path | str, optional: Collection[str] = ()
+) -> None:
+    """Load weights under the names of a network. If they do not fit, the network is unchanged.
+
+    If they have no entries of any rule of a wired layer, since their network was not wired, the rules'
+    buffers are unchanged, and their `freeze_wiring` is called.
+
+    Args:
+        model: the network.
+        weights: by the names of the network.
+        path: their file, for messages.
+        optional: names that may be missing; the network then keeps its values.
+
+    Raises:
+        WiringError: names, shapes or types differ from those of the network.
+    """
+    expected = model.state_dict()
     rules = {f"{name}.wiring.": module.wiring for name, module in _wired_layers(model).items()}
     prefixes = tuple(rules)
-    is_unwired = not any(name.startswith(prefixes) for name in matched.weights)
-    buffers = {name: value for name, value in expected.items() if is_unwired and name.startswith(prefixes)}
-    check_fit({**buffers, **matched.weights}, expected, path)
-    model.load_state_dict({**buffers, **matched.weights})
+    is_unwired = not any(name.startswith(prefixes) for name in weights)
+    own_values = {
+        name: value
+        for name, value in expected.items()
+        if name in optional or (is_unwired and name.startswith(prefixes))
+    }
+    check_fit({**own_values, **weights}, expected, path)
+    model.load_state_dict({**own_values, **weights})
     for rule in rules.values() if is_unwired else ():
         rule.freeze_wiring()
 

@@ -11,15 +11,15 @@ _RESNET_KEYS = {"model": "state_dict", "best_val": "best_prec1"}
 
 
 @dataclass(frozen=True)
-class CheckpointNames:
-    """Names and keys of a training's checkpoint files.
+class CheckpointFormat:
+    """Names and layout of a training's checkpoint files.
 
     Attributes:
         last: the one that training is resumed from; written after each epoch.
         best: the best one so far.
         first: written before training; None: not at all.
         numbered: file of one epoch, with {} for its number.
-        keys: keys of the published graph networks (`graph`), or of the published ResNets (`resnet`).
+        layout: entries as in files of the published graph networks (`graph`) or ResNets (`resnet`).
         extra_files: other files of the training in the same folder.
         convert_settings: converts the settings in files of earlier versions; None: they stay.
     """
@@ -28,7 +28,7 @@ class CheckpointNames:
     best: str = "best.pt"
     first: str | None = "init.pt"
     numbered: str = "epoch_{}.pt"
-    keys: Literal["graph", "resnet"] = "graph"
+    layout: Literal["graph", "resnet"] = "graph"
     extra_files: tuple[str, ...] = ()
     convert_settings: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
 
@@ -44,25 +44,25 @@ class CheckpointNames:
         return name in names or self.number(name) is not None
 
     def content(self, state: Mapping[str, Any]) -> dict[str, Any]:
-        """A training's state under the keys of its files."""
-        return to_resnet_keys(state) if self.keys == "resnet" else dict(state)
+        """A training's state in the layout of its files."""
+        return to_resnet_keys(state) if self.layout == "resnet" else dict(state)
 
 
-GRAPH_NAMES = CheckpointNames()
+GRAPH_FORMAT = CheckpointFormat()
 """As the published graph networks have them."""
-RESNET_NAMES = CheckpointNames(
+RESNET_FORMAT = CheckpointFormat(
     last="checkpoint.pth.tar",
     best="model_best.pth.tar",
     first=None,
     numbered="checkpoint-{}.pth.tar",
-    keys="resnet",
+    layout="resnet",
 )
 """As the published ResNets have them."""
 
 
-def names_of_format(checkpoint_format: str) -> CheckpointNames:
-    """Names and keys by the experiment's `checkpoint_format`."""
-    return {"graph": GRAPH_NAMES, "resnet": RESNET_NAMES}[checkpoint_format]
+def format_named(checkpoint_format: str) -> CheckpointFormat:
+    """Names and layout by the experiment's `checkpoint_format`."""
+    return {"graph": GRAPH_FORMAT, "resnet": RESNET_FORMAT}[checkpoint_format]
 
 
 def to_resnet_keys(state: Mapping[str, Any]) -> dict[str, Any]:

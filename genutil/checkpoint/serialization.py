@@ -12,17 +12,14 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from genutil.checkpoint.checksum import digest
 from genutil.checkpoint.file_names import from_resnet_keys
-from genutil.checkpoint.legacy_pickle import stubs_for_published_files
 from genutil.exceptions import CheckpointError
+from wirings.checksum import digest
 from wirings.errors import WiringError
 from wirings.files import write_atomically
 from wirings.weight_names import MatchedWeights, match_names
-from wirings.weights_file import are_weights, check_fit, find_weights, read_content
+from wirings.weights_file import FORMAT, find_weights, load_matched, read_content
 
-FORMAT = 2
-"""Version of the format. Files of version 1 have no checksum."""
 _log = logging.getLogger(__name__)
 
 
@@ -75,13 +72,16 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             does not match its checksum.
     """
     path = Path(path).expanduser()
-    with _refusals(), stubs_for_published_files():
+    with _as_checkpoint_errors():
         content = read_content(path)
-    return _with_model(_checked(content, path), path)
+        weights, key = find_weights(content, path)
+    if key == "model":
+        return dict(content)
+    return from_resnet_keys(content) if key == "state_dict" else {"model": weights, "weights_under": key}
 
 
 @contextlib.contextmanager
-def _refusals() -> Iterator[None]:
+def _as_checkpoint_errors() -> Iterator[None]:
     """Converts a WiringError about a file into a CheckpointError."""
     try:
         yield
@@ -92,7 +92,8 @@ def _refusals() -> Iterator[None]:
 def load_weights(path: str | Path, model: nn.Module) -> CheckpointInfo:
     """Load a checkpoint's weights into a model. A file that does not fit leaves the model unchanged.
 
-    Names that other programs have changed are matched (wirings.weight_names), with one line of log.
+    Names that other programs have changed are matched (wirings.weight_names), with one line of log. Weights
+    of an unwired network fit a wired one (wirings.weights_file.load_matched).
 
     Raises:
         CheckpointError: see read_checkpoint; or names, shapes or types differ from the model's.
@@ -111,13 +112,10 @@ def apply_weights(
         path: the file, for errors.
         optional: names that may be missing in the file; the model then keeps its values.
     """
-    own = model.state_dict()
-    matched = match_names(content["model"], own)
-    weights = {**{name: own[name] for name in optional}, **matched.weights}
-    with _refusals():
-        check_fit(weights, own, path)
     info = describe(content, path)
-    model.load_state_dict(weights)
+    matched = match_names(content["model"], model.state_dict())
+    with _as_checkpoint_errors():
+        load_matched(model, matched.weights, path, optional)
     report_changes(content, matched, path)
     return info
 
@@ -169,32 +167,3 @@ def _number(content: Mapping[str, Any], key: str, path: str) -> float | None:
         return number
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise CheckpointError(f"{path}: its {key} is not a number but {str(value)[:50]!r}") from error
-
-
-def _with_model(content: Any, path: Path) -> dict[str, Any]:
-    if isinstance(content, Mapping):
-        if isinstance(content.get("model"), Mapping):
-            return dict(content)
-        if isinstance(content.get("state_dict"), Mapping):
-            return from_resnet_keys(content)
-    with _refusals():
-        weights, key = find_weights(content, path)
-    return {"model": weights, "weights_under": key}
-
-
-def _checked(content: Any, path: Path) -> Any:
-    """The content without its checksum, which is checked. Published files and version 1 have none."""
-    if not isinstance(content, dict) or are_weights(content):
-        return content
-    checksum = content.pop("checksum", None)
-    if checksum is None and content.get("format") in (None, 1):
-        return content
-    try:
-        is_whole = digest(content) == checksum
-    except TypeError:
-        is_whole = False
-    if not is_whole:
-        raise CheckpointError(
-            f"{path}: is damaged: its content does not match its checksum; use another file"
-        )
-    return content

@@ -57,7 +57,7 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> Differences
 
 
 def differences_to_continue(
-    before: Mapping[str, Any], now: Mapping[str, Any], begun: int, reads_length: bool
+    before: Mapping[str, Any], now: Mapping[str, Any], begun: int, depends_on_num_epochs: bool
 ) -> Differences:
     """The `differences` that keep a training's checkpoint from being one of this experiment.
 
@@ -67,10 +67,10 @@ def differences_to_continue(
     Args:
         before, now: settings of the training that wrote the checkpoint, and of this one.
         begun: epochs that the checkpoint's training has begun.
-        reads_length: whether a part of the experiment, such as its schedule, takes `num_epochs`.
+        depends_on_num_epochs: whether the training depends on `num_epochs` from the first step.
     """
     pairs = differences(before, now)
-    if not reads_length and begun <= now["num_epochs"]:
+    if not depends_on_num_epochs and begun <= now["num_epochs"]:
         pairs.pop("num_epochs", None)
     return pairs
 

@@ -164,7 +164,7 @@ class WiringKeys(BaseModel):
         "result",
         None,
         read_by_experiment=True,
-        description="checkpoint whose weights, and so whose wiring, start a new training",
+        description="initial weights (and, for fixed rules, the wiring) from this checkpoint",
     )
     use_init: PathText | None = key(
         "result",
@@ -397,7 +397,7 @@ class FileKeys(BaseModel):
         "written after each epoch",
     )
     keep_last: Count | None = key(
-        "files", None, description="number of checkpoints of checkpoint_interval that are kept; default: all"
+        "files", None, description="number of epoch_N.pt files kept, the latest ones; default: all"
     )
     record_wiring: bool = key(
         "files",

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from genutil.checkpoint import save_checkpoint
-from genutil.checkpoint.file_names import GRAPH_NAMES, CheckpointNames
+from genutil.checkpoint.file_names import GRAPH_FORMAT, CheckpointFormat
 from genutil.distributed.rank_info import RankInfo
 from genutil.exceptions import CheckpointError
-from genutil.runs.past_runs import read_run_marker, write_run_marker
+from genutil.runs.past_runs import has_saved, read_run_marker, write_run_marker
 from genutil.runs.resume_point import ResumePoint
 from genutil.runs.run_folder import RunFolder, RunSettings
 
@@ -29,7 +29,7 @@ class CheckpointFolder:
             checkpoints belong to another run and are moved to `<folder>.1`, `.2`, …; those of the current
             folder, or of one that contains it, to `<folder>/earlier.1`, ….
         run_id: id of the run; the files of an earlier start of the same run are not moved.
-        names: names of its files.
+        file_format: names and layout of its files.
 
     Raises:
         CheckpointError: another process is writing to the folder, or it cannot be made.
@@ -40,10 +40,11 @@ class CheckpointFolder:
         path: Path,
         resumed_from: Path | None = None,
         run_id: str = "",
-        names: CheckpointNames = GRAPH_NAMES,
+        file_format: CheckpointFormat = GRAPH_FORMAT,
     ) -> None:
-        self.path, self.names = path, names
+        self.path, self.file_format = path, file_format
         self._marker: tuple[str, Path] | None = None
+        self._has_saved = has_saved(path, run_id)
         continues = resumed_from is not None and resumed_from.resolve().parent == path.resolve()
         continues = continues or read_run_marker(path, run_id) is not None
         try:
@@ -61,44 +62,57 @@ class CheckpointFolder:
             self.close()
             self.path.mkdir(parents=True)
             self._lock = self._take_lock()
-            if self._marker is not None:
-                write_run_marker(self.path, *self._marker)
-        save_checkpoint(self.path / name, self.names.content(state))
+            self._has_saved = False
+            self._write_run_marker()
+        save_checkpoint(self.path / name, self.file_format.content(state))
+        if name == self.file_format.last and not self._has_saved:
+            self._has_saved = True
+            self._write_run_marker()
 
     def keep_last(self, count: int) -> None:
-        """Remove all files of one epoch but the last `count` ones."""
-        numbered = {
-            number: file
+        """Remove all numbered files but the `count` ones that were written last.
+
+        Files of an abandoned branch of the training, which may have larger numbers, are removed first.
+        """
+        numbered = [
+            (file.stat().st_mtime_ns, number, file)
             for file in self.path.iterdir()
-            if (number := self.names.number(file.name)) is not None
-        }
-        for number in sorted(numbered)[:-count]:
-            numbered[number].unlink(missing_ok=True)
+            if (number := self.file_format.number(file.name)) is not None
+        ]
+        for *_, file in sorted(numbered)[:-count]:
+            file.unlink(missing_ok=True)
 
     def write_run_marker(self, run_id: str, run_folder: Path) -> None:
         """Record which run writes here, for a later start of the same run."""
         self._marker = (run_id, run_folder)
-        write_run_marker(self.path, run_id, run_folder)
+        self._write_run_marker()
 
     def close(self) -> None:
         """Let other processes write to the folder."""
         os.close(self._lock)
 
+    def _write_run_marker(self) -> None:
+        if self._marker is not None:
+            write_run_marker(self.path, *self._marker, self._has_saved)
+
     def _take_lock(self) -> int:
         descriptor = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             os.close(descriptor)
             message = (
                 f"{self.path}: another run is writing its checkpoints here; give this one another name "
                 "or folder"
             )
             raise CheckpointError(message) from error
+        except OSError as error:  # such as a file system without locks
+            os.close(descriptor)
+            raise CheckpointError(f"{self.path}: cannot be used for checkpoints ({error})") from error
         return descriptor
 
     def _archive_old_checkpoints(self) -> None:
-        files = sorted(file for file in self.path.iterdir() if self.names.is_checkpoint(file.name))
+        files = sorted(file for file in self.path.iterdir() if self.file_format.is_checkpoint(file.name))
         if not files:
             return
         number, path = 1, self.path.resolve()
@@ -118,7 +132,7 @@ class RunOutputs:
     A start after a failure continues the folders of the earlier start.
 
     Args:
-        folder: folder of the checkpoints; None: none are written.
+        checkpoint_dir: folder of the checkpoints; None: none are written.
         settings: settings of the run.
         rank_info: rank of this process, with the run's id and its restarts.
         start: where the run begins.
@@ -134,28 +148,31 @@ class RunOutputs:
 
     def __init__(
         self,
-        folder: Path | None,
+        checkpoint_dir: Path | None,
         settings: RunSettings,
         rank_info: RankInfo,
         start: ResumePoint,
         step: int,
     ) -> None:
-        self._folder, self._resumed_from, self._run_id = folder, start.path, rank_info.run_id
+        self._checkpoint_dir, self._resumed_from = checkpoint_dir, start.path
+        self._run_id = rank_info.run_id
         earlier = start.run_folder
-        if folder is not None and rank_info.restarts:
-            earlier = read_run_marker(folder, rank_info.run_id)
+        if checkpoint_dir is not None and rank_info.restarts:
+            earlier = read_run_marker(checkpoint_dir, rank_info.run_id)
         self.run = RunFolder(settings, earlier, step)
         self.checkpoints: CheckpointFolder | None = None
 
-    def open_checkpoints(self, names: CheckpointNames = GRAPH_NAMES) -> None:
+    def open_checkpoints(self, file_format: CheckpointFormat) -> None:
         """Make the folder of checkpoints, if any are written. Those of earlier runs are moved.
 
         Args:
-            names: names of the checkpoints.
+            file_format: names and layout of the checkpoints.
 
         Raises:
             CheckpointError: see CheckpointFolder.
         """
-        if self._folder is not None:
-            self.checkpoints = CheckpointFolder(self._folder, self._resumed_from, self._run_id, names)
+        if self._checkpoint_dir is not None:
+            self.checkpoints = CheckpointFolder(
+                self._checkpoint_dir, self._resumed_from, self._run_id, file_format
+            )
             self.checkpoints.write_run_marker(self._run_id, self.run.path)

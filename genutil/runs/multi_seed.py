@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from genutil.checkpoint.file_names import names_of_format
+from genutil.checkpoint.file_names import format_named
 from genutil.config import Config
 from genutil.config.command_line import parse_command_line
 from genutil.config.identity import differences
@@ -19,7 +19,7 @@ from genutil.distributed.rank_info import rank_info_from_env
 from genutil.exceptions import ConfigError
 from genutil.runs.past_runs import checkpoints_of, finished_results, folder_lacking_results, read_run_marker
 from genutil.runs.run_folder import run_settings
-from genutil.runs.start_record import is_mixed, record_in, settings_in
+from genutil.runs.start_record import has_setting_changes, record_in, settings_in
 from genutil.signals import stop_signals
 from genutil.spread import spread
 
@@ -79,7 +79,7 @@ def _resume_arguments(config: Config) -> list[str]:
     Raises:
         CheckpointError: the checkpoint is damaged.
     """
-    path = checkpoints_of(config) / names_of_format(config.checkpoint_format).last
+    path = checkpoints_of(config) / format_named(config.checkpoint_format).last
     if not path.is_file():
         return []
     from genutil.checkpoint.serialization import (  # imports torch, which takes a while
@@ -96,7 +96,7 @@ def _resume_arguments(config: Config) -> list[str]:
     elif changed:
         pairs = ", ".join(f"{key} is {new}, in the file {old}" for key, (old, new) in changed.items())
         reason = f"{path} belongs to another experiment: {pairs}"
-    elif is_mixed(record_in(content)):
+    elif has_setting_changes(record_in(content)):
         reason = f"the training of {path} was resumed from a checkpoint of other settings"
     elif epoch is not None and epoch + 1 >= config.num_epochs:
         if config.record_wiring:

@@ -11,7 +11,7 @@ from genutil.config.identity import identity
 from genutil.config.limited_yaml import load_yaml
 from genutil.experiment_name import folder_name
 from genutil.runs.run_folder import METRICS, RESULTS, run_settings, wiring_record_of
-from genutil.runs.start_record import is_mixed, record_in
+from genutil.runs.start_record import has_setting_changes, record_in
 from genutil.text_files import parse_json, read_json, read_text
 from wirings.files import write_atomically
 
@@ -26,9 +26,16 @@ def checkpoints_of(config: Config) -> Path:
     return Path(config.save_dir).expanduser() / folder_name(str(config.name))
 
 
-def write_run_marker(checkpoints: Path, run_id: str, run: Path) -> None:
-    """Record in a folder of checkpoints the id and the folder of the run that writes them."""
-    marker = json.dumps({"run_id": run_id, "folder": str(run.resolve())})
+def write_run_marker(checkpoints: Path, run_id: str, run: Path, has_saved: bool = False) -> None:
+    """Record in a folder of checkpoints the id and the folder of the run that writes them.
+
+    Args:
+        checkpoints: folder of the checkpoints.
+        run_id: id of the run.
+        run: the run's folder.
+        has_saved: whether the last checkpoint in the folder is one of this run.
+    """
+    marker = json.dumps({"run_id": run_id, "folder": str(run.resolve()), "has_saved": has_saved})
     write_atomically(checkpoints / _MARKER, lambda file: file.write(marker.encode()))
 
 
@@ -47,6 +54,17 @@ def read_run_marker(checkpoints: Path, run_id: str | None = None) -> Path | None
         return None
 
 
+def has_saved(checkpoints: Path, run_id: str) -> bool:
+    """Whether the last checkpoint in a folder was written by the run with this id.
+
+    If not, it is missing, or an earlier run has written it.
+    """
+    return (
+        read_run_marker(checkpoints, run_id) is not None
+        and read_json(checkpoints / _MARKER).get("has_saved") is True
+    )
+
+
 def finished_results(config: Config) -> dict[str, Any] | None:
     """`results.json` of a finished training of this experiment; None if there is none.
 
@@ -57,7 +75,7 @@ def finished_results(config: Config) -> dict[str, Any] | None:
         if config.record_wiring and wiring_record_of(path.parent) is None:
             continue
         results = _finished(path, config)
-        if results is not None and not is_mixed(record_in(results)):
+        if results is not None and not has_setting_changes(record_in(results)):
             return results
     return None
 

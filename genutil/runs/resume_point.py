@@ -10,15 +10,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from genutil.checkpoint import CheckpointInfo, read_checkpoint
-from genutil.checkpoint.file_names import GRAPH_NAMES, CheckpointNames
+from genutil.checkpoint.file_names import CheckpointFormat
 from genutil.checkpoint.serialization import describe
 from genutil.config import Config
 from genutil.config.identity import differences_to_continue, differences_to_evaluate
 from genutil.distributed.rank_info import RankInfo
-from genutil.exceptions import CheckpointError
-from genutil.runs.past_runs import checkpoints_of, folder_lacking_results, folder_of_results, read_run_marker
+from genutil.exceptions import CheckpointError, ConfigError
+from genutil.runs.past_runs import (
+    checkpoints_of,
+    folder_lacking_results,
+    folder_of_results,
+    has_saved,
+    read_run_marker,
+)
 from genutil.runs.run_folder import run_settings
-from genutil.runs.start_record import is_mixed, record_in, settings_in, start_record
+from genutil.runs.start_record import has_setting_changes, record_in, settings_in, start_record
 
 _log = logging.getLogger(__name__)
 
@@ -29,10 +35,10 @@ class ResumePoint:
 
     Attributes:
         path, content: file and content of the checkpoint; None: the run begins at the first step. The content
-            is emptied when it has been loaded, so that its tensors are not kept during the training.
+            is emptied when it has been loaded, so that its tensors are not kept in memory.
         found_by: `auto`: as the last one of the run's own folder; `restart`: the same after a failure of the
             run; `file`: it was named.
-        record: record of the start, see genutil.runs.start_record; None: the first step.
+        started_from: record of the start, see genutil.runs.start_record; None: the first step.
         run_folder: an earlier run's folder that lacks only its results; they are written there.
         finished: the message if nothing is left to train; else None.
     """
@@ -40,43 +46,43 @@ class ResumePoint:
     path: Path | None = None
     content: dict[str, Any] | None = None
     found_by: Literal["file", "auto", "restart"] = "file"
-    record: Mapping[str, Any] | None = None
+    started_from: Mapping[str, Any] | None = None
     run_folder: Path | None = None
     finished: str | None = None
 
 
 def find_resume_point(
-    folder: Path,
+    checkpoint_dir: Path,
     resume: str | None,
     rank_info: RankInfo,
     required: bool,
-    names: CheckpointNames = GRAPH_NAMES,
+    file_format: CheckpointFormat,
 ) -> ResumePoint:
-    """The checkpoint that `resume` names, or after a restart the run's own last one.
+    """The checkpoint that `resume` names, or after a restart the run's own last one, if it has written one.
 
     Args:
-        folder: the run's checkpoints.
+        checkpoint_dir: the run's checkpoints.
         resume: a file, `auto` for the last one in the folder, or None.
         rank_info: rank of this process, with the run's id and its restarts.
         required: the run needs a checkpoint.
-        names: names of the folder's files.
+        file_format: names and layout of the checkpoints.
 
     Raises:
         CheckpointError: the checkpoint is missing, damaged or foreign.
     """
-    restarted = rank_info.restarts > 0 and read_run_marker(folder, rank_info.run_id) is not None
-    restarted = restarted and (folder / names.last).is_file()
-    path = find_checkpoint(folder, "auto" if restarted else resume, required, names.last)
+    restarted = rank_info.restarts > 0 and has_saved(checkpoint_dir, rank_info.run_id)
+    restarted = restarted and (checkpoint_dir / file_format.last).is_file()
+    path = find_checkpoint(checkpoint_dir, "auto" if restarted else resume, required, file_format.last)
     if path is None:
         return ResumePoint()
     content = read_checkpoint(path)
     settings = settings_in(content)
-    if names.convert_settings is not None and settings is not None:
-        content["config"] = names.convert_settings(settings)
+    if file_format.convert_settings is not None and settings is not None:
+        content["config"] = file_format.convert_settings(settings)
     return ResumePoint(path, content, "restart" if restarted else "auto" if resume == "auto" else "file")
 
 
-def find_checkpoint(folder: Path, resume: str | None, required: bool, last: str) -> Path | None:
+def find_checkpoint(checkpoint_dir: Path, resume: str | None, required: bool, last: str) -> Path | None:
     """The file that `resume` names: a path, or `auto` for the folder's own `last` one, if it is there.
 
     Raises:
@@ -84,7 +90,7 @@ def find_checkpoint(folder: Path, resume: str | None, required: bool, last: str)
     """
     if resume != "auto":
         return None if resume is None else Path(resume).expanduser()
-    path = folder / last
+    path = checkpoint_dir / last
     if path.is_file():
         return path
     if required:
@@ -93,16 +99,16 @@ def find_checkpoint(folder: Path, resume: str | None, required: bool, last: str)
     return None
 
 
-def check_resume_point(config: Config, start: ResumePoint, reads_length: bool) -> ResumePoint:
+def check_resume_point(config: Config, start: ResumePoint, depends_on_num_epochs: bool) -> ResumePoint:
     """Check that a checkpoint belongs to the experiment, and whether its training is finished.
 
     Args:
         config: the experiment.
         start: the checkpoint that `resume` names, or none.
-        reads_length: whether a component of the experiment takes `num_epochs`.
+        depends_on_num_epochs: whether training depends on `num_epochs` from the first step.
 
     Returns:
-        `start` with its record for the results, and where all epochs are done with `finished` or
+        `start` with its `started_from` for the results, and where all epochs are done with `finished` or
         `run_folder`.
 
     Raises:
@@ -113,10 +119,10 @@ def check_resume_point(config: Config, start: ResumePoint, reads_length: bool) -
     path, info = start.path, describe(start.content, str(start.path))
     trains = not (config.evaluate or config.export)
     if start.found_by == "restart":
-        return dataclasses.replace(start, record=record_in(start.content))
-    changed = _differences(config, start.content, info, reads_length)
+        return dataclasses.replace(start, started_from=record_in(start.content))
+    changed = _differences(config, start.content, info, depends_on_num_epochs)
     if start.found_by == "auto":
-        _raise_if_other_experiment(config, path, changed, reads_length)
+        _raise_if_other_experiment(config, path, changed, depends_on_num_epochs)
     if trains and not {"optimizer", "last_epoch"} <= start.content.keys():
         raise CheckpointError(
             f"{path}: has weights but no training state of this program, so training cannot be resumed from "
@@ -124,18 +130,49 @@ def check_resume_point(config: Config, start: ResumePoint, reads_length: bool) -
             f"{config.option('use_graph')} {path} in place of --resume {path}"
         )
     record = start_record(start.content, str(start.path), info.epoch, info.step, changed)
-    start = dataclasses.replace(start, record=record)
+    start = dataclasses.replace(start, started_from=record)
     if trains:
-        start = _without_work(config, start, info, reads_length)
-        if is_mixed(record) and start.finished is None:
-            _log.warning("%s; the results record this", _mixture(config, path, changed))
+        start = _check_finished(config, start, info, depends_on_num_epochs)
+        if has_setting_changes(record) and start.finished is None:
+            _log.warning("%s; the results record this", _describe_changes(config, path, changed))
     elif changed:
-        _log.warning("%s; the results record this", _mixture(config, path, changed))
+        _log.warning("%s; the results record this", _describe_changes(config, path, changed))
     return start
 
 
+def check_initial_weights(config: Config, file_format: CheckpointFormat) -> None:
+    """Refuse initial weights from a file that the new run would move, as a checkpoint of an earlier run.
+
+    A restart of the run would not find the file.
+
+    Args:
+        config: the experiment, which is not resumed.
+        file_format: names and layout of its checkpoints.
+
+    Raises:
+        ConfigError: `use_graph` or `use_init` is a checkpoint in the run's own folder of checkpoints.
+    """
+    folder = checkpoints_of(config)
+    for key in ("use_graph", "use_init"):
+        path = Path(getattr(config, key) or "").expanduser()
+        if (
+            path.is_file()
+            and path.parent.resolve() == folder.resolve()
+            and file_format.is_checkpoint(path.name)
+        ):
+            raise ConfigError(
+                f"{config.option(key)}: {path} is a file of an earlier run in {folder}, which this run would "
+                f"move; give this run another {_option_of_folder(config)}"
+            )
+
+
+def _option_of_folder(config: Config) -> str:
+    """The option that sets the folder of checkpoints."""
+    return config.option("name" if config.checkpoint_dir is None else "checkpoint_dir")
+
+
 def _differences(
-    config: Config, content: Mapping[str, Any], info: CheckpointInfo, reads_length: bool
+    config: Config, content: Mapping[str, Any], info: CheckpointInfo, depends_on_num_epochs: bool
 ) -> dict[str, tuple[Any, Any]] | None:
     before, now = settings_in(content), run_settings(config).values
     if before is None:
@@ -143,7 +180,7 @@ def _differences(
     if config.evaluate or config.export:
         changed = differences_to_evaluate(before, now)
         return {key: pair for key, pair in changed.items() if key not in config.not_stated}
-    return differences_to_continue(before, now, _epochs_begun(content, info), reads_length)
+    return differences_to_continue(before, now, _epochs_begun(content, info), depends_on_num_epochs)
 
 
 def _epochs_begun(content: Mapping[str, Any], info: CheckpointInfo) -> int:
@@ -157,7 +194,7 @@ def _is_within_epoch(content: Mapping[str, Any]) -> bool:
 
 
 def _raise_if_other_experiment(
-    config: Config, path: Path, changed: Mapping[str, tuple[Any, Any]] | None, reads_length: bool
+    config: Config, path: Path, changed: Mapping[str, tuple[Any, Any]] | None, depends_on_num_epochs: bool
 ) -> None:
     """Refuse a checkpoint that `auto` found if it belongs to another experiment.
 
@@ -165,7 +202,7 @@ def _raise_if_other_experiment(
         config: the experiment.
         path: the checkpoint's file.
         changed: the settings that differ; None: the file does not contain its settings.
-        reads_length: whether training depends on `num_epochs` from the first step.
+        depends_on_num_epochs: whether training depends on `num_epochs` from the first step.
 
     Raises:
         CheckpointError: there are differences, or they are not known.
@@ -177,13 +214,12 @@ def _raise_if_other_experiment(
         lines = [f"resume: auto found {path}, which does not contain its settings"]
     else:
         lines += [f"  {line}" for line in _listed(config, changed, "in the file, now")]
-        if reads_length and "num_epochs" in changed:
+        if depends_on_num_epochs and "num_epochs" in changed:
             name = config.key_with_option("num_epochs")
             lines.append(f"  (training depends on {name} from the first step, as in a cosine schedule)")
-    own_folder = config.option("name" if config.checkpoint_dir is None else "checkpoint_dir")
     lines.append(
         f"use the same settings; or name the file, --resume {path}, and the results record that the settings "
-        f"are mixed; or give this experiment another {own_folder}"
+        f"are mixed; or give this experiment another {_option_of_folder(config)}"
     )
     raise CheckpointError("\n".join(lines))
 
@@ -195,7 +231,7 @@ def _listed(config: Config, changed: Mapping[str, tuple[Any, Any]], between: str
     ]
 
 
-def _mixture(config: Config, path: Path, changed: Mapping[str, tuple[Any, Any]] | None) -> str:
+def _describe_changes(config: Config, path: Path, changed: Mapping[str, tuple[Any, Any]] | None) -> str:
     if changed is None:
         return f"{path} does not contain its settings, which may differ"
     if changed:
@@ -203,24 +239,24 @@ def _mixture(config: Config, path: Path, changed: Mapping[str, tuple[Any, Any]] 
     return f"the training of {path} was itself resumed from a checkpoint of other settings"
 
 
-def _without_work(
-    config: Config, start: ResumePoint, info: CheckpointInfo, reads_length: bool
+def _check_finished(
+    config: Config, start: ResumePoint, info: CheckpointInfo, depends_on_num_epochs: bool
 ) -> ResumePoint:
     """`start`; where all epochs are done, with the folder that lacks the results, or with a message."""
-    assert start.content is not None and start.path is not None and start.record is not None
+    assert start.content is not None and start.path is not None and start.started_from is not None
     done = 0 if info.epoch is None else info.epoch + 1
     if done < config.num_epochs:
         return start
-    same, checkpoints, results = start.record["differences"] == {}, checkpoints_of(config), None
+    same, checkpoints, results = start.started_from["differences"] == {}, checkpoints_of(config), None
     if same:
         is_in_folder = start.path.resolve().parent == checkpoints.resolve()
         last = read_run_marker(checkpoints) if is_in_folder else None
         results = folder_of_results(config, last)
         if results is None and (folder := folder_lacking_results(config, last)) is not None:
-            return dataclasses.replace(start, run_folder=folder, record=record_in(start.content))
+            return dataclasses.replace(start, run_folder=folder, started_from=record_in(start.content))
     what = f"{config.name} is finished" if same else "nothing is left to train"
     parts = [f"{what}: {start.path} has {done} of {config.num_epochs} epochs"]
     parts.append(f"the results are in {results}" if results else "--evaluate evaluates it")
-    if not reads_length:
+    if not depends_on_num_epochs:
         parts.append(f"a larger {config.option('num_epochs')} continues it")
     return dataclasses.replace(start, finished="; ".join(parts))

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -135,8 +135,16 @@ class RunFolder:
         path = self.path / METRICS
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
-    def write_results(self, results: dict[str, Any], rank_info: RankInfo, device: str) -> dict[str, Any]:
+    def write_results(
+        self,
+        results: dict[str, Any],
+        rank_info: RankInfo,
+        device: str,
+        write_files: Callable[[dict[str, Any]], object] | None = None,
+    ) -> dict[str, Any]:
         """Write `results.json`: the results and all that is needed to reproduce them. Returns its content.
+
+        `write_files` is called with the content before: the run is finished when all files are written.
 
         Raises:
             UserError: it cannot be written.
@@ -154,6 +162,8 @@ class RunFolder:
             "identity": identity(self.settings.values),
             "config": dict(self.settings.values),
         }
+        if write_files is not None:
+            write_files(content)
         text = json.dumps(content, indent=2) + "\n"
         with self.io_errors_as_user_errors():
             write_atomically(self.path / RESULTS, lambda file: file.write(text.encode()))

@@ -38,7 +38,7 @@ def start_record(
     pairs = None if differences is None else {key: list(pair) for key, pair in differences.items()}
     return {
         "file": file, "epoch": epoch, "step": step, "differences": pairs,
-        "earlier": _mixing_starts(content.get("started_from")),
+        "earlier": _starts_with_changes(content.get("started_from")),
     }  # fmt: skip
 
 
@@ -50,23 +50,23 @@ def record_in(content: Mapping[str, Any]) -> dict[str, Any] | None:
     return {**_UNKNOWN, "earlier": []}
 
 
-def is_mixed(record: Mapping[str, Any] | None) -> bool:
+def has_setting_changes(record: Mapping[str, Any] | None) -> bool:
     """Whether some of the run's training had other settings, or settings that are not known."""
-    return bool(_mixing_starts(record))
+    return bool(_starts_with_changes(record))
 
 
-def mixing(record: Mapping[str, Any] | None) -> list[dict[str, list[Any]] | None]:
+def setting_changes(record: Mapping[str, Any] | None) -> list[dict[str, list[Any]] | None]:
     """The differences of each start from a checkpoint of other settings, in the order of the starts."""
-    return [start["differences"] for start in _mixing_starts(record)]
+    return [start["differences"] for start in _starts_with_changes(record)]
 
 
 def first_epoch_of_settings(record: Mapping[str, Any] | None) -> int:
     """The first epoch, from 0, that was trained with the settings of the run."""
-    epochs = [start["epoch"] for start in _mixing_starts(record)]
+    epochs = [start["epoch"] for start in _starts_with_changes(record)]
     return epochs[-1] + 1 if epochs and isinstance(epochs[-1], int) else 0
 
 
-def _mixing_starts(record: Any) -> list[dict[str, Any]]:
+def _starts_with_changes(record: Any) -> list[dict[str, Any]]:
     if record is None:
         return []
     if not _is_record(record):

@@ -15,7 +15,6 @@ import torch
 from hypothesis import strategies as st
 
 from genutil.checkpoint import apply_weights, read_checkpoint
-from genutil.checkpoint.checksum import digest
 from genutil.config import load_config
 from genutil.config.components import ComponentBuilder
 from tests.fuzz.guard import EXECUTED
@@ -23,6 +22,7 @@ from tests.fuzz.mutations import byte_edits, edited, literal, odd_values
 from tests.fuzz.trained import make_trainer, train_tiny
 from tests.helpers.published_files import published_content, write_published
 from trainers.checkpointing import resumable_state
+from wirings.checksum import digest
 
 _CALL = f'__import__("sys").audit("{EXECUTED}")'
 _GLOBALS = (

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from genutil.checkpoint.file_names import GRAPH_NAMES, CheckpointNames, from_resnet_keys, to_resnet_keys
+from genutil.checkpoint.file_names import GRAPH_FORMAT, CheckpointFormat, from_resnet_keys, to_resnet_keys
 from genutil.checkpoint.serialization import describe, read_checkpoint
 from genutil.runs.checkpoint_folder import CheckpointFolder
 
-RESNET = CheckpointNames(
+RESNET = CheckpointFormat(
     last="checkpoint.pth.tar", best="model_best.pth.tar", first=None, numbered="checkpoint-{}.pth.tar",
-    keys="resnet", extra_files=("model.pth.tar",),
+    layout="resnet", extra_files=("model.pth.tar",),
 )  # fmt: skip
 STATE = {"model": {"w": torch.ones(2)}, "last_epoch": 4, "best_val": 12.5, "iter": 30, "optimizer": {}}
 
@@ -23,8 +23,8 @@ def test_which_files_are_a_trainings_own():
     assert RESNET.number("checkpoint-12.pth.tar") == 12
     assert RESNET.number("checkpoint.pth.tar") is None
     for name in ("init.pt", "last.pt", "best.pt", "epoch_0.pt", "epoch_150.pt"):
-        assert GRAPH_NAMES.is_checkpoint(name)
-    assert not GRAPH_NAMES.is_checkpoint("mine.pt")
+        assert GRAPH_FORMAT.is_checkpoint(name)
+    assert not GRAPH_FORMAT.is_checkpoint("mine.pt")
 
 
 def test_keys_there_and_back():
@@ -34,14 +34,14 @@ def test_keys_there_and_back():
     assert from_resnet_keys(content) == STATE
 
 
-@pytest.mark.parametrize("names", [GRAPH_NAMES, RESNET])
-def test_files_of_both_formats_read_alike(names, tmp_path):
-    folder = CheckpointFolder(tmp_path / "run", names=names)
-    folder.save(names.last, STATE)
+@pytest.mark.parametrize("file_format", [GRAPH_FORMAT, RESNET])
+def test_files_of_both_formats_read_alike(file_format, tmp_path):
+    folder = CheckpointFolder(tmp_path / "run", file_format=file_format)
+    folder.save(file_format.last, STATE)
     folder.close()
-    raw = torch.load(tmp_path / "run" / names.last, weights_only=True)
-    assert ("state_dict" in raw, "model" in raw) == (names is RESNET, names is GRAPH_NAMES)
-    content = read_checkpoint(tmp_path / "run" / names.last)
+    raw = torch.load(tmp_path / "run" / file_format.last, weights_only=True)
+    assert ("state_dict" in raw, "model" in raw) == (file_format is RESNET, file_format is GRAPH_FORMAT)
+    content = read_checkpoint(tmp_path / "run" / file_format.last)
     content.pop("format")
     torch.testing.assert_close(content, STATE)
     assert describe(content, "x").epoch == 4
@@ -52,7 +52,7 @@ def test_a_new_run_moves_its_own_kind_of_files_aside(tmp_path):
     for name in names:
         (tmp_path / "run").mkdir(exist_ok=True)
         (tmp_path / "run" / name).touch()
-    CheckpointFolder(tmp_path / "run", names=RESNET).close()
+    CheckpointFolder(tmp_path / "run", file_format=RESNET).close()
     assert {file.name for file in (tmp_path / "run.1").iterdir()} == set(names[:3])
     assert set(names[3:]) <= {file.name for file in (tmp_path / "run").iterdir()}
 
@@ -63,7 +63,7 @@ def test_files_of_the_current_folder_stay_within_it(tmp_path, monkeypatch, folde
     monkeypatch.chdir(tmp_path / "here" / "sub" if folder == ".." else tmp_path / "here")
     for number in (1, 2):
         (tmp_path / "here" / "checkpoint.pth.tar").touch()
-        CheckpointFolder(Path(folder), names=RESNET).close()
+        CheckpointFolder(Path(folder), file_format=RESNET).close()
         assert (tmp_path / "here" / f"earlier.{number}" / "checkpoint.pth.tar").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
 

@@ -12,7 +12,10 @@ from genutil.checkpoint import load_weights, read_checkpoint, save_checkpoint
 from genutil.exceptions import CheckpointError
 from tests.helpers.exported_files import save_safetensors
 from tests.helpers.published_files import published_content, write_published
+from wirings import wire
+from wirings.errors import WiringError
 from wirings.weight_names import match_names
+from wirings.weights_file import find_weights, read_content
 
 
 def build(seed=0):
@@ -218,3 +221,61 @@ def test_a_prefix_of_some_names_stays(tmp_path, weights):
 def test_names_that_would_coincide_stay(weights):
     both = {**prefixed(weights, "_orig_mod."), **weights}
     assert match_names(both, weights).weights.keys() == both.keys()
+
+
+@pytest.mark.parametrize(
+    "other", [{"format": "pt"}, {"checksum": "d41d8cd9"}, {"format": "pt", "checksum": "1"}]
+)
+@pytest.mark.parametrize("under", ["model", "state_dict"])
+def test_entries_of_other_programs_are_not_those_of_this_format(tmp_path, caplog, weights, under, other):
+    """A `format` or a `checksum` that another program wrote has another meaning."""
+    assert loaded_with(tmp_path, caplog, {under: weights, "epoch": 3, **other})[0] == []
+
+
+def test_files_of_a_newer_format_are_refused(tmp_path, weights):
+    torch.save({"model": weights, "format": 3, "checksum": "x"}, tmp_path / "x.pt")
+    message = r"x\.pt: was written by a newer version of this project \(format 3, this one reads up to 2\)"
+    with pytest.raises(CheckpointError, match=message):
+        read_checkpoint(tmp_path / "x.pt")
+    with pytest.raises(WiringError, match=message):
+        read_content(tmp_path / "x.pt")
+
+
+def test_settings_under_model_do_not_hide_the_weights_under_state_dict(tmp_path, caplog, weights):
+    content = {"model": {"depth": 18, "name": "resnet"}, "state_dict": weights}
+    assert loaded_with(tmp_path, caplog, content)[0] == []
+    assert find_weights(content, tmp_path)[1] == "state_dict"
+
+
+def test_the_library_reads_the_same_files(tmp_path, weights):
+    """Options of timm as an object, and the checksum of this project's files."""
+    torch.save({"state_dict": weights, "args": argparse.Namespace(lr=0.1)}, tmp_path / "timm.pt")
+    assert read_content(tmp_path / "timm.pt")["state_dict"].keys() == weights.keys()
+    save_checkpoint(tmp_path / "x.pt", {"model": weights})
+    content = torch.load(tmp_path / "x.pt", weights_only=True)
+    content["model"]["0.weight"] += 1
+    torch.save(content, tmp_path / "x.pt")
+    with pytest.raises(WiringError, match=r"x\.pt: is damaged: its content does not match its checksum"):
+        read_content(tmp_path / "x.pt")
+
+
+def test_weights_of_an_unwired_network_are_loaded_into_a_wired_one(tmp_path):
+    """The rules' buffers are unchanged, as with `load_state_dict`."""
+    dense, wired = (nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)) for _ in range(2))
+    wiring = wire(wired, "random", density=0.5)
+    before = wiring.adjacency()
+    torch.save(dense.state_dict(), tmp_path / "x.pt")
+    load_weights(tmp_path / "x.pt", wired)
+    assert torch.equal(wired[1].weight, dense[1].weight)
+    assert all(torch.equal(mask, before[name]) for name, mask in wiring.adjacency().items())
+
+
+def test_a_file_that_must_not_be_read_is_not_called_damaged(tmp_path, monkeypatch, weights):
+    torch.save(weights, tmp_path / "x.pt")
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(torch, "load", refuse)
+    with pytest.raises(CheckpointError, match=r"x\.pt: cannot be read \(Permission denied\)"):
+        read_checkpoint(tmp_path / "x.pt")

@@ -52,7 +52,6 @@ def parse(*argv):
         (["--raport-file", "checkpoint-3.pth.tar"], "--raport-file: must not be checkpoint-3.pth.tar"),
         (["--raport-file", ""], "--raport-file: must be the name of a file"),
         (["--raport-file", "model.pth.tar"], "--raport-file: must be another file than --final-weights"),
-        (["--pretrained-weights", "./model.pth.tar"], "model.pth.tar is a file of an earlier run in this"),
         (["--evaluate", "--resume", "f", "--seed", 2], "--seed: has no effect with --evaluate, where"),
         (["--no-checkpoints", "--final-weights", "x"], "--final-weights: has no effect with --no-"),
         (["-b", 8, "--optimizer-batch-size", 12], "--optimizer-batch-size: must be a multiple of 8, "),

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from genutil.checkpoint import read_checkpoint, save_checkpoint
-from genutil.checkpoint.checksum import digest
 from genutil.checkpoint.file_names import to_resnet_keys
+from genutil.exceptions import UserError
 from imagenet_sparsity_experiments import main
 from imagenet_sparsity_experiments.options import parse_options
 from tests.imagenet_sparsity_experiments.toy import SMALL, build, make_images, raport, run
 from trainers.optimizers import optimizer_names, sgd, without_decay_of_norms
+from wirings.checksum import digest
 
 STATE = ("model", "optimizer", "last_epoch", "best_val", "iter", "scheduler", "rng", "optimizer_names")
 
@@ -200,6 +201,22 @@ def test_an_evaluation_leaves_the_report_of_the_training(images, space):
     assert raport(space, "experiment_raport.1.json") == told
 
 
+@pytest.mark.parametrize("failing", ["write_final_weights", "write_report"])
+def test_files_that_could_not_be_written_are_written_by_a_resume(images, space, monkeypatch, failing):
+    def full_disk(*_):
+        raise UserError("no space left")
+
+    options = ["--epochs", 1, "--lr", "0.01"]
+    with monkeypatch.context() as patch:
+        patch.setattr(main, failing, full_disk)
+        assert run(images, space, *options) == 2
+    assert run(images, space, *options, "--resume", "auto") == 0
+    weights = read_checkpoint(space / "checkpoint.pth.tar")["model"]
+    assert digest(read_checkpoint(space / "model.pth.tar")["model"]) == digest(weights)
+    assert [line["phase"] for line in raport(space)["metrics"]] == ["train", "val"]
+    assert (raport(space)["epochs"], len(list((space / "logs").iterdir()))) == (1, 1)
+
+
 def test_corrupt_images_are_counted(images, space):
     (images / "train" / "class0" / "0.jpg").write_text("no image")
     (images / "val" / "class1" / "1.jpg").write_text("no image")
@@ -224,17 +241,20 @@ def test_training_by_the_compiler(images, space):
     assert compiled["metrics"][0]["CELoss"] == pytest.approx(plain["metrics"][0]["CELoss"], rel=1e-2)
 
 
-def test_weights_to_begin_with_and_going_on_by_one_command(images, space, tmp_path, caplog):
+def test_weights_to_begin_with_and_going_on_by_one_command(images, space, tmp_path, caplog, capsys):
     caplog.set_level("INFO")
     assert run(images, tmp_path / "first", "-c", "dense", "--epochs", 1, "--lr", "0.01") == 0
     weights = tmp_path / "first" / "model.pth.tar"
     common = ["-c", "allsparse50", "--pretrained-weights", weights, "--resume", "auto", "--lr", "0.01"]
     assert run(images, space, *common, "--epochs", 1) == 0
-    assert f"loaded the weights and the wiring of {weights}" in caplog.text
+    assert f"loaded the weights of {weights}" in caplog.text
     caplog.clear()
     assert run(images, space, *common, "--epochs", 2) == 0
     assert "loaded the weights" not in caplog.text
-    last = space / "checkpoint.pth.tar"
+    last, final = space / "checkpoint.pth.tar", space / "model.pth.tar"
+    assert run(images, space, "--pretrained-weights", final, "-c", "allsparse50", "--epochs", 1) == 2
+    assert f"--pretrained-weights: {final} is a file of an earlier run" in capsys.readouterr().err
+    assert final.exists()
     assert f"--pretrained-weights is not read: wiring and weights are those of {last}" in caplog.text
     assert f"resumed from {last}" in caplog.text
 
@@ -246,7 +266,7 @@ def earlier_version(path, **changes):
     save_checkpoint(path, to_resnet_keys({**content, "config": {**values, **changes}}))
 
 
-def test_checkpoints_of_earlier_versions_are_resumed(images, space, capsys):
+def test_checkpoints_of_earlier_versions_are_resumed(images, space, capsys, caplog):
     options = ["--epochs", 1, "--lr", "0.01"]
     assert run(images, space, *options) == 0
     earlier_version(space / "checkpoint.pth.tar", lr=0.5)
@@ -258,6 +278,7 @@ def test_checkpoints_of_earlier_versions_are_resumed(images, space, capsys):
     earlier_version(space / "checkpoint.pth.tar", batch_size="many")
     assert run(images, space, "--epochs", 3, "--lr", "0.01", "--resume", "auto") == 2
     assert "which belongs to another experiment" in capsys.readouterr().err
+    assert "settings of an earlier version of this command cannot be converted" in caplog.text
 
 
 def test_files_of_timm_give_weights_but_are_not_resumed(images, space, tmp_path, capsys, caplog):

@@ -9,10 +9,10 @@ import sys
 import pytest
 
 from genutil.checkpoint import read_checkpoint
-from genutil.checkpoint.checksum import digest
 from tests.conftest import ROOT
 from tests.helpers.processes import end_of
 from tests.imagenet_sparsity_experiments.toy import SMALL, make_images, raport
+from wirings.checksum import digest
 
 FOLDER = ROOT / "imagenet_sparsity_experiments"
 EXAMPLES = sorted((FOLDER / "examples").glob("*.sh"))

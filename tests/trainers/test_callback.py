@@ -31,7 +31,7 @@ def test_every_event_reaches_all_callbacks(event):
 
 def test_a_list_acts_on_gradients_if_one_callback_does():
     assert len(EVENTS) == 11
-    assert not acts_on_gradients(EverySteps(1, print))
+    assert not acts_on_gradients(EverySteps)
     assert not CallbackList([Callback(), EverySteps(1, print)]).acts_on_gradients
     assert CallbackList([Callback(), Calls()]).acts_on_gradients
 

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -9,14 +10,17 @@ import sys
 import weakref
 
 import pytest
+import torch
 
 import runner
-from genutil.checkpoint import read_checkpoint
+from genutil.checkpoint import read_checkpoint, save_checkpoint
+from genutil.checkpoint.file_names import GRAPH_FORMAT
 from genutil.config import load_config
+from genutil.distributed.rank_info import RankInfo
 from genutil.exceptions import CheckpointError, UserError
 from genutil.runs import resume_point
 from genutil.runs.checkpoint_folder import CheckpointFolder
-from genutil.runs.past_runs import read_run_marker
+from genutil.runs.past_runs import has_saved, read_run_marker
 from genutil.runs.run_folder import RunFolder, run_settings
 from tests.conftest import ROOT
 from tests.helpers.equality import same
@@ -88,6 +92,58 @@ def test_retention_touches_nothing_else(tmp_path):
     checkpoints.close()
     left = {path.name for path in tmp_path.iterdir()} - {".lock"}
     assert left == {"epoch_100.pt", "epoch_best.pt", "epoch_9.pt.txt", "best.pt"}
+
+
+def test_retention_keeps_the_latest_files_where_training_branched_back(tmp_path):
+    checkpoints = CheckpointFolder(tmp_path)
+    for seconds, epoch in enumerate((50, 90, 100, 60)):  # resumed from epoch 50
+        (tmp_path / f"epoch_{epoch}.pt").touch()
+        os.utime(tmp_path / f"epoch_{epoch}.pt", (seconds, seconds))
+    checkpoints.keep_last(2)
+    assert {path.name for path in tmp_path.glob("*.pt")} == {"epoch_100.pt", "epoch_60.pt"}
+    (tmp_path / "epoch_70.pt").touch()
+    checkpoints.keep_last(2)
+    checkpoints.close()
+    assert {path.name for path in tmp_path.glob("*.pt")} == {"epoch_60.pt", "epoch_70.pt"}
+
+
+def test_a_restart_before_the_first_checkpoint_resumes_from_the_named_file(tmp_path):
+    """The last.pt in the folder is that of an earlier run until the restarted run has written its own."""
+    path, rank_info = tmp_path / "tiny", RankInfo(restarts=1, run_id="night-2")
+    for name in ("last.pt", "epoch_0.pt"):
+        save_checkpoint(path / name, {"model": {"w": torch.ones(1)}})
+    first = CheckpointFolder(path, path / "epoch_0.pt", "night-2")
+    first.write_run_marker("night-2", tmp_path / "run")
+
+    def resumed():
+        named = str(path / "epoch_0.pt")
+        start = resume_point.find_resume_point(path, named, rank_info, False, GRAPH_FORMAT)
+        return start.path.name, start.found_by
+
+    assert resumed() == ("epoch_0.pt", "file")
+    first.save("best.pt", {"model": {}})
+    assert resumed() == ("epoch_0.pt", "file")
+    first.save("last.pt", {"model": {"w": torch.ones(1)}})
+    first.close()
+    assert resumed() == ("last.pt", "restart")
+    second = CheckpointFolder(path, path / "last.pt", "night-2")
+    second.write_run_marker("night-2", tmp_path / "run")
+    assert resumed() == ("last.pt", "restart")
+    shutil.rmtree(path)
+    second.save("best.pt", {"model": {}})
+    second.close()
+    (path / "last.pt").touch()
+    assert not has_saved(path, "night-2")
+
+
+def test_a_file_system_without_locks_is_not_another_run(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    message = r"tiny: cannot be used for checkpoints \(.*No locks available\)"
+    with pytest.raises(CheckpointError, match=message):
+        CheckpointFolder(tmp_path / "tiny")
 
 
 def test_a_later_start_of_the_same_run_moves_nothing(tmp_path):

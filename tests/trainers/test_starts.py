@@ -9,10 +9,13 @@ import torch
 import runner
 from fig.finished_runs import group_by_experiment, read_results
 from genutil.checkpoint import read_checkpoint, save_checkpoint
+from genutil.checkpoint.file_names import GRAPH_FORMAT
 from genutil.runs.past_runs import write_run_marker
-from genutil.runs.start_record import is_mixed, record_in, start_record
+from genutil.runs.start_record import has_setting_changes, record_in, start_record
 from tests.conftest import ROOT
 from tests.helpers.equality import same
+from trainers.callback_base import Callback
+from wirings.rules.base import RankedEdges
 
 STATE = ("model", "optimizer", "last_epoch", "best_val", "iter", "scheduler", "scaler", "rng")
 
@@ -116,6 +119,42 @@ def test_more_epochs_are_refused_where_the_schedule_counts_them(run, last, capsy
     assert results["started_from"]["differences"] == {"num_epochs": [1, 3]}
 
 
+class Until(RankedEdges):
+    """Acts on the gradients until half of all steps."""
+
+    def after_backward(self, step):
+        if step.index * 2 < step.total:
+            self.weight.grad.mul_(0.5)
+
+
+class HalvedGradients(Callback):
+    """Acts on the gradients until half of all steps."""
+
+    def before_optimizer_step(self, trainer):
+        if trainer.step * 2 < trainer.total_steps:
+            for parameter in trainer.model.parameters():
+                parameter.grad.mul_(0.5)
+
+
+class CountsEpochs(Callback):
+    def __init__(self, num_epochs):
+        self.num_epochs = num_epochs
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--graph", "tests.trainers.test_starts:Until"],
+        ["--callbacks", "tests.trainers.test_starts:HalvedGradients"],
+        ["--callbacks", "tests.trainers.test_starts:CountsEpochs"],
+    ],
+)
+def test_more_epochs_are_refused_where_each_step_may_depend_on_their_number(run, capsys, options):
+    assert run(*options)[0] == 0
+    assert run(*options, "--num_epochs", 3, "--resume", "auto") == (2, None)
+    assert "num_epochs: 1 in the file, now 3" in capsys.readouterr().err
+
+
 def test_fewer_epochs_than_were_trained_are_refused(run, capsys):
     assert run("--num_epochs", 2)[0] == 0
     assert run("--num_epochs", 1, "--resume", "auto") == (2, None)
@@ -139,13 +178,30 @@ def test_a_named_file_of_other_settings_makes_a_mixed_run_and_it_stays_one(run, 
         "file": str(last), "epoch": 1, "step": 6, "differences": {},
         "earlier": [{key: start[key] for key in ("file", "epoch", "step", "differences")}],
     }  # fmt: skip
-    assert is_mixed(again["started_from"])
+    assert has_setting_changes(again["started_from"])
     evaluated = run("--num_epochs", 3, "--resume", "auto", "--evaluate")[1]
-    assert is_mixed(evaluated["started_from"])
+    assert has_setting_changes(evaluated["started_from"])
     run("--num_epochs", 3, "--name", "tiny-clean")
     names = list(group_by_experiment(read_results([tmp_path / "runs"])))
     assert "tiny-clean" in names
     assert [name for name in names if "(resumed from other settings: lr=0.05, seed=3)" in name]
+
+
+@pytest.mark.parametrize("key", ["use_graph", "use_init"])
+def test_weights_of_a_file_that_the_run_would_move_are_refused(run, tmp_path, last, capsys, key):
+    """A restart before the first checkpoint would no longer find it."""
+    assert run()[0] == 0
+    init, before = last.with_name("init.pt"), files(tmp_path)
+    other = tmp_path / "other.pt"
+    other.write_bytes(init.read_bytes())
+    sources = {"use_graph": other, "use_init": other, key: init}
+    options = [word for name, path in sources.items() for word in (f"--{name}", path)]
+    options += ["--graph", "fine_tune"]
+    assert run(*options) == (2, None)
+    message = f"{key}: {init} is a file of an earlier run in {last.parent}, which this run would move; "
+    assert message + "give this run another --name" in capsys.readouterr().err.replace("--use", "use")
+    assert files(tmp_path) == before
+    assert run(*options, "--save_checkpoints", "false")[0] == 0
 
 
 def test_another_name_mixes_nothing(run, last):
@@ -195,14 +251,16 @@ def test_a_named_file_with_nothing_left_to_train(run, tmp_path, last, caplog):
     assert files(tmp_path) == before
 
 
-def test_a_run_that_was_stopped_before_its_results_completes_its_folder(run, tmp_path):
-    _, results = run()
+@pytest.mark.parametrize("validation", ["true", "false"])
+def test_a_run_that_was_stopped_before_its_results_completes_its_folder(run, tmp_path, validation):
+    _, results = run("--validation", validation)
     (path,) = (tmp_path / "runs").glob("*/results.json")
     path.unlink()
-    status, again = run("--resume", "auto")
+    status, again = run("--validation", validation, "--resume", "auto")
     assert status == 0
+    prefix = "" if validation == "true" else "train_"
     assert [folder.name for folder in (tmp_path / "runs").iterdir()] == [path.parent.name]
-    for key in ("CELoss", "top1_accuracy", "epochs", "steps", "started_from", "config"):
+    for key in (f"{prefix}CELoss", f"{prefix}top1_accuracy", "epochs", "steps", "started_from", "config"):
         assert again[key] == (results[key] if key != "config" else {**results["config"], "resume": "auto"})
     lines = [json.loads(line) for line in (path.parent / "metrics.jsonl").read_text().splitlines()]
     assert again["wall_time"] >= sum(line.get("epoch_time", 0) for line in lines)
@@ -223,10 +281,10 @@ def test_a_finished_run_whose_folder_is_not_known_writes_nothing(run, tmp_path, 
 
 def test_records_of_damaged_files_count_as_unknown():
     for damaged in ("x", [1], {}, {"file": 1}, {"file": "", "epoch": 0, "step": 0, "differences": {"lr": 1}}):
-        assert is_mixed(record_in({"started_from": damaged}))
-        assert is_mixed(start_record({"started_from": damaged}, "x", 0, 0, {}))
+        assert has_setting_changes(record_in({"started_from": damaged}))
+        assert has_setting_changes(start_record({"started_from": damaged}, "x", 0, 0, {}))
     tensor = {"file": torch.zeros(1), "epoch": 0, "step": 0, "differences": {}, "earlier": []}
-    assert is_mixed(record_in({"started_from": tensor}))
+    assert has_setting_changes(record_in({"started_from": tensor}))
     assert record_in({}) is None
 
 
@@ -244,7 +302,7 @@ def test_the_sequence_of_the_page_ends_without_mixed_runs(tmp_path, monkeypatch,
         assert runner.main([f"app:{ROOT / 'apps/quickstart/digits_dnw.yml'}", *argv, *small]) == 0
     results = read_results([tmp_path / "runs"], evaluations=True)
     assert len(results) == 2
-    assert not any(is_mixed(record_in(result)) for result in results)
+    assert not any(has_setting_changes(record_in(result)) for result in results)
 
 
 def test_restarts_keep_where_the_run_began(run, last, monkeypatch):
@@ -253,7 +311,7 @@ def test_restarts_keep_where_the_run_began(run, last, monkeypatch):
     status, mixed = run("--num_epochs", 2, "--resume", last)
     assert status == 0
     launcher = f"x-{os.uname().nodename}-{os.getppid()}"
-    write_run_marker(last.parent, launcher, last.parent)
+    write_run_marker(last.parent, launcher, last.parent, has_saved=True)
     for key, value in {
         "RANK": "0", "WORLD_SIZE": "1", "TORCHELASTIC_RUN_ID": "x", "TORCHELASTIC_RESTART_COUNT": "1",
     }.items():  # fmt: skip
@@ -264,6 +322,6 @@ def test_restarts_keep_where_the_run_began(run, last, monkeypatch):
 
     argv = ["--lr", "0.7", "--save_dir", str(last.parent.parent), "--name", "tiny", "--resume", "auto"]
     config = parse_command_line([f"app:{ROOT / 'apps/quickstart/digits_dnw.yml'}", *argv]).config
-    start = find_resume_point(last.parent, config.resume, rank_info_from_env(), required=False)
+    start = find_resume_point(last.parent, config.resume, rank_info_from_env(), False, GRAPH_FORMAT)
     assert start.found_by == "restart"
-    assert check_resume_point(config, start, True).record == mixed["started_from"]
+    assert check_resume_point(config, start, True).started_from == mixed["started_from"]

@@ -7,8 +7,8 @@ import torch
 
 import runner
 from genutil.checkpoint import read_checkpoint
-from genutil.checkpoint.checksum import digest
 from trainers.trainer import Trainer
+from wirings.checksum import digest
 
 STATE = ("model", "optimizer", "last_epoch", "best_val", "iter", "rng")
 

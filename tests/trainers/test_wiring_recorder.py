@@ -8,13 +8,13 @@ import torch
 
 import runner
 from genutil.checkpoint import load_weights, read_checkpoint
-from genutil.checkpoint.checksum import digest
 from genutil.config import load_config
 from genutil.runs.wiring_record import read_record
 from models import build_model
 from models.wiring_state import wiring_layout, wiring_state
 from tests.conftest import ROOT
 from tests.helpers.processes import run_together
+from wirings.checksum import digest
 from wirings.structure import wired_layers
 
 SETTINGS = {

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from genutil.checkpoint import read_checkpoint, save_checkpoint
-from genutil.checkpoint.checksum import digest
 from genutil.exceptions import CheckpointError
+from wirings.checksum import digest
 
 CONTENT = {
     "model": {

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from genutil.checkpoint import load_weights, read_checkpoint
-from genutil.checkpoint.legacy_pickle import ScalarMeter
 from genutil.exceptions import CheckpointError
 from tests.helpers.published_files import published_content, write_published
+from wirings.legacy_pickle import ScalarMeter
 
 
 @pytest.fixture
