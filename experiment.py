@@ -251,6 +251,7 @@ def _evaluate(
     """Results, and in the first process their folder."""
     config, spec = builder.config, _batch_spec(builder, model)
     cost = _profiled(config, model)
+    Wiring(model).check_counts()
     engine = "plain"
     if config.fast_eval:
         engine = config.engine
@@ -458,6 +459,7 @@ def _callbacks(
         callbacks.append(EveryEpochs(_IMAGE_INTERVAL, summaries.draw))
     if wiring.has_after_backward:
         callbacks.append(WiringUpdate(wiring))
+    callbacks.append(EveryEpochs(1, lambda _: wiring.check_counts()))
     if config.record_wiring:
         callbacks += _recorder(config, model, outputs, first_step)
     if not config.save_checkpoints:

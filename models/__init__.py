@@ -15,10 +15,11 @@ from genutil.exceptions import ConfigError
 from genutil.memory import sizes_checked
 from genutil.seeding import restore_rng_state, rng_state
 from models.graphs.edges import EdgeRule, PotentialEdges, locate_rule
-from wirings.budgets import GLOBAL, Budget, total_edges
+from wirings.budgets import GLOBAL, Budget
+from wirings.densities import SCHEDULES, DensitySchedule, find_density_schedule
 from wirings.errors import WiringError
 from wirings.names import did_you_mean
-from wirings.rules import rule_name
+from wirings.rules import find_schedule, rule_name
 from wirings.topk import num_kept
 from wirings.wiring import Wiring, count_edges, rank_together, wire
 
@@ -49,7 +50,7 @@ def build_model(config: Config, builder: ComponentBuilder | None = None) -> nn.M
         if config.budget == GLOBAL:
             with _as_config_error("budget"):
                 by_name = Wiring(model).rules
-                rank_together(by_name, total_edges(_shapes(by_name), 1 - config.prune_rate))
+                rank_together(by_name)
     return model
 
 
@@ -62,6 +63,10 @@ def _build(config: Config, builder: ComponentBuilder, rules: _Rules) -> nn.Modul
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model: {config.model} is not a torch.nn.Module")
     return model
+
+
+_NO_OPTIONS = {"potential", "num_edges", "schedule", "num_selectable"}
+"""Arguments of a rule's constructor that other keys of the experiment set."""
 
 
 class _Rules:
@@ -93,19 +98,36 @@ class _Rules:
             arguments["prune_rate"] = prune_rate
         rule_class = locate_rule(config.graph)
         self._check_options(rule_class)
+        with _as_config_error("density_schedule"):
+            schedule = find_schedule(rule_class, self._density_schedule())
+        if schedule is not None:
+            arguments["schedule"] = schedule
         rule: EdgeRule = self._builder.build_named("graph", rule_class, "graph_args", **arguments)
         self.made.append(rule)
         return rule
+
+    def _density_schedule(self) -> DensitySchedule | None:
+        """The schedule that the experiment names."""
+        config = self._config
+        if config.density_schedule is None:
+            if config.density_schedule_args:
+                raise ConfigError("density_schedule_args: name the schedule with density_schedule")
+            return None
+        with _as_config_error("density_schedule_args"):
+            arguments = converted(
+                SCHEDULES[config.density_schedule], config.density_schedule_args, "density_schedule_args"
+            )
+            return find_density_schedule(config.density_schedule, **arguments)
 
     def _check_options(self, rule_class: type[EdgeRule]) -> None:
         """Refuse names in `graph_args` that are not options of the rule."""
         parameters = inspect.signature(rule_class).parameters
         takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
         for key in self._config.graph_args:
-            if key in ("potential", "num_edges"):
+            if key in _NO_OPTIONS:
                 raise ConfigError(f"graph_args: {key} is set by the experiment's other keys; remove it")
             if key not in parameters and not takes_any:
-                hint = did_you_mean(key, set(parameters) - {"potential", "num_edges"})
+                hint = did_you_mean(key, set(parameters) - _NO_OPTIONS)
                 raise ConfigError(f"graph_args: {rule_name(rule_class)} has no option {key}{hint}")
 
     def wire(
@@ -120,7 +142,7 @@ class _Rules:
         `default_budget` is used where the experiment has none.
         """
         config, rule_class = self._config, locate_rule(self._config.graph)
-        parameters = set(inspect.signature(rule_class).parameters) - {"potential", "num_edges"}
+        parameters = set(inspect.signature(rule_class).parameters) - _NO_OPTIONS
         keys = (parameters & set(Config.model_fields)) - {"prune_rate"}
         self._builder.used |= keys | {"prune_rate", "graph_args"}
         self._check_options(rule_class)
@@ -128,7 +150,16 @@ class _Rules:
         options |= converted(rule_class, config.graph_args, f"graph_args of {config.graph}")
         budget = default_budget if config.budget is None else find_budget(config)
         with _as_config_error("wire"):
-            return wire(module, rule_class, 1 - config.prune_rate, budget, include, exclude, **options)
+            return wire(
+                module,
+                rule_class,
+                1 - config.prune_rate,
+                budget,
+                include,
+                exclude,
+                self._density_schedule(),
+                **options,
+            )
 
 
 def find_budget(config: Config) -> str | Mapping[str, float] | Budget:

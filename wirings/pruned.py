@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 from collections import Counter
-from typing import ClassVar
 
 from torch import nn
 
@@ -17,7 +16,8 @@ from wirings.wiring import Wiring, wire
 class NonZeroEdges(EdgeRule):
     """The weights other than zero are in use, independent of the budget."""
 
-    gradient: ClassVar[Gradient] = "used"
+    gradient: Gradient = "used"
+    has_exact_count = False
 
     def select(self) -> EdgeSelection:
         """The weights other than zero."""

@@ -15,6 +15,8 @@ from wirings.topk import Selector
 class Ranked(Protocol):
     """A rule whose scores are ranked with those of other layers: see wirings.rules.base.RankedEdges."""
 
+    num_edges: int
+
     @property
     def weight(self) -> Tensor: ...
 
@@ -31,16 +33,20 @@ class GlobalRanking:
     layer needs it for the second time.
 
     Args:
-        rules: of all layers, in the order of the network.
-        num_edges: of all layers together.
+        rules: of all layers, in the order of the network. The sum of their numbers of edges is selected.
     """
 
-    def __init__(self, rules: Sequence[Ranked], num_edges: int) -> None:
-        self.rules, self.num_edges = list(rules), num_edges
-        self._selector = Selector(num_edges)
+    def __init__(self, rules: Sequence[Ranked]) -> None:
+        self.rules = list(rules)
+        self._selector = Selector(self.num_edges)
         self._versions: list[Any] = []
         self._selections: list[EdgeSelection] = []
         self._served: set[int] = set()
+
+    @property
+    def num_edges(self) -> int:
+        """Number of edges in use now, of all layers together."""
+        return sum(rule.num_edges for rule in self.rules)
 
     def selection(self, rule: Ranked) -> EdgeSelection:
         """The edges of one of the layers.
@@ -60,6 +66,7 @@ class GlobalRanking:
 
     def _rank(self) -> list[EdgeSelection]:
         scores = [rule.scores().detach() for rule in self.rules]
+        self._selector.count = self.num_edges
         selection = self._selector.select(torch.cat([score.flatten() for score in scores]))
         if selection.device.type == "cpu" and not torch.compiler.is_compiling():
             return _split_indices(selection.indices(), scores)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from wirings.budgets import BUDGETS, GLOBAL, Budget, by_pattern, check_counts, total_edges
+from wirings.densities import DensitySchedule, find_density_schedule
 from wirings.errors import WiringError
 from wirings.layers import (
     LAYER_TYPES,
@@ -170,8 +171,13 @@ class Wiring:
 
     @property
     def has_after_backward(self) -> bool:
-        """Whether a rule acts on the gradients, so that `after_backward` must be called in each step."""
-        return any(type(rule).after_backward is not EdgeRule.after_backward for rule in self.rules.values())
+        """Whether a rule acts on the gradients or has a density schedule, so that `after_backward` must be
+        called in each step.
+        """
+        return any(
+            rule.schedule is not None or type(rule).after_backward is not EdgeRule.after_backward
+            for rule in self.rules.values()
+        )
 
     def after_backward(self, optimizer: torch.optim.Optimizer, step: int, total_steps: int) -> None:
         """Let the rules act on the gradients. To be called in training after the backward pass (with several
@@ -185,6 +191,35 @@ class Wiring:
         current = Step(step, total_steps, optimizer)
         for rule in self.rules.values():
             rule.after_backward(current)
+            rule.follow_schedule(current)
+
+    def check_counts(self) -> None:
+        """Check that each rule has exactly as many edges in use as it must. Fixed wirings are not checked:
+        they may come from a file, and do not change.
+
+        Raises:
+            WiringError: a rule that promises an exact number of edges has another one.
+        """
+        selections = self.selections()
+        ranked: dict[int, GlobalRanking] = {}
+        for name, rule in self.rules.items():
+            ranking = getattr(rule, "ranking", None)
+            if ranking is not None:
+                ranked[id(ranking)] = ranking
+            elif (
+                rule.has_exact_count
+                and not rule.has_fixed_wiring
+                and selections[name].count != rule.num_edges
+            ):
+                raise WiringError(
+                    f"{name}: {selections[name].count} edges are in use, but the rule "
+                    f"{rule_name(type(rule))} must use {rule.num_edges}"
+                )
+        for ranking in ranked.values():
+            own = {id(rule) for rule in ranking.rules}
+            count = sum(selections[name].count for name, rule in self.rules.items() if id(rule) in own)
+            if count != ranking.num_edges:
+                raise WiringError(f"{count} edges are in use in all layers, must be {ranking.num_edges}")
 
     def summary(self) -> WiringSummary:
         """Potential edges, edges in use and density of each layer, and which layers are dense. For networks
@@ -220,6 +255,7 @@ def wire(
     budget: str | Mapping[str, float] | Budget = "uniform",
     include: str | Iterable[str] | None = None,
     exclude: str | Iterable[str] | None = None,
+    schedule: str | DensitySchedule | None = None,
     **options: Any,
 ) -> Wiring:
     """Make layers of a network use a fraction of their weights, selected by a rule. The network is changed in
@@ -239,6 +275,9 @@ def wire(
             `wirings.budgets`.
         include: patterns of names of layers, such as "layer3.*"; None: all that can be wired.
         exclude: patterns of names of layers that stay dense.
+        schedule: number of edges in use during the training, as a name of `wirings.densities.SCHEDULES` or a
+            DensitySchedule, such as `Cubic(end=0.8)`; None: that of the rule's publication, else always that
+            of the budget.
         options: further arguments of the rule.
 
     Returns:
@@ -252,14 +291,20 @@ def wire(
     _refuse_tied_weights(model, layers)
     shapes = {_join(name, "weight"): tuple(weight_of(layer).shape) for name, layer in layers.items()}
     counts = count_edges(shapes, density, budget)
+    if isinstance(schedule, str):
+        schedule = find_density_schedule(schedule)
     rules = {
         name: build_rule(
-            rule, potential_edges_of(_join(name, "weight"), layer), counts[_join(name, "weight")], **options
+            rule,
+            potential_edges_of(_join(name, "weight"), layer),
+            counts[_join(name, "weight")],
+            schedule,
+            **options,
         )
         for name, layer in layers.items()
     }
     if budget == GLOBAL:
-        rank_together(rules, total_edges(shapes, density))
+        rank_together(rules)
     for name, layer in layers.items():
         wire_layer(layer, rules[name], model.get_submodule(name.rpartition(".")[0]))
     if accept_unwired_checkpoint not in model._load_state_dict_post_hooks.values():
@@ -383,12 +428,11 @@ def count_edges(
     return check_counts(shapes, budget(shapes, density))
 
 
-def rank_together(rules: Mapping[str, EdgeRule], num_edges: int) -> None:
+def rank_together(rules: Mapping[str, EdgeRule]) -> None:
     """Make rules select the strongest edges of all layers together: see GlobalRanking.
 
     Args:
         rules: by name.
-        num_edges: of all of them.
 
     Raises:
         WiringError: the weights of a rule cannot be ranked with those of others.
@@ -399,7 +443,7 @@ def rank_together(rules: Mapping[str, EdgeRule], num_edges: int) -> None:
         raise WiringError(
             f"budget global ranks the weights of all layers, and {name} does not; choose uniform or erk"
         )
-    ranking = GlobalRanking(ranked, num_edges)
+    ranking = GlobalRanking(ranked)
     for rule in ranked:
         rule.ranking = ranking
 

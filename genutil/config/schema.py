@@ -138,6 +138,20 @@ class WiringKeys(BaseModel):
         "module:function; default: as published",
         json_schema_extra={"choices": [*BUDGETS, GLOBAL, "PATTERN=DENSITY ...", "module:function"]},
     )
+    density_schedule: Literal["constant", "cubic", "steps", "cyclic"] | None = key(
+        "result",
+        None,
+        read_by_experiment=True,
+        description="number of edges in use during the training, ending at that of the budget; default: that "
+        "of the rule's publication, else constant",
+    )
+    density_schedule_args: dict[str, Any] = key(
+        "result",
+        {},
+        read_by_experiment=True,
+        description="arguments of density_schedule: first_density, start and end (fractions of the "
+        "training), drops (steps), cycles (cyclic)",
+    )
     setting: Literal["static", "discrete_time", "continuous"] = key(
         "result",
         "static",

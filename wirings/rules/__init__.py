@@ -11,18 +11,19 @@ import inspect
 import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wirings.errors import WiringError
 from wirings.names import did_you_mean
 
 if TYPE_CHECKING:
+    from wirings.densities import DensitySchedule
     from wirings.rules.base import EdgeRule, PotentialEdges
 
 RULES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base"))
 """Names of the rules, those of the files in this folder: a rule is added by adding its file."""
-_NO_OPTIONS = ("potential", "num_edges")
-"""Arguments of a rule's constructor that every rule has."""
+_NO_OPTIONS = ("potential", "num_edges", "schedule", "num_selectable")
+"""Arguments of a rule's constructor that are not its own options."""
 
 
 def find_rule(rule: str | type[EdgeRule]) -> type[EdgeRule]:
@@ -67,7 +68,7 @@ def options_of(rule: str) -> tuple[str, ...]:
     Args:
         rule: a name of RULES.
     """
-    for definition in _class_definitions(rule):
+    for definition in _class_definitions(f"rules.{rule}"):
         for node in definition.body:
             if isinstance(node, ast.FunctionDef) and node.name == "__init__":
                 names = [argument.arg for argument in (*node.args.args, *node.args.kwonlyargs)]
@@ -81,7 +82,7 @@ def has_fixed_wiring(rule: str) -> bool:
     Args:
         rule: a name of RULES.
     """
-    for definition in _class_definitions(rule):
+    for definition in _class_definitions(f"rules.{rule}"):
         for node in definition.body:
             targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
             if any(isinstance(target, ast.Name) and target.id == "has_fixed_wiring" for target in targets):
@@ -89,22 +90,29 @@ def has_fixed_wiring(rule: str) -> bool:
     return False
 
 
-def _class_definitions(rule: str) -> Iterator[ast.ClassDef]:
-    """The class of a rule in its source, then those of its bases that are in files of this folder."""
-    source = ast.parse(Path(__path__[0], f"{rule}.py").read_text(encoding="utf-8"))
-    files = {
-        alias.name: node.module.removeprefix(f"{__name__}.")
+def _class_definitions(module: str, name: str | None = None) -> Iterator[ast.ClassDef]:
+    """The class of a rule in its source, then its bases in other files of this library.
+
+    Args:
+        module: below `wirings`, such as `rules.dnw`.
+        name: of the class; None: the first one with a base class of this library.
+    """
+    root = Path(__path__[0]).parent
+    source = ast.parse(root.joinpath(*module.split(".")).with_suffix(".py").read_text(encoding="utf-8"))
+    modules = {
+        alias.name: node.module.removeprefix("wirings.")
         for node in source.body
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(f"{__name__}.")
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("wirings.")
         for alias in node.names
     }
     for definition in source.body:
-        bases = [base.id for base in getattr(definition, "bases", []) if isinstance(base, ast.Name)]
-        if isinstance(definition, ast.ClassDef) and any(base in files for base in bases):
-            yield definition
-            for base in bases:
-                if files.get(base) in RULES:
-                    yield from _class_definitions(files[base])
+        if isinstance(definition, ast.ClassDef):
+            bases = [base.id for base in definition.bases if isinstance(base, ast.Name)]
+            if definition.name == name or (name is None and any(base in modules for base in bases)):
+                yield definition
+                for base in bases:
+                    yield from _class_definitions(modules.get(base, module), base)
+                return
 
 
 def check_rule(rule: object, name: str) -> None:
@@ -122,7 +130,11 @@ def check_rule(rule: object, name: str) -> None:
 
 
 def build_rule(
-    rule: str | type[EdgeRule], potential: PotentialEdges, num_edges: int, **options: object
+    rule: str | type[EdgeRule],
+    potential: PotentialEdges,
+    num_edges: int,
+    schedule: DensitySchedule | None = None,
+    **options: Any,
 ) -> EdgeRule:
     """The rule of one layer.
 
@@ -131,10 +143,12 @@ def build_rule(
         potential: the potential edges.
         num_edges: number of edges in use. A rule with the option `prune_rate` gets the fraction of
             the others.
+        schedule: number of edges in use during the training; None: that of the rule's publication, else
+            always that of the budget.
         options: further arguments of the rule.
 
     Raises:
-        WiringError: there is no such rule, it does not take an option, or it lacks one.
+        WiringError: there is no such rule, it does not take an option or a schedule, or it lacks an option.
     """
     rule_class = find_rule(rule)
     name = rule_name(rule_class)
@@ -152,4 +166,20 @@ def build_rule(
         is_argument = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
         if is_argument and parameter.default is parameter.empty and key not in options:
             raise WiringError(f"rule {name} needs the option {key}")
+    schedule = find_schedule(rule_class, schedule)
+    if schedule is not None:
+        options["schedule"] = schedule
     return rule_class(potential=potential, num_edges=num_edges, **options)
+
+
+def find_schedule(rule_class: type[EdgeRule], schedule: DensitySchedule | None) -> DensitySchedule | None:
+    """The density schedule of a rule: the one that is asked for, else that of its publication, else None.
+
+    Raises:
+        WiringError: the rule does not take a schedule.
+    """
+    if schedule is None:
+        return rule_class.default_schedule
+    if rule_class.has_fixed_wiring or "schedule" not in inspect.signature(rule_class).parameters:
+        raise WiringError(f"rule {rule_name(rule_class)} does not take a density schedule; remove it")
+    return schedule

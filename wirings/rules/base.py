@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from wirings.blocks import Block, Piece, read_blocks
+from wirings.densities import DensitySchedule
 from wirings.errors import NotFiniteError
 from wirings.selection import EdgeSelection, Gradient, apply_selection
 from wirings.selection_cache import SelectionCache
@@ -111,19 +112,41 @@ class EdgeRule(nn.Module, ABC):
     Args:
         potential: the potential edges.
         num_edges: number of edges in use, by the budget.
+        schedule: number of edges in use during the training; None: always that of the budget.
+        num_selectable: number of edges that can be in use; None: all.
+
+    Attributes:
+        budget: number of edges in use at the end of the schedule.
+        num_edges: number of edges in use now.
     """
 
-    gradient: ClassVar[Gradient] = "all"
+    gradient: Gradient = "all"
     """`all`: straight-through, the gradient reaches every weight. `used`: it reaches the weights in use."""
+    default_schedule: ClassVar[DensitySchedule | None] = None
+    """The schedule of the rule's publication, if it has one."""
+    has_exact_count: ClassVar[bool] = True
+    """Whether exactly `num_edges` edges are in use at any time."""
     has_fixed_wiring: ClassVar[bool] = False
     """Whether the same edges stay in use when the weights change, as `use_init` requires."""
     optional_buffers: ClassVar[tuple[str, ...]] = ()
     """Names of buffers that the checkpoint of `use_graph` may lack."""
     weight: nn.Parameter
+    num_edges_now: Tensor
 
-    def __init__(self, potential: PotentialEdges, num_edges: int) -> None:
+    def __init__(
+        self,
+        potential: PotentialEdges,
+        num_edges: int,
+        schedule: DensitySchedule | None = None,
+        num_selectable: int | None = None,
+    ) -> None:
         super().__init__()
-        self.potential, self.num_edges = potential, num_edges
+        self.num_selectable = potential.numel if num_selectable is None else num_selectable
+        self.potential, self.budget, self.num_edges = potential, num_edges, num_edges
+        self.schedule = schedule
+        if schedule is not None:
+            self.num_edges = schedule.num_edges(0.0, num_edges, self.num_selectable)
+            self.register_buffer("num_edges_now", torch.tensor(self.num_edges))
         self._absent_prefix: str | None = None
         if potential.layer is None:
             self.weight = nn.Parameter(torch.empty(potential.shape))
@@ -180,6 +203,21 @@ class EdgeRule(nn.Module, ABC):
             step: the current training step.
         """
 
+    def follow_schedule(self, step: Step) -> None:
+        """Set the number of edges in use for the step after this one. It is called after `after_backward`."""
+        if self.schedule is not None:
+            self.set_progress((step.index + 1) / step.total)
+
+    def set_progress(self, progress: float) -> None:
+        """Set the number of edges in use to that of the schedule.
+
+        Args:
+            progress: fraction of the training's steps that are done, 0..1.
+        """
+        assert self.schedule is not None
+        self.num_edges = self.schedule.num_edges(progress, self.budget, self.num_selectable)
+        self.num_edges_now.fill_(self.num_edges)
+
     def freeze_wiring(self) -> None:
         """Fix the wiring that the current weight has; by default nothing happens.
 
@@ -194,6 +232,8 @@ class EdgeRule(nn.Module, ABC):
         is_absent = not any(name.startswith(prefix) for name in state_dict)
         self._absent_prefix = prefix if is_absent and self._buffers else None
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *lists)
+        if self.schedule is not None:
+            self.num_edges = int(self.num_edges_now)
 
     def __getattr__(self, name: str) -> Any:
         # The layer's parameter is not registered here too: it would be twice in the state dict.
@@ -230,8 +270,14 @@ class RankedEdges(EdgeRule):
     """Whether the `global` budget can rank the scores of all layers together."""
     ranking: GlobalRanking | None
 
-    def __init__(self, potential: PotentialEdges, num_edges: int) -> None:
-        super().__init__(potential, num_edges)
+    def __init__(
+        self,
+        potential: PotentialEdges,
+        num_edges: int,
+        schedule: DensitySchedule | None = None,
+        num_selectable: int | None = None,
+    ) -> None:
+        super().__init__(potential, num_edges, schedule, num_selectable)
         self.ranking = None
         self._selector = Selector(num_edges)
 
@@ -249,6 +295,8 @@ class RankedEdges(EdgeRule):
 
     def strongest(self, scores: Tensor) -> EdgeSelection:
         """The `num_edges` entries of largest magnitude, as a selection of the shape of `scores`."""
+        if self.schedule is not None and self.num_edges == scores.numel():
+            return EdgeSelection.full(scores.shape, scores.device)
         self._selector.count = self.num_edges
         return self._selector.select(scores)
 
@@ -262,12 +310,18 @@ class MaskedEdges(EdgeRule):
     ones until a subclass sets them.
     """
 
-    gradient: ClassVar[Gradient] = "used"
+    gradient: Gradient = "used"
     optional_buffers: ClassVar[tuple[str, ...]] = ("mask",)
     mask: Tensor
 
-    def __init__(self, potential: PotentialEdges, num_edges: int) -> None:
-        super().__init__(potential, num_edges)
+    def __init__(
+        self,
+        potential: PotentialEdges,
+        num_edges: int,
+        schedule: DensitySchedule | None = None,
+        num_selectable: int | None = None,
+    ) -> None:
+        super().__init__(potential, num_edges, schedule, num_selectable)
         self.register_buffer("mask", torch.ones_like(self.weight))
         self._training_cache = SelectionCache()
 

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from wirings.densities import DensitySchedule
 from wirings.rules.base import PotentialEdges, RankedEdges
 from wirings.selection import EdgeSelection
 
@@ -21,6 +22,7 @@ class TopEdges(RankedEdges):
     Args:
         potential: the potential edges.
         num_edges: number of edges in use.
+        schedule: see EdgeRule.
         edge_scope: `all` ranks every entry of the weight, as published; `readable` ranks those entries alone
             that the forward pass reads, so that no edge in use is without effect.
     """
@@ -28,12 +30,15 @@ class TopEdges(RankedEdges):
     readable: Tensor | None
 
     def __init__(
-        self, potential: PotentialEdges, num_edges: int, edge_scope: Literal["all", "readable"] = "all"
+        self,
+        potential: PotentialEdges,
+        num_edges: int,
+        schedule: DensitySchedule | None = None,
+        edge_scope: Literal["all", "readable"] = "all",
     ) -> None:
         readable = potential.readable_mask if edge_scope == "readable" else None
-        if readable is not None:
-            num_edges = min(num_edges, int(readable.sum()))
-        super().__init__(potential, num_edges)
+        num_selectable = potential.numel if readable is None else int(readable.sum())
+        super().__init__(potential, min(num_edges, num_selectable), schedule, num_selectable)
         self.register_buffer("readable", None if readable is None else readable.flatten(), persistent=False)
 
     def scores(self) -> Tensor:

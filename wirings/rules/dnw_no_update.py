@@ -24,6 +24,8 @@ class TopEdgesWithoutUpdate(RankedEdges, MaskedEdges):
         num_edges: number of edges in use.
     """
 
+    has_exact_count = False  # a mask may allow fewer
+
     def scores(self) -> Tensor:
         return self.weight * self.mask
 

@@ -14,8 +14,11 @@ class TargetedDropoutByRow(TargetedDropout):
     """`graph: reg_td`: targeted dropout with the weak edges counted in each output channel (row)."""
 
     ranks_all_layers = False
+    has_exact_count = False
 
     def select(self) -> EdgeSelection:
-        count = num_kept(self.weight[0].numel(), self.prune_rate)
+        count = self.num_edges // len(self.weight)
+        if self.schedule is None:
+            count = num_kept(self.weight[0].numel(), self.prune_rate)
         mask = top_mask_by_row(self.weight, count)
         return EdgeSelection.from_mask(mask, count * len(self.weight))

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from wirings.densities import DensitySchedule
 from wirings.errors import WiringError
 from wirings.rules.base import PotentialEdges, RankedEdges
 
@@ -22,6 +23,7 @@ class TargetedDropout(RankedEdges):
     Args:
         potential: the potential edges.
         num_edges: number of edges that are never dropped, those of largest magnitude.
+        schedule: see EdgeRule.
         prune_rate: fraction of the edges that is weak; the value of rho where rho is `gamma`.
         rho: probability of dropping a weak edge in training.
         td_magnitude: use |w| in place of w, as the published code did, which loses all signs.
@@ -37,8 +39,9 @@ class TargetedDropout(RankedEdges):
         prune_rate: float,
         rho: float | Literal["gamma"] | None,
         td_magnitude: bool = False,
+        schedule: DensitySchedule | None = None,
     ) -> None:
-        super().__init__(potential, num_edges)
+        super().__init__(potential, num_edges, schedule)
         if rho is None:
             raise WiringError("needs rho, the probability of dropping a weak edge, such as rho: 0.95")
         self.prune_rate = prune_rate

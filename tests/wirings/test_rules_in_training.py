@@ -1,0 +1,233 @@
+"""Rules that change during the training: their updates on small tensors, exact counts, exact resume."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import wirings
+from wirings.densities import Cubic
+from wirings.drop_and_grow import top_mask_of
+from wirings.errors import WiringError
+from wirings.rules import RULES, find_rule
+from wirings.rules.base import PotentialEdges, Step
+from wirings.rules.feather import FeatherEdges
+from wirings.rules.gmp import GradualPruning
+from wirings.rules.rigl import GradientGrownEdges
+from wirings.rules.set import RandomlyGrownEdges
+from wirings.rules.sr_ste import DecayedHiddenEdges
+from wirings.rules.st3 import SoftThresholdedEdges
+
+POTENTIAL = PotentialEdges(2, 4, 4, 2)
+FREE = [name for name in RULES if name not in ("fine_tune", "td", "reg_td")]
+"""Rules that need neither a checkpoint nor an option."""
+
+
+def with_weights(rule, *rows):
+    with torch.no_grad():
+        rule.weight.copy_(torch.tensor(rows).view(rule.weight.shape))
+    return rule
+
+
+def step_of(rule, index, total=100):
+    return Step(index, total, torch.optim.SGD(rule.parameters(), lr=0.1, momentum=0.9))
+
+
+def gradient_of(rule, upstream):
+    (gradient,) = torch.autograd.grad(rule(), rule.weight, upstream.view(rule.weight.shape))
+    return gradient.flatten(1)
+
+
+UPSTREAM = torch.tensor([[1.0, 2, 3, 4], [5, 6, 7, 8]])
+ROWS = ([1.0, -2, 3, -4], [0.5, -6, 0, 2.5])
+
+
+def test_sr_ste_decays_the_edges_that_are_not_in_use():
+    rule = with_weights(DecayedHiddenEdges(POTENTIAL, 3, hidden_decay=0.1), *ROWS)
+    assert torch.equal(gradient_of(rule, UPSTREAM), UPSTREAM)
+    rule.weight.grad = UPSTREAM.clone().view(rule.weight.shape)
+    rule.after_backward(step_of(rule, 0))
+    hidden = torch.tensor([[1.0, -2, 0, 0], [0.5, 0, 0, 2.5]])
+    assert torch.allclose(rule.weight.grad.flatten(1), UPSTREAM + 0.1 * hidden)
+
+
+def test_gmp_trains_the_edges_in_use():
+    rule = with_weights(GradualPruning(POTENTIAL, 3), *ROWS)
+    in_use = torch.tensor([[0.0, 0, 1, 1], [0, 1, 0, 0]])
+    assert torch.equal(gradient_of(rule, UPSTREAM), UPSTREAM * in_use)
+    assert torch.equal(rule().flatten(1), torch.tensor(ROWS) * in_use)
+
+
+def test_st3_subtracts_the_threshold_and_restores_the_scale_of_a_row():
+    rule = with_weights(SoftThresholdedEdges(POTENTIAL, 3), *ROWS)  # the largest unused magnitude is 2.5
+    scales = [1.01 / (0.01 + 7 / 10), 1.01 / (0.01 + 6 / 9)]
+    expected = torch.tensor([[0, 0, 0.5 * scales[0], -1.5 * scales[0]], [0, -3.5 * scales[1], 0, 0]])
+    assert torch.allclose(rule().flatten(1), expected)
+    assert torch.equal(gradient_of(rule, UPSTREAM), UPSTREAM)
+    everything = with_weights(SoftThresholdedEdges(POTENTIAL, 8), *ROWS)
+    assert torch.allclose(everything().flatten(1), torch.tensor(ROWS))
+
+
+def test_feather_is_between_soft_and_hard():
+    rule = with_weights(FeatherEdges(POTENTIAL, 3, theta=0.25), *ROWS)
+    roots = [(3**3 - 2.5**3) ** (1 / 3), -((4**3 - 2.5**3) ** (1 / 3)), -((6**3 - 2.5**3) ** (1 / 3))]
+    expected = torch.tensor([[0, 0, roots[0], roots[1]], [0, roots[2], 0, 0]])
+    assert torch.allclose(rule().flatten(1), expected)
+    factors = torch.tensor([[0.25, 0.25, 1, 1], [0.25, 1, 0.25, 0.25]])
+    assert torch.equal(gradient_of(rule, UPSTREAM), UPSTREAM * factors)
+    assert FeatherEdges(PotentialEdges(10, 10, 10, 10), 4).unused_gradient == 0.5
+    assert FeatherEdges(PotentialEdges(10, 10, 10, 10), 5).unused_gradient == 1.0
+
+
+def updated(rule, mask, gradient, index=10, total=100):
+    """The rule after an update of the weights ROWS with this mask and gradient."""
+    rule = with_weights(rule, *ROWS)
+    rule.mask.copy_(torch.tensor(mask).view(rule.mask.shape))
+    step = step_of(rule, index, total)
+    step.optimizer.state[rule.weight]["momentum_buffer"] = torch.ones_like(rule.weight)
+    rule.weight.grad = gradient.clone().view(rule.weight.shape)
+    rule.after_backward(step)
+    return rule, step.optimizer.state[rule.weight]["momentum_buffer"].flatten(1)
+
+
+MASK = [[1.0, 1, 0, 1], [1, 0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("may_return", "grown", "weights"),
+    [
+        # 0.5 and 1 are dropped. Largest gradients of edges that are not kept: 8, 7; of unused ones the same.
+        (True, [[0.0, 1, 0, 1], [0, 0, 1, 1]], ([1.0, -2, 3, -4], [0.5, -6, 0, 0])),
+        (False, [[0.0, 1, 0, 1], [0, 0, 1, 1]], ([1.0, -2, 3, -4], [0.5, -6, 0, 0])),
+    ],
+)
+def test_rigl_grows_the_largest_gradients(may_return, grown, weights):
+    rule = GradientGrownEdges(
+        POTENTIAL, 4, update_interval=10, drop_fraction=0.6, last_update=1.0, may_return=may_return
+    )
+    rule, momentum = updated(rule, MASK, -UPSTREAM, index=10)
+    assert torch.equal(rule.mask.flatten(1), torch.tensor(grown))
+    assert torch.equal(rule.weight.flatten(1), torch.tensor(weights))
+    assert rule.weight.grad is None  # the optimizer skips it
+    assert torch.equal(momentum == 0, torch.tensor([[0, 0, 0, 0], [0, 0, 1, 1]]).bool())
+
+
+@pytest.mark.parametrize("may_return", [True, False])
+def test_rigl_may_grow_what_it_has_dropped(may_return):
+    gradient = torch.tensor([[9.0, 0, 0, 0], [8, 1, 2, 3]])
+    rule = GradientGrownEdges(
+        POTENTIAL, 4, update_interval=10, drop_fraction=0.6, last_update=1.0, may_return=may_return
+    )
+    rule, momentum = updated(rule, MASK, gradient)
+    expected = MASK if may_return else [[0.0, 1, 0, 1], [0, 0, 1, 1]]
+    assert torch.equal(rule.mask.flatten(1), torch.tensor(expected))
+    assert bool((momentum == 0).any()) is not may_return
+    assert rule.weight.flatten(1)[0, 0] == 1  # keeps its value, also while it is not in use
+
+
+def test_set_grows_at_random_and_repeats_with_the_seed():
+    masks = set()
+    for seed in range(20):
+        rule = RandomlyGrownEdges(POTENTIAL, 4, update_interval=10, drop_fraction=0.6, last_update=1.0)
+        torch.manual_seed(seed % 10)
+        rule, _ = updated(rule, MASK, UPSTREAM)
+        assert int(rule.mask.sum()) == 4
+        assert rule.mask.flatten(1)[0, 1] == rule.mask.flatten(1)[0, 3] == 1  # the strongest stay
+        masks.add(tuple(rule.mask.flatten().tolist()))
+    assert 2 <= len(masks) <= 10
+
+
+def test_updates_at_their_steps_alone():
+    rule = RandomlyGrownEdges(POTENTIAL, 4, update_interval=10, last_update=0.5)
+    assert [index for index in range(100) if rule.is_update(index, 100)] == [10, 20, 30, 40, 50]
+    assert rule.replaced_fraction(step_of(rule, 25)) == pytest.approx(0.15)
+    assert rule.replaced_fraction(step_of(rule, 50)) == 0
+    gradual = RandomlyGrownEdges(
+        POTENTIAL, 4, Cubic(first_density=0.8, end=0.75), update_interval=20, last_update=0.5
+    )
+    assert [index for index in range(100) if gradual.is_update(index, 100)] == [20, 40, 60, 75]
+
+
+def test_candidates_of_value_zero_come_before_others():
+    values = torch.tensor([5.0, 0, 0, 3, 0])
+    candidates = torch.tensor([False, True, True, True, False])
+    assert top_mask_of(values, candidates, 2).tolist() == [False, True, False, True, False]
+    assert top_mask_of(values, candidates, 3).tolist() == candidates.tolist()
+
+
+class Small(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(96, 4))
+
+
+def wired(rule, **options):
+    torch.manual_seed(0)
+    model = Small()
+    own = {"update_interval": 2} if "update_interval" in wirings.rules.options_of(rule) else {}
+    return model, wirings.wire(model, rule, 0.2, **own, **options)
+
+
+def train(model, wiring, optimizer, steps, total=12):
+    for index in steps:
+        torch.manual_seed(index)
+        images, labels = torch.randn(4, 3, 6, 6), torch.randint(4, (4,))
+        loss = F.cross_entropy(model(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        wiring.after_backward(optimizer, index, total)
+        optimizer.step()
+        wiring.check_counts()
+
+
+def sgd(model):
+    return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
+
+
+@pytest.mark.parametrize("budget", ["uniform", "erk"])
+@pytest.mark.parametrize("schedule", [None, "cubic", "steps", "cyclic"])
+@pytest.mark.parametrize("rule", FREE)
+def test_resume_is_exact_and_so_are_the_counts(rule, schedule, budget):
+    if schedule is not None and (find_rule(rule).has_fixed_wiring or rule == "complete"):
+        with pytest.raises(WiringError, match=f"rule {rule} does not take a density schedule"):
+            wired(rule, schedule=schedule)
+        return
+    model, wiring = wired(rule, schedule=schedule, budget=budget)
+    optimizer = sgd(model)
+    train(model, wiring, optimizer, range(7))
+    saved = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+    rng = torch.get_rng_state()
+    train(model, wiring, optimizer, range(7, 12))
+    again, wiring_again = wired(rule, schedule=schedule, budget=budget)
+    optimizer_again = sgd(again)
+    again.load_state_dict(saved[0])
+    optimizer_again.load_state_dict(saved[1])
+    torch.set_rng_state(rng)
+    train(again, wiring_again, optimizer_again, range(7, 12))
+    for name, value in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+    if find_rule(rule).has_exact_count and rule != "complete":
+        assert wiring.summary().total.in_use == wirings.topk.num_kept(3 * 6 * 9 + 96 * 4, 0.8)
+
+
+@pytest.mark.parametrize("rule", ["set", "rigl"])
+def test_edges_that_are_not_in_use_are_not_trained(rule):
+    model, wiring = wired(rule)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for index in range(12):
+        before = {name: rule.weight.detach().clone() for name, rule in wiring.rules.items()}
+        train(model, wiring, optimizer, [index])
+        for name, changed in wiring.rules.items():
+            unused = ~changed.in_use()
+            grown_or_same = (changed.weight == before[name]) | (changed.weight == 0)
+            assert bool(grown_or_same[unused].all())
+
+
+def test_a_count_that_is_wrong_is_named():
+    _, wiring = wired("set")
+    wiring.rules["0.weight"].mask.fill_(1)
+    with pytest.raises(WiringError, match=r"0\.weight: 162 edges are in use, but the rule set must use 3"):
+        wiring.check_counts()
+    _, wiring = wired("dnw", budget="global", schedule="cubic")
+    wiring.check_counts()
