@@ -19,7 +19,7 @@ test: .venv/.dev
 test-all: .venv/.dev
 	$(BIN)/python -m pytest -n auto --hypothesis-profile ci
 
-# With the oldest torch that requirements.txt allows; takes about 6 GB on the disk.
+# With the oldest torch and NumPy that requirements.txt allows; takes about 6 GB on the disk.
 test-oldest: .venv-oldest/.dev
 	.venv-oldest/bin/python -m pytest -n auto --dist worksteal -m "not slow"
 
@@ -45,7 +45,7 @@ format: .venv/.dev
 
 .venv-oldest/.dev: requirements.txt requirements-dev.txt
 	$(PYTHON) -m venv .venv-oldest
-	.venv-oldest/bin/python -m pip install --disable-pip-version-check -q -r requirements-dev.txt torch==2.6.0 torchvision==0.21.0
+	.venv-oldest/bin/python -m pip install --disable-pip-version-check -q -r requirements-dev.txt torch==2.6.0 torchvision==0.21.0 numpy==1.26.4
 	touch $@
 
 .venv/.run: .venv/bin/python requirements.txt constraints.txt

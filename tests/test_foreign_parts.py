@@ -118,6 +118,8 @@ def refused(write_app, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))  # the command adds the current folder
 
+    sys.modules.pop("mine", None)  # that of another test
+
     def refused(source=MINE, **keys):
         (tmp_path / "mine.py").write_text(source)
         app = write_app(**{"model": "mine:Net", "data": "mine:Data", "num_epochs": 2, "layers": None, **keys})

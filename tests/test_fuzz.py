@@ -20,7 +20,7 @@ def found_by(kinds, cases, seed, folder):
 
 
 def test_cases_of_every_kind(tmp_path):
-    failures = found_by(list(KINDS), 80, 0, tmp_path)
+    failures = found_by(list(KINDS), 50, 0, tmp_path)
     assert not failures, "\n\n".join(failures)
 
 

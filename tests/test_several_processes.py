@@ -81,10 +81,7 @@ NETWORKS = {
 
 @pytest.mark.parametrize(
     "network",
-    [
-        pytest.param(name, marks=() if name in ("discrete", "mobilenet graph") else pytest.mark.slow)
-        for name in NETWORKS
-    ],
+    [pytest.param(name, marks=() if name == "discrete" else pytest.mark.slow) for name in NETWORKS],
 )
 def test_every_network_is_the_same_in_all_processes(write_app, tmp_path, network):
     """Each checkpoint compares them to the bit."""

@@ -39,6 +39,7 @@ class DropAndGrow(MaskedEdges):
     """
 
     optional_buffers = ()
+    has_exact_count = True
     reads_all_gradients = True
     """Whether `grow` reads the gradient of edges that are not in use."""
     next_is_update: Tensor

@@ -17,7 +17,6 @@ class NonZeroEdges(EdgeRule):
     """The weights other than zero are in use, independent of the budget."""
 
     gradient: Gradient = "used"
-    has_exact_count = False
 
     def select(self) -> EdgeSelection:
         """The weights other than zero."""

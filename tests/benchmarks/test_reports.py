@@ -29,6 +29,7 @@ def test_candidates_are_timed_in_turn():
         assert spread.numbers().keys() == {"min", "median", "max", "rounds"}
 
 
+@pytest.mark.slow
 def test_a_report_tells_machine_and_numbers(capfd):
     command = ["train_step", STATIC, "--batch_size", "2", "--rounds", "1"]
     report = measure_one(command)

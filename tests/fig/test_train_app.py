@@ -6,6 +6,7 @@ from fig.train_app import train_app
 from genutil.exceptions import ConfigError
 
 
+@pytest.mark.slow
 def test_a_run_in_folders_with_spaces(write_app, tmp_path):
     folder = tmp_path / "my  runs of today"
     status, results = train_app(str(write_app(num_epochs=1)), ["--log_dir", str(folder), "--workers", "0"])

@@ -66,11 +66,12 @@ def counts(prune_rate):
     return sum(size - int(prune_rate * size) for size in sizes), sum(sizes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
         ["-c", "allsparse10", "--mixup", "0.2", "--nesterov"],
-        pytest.param(["-c", "tdsparse30", "--optimizer-batch-size", "8"], marks=pytest.mark.slow),
+        ["-c", "tdsparse30", "--optimizer-batch-size", "8"],
     ],
 )
 def test_resuming_is_exact(images, tmp_path, options):

@@ -24,8 +24,8 @@ pytestmark = needs_onnx
 @pytest.mark.parametrize(
     ("kind", "small"),
     [
-        *(("few", False), ("some", True), ("columns", False)),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("all", False), ("all", True))),
+        *(("few", False), ("some", True)),
+        *(pytest.param(kind, False, marks=pytest.mark.slow) for kind in ("all", "columns")),
     ],
 )
 def test_files_of_mobilenets(tmp_path, kind, small):

@@ -124,8 +124,8 @@ class EdgeRule(nn.Module, ABC):
     """`all`: straight-through, the gradient reaches every weight. `used`: it reaches the weights in use."""
     default_schedule: ClassVar[DensitySchedule | None] = None
     """The schedule of the rule's publication, if it has one."""
-    has_exact_count: ClassVar[bool] = True
-    """Whether exactly `num_edges` edges are in use at any time."""
+    has_exact_count: ClassVar[bool] = False
+    """Whether the rule promises that exactly `num_edges` edges are in use at any time; it is checked then."""
     has_fixed_wiring: ClassVar[bool] = False
     """Whether the same edges stay in use when the weights change, as `use_init` requires."""
     optional_buffers: ClassVar[tuple[str, ...]] = ()
@@ -266,6 +266,7 @@ class RankedEdges(EdgeRule):
     budget, among all layers.
     """
 
+    has_exact_count = True
     ranks_all_layers: ClassVar[bool] = True
     """Whether the `global` budget can rank the scores of all layers together."""
     ranking: GlobalRanking | None

@@ -9,6 +9,8 @@ from wirings.selection import EdgeSelection
 class AllEdges(EdgeRule):
     """`graph: complete`: every potential edge is in use, independent of the budget."""
 
+    has_exact_count = True
+
     def __init__(self, potential: PotentialEdges, num_edges: int) -> None:
         super().__init__(potential, potential.numel)
 

@@ -21,6 +21,7 @@ class RandomEdges(MaskedEdges):
     """
 
     has_fixed_wiring = True
+    has_exact_count = True
     optional_buffers = ()  # a random wiring comes from the checkpoint or not at all
 
     def __init__(self, potential: PotentialEdges, num_edges: int) -> None:

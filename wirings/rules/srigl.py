@@ -1,0 +1,92 @@
+"""`srigl`: RigL with the same number of incoming edges for every live node.
+
+Source: Lasby, Golubeva, Evci, Nica, Ioannou, "Dynamic Sparse Training with Structured Sparsity", ICLR 2024.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from wirings.densities import DensitySchedule
+from wirings.drop_and_grow import top_mask_of
+from wirings.errors import WiringError
+from wirings.rules.base import PotentialEdges, Step
+from wirings.rules.rigl import GradientGrownEdges
+from wirings.topk import top_mask_by_row
+
+
+class ConstantFanIn(GradientGrownEdges):
+    A node is ablated, that is, it loses all its edges, if fewer than `min_salient` of its number of incoming
+    edges are salient: among the strongest of the layer that an update keeps, or those of largest gradient
+    that it would grow. Its edges go to the other nodes.
+    edges are salient: among the strongest of the layer that an update keeps, or those of largest gradient
+    that it would grow. Its edges go to the other nodes.
+
+    Args:
+        potential, schedule, update_interval, drop_fraction, last_update: see DropAndGrow.
+        num_edges: number of edges in use at most; it is rounded down to a multiple of the live nodes.
+        min_salient: fraction of a node's incoming edges that must be salient, 0..1; 0: no node is ablated.
+
+    Raises:
+        WiringError: an option is out of range.
+    """
+
+    def __init__(
+        self,
+        potential: PotentialEdges,
+        num_edges: int,
+        schedule: DensitySchedule | None = None,
+        update_interval: int = 100,
+        drop_fraction: float = 0.3,
+        last_update: float = 0.75,
+        min_salient: float = 0.3,
+    ) -> None:
+        super().__init__(potential, num_edges, schedule, update_interval, drop_fraction, last_update)
+        if not 0 <= min_salient <= 1:
+            raise WiringError(f"min_salient must be within 0..1, got {min_salient}")
+        self.min_salient = min_salient
+        fan_in = self.num_edges // potential.num_targets
+        self.mask.copy_(top_mask_by_row(self.random_scores(), fan_in))
+        self.num_edges = fan_in * potential.num_targets
+
+    def update(self, count: int, step: Step) -> None:
+        allowed = self._allowed
+        in_use, gradient = self.mask != 0, self.weight.grad
+        magnitude = self.weight.abs()
+        growth = torch.zeros_like(magnitude) if gradient is None else gradient.abs()
+        kept = top_mask_of(magnitude, in_use, min(allowed - count, int(in_use.sum())))
+        salient = kept | top_mask_of(growth, ~kept, min(count, int((~kept).sum())))
+        live = self._live_rows(salient.flatten(1).sum(1), allowed)
+        fan_in = min(allowed // int(live.sum()), self.weight[0].numel())
+        # Kept edges come first, by magnitude, then the others by gradient.
+        scores = torch.where(kept, 2 + _scaled(magnitude), 1 + _scaled(growth))
+        mask = top_mask_by_row(scores, fan_in) & live.view(-1, *[1] * (self.weight.dim() - 1))
+        new = mask & ~in_use
+        self.weight.masked_fill_(new, 0)
+        step.reset_optimizer_state(self.weight, new)
+        self.mask.copy_(mask)
+        self.num_edges = fan_in * int(live.sum())
+
+    @property
+    def _allowed(self) -> int:
+        """Number of edges that may be in use now."""
+        return self.budget if self.schedule is None else int(self.num_edges_now)
+
+    def _live_rows(self, salient: torch.Tensor, allowed: int) -> torch.Tensor:
+        """Boolean, (targets): the nodes that are not ablated; at least as many as can hold the edges."""
+        was_live = (self.mask.flatten(1) != 0).any(1)
+        fan_in = allowed / max(int(was_live.sum()), 1)
+        live = was_live & (salient >= self.min_salient * fan_in)
+        fewest = max(1, -(-allowed // self.weight[0].numel()))
+        if int(live.sum()) < fewest:
+            live = top_mask_of(salient.float(), was_live, min(fewest, int(was_live.sum())))
+        return live
+
+    def _load_from_state_dict(self, *args: object) -> None:
+        super()._load_from_state_dict(*args)
+        self.num_edges = int((self.mask != 0).sum())
+
+
+def _scaled(values: torch.Tensor) -> torch.Tensor:
+    """Values of at least 0, within 0..1."""
+    return values / values.amax().clamp_min(torch.finfo(values.dtype).tiny)

@@ -1,0 +1,85 @@
+"""`top_kast`: the strongest edges are in use, and some more get a gradient.
+
+Source: Jayakumar et al., "Top-KAST: Top-K Always Sparse Training", NeurIPS 2020.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from wirings.densities import DensitySchedule
+from wirings.errors import WiringError
+from wirings.rules.base import EdgeRule, PotentialEdges, Step
+from wirings.selection import EdgeSelection
+from wirings.topk import Selector
+
+
+class ExploringEdges(EdgeRule):
+    """`graph: top_kast`: the strongest edges are in use; they and the strongest of the others get a gradient.
+
+    Weights that get a gradient decay, those that are not in use more strongly: gradient + decay · weight, and
+    decay / density · weight. Both sets are chosen again at every `update_interval`-th step.
+
+    Args:
+        potential: the potential edges.
+        num_edges: number of edges in use.
+        schedule: see EdgeRule.
+        explored: edges that get a gradient without being in use, as a fraction of the potential ones.
+        update_interval: steps between two choices of the edges.
+        decay: strength of the decay, as published 1e-4.
+
+    Raises:
+        WiringError: an option is out of range.
+    """
+
+    has_exact_count = True
+    in_forward: Tensor
+    in_backward: Tensor
+
+    def __init__(
+        self,
+        potential: PotentialEdges,
+        num_edges: int,
+        schedule: DensitySchedule | None = None,
+        explored: float = 0.1,
+        update_interval: int = 100,
+        decay: float = 1e-4,
+    ) -> None:
+        super().__init__(potential, num_edges, schedule)
+        if not 0 <= explored <= 1 or update_interval < 1 or decay < 0:
+            raise WiringError(
+                "explored must be within 0..1, update_interval at least 1 and decay at least 0, got explored "
+                f"{explored}, update_interval {update_interval}, decay {decay}"
+            )
+        self.explored, self.update_interval, self.decay = explored, update_interval, decay
+        self._forward, self._backward = Selector(num_edges), Selector(num_edges)
+        for name in ("in_forward", "in_backward"):
+            self.register_buffer(name, torch.zeros(self.weight.shape, dtype=torch.bool))
+        self._choose()
+
+    def select(self) -> EdgeSelection:
+        return EdgeSelection.from_mask(self.in_forward)
+
+    @torch.no_grad()
+    def after_backward(self, step: Step) -> None:
+        gradient = self.weight.grad
+        if gradient is not None:
+            density = max(self.num_edges, 1) / self.potential.numel
+            decay = torch.where(self.in_forward, self.decay, self.decay / density)
+            gradient.addcmul_(decay, self.weight).masked_fill_(~self.in_backward, 0)
+        if (step.index + 1) % self.update_interval == 0 or step.index + 1 == step.total:
+            if self.schedule is not None:
+                self.set_progress((step.index + 1) / step.total)
+            self._choose()
+
+    def follow_schedule(self, step: Step) -> None:
+        """The number of edges changes where they are chosen again."""
+
+    @torch.no_grad()
+    def _choose(self) -> None:
+        self._forward.count = self.num_edges
+        more = self.num_edges + round(self.explored * self.potential.numel)
+        self._backward.count = min(more, self.potential.numel)
+        self.in_forward.copy_(self._forward.select(self.weight).mask())
+        self.in_backward.copy_(self._backward.select(self.weight).mask())
