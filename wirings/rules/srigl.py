@@ -16,9 +16,9 @@ from wirings.topk import top_mask_by_row
 
 
 class ConstantFanIn(GradientGrownEdges):
+    """`graph: srigl`: as `rigl`, but every live node (row of the weight) has the same number of edges.
+
     A node is ablated, that is, it loses all its edges, if fewer than `min_salient` of its number of incoming
-    edges are salient: among the strongest of the layer that an update keeps, or those of largest gradient
-    that it would grow. Its edges go to the other nodes.
     edges are salient: among the strongest of the layer that an update keeps, or those of largest gradient
     that it would grow. Its edges go to the other nodes.
 
