@@ -467,7 +467,7 @@ def _callbacks(
     saver = CheckpointSaver(
         folder=None if outputs is None else outputs.checkpoints,
         wirings=lambda: wiring.adjacency().values(),
-        content={} if outputs is None else _checkpoint_content(config, world, outputs, start),
+        metadata={} if outputs is None else _checkpoint_metadata(config, world, outputs, start),
         checkpoint_interval=config.checkpoint_interval,
         keep_last=config.keep_last,
         file_format=file_format,
@@ -485,7 +485,7 @@ def _masks_and_weights(wiring: Wiring) -> list[tuple[Tensor, Tensor]]:
     return [(mask.flatten(1), weight.flatten(1)) for mask, weight in zip(masks, weights, strict=True)]
 
 
-def _checkpoint_content(
+def _checkpoint_metadata(
     config: Config, world: World, outputs: RunOutputs, start: ResumePoint
 ) -> dict[str, Any]:
     content = {

@@ -73,8 +73,10 @@ class _Rules:
     """Makes the edge rules of an experiment's network.
 
     Attributes:
-        made: the rules that `make_rule` has made for the current network, in order.
-        counts: number of edges of each of them, by the key `budget`; None: by the prune rate of each.
+        made: the rules that `make_rule` has made for the current network, in order. A network must make them
+            in the same order each time it is constructed.
+        counts: number of edges of each of them, in this order, by the key `budget`; None: by the prune rate
+            of each.
     """
 
     def __init__(self, config: Config, builder: ComponentBuilder) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from genutil.checkpoint import CheckpointInfo, apply_weights, read_checkpoint
 from genutil.checkpoint.serialization import report_changes
 from genutil.exceptions import CheckpointError, ConfigError
-from models.graphs.edges import EdgeRule, FixedTopEdges
+from models.graphs.edges import EdgeRule
 from wirings.weight_names import match_names
 
 _log = logging.getLogger(__name__)
@@ -71,9 +71,9 @@ def load_wiring_and_weights(model: nn.Module, use_graph: str | None, use_init: s
     """
     rules = {name: module for name, module in model.named_modules() if isinstance(module, EdgeRule)}
     if use_graph is None:
-        if any(isinstance(rule, FixedTopEdges) for rule in rules.values()):
+        if any(rule.needs_trained_weights for rule in rules.values()):
             raise ConfigError(
-                "graph: fine_tune takes the strongest edges of a trained network; name its checkpoint with "
+                "this graph (fine_tune) takes the edges of a trained network; name its checkpoint with "
                 "use_graph, or resume with --resume FILE"
             )
         return

@@ -36,7 +36,7 @@ class CheckpointSaver(Callback):
     Args:
         folder: folder of the files; None in the processes that do not write.
         wirings: returns the edges in use of every wired layer.
-        content: settings and origin of the run, which each file contains in addition to the state.
+        metadata: settings and origin of the run, which each file contains in addition to the state.
         checkpoint_interval: epochs between two numbered files, see `is_due`; None: no such files.
         keep_last: how many files of one epoch are kept; None: all.
         file_format: names and layout of the files.
@@ -46,12 +46,12 @@ class CheckpointSaver(Callback):
         self,
         folder: CheckpointFolder | None,
         wirings: Callable[[], Iterable[Tensor]],
-        content: Mapping[str, Any],
+        metadata: Mapping[str, Any],
         checkpoint_interval: int | None = 10,
         keep_last: int | None = None,
         file_format: CheckpointFormat = GRAPH_FORMAT,
     ) -> None:
-        self.folder, self.wirings, self.content = folder, wirings, dict(content)
+        self.folder, self.wirings, self.metadata = folder, wirings, dict(metadata)
         self.file_format = file_format
         self.interval, self.keep_last = checkpoint_interval, keep_last
 
@@ -97,7 +97,7 @@ class CheckpointSaver(Callback):
         """
         if trainer.step:
             _check_weights(trainer.model)
-        state = {**trainer.state_dict(), **self.content}
+        state = {**trainer.state_dict(), **self.metadata}
         if trainer.world.size > 1:
             self._check_agreement(trainer, state)
         if self.folder is not None:

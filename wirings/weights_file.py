@@ -160,8 +160,8 @@ def check_fit(weights: Mapping[str, Any], expected: Mapping[str, Tensor], path: 
         )
 
 
-def load_weights(model: nn.Module, weights: Mapping[str, Any], path: Path, key: str = "") -> None:
-    """Load the weights of a file into a network. If they do not fit, the network is unchanged.
+def apply_matched_weights(model: nn.Module, weights: Mapping[str, Any], path: Path, key: str = "") -> None:
+    """Load weights that were read from a file into a network. If they do not fit, the network is unchanged.
 
     Prefixes that wrappers have added to all names (`module.`, `_orig_mod.`) are removed, and one line is
     logged: see wirings.weight_names. Weights of an unwired network fit, see `load_matched`.

@@ -200,7 +200,7 @@ class SpoilWeights(Callback):
 
 def test_a_diverged_last_step_is_not_saved_without_validation(tmp_path):
     folder = CheckpointFolder(tmp_path / "run")
-    saver = CheckpointSaver(folder, wirings=list, content={})
+    saver = CheckpointSaver(folder, wirings=list, metadata={})
     trainer = make_trainer(0, SpoilWeights(), saver)
     trainer.val = None
     with pytest.raises(NotFiniteError, match="is not finite"):

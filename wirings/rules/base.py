@@ -128,6 +128,8 @@ class EdgeRule(nn.Module, ABC):
     """Whether the rule promises that exactly `num_edges` edges are in use at any time; it is checked then."""
     has_fixed_wiring: ClassVar[bool] = False
     """Whether the same edges stay in use when the weights change, as `use_init` requires."""
+    needs_trained_weights: ClassVar[bool] = False
+    """Whether the wiring comes from a trained network, so that a training needs `use_graph`."""
     optional_buffers: ClassVar[tuple[str, ...]] = ()
     """Names of buffers that the checkpoint of `use_graph` may lack."""
     weight: nn.Parameter

@@ -15,6 +15,7 @@ class FixedTopEdges(MaskedEdges):
     """
 
     has_fixed_wiring = True
+    needs_trained_weights = True
 
     def freeze_wiring(self) -> None:
         """Freeze the strongest edges, among those that the mask allows."""
