@@ -15,7 +15,15 @@ import runner
 from genutil.checkpoint import read_checkpoint
 from tests.conftest import ROOT
 from tests.helpers.equality import STATE, same
-from tests.helpers.processes import end_of, folders, run_together, start, wait_for_line, workers_of
+from tests.helpers.processes import (
+    IS_TORCH_2_6,
+    end_of,
+    folders,
+    run_together,
+    start,
+    wait_for_line,
+    workers_of,
+)
 
 FROZEN_NORMS = "tests.own_parts:GraphWithFrozenNorms"
 
@@ -205,7 +213,7 @@ def test_a_signal_to_the_launcher_reaches_all(write_app, tmp_path, signum, monke
     assert errors.count(f"stopped by {signum.name}") == 1
     assert "Traceback" not in errors and "restarted" not in errors
     assert last_of(tmp_path)["iter"] >= 3
-    assert list(temporary.iterdir()) == []
+    assert IS_TORCH_2_6 or list(temporary.iterdir()) == []  # the launcher of torch 2.6 leaves a folder
 
 
 @pytest.mark.slow

@@ -60,12 +60,12 @@ def run_together(size: int, argv: Sequence[object], folder: Path) -> list[Any]:
     return _in_processes(size, _command, [str(word) for word in argv], folder)
 
 
-NEEDS_NEWER_TORCH = torch.__version__ < "2.7"
+IS_TORCH_2_6 = torch.__version__ < "2.7"
 """torch 2.6 can deadlock when a process group is destroyed: its threads need the GIL that the call holds."""
 
 
 def _in_processes(size: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-    if NEEDS_NEWER_TORCH:
+    if IS_TORCH_2_6:
         pytest.skip("torch 2.6 can deadlock at the end of several processes")
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     pipes, processes = [], []

@@ -353,8 +353,8 @@ def test_outputs_that_are_refused(space, capsys):
     for command, output, message in [
         ("compact", "out.onnx", "the name must end in .pt2, got out.onnx"),
         ("export", "out.pt", "the name must end in .onnx, .pt2 or .safetensors, got out.pt"),
-        ("export", "/proc/out.onnx", "--output: /proc/out.onnx cannot be written: "),
-        ("export", "w.pt/out.onnx", "--output: w.pt/out.onnx cannot be written: "),
+        ("export", "/proc/out.pt2", "--output: /proc/out.pt2 cannot be written: "),
+        ("export", "w.pt/out.pt2", "--output: w.pt/out.pt2 cannot be written: "),
     ]:
         assert message in refused_after_report(capsys, command, "w.pt", *COMMON, "--output", output)
     message = refused(capsys, "export", "w.safetensors", *COMMON, "--output", "./w.safetensors")
