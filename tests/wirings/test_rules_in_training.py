@@ -14,6 +14,7 @@ from wirings.errors import WiringError
 from wirings.rules import RULES, find_rule
 from wirings.rules.ac_dc import AlternatingEdges
 from wirings.rules.base import PotentialEdges, Step
+from wirings.rules.edge_popup import ScoredEdges
 from wirings.rules.feather import FeatherEdges
 from wirings.rules.gmp import GradualPruning
 from wirings.rules.rigl import GradientGrownEdges
@@ -140,6 +141,34 @@ def test_set_grows_at_random_and_repeats_with_the_seed():
         assert rule.mask.flatten(1)[0, 1] == rule.mask.flatten(1)[0, 3] == 1  # the strongest stay
         masks.add(tuple(rule.mask.flatten().tolist()))
     assert 2 <= len(masks) <= 10
+
+
+@pytest.mark.parametrize("train_weights", [False, True])
+def test_edge_popup_trains_scores(train_weights):
+    rule = ScoredEdges(POTENTIAL, 3, train_weights=train_weights)
+    if train_weights:
+        with_weights(rule, *ROWS)
+    weight = rule.weight.detach().flatten(1)
+    with torch.no_grad():
+        rule.edge_scores.copy_(torch.tensor([[0.1, -5, 0.3, 0.4], [-0.2, 2, 0, -0.1]]).view(2, 4, 1, 1))
+    in_use = torch.tensor([[0.0, 0, 1, 1], [0, 1, 0, 0]])  # the largest scores, not magnitudes
+    assert torch.equal(rule().flatten(1), weight * in_use)
+    (rule() * UPSTREAM.view(2, 4, 1, 1)).sum().backward()
+    assert torch.allclose(rule.edge_scores.grad.flatten(1), UPSTREAM * weight)
+    if train_weights:
+        assert torch.equal(rule.weight.grad.flatten(1), UPSTREAM * in_use)
+    else:
+        assert rule.weight.grad is None
+        assert torch.allclose(weight.abs(), torch.full((2, 4), (2 / 1.5) ** 0.5))
+
+
+def test_scores_are_part_of_the_state_and_of_no_unwired_network():
+    model, _ = wired("edge_popup")
+    assert "0.wiring.edge_scores" in model.state_dict()
+    model.load_state_dict(Small().state_dict())
+    incomplete = {name: value for name, value in model.state_dict().items() if name != "0.wiring.edge_scores"}
+    with pytest.raises(RuntimeError, match=r"Missing key.*0\.wiring\.edge_scores"):
+        model.load_state_dict(incomplete)
 
 
 def test_ac_dc_alternates():

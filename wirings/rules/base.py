@@ -232,7 +232,7 @@ class EdgeRule(nn.Module, ABC):
     ) -> None:
         """Load the buffers; if there are none, note it for `accept_unwired_checkpoint`."""
         is_absent = not any(name.startswith(prefix) for name in state_dict)
-        self._absent_prefix = prefix if is_absent and self._buffers else None
+        self._absent_prefix = prefix if is_absent and self.keeps_state else None
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *lists)
         if self.schedule is not None:
             self.num_edges = int(self.num_edges_now)
@@ -242,6 +242,12 @@ class EdgeRule(nn.Module, ABC):
         if name == "weight" and "potential" in self.__dict__ and self.potential.layer is not None:
             return self.potential.layer._parameters["weight"]
         return super().__getattr__(name)
+
+    @property
+    def keeps_state(self) -> bool:
+        """Whether the rule has entries of its own in the state dict, besides the weight."""
+        own = {*self._buffers, *self._parameters} - {"weight"}
+        return bool(own)
 
     def extra_repr(self) -> str:
         return f"{self.num_edges:,} of {self.potential.numel:,} edges"
@@ -256,7 +262,7 @@ def accept_unwired_checkpoint(model: nn.Module, keys: Any) -> None:
     rules = [
         module
         for module in model.modules()
-        if isinstance(module, EdgeRule) and module.potential.layer is not None and module._buffers
+        if isinstance(module, EdgeRule) and module.potential.layer is not None and module.keeps_state
     ]
     prefixes = tuple(rule._absent_prefix for rule in rules if rule._absent_prefix is not None)
     if len(prefixes) == len(rules):
