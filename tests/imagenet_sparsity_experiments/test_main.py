@@ -228,6 +228,7 @@ def test_corrupt_images_are_counted(images, space):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_training_by_the_compiler(images, space):
     """Validation in batches of one image, and of others, is compiled too; what is counted is the same."""
     (images / "val" / "class0" / "0.jpg").unlink()

@@ -272,7 +272,11 @@ def sgd(model):
 
 
 @pytest.mark.parametrize(
-    ("schedule", "budget"), [(None, "erk"), ("cubic", "uniform"), ("steps", "erk"), ("cyclic", "uniform")]
+    ("schedule", "budget"),
+    [
+        *((None, "erk"), ("cubic", "uniform")),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("steps", "erk"), ("cyclic", "uniform"))),
+    ],
 )
 @pytest.mark.parametrize("rule", FREE)
 def test_resume_is_exact_and_so_are_the_counts(rule, schedule, budget):
