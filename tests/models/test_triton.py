@@ -331,6 +331,7 @@ def test_the_fastest_product_is_measured_once_for_each_size(interpreted, monkeyp
     assert measured == [12, 12, 24, 24]
 
 
+@pytest.mark.skipif(torch.__version__ < "2.7", reason="Triton 3.2 reads TRITON_INTERPRET once")
 def test_without_a_gpu_it_says_so(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(

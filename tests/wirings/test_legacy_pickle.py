@@ -20,6 +20,10 @@ def model():
     return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
 
 
+NUMPY_SCALAR = np.float64(1).__reduce__()[0]
+"""The function by which NumPy's numbers are pickled; its module has another name before NumPy 2."""
+
+
 @pytest.mark.parametrize("numpy_names", ["numpy.core", "numpy._core"])
 def test_published_file_is_read(tmp_path, model, numpy_names):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
@@ -76,9 +80,9 @@ class Calls:
         np.array(["text"]),
         Calls(np.dtype, "O"),
         Calls(np.dtype, [("a", "f8")]),
-        Calls(np._core.multiarray.scalar, 3, b"abc"),
-        Calls(np._core.multiarray.scalar, np.dtype("f8"), "text"),
-        Calls(np._core.multiarray.scalar, np.dtype("f8"), b"short"),
+        Calls(NUMPY_SCALAR, 3, b"abc"),
+        Calls(NUMPY_SCALAR, np.dtype("f8"), "text"),
+        Calls(NUMPY_SCALAR, np.dtype("f8"), b"short"),
         Calls(eval, "1 + 1"),
     ],
     ids=lambda value: type(value).__name__,
