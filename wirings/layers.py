@@ -138,6 +138,7 @@ def wire_layer(layer: nn.Module, rule: EdgeRule, parent: nn.Module | None) -> No
     reads_weight = not plain or isinstance(parent, _READ_WEIGHTS_OF_CHILDREN)
     layer.__class__ = _wired_class(base, reads_weight)  # type: ignore[arg-type]
     layer.wiring = rule.train(layer.training)
+    rule.prepare_layer()
 
 
 @torch.no_grad()
@@ -156,6 +157,8 @@ def unwire_layer(layer: nn.Module, weight: Tensor) -> None:
     """Make a wired layer a plain one with this weight."""
     base, _ = type(layer)._made_from  # type: ignore[attr-defined]
     weight_of(layer).copy_(weight)
+    assert isinstance(layer, WiredLayer)
+    layer.wiring.release_layer()
     del layer.wiring
     layer.__class__ = base
 

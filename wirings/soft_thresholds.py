@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from wirings.blocks import Block, Piece, read_blocks
 from wirings.rules.base import RankedEdges
 from wirings.selection import EdgeSelection
 
@@ -54,9 +52,6 @@ class SoftThreshold(RankedEdges):
         values, selection = self._values()
         result: Tensor = _Transformed.apply(self.weight, values, selection.mask(), self.unused_gradient)
         return result
-
-    def blocks(self, pieces: Sequence[Piece]) -> tuple[Block, ...]:
-        return read_blocks(self(), pieces)
 
     @torch.no_grad()
     def _values(self) -> tuple[Tensor, EdgeSelection]:

@@ -225,6 +225,41 @@ def test_srigl_has_one_fan_in_and_ablates_nodes():
     assert rule.weight.flatten(1)[0].tolist() == [5, 4, 0, 0]
 
 
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 12])
+def test_srigl_with_any_number_of_edges(count):
+    potential = PotentialEdges(4, 3, 3, 4)
+    rule = ConstantFanIn(potential, count, drop_fraction=1.0)
+    live = rule.mask.flatten(1).sum(1)
+    assert int(live.sum()) == rule.num_edges == count
+    assert set(live.tolist()) <= {0.0, max(1.0, count / 4)}
+    rule.weight.grad = torch.randn_like(rule.weight)
+    with torch.no_grad():
+        rule.update(count, step_of(rule, 10))
+    assert int(rule.mask.sum()) == rule.num_edges <= count
+
+
+def test_scores_of_weights_in_any_memory_format():
+    layer = nn.Conv2d(8, 6, 3).to(memory_format=torch.channels_last)
+    potential = PotentialEdges(6, 8, 8, 6, kernel=(3, 3), layer=layer)
+    bound = (6 / ((1 + 5) * 8 * 9)) ** 0.5
+    for _ in range(5):
+        scores = ScoredEdges(potential, 10).edge_scores
+        assert 0.5 * bound < scores.abs().max() <= bound
+
+
+def test_edge_popup_changes_a_network_that_it_wires_alone():
+    model = Small()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(WiringError, match="edge_popup does not; choose uniform or erk"):
+        wirings.wire(model, "edge_popup", 0.2, budget="global")
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    wirings.wire(model, "edge_popup", 0.2)
+    assert not model[0]._parameters["weight"].requires_grad
+    wirings.unwire(model)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
 def test_updates_at_their_steps_alone():
     rule = RandomlyGrownEdges(POTENTIAL, 4, update_interval=10, last_update=0.5)
     assert [index for index in range(100) if rule.is_update(index, 100)] == [10, 20, 30, 40, 50]

@@ -220,6 +220,14 @@ class EdgeRule(nn.Module, ABC):
         self.num_edges = self.schedule.num_edges(progress, self.budget, self.num_selectable)
         self.num_edges_now.fill_(self.num_edges)
 
+    def prepare_layer(self) -> None:
+        """Change the weight of a layer when `wire` wires it; by default nothing happens. A constructor must
+        not change it: if an error follows, the network must be unchanged.
+        """
+
+    def release_layer(self) -> None:
+        """Undo what `prepare_layer` changed, other than values, when `unwire` unwires the layer."""
+
     def freeze_wiring(self) -> None:
         """Fix the wiring that the current weight has; by default nothing happens.
 

@@ -55,12 +55,21 @@ class ScoredEdges(RankedEdges):
     ) -> None:
         super().__init__(potential, num_edges, schedule)
         self.edge_scores = nn.Parameter(torch.empty_like(self.weight))
-        nn.init.kaiming_uniform_(self.edge_scores.flatten(1), a=5**0.5)
-        if not train_weights:
-            fan_in = max(1.0, self.budget / potential.num_targets)
-            with torch.no_grad():
-                self.weight.copy_(self.weight.sign() * (2 / fan_in) ** 0.5)
+        nn.init.kaiming_uniform_(self.edge_scores, a=5**0.5)
+        self.train_weights = train_weights
+        if potential.layer is None:
+            self.prepare_layer()
+
+    @torch.no_grad()
+    def prepare_layer(self) -> None:
+        self._required_grad = self.weight.requires_grad
+        if not self.train_weights:
+            fan_in = max(1.0, self.budget / self.potential.num_targets)
+            self.weight.copy_(self.weight.sign() * (2 / fan_in) ** 0.5)
             self.weight.requires_grad_(False)
+
+    def release_layer(self) -> None:
+        self.weight.requires_grad_(self._required_grad)
 
     def scores(self) -> Tensor:
         """Scores above zero, in the order of `edge_scores`."""

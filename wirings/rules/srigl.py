@@ -5,14 +5,17 @@ Source: Lasby, Golubeva, Evci, Nica, Ioannou, "Dynamic Sparse Training with Stru
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from wirings.densities import DensitySchedule
 from wirings.drop_and_grow import top_mask_of
 from wirings.errors import WiringError
 from wirings.rules.base import PotentialEdges, Step
 from wirings.rules.rigl import GradientGrownEdges
-from wirings.topk import top_mask_by_row
+from wirings.topk import top_mask, top_mask_by_row
 
 
 class ConstantFanIn(GradientGrownEdges):
@@ -45,9 +48,10 @@ class ConstantFanIn(GradientGrownEdges):
         if not 0 <= min_salient <= 1:
             raise WiringError(f"min_salient must be within 0..1, got {min_salient}")
         self.min_salient = min_salient
-        fan_in = self.num_edges // potential.num_targets
-        self.mask.copy_(top_mask_by_row(self.random_scores(), fan_in))
-        self.num_edges = fan_in * potential.num_targets
+        # With fewer edges than nodes, only some nodes have one.
+        row_scores = self.random_scores().flatten(1).amax(1)
+        live = top_mask(row_scores, min(self.num_edges, potential.num_targets))
+        self._set_mask(self.random_scores(), live, self.num_edges)
 
     def update(self, count: int, step: Step) -> None:
         allowed = self._allowed
@@ -56,24 +60,30 @@ class ConstantFanIn(GradientGrownEdges):
         growth = torch.zeros_like(magnitude) if gradient is None else gradient.abs()
         kept = top_mask_of(magnitude, in_use, min(allowed - count, int(in_use.sum())))
         salient = kept | top_mask_of(growth, ~kept, min(count, int((~kept).sum())))
-        live = self._live_rows(salient.flatten(1).sum(1), allowed)
-        fan_in = min(allowed // int(live.sum()), self.weight[0].numel())
         # Kept edges come first, by magnitude, then the others by gradient.
         scores = torch.where(kept, 2 + _scaled(magnitude), 1 + _scaled(growth))
-        mask = top_mask_by_row(scores, fan_in) & live.view(-1, *[1] * (self.weight.dim() - 1))
-        new = mask & ~in_use
+        self._set_mask(scores, self._live_rows(salient.flatten(1).sum(1), allowed), allowed)
+        new = (self.mask != 0) & ~in_use
         self.weight.masked_fill_(new, 0)
         step.reset_optimizer_state(self.weight, new)
-        self.mask.copy_(mask)
-        self.num_edges = fan_in * int(live.sum())
+
+    def _set_mask(self, scores: Tensor, live: Tensor, allowed: int) -> None:
+        """Give each live node its edges of largest score, equally many and at most `allowed` together."""
+        num_live = int(live.sum())
+        fan_in = min(allowed // max(num_live, 1), self.weight[0].numel())
+        rows = live.view(-1, *[1] * (self.weight.dim() - 1))
+        self.mask.copy_(top_mask_by_row(scores, fan_in) & rows)
+        self.num_edges = fan_in * num_live
 
     @property
     def _allowed(self) -> int:
         """Number of edges that may be in use now."""
         return self.budget if self.schedule is None else int(self.num_edges_now)
 
-    def _live_rows(self, salient: torch.Tensor, allowed: int) -> torch.Tensor:
-        """Boolean, (targets): the nodes that are not ablated; at least as many as can hold the edges."""
+    def _live_rows(self, salient: Tensor, allowed: int) -> Tensor:
+        """Boolean, (targets): the nodes that are not ablated; at least as many as can hold the edges, and not
+        more than there are edges.
+        """
         was_live = (self.mask.flatten(1) != 0).any(1)
         fan_in = allowed / max(int(was_live.sum()), 1)
         live = was_live & (salient >= self.min_salient * fan_in)
@@ -82,11 +92,11 @@ class ConstantFanIn(GradientGrownEdges):
             live = top_mask_of(salient.float(), was_live, min(fewest, int(was_live.sum())))
         return live
 
-    def _load_from_state_dict(self, *args: object) -> None:
+    def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)
         self.num_edges = int((self.mask != 0).sum())
 
 
-def _scaled(values: torch.Tensor) -> torch.Tensor:
+def _scaled(values: Tensor) -> Tensor:
     """Values of at least 0, within 0..1."""
     return values / values.amax().clamp_min(torch.finfo(values.dtype).tiny)
