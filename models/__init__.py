@@ -19,7 +19,7 @@ from wirings.budgets import GLOBAL, Budget
 from wirings.densities import SCHEDULES, DensitySchedule, find_density_schedule
 from wirings.errors import WiringError
 from wirings.names import did_you_mean
-from wirings.rules import find_schedule, rule_name
+from wirings.rules import COMMON_ARGUMENTS, find_schedule, rule_name
 from wirings.topk import num_kept
 from wirings.wiring import Wiring, count_edges, rank_together, wire
 
@@ -63,10 +63,6 @@ def _build(config: Config, builder: ComponentBuilder, rules: _Rules) -> nn.Modul
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model: {config.model} is not a torch.nn.Module")
     return model
-
-
-_NO_OPTIONS = {"potential", "num_edges", "schedule", "num_selectable"}
-"""Arguments of a rule's constructor that other keys of the experiment set."""
 
 
 class _Rules:
@@ -126,10 +122,10 @@ class _Rules:
         parameters = inspect.signature(rule_class).parameters
         takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
         for key in self._config.graph_args:
-            if key in _NO_OPTIONS:
+            if key in COMMON_ARGUMENTS:
                 raise ConfigError(f"graph_args: {key} is set by the experiment's other keys; remove it")
             if key not in parameters and not takes_any:
-                hint = did_you_mean(key, set(parameters) - _NO_OPTIONS)
+                hint = did_you_mean(key, set(parameters) - set(COMMON_ARGUMENTS))
                 raise ConfigError(f"graph_args: {rule_name(rule_class)} has no option {key}{hint}")
 
     def wire(
@@ -144,7 +140,7 @@ class _Rules:
         `default_budget` is used where the experiment has none.
         """
         config, rule_class = self._config, locate_rule(self._config.graph)
-        parameters = set(inspect.signature(rule_class).parameters) - _NO_OPTIONS
+        parameters = set(inspect.signature(rule_class).parameters) - set(COMMON_ARGUMENTS)
         keys = (parameters & set(Config.model_fields)) - {"prune_rate"}
         self._builder.used |= keys | {"prune_rate", "graph_args"}
         self._check_options(rule_class)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -31,8 +31,10 @@ class DropAndGrow(MaskedEdges):
         num_edges: number of edges in use (at the end of the schedule); at the start, they are random.
         schedule: see EdgeRule.
         update_interval: steps between two updates.
-        drop_fraction: fraction of the edges that the first update replaces, 0..1.
+        drop_fraction: fraction of the edges that the first update replaces, 0..1; None: as published.
         last_update: fraction of the training after which no edge is replaced, 0..1.
+        may_return: whether an edge that an update has just dropped may be grown by it, as in the published
+            code of RigL; it keeps its weight then.
 
     Raises:
         WiringError: an option is out of range.
@@ -40,6 +42,8 @@ class DropAndGrow(MaskedEdges):
 
     optional_buffers = ()
     has_exact_count = True
+    default_drop_fraction: ClassVar[float] = 0.3
+    """`drop_fraction` as published."""
     reads_all_gradients = True
     """Whether `grow` reads the gradient of edges that are not in use."""
     next_is_update: Tensor
@@ -50,10 +54,12 @@ class DropAndGrow(MaskedEdges):
         num_edges: int,
         schedule: DensitySchedule | None = None,
         update_interval: int = 100,
-        drop_fraction: float = 0.3,
+        drop_fraction: float | None = None,
         last_update: float = 0.75,
+        may_return: bool = True,
     ) -> None:
         super().__init__(potential, num_edges, schedule)
+        drop_fraction = self.default_drop_fraction if drop_fraction is None else drop_fraction
         if update_interval < 1:
             raise WiringError(f"update_interval must be at least 1, got {update_interval}")
         if not (0 <= drop_fraction <= 1 and 0 <= last_update <= 1):
@@ -62,7 +68,7 @@ class DropAndGrow(MaskedEdges):
                 f"got drop_fraction {drop_fraction}, last_update {last_update}"
             )
         self.update_interval, self.drop_fraction = update_interval, drop_fraction
-        self.last_update = last_update
+        self.last_update, self.may_return = last_update, may_return
         self.mask.copy_(top_mask(self.random_scores(), self.num_edges))
         self.register_buffer("next_is_update", torch.tensor(False))
 
@@ -113,8 +119,11 @@ class DropAndGrow(MaskedEdges):
         in_use = self.mask != 0
         num_live = int(in_use.sum())
         count = min(count, self.num_edges, self.potential.numel - self.num_edges)
+        if not self.may_return:  # enough edges that were not in use must be left
+            count = min(count, self.potential.numel - num_live)
         kept = top_mask_of(self.weight.abs(), in_use, min(self.num_edges - count, num_live))
-        grown = self.grow(~kept, self.num_edges - int(kept.sum()))
+        candidates = ~kept if self.may_return else ~(kept | in_use)
+        grown = self.grow(candidates, self.num_edges - int(kept.sum()))
         new = grown & ~in_use
         self.weight.masked_fill_(new, 0)
         step.reset_optimizer_state(self.weight, new)

@@ -95,10 +95,10 @@ class ComponentBuilder:
         except ValueError as error:  # some types written in C have none
             raise ConfigError(f"{name} has no signature; name a Python class or function") from error
         takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-        strange = [key for key in extra if key not in parameters and not takes_any]
-        if strange:
-            hint = did_you_mean(strange[0], parameters)
-            raise ConfigError(f"{args_key}: {name} takes no argument {strange[0]}{hint}")
+        unknown = [key for key in extra if key not in parameters and not takes_any]
+        if unknown:
+            hint = did_you_mean(unknown[0], parameters)
+            raise ConfigError(f"{args_key}: {name} takes no argument {unknown[0]}{hint}")
         repeated = [key for key in extra if key in fixed]
         if repeated:
             raise ConfigError(f"{args_key}: {repeated[0]} is set by the experiment's other keys; remove it")

@@ -20,7 +20,7 @@ from models.graphs.edges import (
     locate_rule,
 )
 from wirings import selection_cache
-from wirings.rules import _NO_OPTIONS, RULES, find_rule, has_fixed_wiring, options_of, rule_name
+from wirings.rules import COMMON_ARGUMENTS, RULES, find_rule, has_fixed_wiring, options_of, rule_name
 from wirings.topk import Selector, top_mask
 
 
@@ -44,7 +44,7 @@ def test_facts_that_are_read_from_the_source_are_those_of_the_class(name):
     rule_class = find_rule(name)
     assert rule_name(rule_class) == name
     arguments = inspect.signature(rule_class).parameters
-    assert options_of(name) == tuple(key for key in arguments if key not in _NO_OPTIONS)
+    assert options_of(name) == tuple(key for key in arguments if key not in COMMON_ARGUMENTS)
     assert has_fixed_wiring(name) is rule_class.has_fixed_wiring
     assert rule_class.has_fixed_wiring == (name in ("random", "fine_tune"))
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 RULES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base"))
 """Names of the rules, those of the files in this folder: a rule is added by adding its file."""
-_NO_OPTIONS = ("potential", "num_edges", "schedule", "num_selectable")
-"""Arguments of a rule's constructor that are not its own options."""
+COMMON_ARGUMENTS = ("potential", "num_edges", "schedule")
+"""Arguments of a rule's constructor that are not options of the rule."""
 
 
 def find_rule(rule: str | type[EdgeRule]) -> type[EdgeRule]:
@@ -72,7 +72,7 @@ def options_of(rule: str) -> tuple[str, ...]:
         for node in definition.body:
             if isinstance(node, ast.FunctionDef) and node.name == "__init__":
                 names = [argument.arg for argument in (*node.args.args, *node.args.kwonlyargs)]
-                return tuple(name for name in names if name not in ("self", *_NO_OPTIONS))
+                return tuple(name for name in names if name not in ("self", *COMMON_ARGUMENTS))
     return ()
 
 
@@ -153,7 +153,7 @@ def build_rule(
     rule_class = find_rule(rule)
     name = rule_name(rule_class)
     parameters = inspect.signature(rule_class).parameters
-    accepted = [key for key in parameters if key not in _NO_OPTIONS]
+    accepted = [key for key in parameters if key not in COMMON_ARGUMENTS]
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         for key in options:
             if key not in accepted:

@@ -113,7 +113,6 @@ class EdgeRule(nn.Module, ABC):
         potential: the potential edges.
         num_edges: number of edges in use, by the budget.
         schedule: number of edges in use during the training; None: always that of the budget.
-        num_selectable: number of edges that can be in use; None: all.
 
     Attributes:
         budget: number of edges in use at the end of the schedule.
@@ -136,24 +135,24 @@ class EdgeRule(nn.Module, ABC):
     num_edges_now: Tensor
 
     def __init__(
-        self,
-        potential: PotentialEdges,
-        num_edges: int,
-        schedule: DensitySchedule | None = None,
-        num_selectable: int | None = None,
+        self, potential: PotentialEdges, num_edges: int, schedule: DensitySchedule | None = None
     ) -> None:
         super().__init__()
-        self.num_selectable = potential.numel if num_selectable is None else num_selectable
         self.potential, self.budget, self.num_edges = potential, num_edges, num_edges
         self.schedule = schedule
         if schedule is not None:
-            self.num_edges = schedule.num_edges(0.0, num_edges, self.num_selectable)
+            self.num_edges = schedule.num_edges(0.0, num_edges, self.num_potential)
             self.register_buffer("num_edges_now", torch.tensor(self.num_edges))
         self._absent_prefix: str | None = None
         if potential.layer is None:
             self.weight = nn.Parameter(torch.empty(potential.shape))
             nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         self._evaluation_cache = SelectionCache()
+
+    @property
+    def num_potential(self) -> int:
+        """Number of edges that can be in use: all entries of the weight, unless a rule excludes some."""
+        return self.potential.numel
 
     @abstractmethod
     def select(self) -> EdgeSelection:
@@ -217,7 +216,7 @@ class EdgeRule(nn.Module, ABC):
             progress: fraction of the training's steps that are done, 0..1.
         """
         assert self.schedule is not None
-        self.num_edges = self.schedule.num_edges(progress, self.budget, self.num_selectable)
+        self.num_edges = self.schedule.num_edges(progress, self.budget, self.num_potential)
         self.num_edges_now.fill_(self.num_edges)
 
     def prepare_layer(self) -> None:
@@ -288,13 +287,9 @@ class RankedEdges(EdgeRule):
     ranking: GlobalRanking | None
 
     def __init__(
-        self,
-        potential: PotentialEdges,
-        num_edges: int,
-        schedule: DensitySchedule | None = None,
-        num_selectable: int | None = None,
+        self, potential: PotentialEdges, num_edges: int, schedule: DensitySchedule | None = None
     ) -> None:
-        super().__init__(potential, num_edges, schedule, num_selectable)
+        super().__init__(potential, num_edges, schedule)
         self.ranking = None
         self._selector = Selector(num_edges)
 
@@ -332,13 +327,9 @@ class MaskedEdges(EdgeRule):
     mask: Tensor
 
     def __init__(
-        self,
-        potential: PotentialEdges,
-        num_edges: int,
-        schedule: DensitySchedule | None = None,
-        num_selectable: int | None = None,
+        self, potential: PotentialEdges, num_edges: int, schedule: DensitySchedule | None = None
     ) -> None:
-        super().__init__(potential, num_edges, schedule, num_selectable)
+        super().__init__(potential, num_edges, schedule)
         self.register_buffer("mask", torch.ones_like(self.weight))
         self._training_cache = SelectionCache()
 

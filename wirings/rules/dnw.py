@@ -37,9 +37,13 @@ class TopEdges(RankedEdges):
         edge_scope: Literal["all", "readable"] = "all",
     ) -> None:
         readable = potential.readable_mask if edge_scope == "readable" else None
-        num_selectable = potential.numel if readable is None else int(readable.sum())
-        super().__init__(potential, min(num_edges, num_selectable), schedule, num_selectable)
+        self._num_potential = potential.numel if readable is None else int(readable.sum())
+        super().__init__(potential, min(num_edges, self._num_potential), schedule)
         self.register_buffer("readable", None if readable is None else readable.flatten(), persistent=False)
+
+    @property
+    def num_potential(self) -> int:
+        return self._num_potential
 
     def scores(self) -> Tensor:
         if self.readable is None:

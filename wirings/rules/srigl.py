@@ -40,7 +40,7 @@ class ConstantFanIn(GradientGrownEdges):
         num_edges: int,
         schedule: DensitySchedule | None = None,
         update_interval: int = 100,
-        drop_fraction: float = 0.3,
+        drop_fraction: float | None = None,
         last_update: float = 0.75,
         min_salient: float = 0.3,
     ) -> None:
@@ -55,9 +55,7 @@ class ConstantFanIn(GradientGrownEdges):
 
     def update(self, count: int, step: Step) -> None:
         allowed = self._allowed
-        in_use, gradient = self.mask != 0, self.weight.grad
-        magnitude = self.weight.abs()
-        growth = torch.zeros_like(magnitude) if gradient is None else gradient.abs()
+        in_use, magnitude, growth = self.mask != 0, self.weight.abs(), self.gradient_magnitude()
         kept = top_mask_of(magnitude, in_use, min(allowed - count, int(in_use.sum())))
         salient = kept | top_mask_of(growth, ~kept, min(count, int((~kept).sum())))
         # Kept edges come first, by magnitude, then the others by gradient.
