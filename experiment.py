@@ -1,4 +1,4 @@
-"""Builds the components of an experiment and runs it."""
+"""Runs an experiment: training, evaluation or export, resumed where it can be."""
 
 from __future__ import annotations
 
@@ -11,18 +11,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from construction import (
+    build_batches,
+    build_callbacks,
+    build_captured_step,
+    build_data,
+    build_optimizer_and_schedule,
+    build_user_callbacks,
+    callback_classes,
+    check_shards,
+    find_batch_spec,
+)
 from genutil.checkpoint.file_names import CheckpointFormat, format_named
 from genutil.config import Config
 from genutil.config.components import ComponentBuilder, locate, named_parts, takes
-from genutil.config.identity import identity
-from genutil.devices import available_cpus, choose_device
+from genutil.devices import choose_device
 from genutil.distributed.rank_info import RankInfo, check_batch_size, rank_info_from_env
 from genutil.distributed.session import run_distributed
 from genutil.distributed.world import World
 from genutil.exceptions import ConfigError, UserError
-from genutil.memory import allocations_explained, require_memory_for_training, sizes_checked
+from genutil.memory import allocations_explained
 from genutil.runs.checkpoint_folder import RunOutputs
 from genutil.runs.past_runs import checkpoints_of
 from genutil.runs.resume_point import (
@@ -38,45 +48,28 @@ from genutil.threads import choose_threads, threads_in_use, work_of_step
 from genutil.user_code import errors_in, is_foreign
 from models import build_model
 from models.compiling import compile_errors_as_config_errors, compile_network, use_channels_last
+from models.costs import cost_numbers, count_new_edges, profiled
 from models.logits import check_logits
 from models.transfer import apply_adapted_weights, load_wiring_and_weights
-from models.wiring_state import wiring_layout, wiring_state
 from trainers.batch_checks import (
-    BatchSpec,
-    CheckedBatches,
-    batch_spec,
-    check_smallest_shard,
     label_errors_explained,
 )
-from trainers.batches import Batches, LimitedBatches, as_batches, corrupt_images
-from trainers.callback_base import Callback, EveryEpochs, EverySteps, acts_on_gradients
-from trainers.callbacks import MetricsFile, Progress, TensorBoard, WiringSummaries, WiringUpdate
-from trainers.captured import CapturedStep, obstacle_to_capture, whole_batch_step
-from trainers.checkpointing import CheckpointSaver, resumable_state
-from trainers.component_checks import (
-    check_data,
-    check_parameters,
-    checked_callback,
-    checked_optimizer,
-    checked_schedule,
-)
+from trainers.batches import corrupt_images
+from trainers.callback_base import acts_on_gradients
+from trainers.checkpointing import resumable_state
 from trainers.criterion import Criterion
 from trainers.evaluation import evaluate_and_time
-from trainers.optimizers import find_optimizer, make_lr_tensor, without_decay_of_norms
+from trainers.optimizers import find_optimizer
 from trainers.precision import Precision
-from trainers.schedules import Schedule, find_schedule, warmed_up
+from trainers.schedules import find_schedule
 from trainers.trainer import Trainer
-from trainers.wiring_recorder import DoublingSteps, WiringRecorder
 from wirings.compacting import compact, engines_of
 from wirings.errors import MissingPackageError
 from wirings.exporting import export
 from wirings.layers import WiredLayer
-from wirings.profiling import Profile, as_table, profile
-from wirings.structure import image_size, observations, waits_for_device, wired_layers
+from wirings.structure import observations, wired_layers
 from wirings.wiring import Wiring, unwire
 
-_IMAGE_INTERVAL = 10
-"""Epochs between two pictures of the wiring for TensorBoard, see `trainers.callback_base.is_due`."""
 _log = logging.getLogger(__name__)
 
 
@@ -216,7 +209,7 @@ def _depends_on_num_epochs(builder: ComponentBuilder, model: nn.Module) -> bool:
     Rules and callbacks that act on gradients may read the number of all steps.
     """
     config = builder.config
-    callbacks = _callback_classes(config).values()
+    callbacks = callback_classes(config).values()
     parts = (
         locate(config.data, "data"),
         find_optimizer(config.optimizer),
@@ -249,8 +242,8 @@ def _evaluate(
     builder: ComponentBuilder, model: nn.Module, world: World, start: ResumePoint, stop: StopRequest
 ) -> tuple[RunFolder | None, dict[str, Any]]:
     """Results, and in the first process their folder."""
-    config, spec = builder.config, _batch_spec(builder, model)
-    cost = _profiled(config, model)
+    config, spec = builder.config, find_batch_spec(builder, model)
+    cost = profiled(config, model)
     Wiring(model).check_counts()
     engine = "plain"
     if config.fast_eval:
@@ -267,8 +260,8 @@ def _evaluate(
             raise ConfigError(f"fast_eval: {error}") from error
     elif any(isinstance(module, WiredLayer) for module in model.modules()):
         unwire(model)  # so that the weights are selected once
-    data = _data(builder, world, "val")
-    batches = _batches(config, data.val, "val", world, spec, check_now=True)
+    data = build_data(builder, world, "val")
+    batches = build_batches(config, data.val, "val", world, spec, check_now=True)
     builder.warn_of_unused()
     folder = world.run_on_main(lambda: RunFolder(run_settings(config)))
     precision = Precision(config.amp, world.device)
@@ -276,7 +269,7 @@ def _evaluate(
     evaluating = allocations_explained(lambda: f"test_batch_size: evaluating {_batch_of(config, size)}")
     with label_errors_explained(spec), evaluating:
         metrics = evaluate_and_time(model, batches, config.topk, precision, world, stop)
-    results = {**metrics, **observations(model), **_cost_numbers(cost), "engine": engine}
+    results = {**metrics, **observations(model), **cost_numbers(cost), "engine": engine}
     results["threads"] = torch.get_num_threads()
     return folder, {**results, **corrupt_images(data, world), "started_from": start.started_from}
 
@@ -301,13 +294,13 @@ def _train(
     if config.sync_bn and world.size > 1:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         builder.used.add("sync_bn")
-    spec = _batch_spec(builder, model)
-    data = _data(builder, world, *(("train", "val") if config.validation else ("train",)))
-    train = _batches(config, data.train, "train", world, spec)
-    _check_shards(config, model, data, world)
-    optimizer, schedule = _optimizer_and_schedule(builder, model, world, len(train))
-    val = _batches(config, data.val, "val", world, spec, check_now=True) if config.validation else None
-    classes = _callback_classes(config)
+    spec = find_batch_spec(builder, model)
+    data = build_data(builder, world, *(("train", "val") if config.validation else ("train",)))
+    train = build_batches(config, data.train, "train", world, spec)
+    check_shards(config, model, data, world)
+    optimizer, schedule = build_optimizer_and_schedule(builder, model, world, len(train))
+    val = build_batches(config, data.val, "val", world, spec, check_now=True) if config.validation else None
+    classes = callback_classes(config)
     builder.used |= {"num_epochs", "accumulate"}
     state, first_step = None, config.start_epoch * len(train)
     if start.content is not None:
@@ -326,14 +319,16 @@ def _train(
 
     # A run that is refused leaves no folder, and moves no checkpoints of earlier runs.
     with nullcontext() if outputs is None else outputs.run.removed_on_error():
-        user_callbacks = _user_callbacks(builder, classes, outputs)
+        user_callbacks = build_user_callbacks(builder, classes, outputs)
         builder.warn_of_unused()
         world.barrier()  # all processes have their callbacks
         world.run_on_main(open_checkpoints)
-    callbacks = _callbacks(config, file_format, model, world, outputs, start, first_step) + user_callbacks
+    callbacks = (
+        build_callbacks(config, file_format, model, world, outputs, start, first_step) + user_callbacks
+    )
     criterion = Criterion(config.label_smoothing, config.mixup, config.seed)
     precision = Precision(config.amp, world.device, config.loss_scale)
-    step = _captured_step(config, model, optimizer, criterion, precision, callbacks, world)
+    step = build_captured_step(config, model, optimizer, criterion, precision, callbacks, world)
     trainer = Trainer(
         model, optimizer, schedule, train, val, config.num_epochs, config.topk, config.log_interval,
         callbacks=callbacks, criterion=criterion, precision=precision, accumulate=config.accumulate,
@@ -357,8 +352,8 @@ def _train(
         results = {f"train_{name}": value for name, value in results.items()}
     results |= {"epochs": trainer.epoch, "steps": trainer.step, "threads": torch.get_num_threads()}
     results |= {**observations(model), "started_from": start.started_from}
-    new_edges = _new_edges(model, masks)
-    results |= _cost_numbers(_profiled(config, model, new_edges), new_edges)
+    new_edges = count_new_edges(model, masks)
+    results |= cost_numbers(profiled(config, model, new_edges), new_edges)
     results |= corrupt_images(data, world)
     return None if outputs is None else outputs.run, results
 
@@ -367,229 +362,3 @@ def _last_metrics(config: Config, folder: RunFolder) -> dict[str, Any]:
     """Loss and accuracies in the last line of `metrics.jsonl`."""
     names = ("CELoss", *(f"top{k}_accuracy" for k in config.topk))
     return {name: value for line in folder.metrics()[-1:] for name, value in line.items() if name in names}
-
-
-def _data(builder: ComponentBuilder, world: World, *names: str) -> Any:
-    """The data set; its attributes `names` have batches."""
-    workers = builder.config.workers
-    if world.rank_info.local_size > 1 and workers != 0:
-        available = available_cpus()
-        on_machine = available if workers == "auto" else min(workers, available)
-        workers = max(1, on_machine // world.rank_info.local_size)
-    path = builder.config.data
-    kind = locate(path, "data")
-    with sizes_checked(f"data: {path}", builder.sizes_used):
-        data = builder.build_named("data", kind, "data_args", device=world.device, workers=workers)
-    check_data(data, path, names)
-    return data
-
-
-def _batch_spec(builder: ComponentBuilder, model: nn.Module) -> BatchSpec:
-    """Types, shapes and labels of the network's batches. Called before another component is built."""
-    config = builder.config
-    keys: dict[str, int] = {
-        key: getattr(config, key) for key in ("in_channels", "output_size") if key in builder.used
-    }
-    return batch_spec(model, f"data: {config.data}", keys)
-
-
-def _batches(
-    config: Config, source: Any, split: str, world: World, spec: BatchSpec, check_now: bool = False
-) -> Batches:
-    """Checked shards of the batches of a split (`train` or `val`) for this process.
-
-    `check_now` checks the first batch before it is used.
-    """
-
-    def checked(batches: Batches) -> Batches:
-        checked_batches = CheckedBatches(batches, spec, split)
-        if check_now:
-            checked_batches.check_first()
-        return checked_batches
-
-    batches = as_batches(source, world, checked)
-    return batches if config.max_batches is None else LimitedBatches(batches, config.max_batches)
-
-
-def _check_shards(config: Config, model: nn.Module, data: Any, world: World) -> None:
-    """Check that batch norms have more than one value in every step, if the number of images is known."""
-    num_images = getattr(data.train, "num_images", None)
-    if num_images is not None and config.max_batches is None and not (config.sync_bn and world.size > 1):
-        shape = (config.in_channels, config.image_size, config.image_size)
-        check_smallest_shard(model, shape, num_images, config.batch_size, config.accumulate, world.size)
-
-
-def _optimizer_and_schedule(
-    builder: ComponentBuilder, model: nn.Module, world: World, steps_per_epoch: int
-) -> tuple[torch.optim.Optimizer, Schedule]:
-    config = builder.config
-    check_parameters(model, config.model)
-    if world.device.type == "cpu":
-        has_momentum = config.optimizer == "sgd" and config.momentum > 0
-        require_memory_for_training(model, config.model, has_momentum, world.rank_info.local_size)
-    parameters = model.parameters() if config.norm_weight_decay else without_decay_of_norms(model)
-    optimizer = builder.build_named("optimizer", find_optimizer(config.optimizer), parameters=parameters)
-    schedule = builder.build_named(
-        "lr_scheduler", find_schedule(config.lr_scheduler), steps_per_epoch=steps_per_epoch
-    )
-    schedule = warmed_up(
-        checked_schedule(schedule, config.lr_scheduler), config.lr, steps_per_epoch, config.warmup
-    )
-    return checked_optimizer(optimizer, config.optimizer), schedule
-
-
-def _callbacks(
-    config: Config,
-    file_format: CheckpointFormat,
-    model: nn.Module,
-    world: World,
-    outputs: RunOutputs | None,
-    start: ResumePoint,
-    first_step: int,
-) -> list[Callback]:
-    """Callbacks of the project. Those that only report are in the first process only."""
-    wiring, cost = Wiring(model), _profiled(config, model)
-    callbacks: list[Callback] = []
-    if outputs is not None:
-        macs = None if config.skip_profiling or cost is None else cost.macs
-        board = TensorBoard(outputs.run, macs, first_step)
-        are_graphs = all(rule.potential.layer is None for rule in wiring.rules.values())
-        summaries = WiringSummaries(board, functools.partial(_masks_and_weights, wiring), are_graphs)
-        callbacks += [Progress(), MetricsFile(outputs.run), board, summaries]
-        callbacks.append(EveryEpochs(_IMAGE_INTERVAL, summaries.draw))
-    if wiring.has_after_backward:
-        callbacks.append(WiringUpdate(wiring))
-    callbacks.append(EveryEpochs(1, lambda _: wiring.check_counts()))
-    if config.record_wiring:
-        callbacks += _recorder(config, model, outputs, first_step)
-    if not config.save_checkpoints:
-        return callbacks
-    saver = CheckpointSaver(
-        folder=None if outputs is None else outputs.checkpoints,
-        wirings=lambda: wiring.adjacency().values(),
-        metadata={} if outputs is None else _checkpoint_metadata(config, world, outputs, start),
-        checkpoint_interval=config.checkpoint_interval,
-        keep_last=config.keep_last,
-        file_format=file_format,
-    )
-    callbacks.append(saver)
-    if config.checkpoint_interval_steps is not None:
-        callbacks.append(EverySteps(config.checkpoint_interval_steps, saver.save_within_epoch))
-    return callbacks
-
-
-def _masks_and_weights(wiring: Wiring) -> list[tuple[Tensor, Tensor]]:
-    """Edges in use and weights of each wired layer, as (targets, sources) matrices."""
-    weights = [rule.weight for rule in wiring.rules.values()]
-    masks = wiring.adjacency().values()
-    return [(mask.flatten(1), weight.flatten(1)) for mask, weight in zip(masks, weights, strict=True)]
-
-
-def _checkpoint_metadata(
-    config: Config, world: World, outputs: RunOutputs, start: ResumePoint
-) -> dict[str, Any]:
-    content = {
-        "config": config.model_dump(),
-        "identity": identity(config.model_dump()),
-        "origin": {**outputs.run.origin, "device": str(world.device), "processes": world.size},
-        "started_from": start.started_from,
-    }
-    if config.checkpoint_format == "resnet":
-        content["arch"] = str(config.model_args.get("arch", config.model))
-    return content
-
-
-def _recorder(
-    config: Config, model: nn.Module, outputs: RunOutputs | None, first_step: int
-) -> list[Callback]:
-    layout = wiring_layout(model)
-    if not layout:
-        if outputs is not None:
-            _log.warning("record_wiring: %s has no wired layer; nothing is recorded", type(model).__name__)
-        return []
-    folder = None if outputs is None else outputs.run
-    recorder = WiringRecorder(folder, layout, functools.partial(wiring_state, model), first_step)
-    if config.record_interval is None:
-        return [recorder, DoublingSteps(recorder.record)]
-    return [recorder, EverySteps(config.record_interval, recorder.record)]
-
-
-def _callback_classes(config: Config) -> dict[str, type[Callback]]:
-    """Classes of the key `callbacks`, by their paths."""
-    return {path: checked_callback(locate(path, "callbacks"), path) for path in config.callbacks}
-
-
-def _user_callbacks(
-    builder: ComponentBuilder, classes: Mapping[str, type[Callback]], outputs: RunOutputs | None
-) -> list[Callback]:
-    """Callbacks of the key `callbacks`; in the first process, or in all if `on_all_processes` is set."""
-    folder, settings = (None if outputs is None else outputs.run.path), builder.config.model_dump()
-    return [
-        builder.build_named("callbacks", kind, path=path, folder=folder, settings=settings)
-        for path, kind in classes.items()
-        if outputs is not None or kind.on_all_processes
-    ]
-
-
-def _captured_step(
-    config: Config,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    criterion: Criterion,
-    precision: Precision,
-    callbacks: Sequence[Callback],
-    world: World,
-) -> CapturedStep | None:
-    """The training step as a CUDA graph, if `cuda_graph` is set and it can be captured; else None."""
-    if not config.cuda_graph:
-        return None
-    obstacle = obstacle_to_capture(optimizer, world.device, config.amp, world.size)
-    if waits_for_device(model):
-        obstacle = (
-            obstacle or "the forward pass waits for the device; for a graph in time, set ode_solver: rk4"
-        )
-    if any(acts_on_gradients(type(callback)) for callback in callbacks):
-        obstacle = obstacle or "an edge rule or a callback acts between the backward pass and the update"
-    if obstacle is not None:
-        _log.warning("cuda_graph has no effect: %s", obstacle)
-        return None
-    make_lr_tensor(optimizer, world.device)
-    return CapturedStep(whole_batch_step(model, optimizer, criterion, precision))
-
-
-def _new_edges(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, int]:
-    """Number of edges in use that are not in `masks`, by the names of the layers in the profile."""
-    now = Wiring(model).adjacency()
-    return {name.removesuffix(".weight"): int((now[name] & ~mask).sum()) for name, mask in masks.items()}
-
-
-def _profiled(config: Config, model: nn.Module, new_edges: Mapping[str, int] | None = None) -> Profile | None:
-    """Cost of the network, logged in every evaluation; None if it cannot be counted.
-
-    `new_edges` is another column of the table: edges of each layer that were not in use before.
-    """
-    try:
-        cost = profile(model, image_size(model) or config.image_size, config.in_channels)
-    except ValueError as error:
-        _log.warning("%s", error)
-        return None
-    if config.evaluate or not config.skip_profiling:
-        _log.info("%s", as_table(cost, new_edges))
-    return cost
-
-
-def _cost_numbers(cost: Profile | None, new_edges: Mapping[str, int] | None = None) -> dict[str, Any]:
-    """Cost for the results, in total and by layer; `new_edges` as in `_profiled`."""
-    if cost is None:
-        return {}
-    counts = {
-        "edges": cost.edges,
-        "effective_edges": cost.effective_edges,
-        "live_nodes": cost.live_nodes,
-        "params": cost.params,
-        "macs": cost.macs,
-    }
-    layers = [dataclasses.asdict(layer) for layer in cost.per_layer]
-    if new_edges is not None:
-        layers = [{**layer, "new_edges": new_edges.get(layer["name"])} for layer in layers]
-    return {**{name: count for name, count in counts.items() if count is not None}, "layers": layers}

@@ -13,6 +13,7 @@ from genutil.exceptions import USER_ERRORS, ConfigError, ReportedByOtherRank, Ru
 from genutil.signals import Interrupted
 
 _PROJECT = Path(__file__).resolve().parent.parent
+_PROGRAM_FILES = ("runner.py", "experiment.py", "construction.py")
 _ROOMS = frozenset(
     {"genutil", "data", "models", "trainers", "fig", "imagenet_sparsity_experiments", "wirings"}
 )
@@ -115,7 +116,7 @@ def _first_frame(error: BaseException, packages: Collection[str]) -> TracebackTy
     trace = error.__traceback__
     while trace is not None:
         name, module = trace.tb_frame.f_code.co_filename, _module(trace)
-        own_program = Path(name).parent == _PROJECT and Path(name).name in ("runner.py", "experiment.py")
+        own_program = Path(name).parent == _PROJECT and Path(name).name in _PROGRAM_FILES
         installed = name.startswith(_INSTALLED) and _package(module) not in packages
         if is_foreign(module) and not installed and not own_program:
             return trace

@@ -137,7 +137,11 @@ def own_frames(text):
     assert "Traceback (most recent call last):" in text
     files = re.findall(r'File "([^"]+)"', text)
     assert files[0].endswith("mine.py")
-    assert not [file for file in files if re.search(r"/(genutil|trainers|models|data)/|experiment\.py", file)]
+    assert not [
+        file
+        for file in files
+        if re.search(r"/(genutil|trainers|models|data)/|(experiment|construction)\.py", file)
+    ]
     return re.findall(r", in (\S+)", text)
 
 

@@ -56,7 +56,15 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
     base = tmp_path_factory.mktemp("wheel")
     source = base / "source"
     source.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE", "requirements.txt", "runner.py", "experiment.py"):
+    for name in (
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "requirements.txt",
+        "runner.py",
+        "experiment.py",
+        "construction.py",
+    ):
         shutil.copy(ROOT / name, source)
     for package in ROOT.glob("*/__init__.py"):
         ignored = shutil.ignore_patterns("__pycache__", "pictures")

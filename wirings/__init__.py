@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from wirings.selection import EdgeSelection, straight_through
     from wirings.structure import WiredNetwork
     from wirings.topk import Selector, choose_top_edges, top_mask, top_mask_by_row
-    from wirings.wiring import Wiring, WiringSummary, unwire, wire
+    from wirings.wiring import Wiring, unwire, wire
+    from wirings.wiring_summary import WiringSummary
 
 __all__ = [
     "ChannelReport",
@@ -86,7 +87,7 @@ _PLACES = {
     "top_mask": "wirings.topk",
     "top_mask_by_row": "wirings.topk",
     "Wiring": "wirings.wiring",
-    "WiringSummary": "wirings.wiring",
+    "WiringSummary": "wirings.wiring_summary",
     "unwire": "wirings.wiring",
     "wire": "wirings.wiring",
 }
