@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from genutil.checkpoint import CheckpointInfo, apply_weights, read_checkpoint
 from genutil.checkpoint.serialization import report_changes
 from genutil.exceptions import CheckpointError, ConfigError
-from models.graphs.edges import EdgeRule
+from wirings.rules.base import EdgeRule, RankedEdges
 from wirings.weight_names import match_names
 
 _log = logging.getLogger(__name__)
@@ -77,10 +77,12 @@ def load_wiring_and_weights(model: nn.Module, use_graph: str | None, use_init: s
                 "use_graph, or resume with --resume FILE"
             )
         return
-    optional = [f"{name}.{key}" for name, rule in rules.items() for key in rule.optional_buffers]
+    optional = [f"{name}.{key}" for name, rule in rules.items() for key in _optional_buffers(rule)]
     _apply("use_graph", use_graph, model, optional)
     for rule in rules.values():
         rule.freeze_wiring()
+        if isinstance(rule, RankedEdges) and rule.schedule is not None:
+            rule.set_progress(0.0)  # a new training; a mask keeps the number of edges of the file
     is_fixed = any(rule.has_fixed_wiring for rule in rules.values())
     _log.info("loaded the weights%s of %s", " and the wiring" if is_fixed else "", use_graph)
     if use_init is not None:
@@ -91,6 +93,11 @@ def load_wiring_and_weights(model: nn.Module, use_graph: str | None, use_init: s
         _apply("use_init", use_init, model, buffers)
         model.load_state_dict(wiring, strict=False)
         _log.info("loaded the weights of %s", use_init)
+
+
+def _optional_buffers(rule: EdgeRule) -> tuple[str, ...]:
+    """Buffers that a checkpoint of another rule may lack."""
+    return (*rule.optional_buffers, *(("num_edges_now",) if rule.schedule is not None else ()))
 
 
 def _apply(key: str, path: str, model: nn.Module, optional: list[str]) -> None:

@@ -53,6 +53,19 @@ def test_wrong_options(write_app, capsys, keys, message):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("rule", ["dnw", "st3"])
+def test_a_training_with_a_schedule_starts_from_another_one(write_app, tmp_path, rule):
+    app, folder = write_app(num_epochs=1), tmp_path / "checkpoints"
+    assert runner.main([f"app:{app}"]) == 0
+    scheduled = [f"app:{app}", "--graph", rule, "--density_schedule", "cubic"]
+    for before, name in (("tiny", "second"), ("second", "third")):  # without and with a schedule
+        trained = folder / before / "last.pt"
+        assert runner.main([*scheduled, "--use_graph", str(trained), "--name", name]) == 0
+        initial = read_checkpoint(folder / name / "init.pt")["model"]
+        assert initial["graph.num_edges_now"] == 6400  # all edges, as at the start of any training
+        assert same(initial["graph.weight"], read_checkpoint(trained)["model"]["graph.weight"])
+
+
 @pytest.mark.parametrize("budget", ["erk", "global"])
 def test_a_schedule_ends_at_the_budget(write_app, tmp_path, budget):
     app = write_app(graph="dnw", budget=budget, density_schedule="cubic", density_schedule_args={"end": 0.8})
