@@ -18,8 +18,7 @@ from models.graphs.edges import EdgeRule, PotentialEdges, locate_rule
 from wirings.budgets import GLOBAL, Budget
 from wirings.densities import SCHEDULES, DensitySchedule, find_density_schedule
 from wirings.errors import WiringError
-from wirings.names import did_you_mean
-from wirings.rules import COMMON_ARGUMENTS, find_schedule, rule_name
+from wirings.rules import COMMON_ARGUMENTS, find_schedule
 from wirings.topk import num_kept
 from wirings.wiring import Wiring, count_edges, rank_together, wire
 
@@ -95,7 +94,6 @@ class _Rules:
         if prune_rate is not None:
             arguments["prune_rate"] = prune_rate
         rule_class = locate_rule(config.graph)
-        self._check_options(rule_class)
         with _as_config_error("density_schedule"):
             schedule = find_schedule(rule_class, self._density_schedule())
         if schedule is not None:
@@ -117,17 +115,6 @@ class _Rules:
             )
             return find_density_schedule(config.density_schedule, **arguments)
 
-    def _check_options(self, rule_class: type[EdgeRule]) -> None:
-        """Refuse names in `graph_args` that are not options of the rule."""
-        parameters = inspect.signature(rule_class).parameters
-        takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-        for key in self._config.graph_args:
-            if key in COMMON_ARGUMENTS:
-                raise ConfigError(f"graph_args: {key} is set by the experiment's other keys; remove it")
-            if key not in parameters and not takes_any:
-                hint = did_you_mean(key, set(parameters) - set(COMMON_ARGUMENTS))
-                raise ConfigError(f"graph_args: {rule_name(rule_class)} has no option {key}{hint}")
-
     def wire(
         self,
         module: nn.Module,
@@ -142,10 +129,9 @@ class _Rules:
         config, rule_class = self._config, locate_rule(self._config.graph)
         parameters = set(inspect.signature(rule_class).parameters) - set(COMMON_ARGUMENTS)
         keys = (parameters & set(Config.model_fields)) - {"prune_rate"}
-        self._builder.used |= keys | {"prune_rate", "graph_args"}
-        self._check_options(rule_class)
+        self._builder.used |= keys | {"prune_rate"}
         options = {key: getattr(config, key) for key in sorted(keys)}
-        options |= converted(rule_class, config.graph_args, f"graph_args of {config.graph}")
+        options |= self._builder.extra_arguments(rule_class, "graph_args", COMMON_ARGUMENTS)
         budget = default_budget if config.budget is None else find_budget(config)
         with _as_config_error("wire"):
             return wire(

@@ -181,8 +181,8 @@ def test_wrong_budgets(write_app, capsys, argv, message):
     ("args", "message"),
     [
         ({"num_edges": 7}, "graph_args: num_edges is set by the experiment's other keys; remove it"),
-        ({"include": "conv1"}, "graph_args: DropAndGrow has no option include"),
-        ({"fracton": 7}, "graph_args: DropAndGrow has no option fracton; did you mean fraction?"),
+        ({"include": "conv1"}, "graph_args: DropAndGrow takes no argument include"),
+        ({"fracton": 7}, "graph_args: DropAndGrow takes no argument fracton; did you mean fraction?"),
     ],
 )
 def test_options_that_a_rule_does_not_have(write_app, capsys, network, args, message):

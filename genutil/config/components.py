@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -88,23 +88,8 @@ class ComponentBuilder:
             ConfigError: an argument has no value, `args_key` has one that the target does not take or that is
                 fixed, or a target of the project's refuses its arguments with a ValueError.
         """
-        name = getattr(target, "__qualname__", repr(target))
-        extra: Mapping[str, Any] = getattr(self.config, args_key) if args_key else {}
-        try:
-            parameters = inspect.signature(target).parameters
-        except ValueError as error:  # some types written in C have none
-            raise ConfigError(f"{name} has no signature; name a Python class or function") from error
-        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-        unknown = [key for key in extra if key not in parameters and not takes_any]
-        if unknown:
-            hint = did_you_mean(unknown[0], parameters)
-            raise ConfigError(f"{args_key}: {name} takes no argument {unknown[0]}{hint}")
-        repeated = [key for key in extra if key in fixed]
-        if repeated:
-            raise ConfigError(f"{args_key}: {repeated[0]} is set by the experiment's other keys; remove it")
-        if args_key:
-            self.used.add(args_key)
-        arguments = dict(converted(target, extra, f"{args_key} of {name}"))
+        name, parameters = _name_of(target), _parameters_of(target)
+        arguments = self.extra_arguments(target, args_key, fixed) if args_key else {}
         for key, parameter in parameters.items():
             if key in arguments or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
                 continue
@@ -124,6 +109,26 @@ class ComponentBuilder:
             if is_foreign(str(getattr(target, "__module__", ""))):
                 raise
             raise ConfigError(f"{name}: {error}") from error
+
+    def extra_arguments(
+        self, target: Callable[..., Any], args_key: str, fixed: Collection[str]
+    ) -> dict[str, Any]:
+        """The arguments in `args_key`, such as `model_args`, in the types of the target's annotations.
+
+        Raises:
+            ConfigError: the target does not take one of them, or it is in `fixed`, which other keys set.
+        """
+        name, parameters = _name_of(target), _parameters_of(target)
+        takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+        extra: Mapping[str, Any] = getattr(self.config, args_key)
+        for key in extra:
+            if key in parameters and key in fixed:
+                raise ConfigError(f"{args_key}: {key} is set by the experiment's other keys; remove it")
+            if key not in parameters and not takes_any:
+                hint = did_you_mean(key, set(parameters) - set(fixed))
+                raise ConfigError(f"{args_key}: {name} takes no argument {key}{hint}")
+        self.used.add(args_key)
+        return dict(converted(target, extra, f"{args_key} of {name}"))
 
     def sizes_used(self) -> dict[str, float]:
         """The sizes among the keys used so far, with their values."""
@@ -148,6 +153,17 @@ class ComponentBuilder:
         unused = sorted(relevant - self.used - read_by_experiment)
         if unused:
             _log.warning("no effect in this experiment: %s", ", ".join(unused))
+
+
+def _name_of(target: Callable[..., Any]) -> str:
+    return str(getattr(target, "__qualname__", repr(target)))
+
+
+def _parameters_of(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(target).parameters
+    except ValueError as error:  # some types written in C have none
+        raise ConfigError(f"{_name_of(target)} has no signature; name a Python class or function") from error
 
 
 def converted(target: Callable[..., Any], values: Mapping[str, Any], where: str) -> Mapping[str, Any]:
