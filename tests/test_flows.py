@@ -150,7 +150,7 @@ def published_file(path, app, numpy_names="numpy.core", **keys):
         logits = model(torch.randn(4, 3, size, size))
         torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1, 2, 0])).backward()
         optimizer.step()
-    model.linear.weight.data *= 30  # so that losses and predictions tell images apart
+    model.linear.weight.data *= 30  # so that losses and predictions differ between images
     write_published(path, published_content(model, optimizer, 4, 40), numpy_names)
     return model
 

@@ -147,7 +147,7 @@ def test_training_goes_on_with_another_number_of_processes(write_app, tmp_path):
 @pytest.mark.parametrize("size", [2, 3])
 def test_a_lost_process_costs_nothing_but_time(write_app, tmp_path, size):
     """Killed in epoch 2 of 4 and restarted within it, the processes end with the bits of a run that
-    nothing happened to, and the run's folder tells one story."""
+    nothing happened to, and the run's folder has each step once."""
     app = write_app(
         data_args={"num_images": 150}, num_epochs=4, log_interval=5, batch_size=6, checkpoint_interval_steps=7
     )
@@ -166,10 +166,10 @@ def test_a_lost_process_costs_nothing_but_time(write_app, tmp_path, size):
     killed, whole = last_of(tmp_path / "killed"), last_of(tmp_path / "whole")
     for key in STATE:
         assert same(killed[key], whole[key]), key
-    told = [
+    metrics = [
         [(m["step"], m["phase"], m["CELoss"]) for m in metrics_of(tmp_path / n)] for n in ("killed", "whole")
     ]
-    assert told[0] == told[1]
+    assert metrics[0] == metrics[1]
     assert results_of(tmp_path / "killed")["restarts"] == 1
 
 

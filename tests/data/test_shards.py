@@ -107,8 +107,11 @@ def children():
 
 
 def kill_new(before):
-    for child in children() - before:
+    killed = children() - before
+    for child in killed:
         os.kill(child, signal.SIGKILL)
+    while children() & killed:
+        time.sleep(0.01)
 
 
 def test_a_killed_loading_process_is_replaced(folder, caplog):  # noqa: F811

@@ -20,7 +20,7 @@ def leave_run(
         start: when it began.
         first: epoch of the first accuracy, where it went on with an earlier part.
         finished: whether it got to its end; else it was stopped.
-        results: what `results.json` tells otherwise.
+        results: entries of `results.json` that differ from the defaults.
         changes: of the settings, which are those of static_dnw with three epochs.
     """
     folder = runs / f"{name}-seed{seed}-{start}"

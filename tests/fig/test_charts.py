@@ -119,7 +119,7 @@ def test_curves_of_different_epochs_are_refused(runs, capsys, tmp_path):
     assert "static_dnw: its seeds have different numbers of epochs" in capsys.readouterr().err
 
 
-def test_twenty_experiments_can_be_told_apart_without_colour(tmp_path):
+def test_twenty_experiments_can_be_distinguished_without_colour(tmp_path):
     for number in range(20):
         leave_run(tmp_path, f"x{number}", 0, [1.0, 2.0])
     with pyplot_in_style() as pyplot:
@@ -198,7 +198,7 @@ OPTIONS = {
 }  # fmt: skip
 
 
-def raport(path, told=None, **options):
+def raport(path, changes=None, **options):
     content = {
         "density": 0.123,
         "top1_accuracy": 74.0,
@@ -206,12 +206,12 @@ def raport(path, told=None, **options):
         "config": {},
         "options": {**OPTIONS, **options},
     }
-    path.write_text(json.dumps({**content, **(told or {})}))
+    path.write_text(json.dumps({**content, **(changes or {})}))
     return path
 
 
 @pytest.mark.parametrize(
-    ("config", "told", "name", "kept"),
+    ("config", "changes", "name", "kept"),
     [
         ("allsparse10", {}, "allsparse10", 10),
         ("ignorefirst35", {"epochs": 30}, "ignorefirst35 (30 epochs)", 35),
@@ -233,8 +233,8 @@ def raport(path, told=None, **options):
         ("tdsparse5", {"epochs": 100, "images": 49_990, "corrupt_images": 10}, "tdsparse5", 5),
     ],
 )
-def test_reports_are_drawn_at_what_their_layers_keep(tmp_path, config, told, name, kept):
-    found = sparsity.read_report(raport(tmp_path / "raport.json", told, model_config=config))
+def test_reports_are_drawn_at_what_their_layers_keep(tmp_path, config, changes, name, kept):
+    found = sparsity.read_report(raport(tmp_path / "raport.json", changes, model_config=config))
     assert found == (name, kept, 74.0)
 
 
@@ -271,7 +271,7 @@ def test_an_evaluation_does_not_tell_its_epochs(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("told", "options", "message"),
+    ("changes", "options", "message"),
     [
         ({}, {"arch": "resnet18", "num_classes": 10}, "is a report of resnet18, 10 classes; this picture"),
         ({}, {"image_size": 64}, "images of 64 pixels"),
@@ -283,8 +283,8 @@ def test_an_evaluation_does_not_tell_its_epochs(tmp_path):
         ({"top1_accuracy": None}, {}, "is not a report of a trained sparse ResNet"),
     ],
 )
-def test_other_reports_are_refused(tmp_path, capsys, told, options, message):
-    path = raport(tmp_path / "raport.json", told, **options)
+def test_other_reports_are_refused(tmp_path, capsys, changes, options, message):
+    path = raport(tmp_path / "raport.json", changes, **options)
     assert sparsity.main([str(path), "--output", str(tmp_path / "s")]) == 2
     assert message in capsys.readouterr().err
 

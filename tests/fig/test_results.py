@@ -1,4 +1,4 @@
-"""`make results`: which runs its page tells of, and where it is written."""
+"""`make results`: which runs its page shows, and where it is written."""
 
 import json
 import shlex

@@ -121,10 +121,10 @@ def test_charts_tell_accuracies_live_nodes_and_new_edges_by_step(page):
     page.keyboard.press("ArrowLeft")
     assert charted(page, "accuracy", 10, 0.9) == INK
     assert charted(page, "accuracy", 40, 0.9) is None
-    for step, told in ((33, "step 40, epoch 4"), (8, "step 10, epoch 1")):
+    for step, expected_step in ((33, "step 40, epoch 4"), (8, "step 10, epoch 1")):
         x = page.evaluate("s => panel.charts.alive.x(s)", step)
         page.locator("#alive").click(position={"x": x, "y": 60})
-        assert at_step(page) == told
+        assert at_step(page) == expected_step
 
 
 def test_all_bars_lie_in_the_frame(leave_page):

@@ -135,10 +135,12 @@ def test_degrees_out_of_and_into_nodes():
 
 def test_a_record_that_begins_later_says_so(record):
     later = Record(LAYOUT, [state(10), state(20)])
-    for told, first in ((record, "before training"), (later, "at step 10")):
+    for shown_record, first in ((record, "before training"), (later, "at step 10")):
         with pyplot_in_style() as pyplot:
-            titles = [axis.get_title() for axis in wiring_stills.adjacency(pyplot, told, LAYOUT[0]).axes[:2]]
-            axis = wiring_stills.degrees(pyplot, told, LAYOUT[0]).axes[0]
+            titles = [
+                axis.get_title() for axis in wiring_stills.adjacency(pyplot, shown_record, LAYOUT[0]).axes[:2]
+            ]
+            axis = wiring_stills.degrees(pyplot, shown_record, LAYOUT[0]).axes[0]
             legend = [text.get_text() for text in axis.get_legend().get_texts()]
         assert titles == legend == [first, "at step 20"]
 

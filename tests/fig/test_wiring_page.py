@@ -80,10 +80,11 @@ def test_the_page_holds_everything_and_says_how_much(record, capsys):
     assert "3 of 3 states" in capsys.readouterr().out
     assert not re.search(rb"(?:src|href)=|https?://|@import|url\(", page)
     head = head_of(page)
-    told = [
-        [told["layers"][0][key] for key in ("edges", "total", "added", "removed")] for told in head["states"]
+    counts = [
+        [state["layers"][0][key] for key in ("edges", "total", "added", "removed")]
+        for state in head["states"]
     ]
-    assert told == [[3, 3, 3, 0], [4, 4, 2, 1], [3, 4, 0, 1]]
+    assert counts == [[3, 3, 3, 0], [4, 4, 2, 1], [3, 4, 0, 1]]
     assert [column["label"] for column in head["layers"][0]["columns"]] == [
         "inputs", "group 1", "group 2", "outputs"
     ]  # fmt: skip
@@ -91,7 +92,7 @@ def test_the_page_holds_everything_and_says_how_much(record, capsys):
 
 
 def many(count, epoch_steps=1):
-    """States of `count` steps; only those at the end of an epoch tell of a validation."""
+    """States of `count` steps; only those at the end of an epoch have numbers of a validation."""
     states = []
     for step in range(count):
         numbers = {"step": step, "epoch": step / epoch_steps, "train_accuracy": step / 100}
@@ -109,7 +110,7 @@ def test_fewer_states_where_there_are_too_many(monkeypatch):
     page, shown = make_page(many(50), "many", 50)
     assert len(page) <= len(whole) - 500
     assert 1 < shown < 50
-    steps = [told["numbers"]["step"] for told in head_of(page)["states"]]
+    steps = [state["numbers"]["step"] for state in head_of(page)["states"]]
     assert (steps[0], steps[-1]) == (0, 49)
 
 
@@ -136,10 +137,10 @@ def test_curves_tell_all_states_and_a_state_tells_what_its_accuracy_covers():
     assert {step: value for step, value in enumerate(val) if value is not None} == {
         10: 50.1, 20: 50.2, 30: 50.3, 40: 50.4
     }  # fmt: skip
-    told = {state["numbers"]["step"]: state["since"] for state in head["states"]}
-    assert len(told) == 6
-    assert {told.pop(0), *told} > {None, 10, 20, 30, 40}
-    assert all(since == step - 1 for step, since in told.items())
+    since_of = {state["numbers"]["step"]: state["since"] for state in head["states"]}
+    assert len(since_of) == 6
+    assert {since_of.pop(0), *since_of} > {None, 10, 20, 30, 40}
+    assert all(since == step - 1 for step, since in since_of.items())
 
 
 def test_mistakes(tmp_path, record, capsys):
@@ -148,8 +149,8 @@ def test_mistakes(tmp_path, record, capsys):
         assert "has no recorded wiring; train with --record_wiring" in capsys.readouterr().err
         (tmp_path / "file").touch()
         assert program.main([str(record), "--output", str(tmp_path / "file" / output)]) == 2
-        told = capsys.readouterr().err
-        assert f"{tmp_path}/file/{output}" in told and "cannot be written" in told
+        errors = capsys.readouterr().err
+        assert f"{tmp_path}/file/{output}" in errors and "cannot be written" in errors
 
 
 @pytest.mark.parametrize(

@@ -62,10 +62,10 @@ def layer_state(pairs, weights=None):
     return LayerState(places, np.array(values, np.float32), live)
 
 
-def state(step, told_step=None):
-    """The state of EDGES, told to be of another step."""
-    told = step if told_step is None else told_step
-    numbers = {"step": told, "epoch": told / 10}
+def state(step, own_step=None):
+    """The state of EDGES, step_number to be of another step."""
+    step_number = step if own_step is None else own_step
+    numbers = {"step": step_number, "epoch": step_number / 10}
     if step:
         numbers |= {"train_accuracy": 20.0 + step, "val_accuracy": 30.0 + step}
     return State(numbers, {"graph": layer_state(EDGES[step])})

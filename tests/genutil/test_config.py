@@ -243,7 +243,7 @@ def test_duplicate_keys_warn_in_foreign_files_and_fail_in_ours(write_app, caplog
     ],
 )
 def test_files_that_are_no_experiment(tmp_path, text, message):
-    path = tmp_path / "strange.yml"
+    path = tmp_path / "odd.yml"
     path.write_text(text)
     refused(path, message)
 

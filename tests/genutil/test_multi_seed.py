@@ -84,21 +84,21 @@ def trained(tmp_path):
 
 @in_this_process
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "message"),
     [
         (["--num_epochs", 1, "--lr", 0.01], "lr is 0.01, in the file 0.1"),
         (["--num_epochs", 2], "num_epochs is 2, in the file 1"),  # its schedule has ended
     ],
 )
-def test_another_experiment_is_trained_from_its_beginning(write_app, tmp_path, caplog, changed, told):
-    """Weights of other settings must not be told as its results."""
+def test_another_experiment_is_trained_from_its_beginning(write_app, tmp_path, caplog, changed, message):
+    """Weights of other settings must not be reported as its results."""
     caplog.set_level("INFO")
     app = write_app()
     assert run(app, "--seeds", 1, "--num_epochs", 1, "--lr", 0.1) == 0
     assert run(app, "--seeds", 1, *changed) == 0
-    assert re.search(rf"tiny-seed1 starts from the beginning, since .*: .*{re.escape(told)}", caplog.text)
-    _, (lr, epochs, used, told_epochs) = trained(tmp_path)
-    assert told_epochs == list(range(epochs))
+    assert re.search(rf"tiny-seed1 starts from the beginning, since .*: .*{re.escape(message)}", caplog.text)
+    _, (lr, epochs, used, reported_epochs) = trained(tmp_path)
+    assert reported_epochs == list(range(epochs))
     assert used <= lr
     assert (tmp_path / "checkpoints" / "tiny-seed1.1" / "last.pt").is_file()
 
@@ -120,8 +120,8 @@ def test_a_stopped_run_goes_on(write_app, tmp_path):
     process = start(app, tmp_path, "--seeds", 1, 2)
     wait_for_line(process, "epoch 3, step")
     process.send_signal(signal.SIGTERM)
-    _, told = process.communicate(timeout=120)
-    assert process.returncode == 128 + signal.SIGTERM, told
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM, errors
     assert not results(tmp_path)
     assert run(app, "--seeds", 1, 2) == 0
     assert {content["epochs"] for content in results(tmp_path).values()} == {15}
@@ -133,9 +133,9 @@ def test_the_run_gets_an_interrupt_that_its_parent_alone_got(write_app, tmp_path
     process = start(write_app(num_epochs=10_000), tmp_path, "--seeds", 1, start_new_session=True)
     wait_for_line(process, "epoch 3, step")
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGINT, told
-    assert "stopped by SIGINT" in told
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT, errors
+    assert "stopped by SIGINT" in errors
 
 
 @pytest.mark.slow
@@ -144,9 +144,9 @@ def test_a_run_of_a_seed_saves_at_a_lost_connection_or_a_time_limit(write_app, t
     process = start(write_app(num_epochs=10_000), tmp_path, "--seeds", 1, 2)
     wait_for_line(process, "epoch 3, step")
     process.send_signal(signum)
-    _, told = process.communicate(timeout=120)
-    assert process.returncode == 128 + signum, told
-    assert f"stopped by {signum.name}" in told
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 128 + signum, errors
+    assert f"stopped by {signum.name}" in errors
     assert (tmp_path / "checkpoints" / "tiny-seed1" / "last.pt").is_file()
     assert not (tmp_path / "checkpoints" / "tiny-seed2").exists()
 

@@ -1,4 +1,4 @@
-"""What the processes of a run do together, and who tells what happened when one of them fails."""
+"""What the processes of a run do together, and which process reports what happened when one of them fails."""
 
 import os
 import signal
@@ -42,17 +42,17 @@ def talk(world):
 
 def test_messages_between_three_processes():
     found = together(3, talk)
-    for rank, told in enumerate(found):
-        assert told["answers"] == [
+    for rank, answer in enumerate(found):
+        assert answer["answers"] == [
             StepStatus(30, signal.SIGTERM), StepStatus(3, signal.SIGINT), StepStatus(3, signal.SIGHUP),
             StepStatus(3, signal.SIGUSR1), StepStatus(3, signal.SIGUSR1), StepStatus(3, None),
         ]  # fmt: skip
-        assert told["sum"] == [3, 3 * (2**40 + 1)]
-        assert told["gather"] == ["process 0", "process 1", "process 2"]
-        assert told["broadcast_from_main"] == {"rank": 0}
-        assert told["run_on_main"] == (0 if rank == 0 else None)
-        assert told["buffers"] == [5, 5]
-        assert told["is_main"] == (rank == 0)
+        assert answer["sum"] == [3, 3 * (2**40 + 1)]
+        assert answer["gather"] == ["process 0", "process 1", "process 2"]
+        assert answer["broadcast_from_main"] == {"rank": 0}
+        assert answer["run_on_main"] == (0 if rank == 0 else None)
+        assert answer["buffers"] == [5, 5]
+        assert answer["is_main"] == (rank == 0)
 
 
 def test_a_world_of_one_needs_nobody():
@@ -179,7 +179,9 @@ def test_errors_of_collectives_are_known_and_shortened():
     assert not is_peer_failure(UserError("gloo"))
 
 
-def test_a_killed_loader_of_a_user_s_own_is_told_without_a_traceback():
-    told = error_to_report(ALONE, RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "))
-    assert type(told) is RunError
-    assert str(told).startswith("a loading process was killed (DataLoader worker (pid 7) is killed by signal")
+def test_a_killed_loader_of_a_user_s_own_is_reported_without_a_traceback():
+    error = error_to_report(ALONE, RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "))
+    assert type(error) is RunError
+    assert str(error).startswith(
+        "a loading process was killed (DataLoader worker (pid 7) is killed by signal"
+    )

@@ -146,7 +146,7 @@ def start(app, path, *argv, launcher=("runner.py",), **more):
 
 
 def end_of(process, timeout):
-    """What a command printed on (stdout, stderr); if it hangs, an error tells where each process does."""
+    """What a command printed on (stdout, stderr); if it hangs, the error has the stacks of each process."""
     try:
         return process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:

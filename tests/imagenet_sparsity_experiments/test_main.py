@@ -32,11 +32,11 @@ def space(tmp_path):
 
 def test_what_a_training_leaves(images, space, capsys, caplog):
     caplog.set_level("INFO")
-    options = ["-c", "allsparse20", "--epochs", 2, "--lr", "0.01", "-p", 2, "--raport-file", "told.json"]
+    options = ["-c", "allsparse20", "--epochs", 2, "--lr", "0.01", "-p", 2, "--raport-file", "report.json"]
     assert run(images, space, *options, "--final-weights", "end.pth.tar") == 0
     files = {file.name for file in space.iterdir() if file.is_file()} - {".lock", ".run"}
-    assert files == {"checkpoint.pth.tar", "model_best.pth.tar", "end.pth.tar", "told.json"}
-    report = raport(space, "told.json")
+    assert files == {"checkpoint.pth.tar", "model_best.pth.tar", "end.pth.tar", "report.json"}
+    report = raport(space, "report.json")
     assert (report["epochs"], report["steps"], report["kept"], report["weights"]) == (2, 6, *counts(0.8))
     assert [(line["epoch"], line["phase"]) for line in report["metrics"]] == [
         (0, "train"), (0, "val"), (1, "train"), (1, "val")
@@ -194,12 +194,12 @@ def test_evaluation(images, space, tmp_path, caplog):
 
 def test_an_evaluation_leaves_the_report_of_the_training(images, space):
     assert run(images, space, "--epochs", 2, "--lr", "0.01") == 0
-    told = raport(space)
+    before = raport(space)
     for number in (1, 2):
         assert run(images, space, "--evaluate", "--resume", "auto") == 0
         assert raport(space)["metrics"] == []
         assert len(list(space.glob("experiment_raport*.json"))) == number + 1
-    assert raport(space, "experiment_raport.1.json") == told
+    assert raport(space, "experiment_raport.1.json") == before
 
 
 @pytest.mark.parametrize("failing", ["write_final_weights", "write_report"])
@@ -347,7 +347,7 @@ def test_inference_and_training_on_random_images(space, capsys):
     assert raport(space)["steps"] == 2
 
 
-def test_mistakes_are_told_without_a_traceback(images, space, capsys):
+def test_mistakes_are_reported_without_a_traceback(images, space, capsys):
     assert run(images, space, "--data-backend", "dali-gpu") == 2
     assert "there is none; choose dali-cpu" in capsys.readouterr().err
     assert run(images, space, "--resume", "nowhere.pth.tar") == 2

@@ -124,7 +124,7 @@ def test_two_machines(place):
         ),
     ],
 )
-def test_mistakes_are_told_once(place, argv, message):
+def test_mistakes_are_reported_once(place, argv, message):
     _, errors = ended(start(place, sys.executable, FOLDER / "multiproc.py", *argv), status=2)
     assert errors.count(message) == 1
     assert "Traceback" not in errors

@@ -30,7 +30,7 @@ def build(name="dense", arch="resnet18", num_classes=1000):
 
 
 def make_images(folder, train=4, val=2):
-    """Three classes, told by their colour."""
+    """Three classes, distinguished by their colour."""
     random = np.random.default_rng(0)
     for part, count in (("train", train), ("val", val)):
         for label in range(3):

@@ -8,7 +8,7 @@ import numpy as np
 
 
 def read(path):
-    """({name: array}, what the file tells of itself)."""
+    """({name: array}, metadata of the file)."""
     content = path.read_bytes()
     (size,) = struct.unpack("<Q", content[:8])
     entries = json.loads(content[8 : 8 + size])

@@ -1,4 +1,4 @@
-"""Edge rules: what is in use, what the gradient reaches, and when the selection is made anew."""
+"""Edge rules: what is in use, what the gradient reaches, and when the selection is made again."""
 
 import copy
 import inspect
@@ -102,17 +102,17 @@ def test_readable_scope_never_wastes_an_edge():
 
 
 @pytest.mark.parametrize("options", [{}, {"foreach": True}, {"fused": True}])
-def test_selected_anew_after_an_optimizer_step(options):
+def test_selected_again_after_an_optimizer_step(options):
     rule = TopEdges(potential(), num_edges=30)
     optimizer = torch.optim.SGD(rule.parameters(), lr=1.0, momentum=0.9, **options)
     for _ in range(3):
         used = rule()
-        assert torch.equal(used != 0, selected_anew(rule))
+        assert torch.equal(used != 0, selected_again(rule))
         used.square().sum().backward()
         optimizer.step()
 
 
-def selected_anew(rule):
+def selected_again(rule):
     return top_mask(rule.weight, 30)
 
 
@@ -144,11 +144,11 @@ def test_selected_once_for_a_whole_evaluation(rule, monkeypatch):
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_selected_anew_after_any_other_change(change, training):
+def test_selected_again_after_any_other_change(change, training):
     rule = TopEdges(potential(), num_edges=30).train(training)
     rule()
     change(rule, torch.randn(12, 10, 1, 1))
-    assert torch.equal(rule() != 0, selected_anew(rule))
+    assert torch.equal(rule() != 0, selected_again(rule))
 
 
 def test_the_selection_is_not_saved():
@@ -159,7 +159,7 @@ def test_the_selection_is_not_saved():
     twin = copy.deepcopy(rule)
     assert twin._evaluation_cache._selection is None
     twin.weight.data.neg_().add_(0.1)
-    assert torch.equal(twin() != 0, selected_anew(twin))
+    assert torch.equal(twin() != 0, selected_again(twin))
     buffer = io.BytesIO()
     torch.save(rule, buffer)
     buffer.seek(0)
@@ -177,12 +177,12 @@ def test_sums_see_every_type_and_width(dtype, sources):
 
 @pytest.mark.parametrize("rule", [TopEdges, TopEdgesWithoutUpdate])
 @pytest.mark.parametrize("dimension", [0, 1])
-def test_selected_anew_after_a_permutation(rule, dimension):
+def test_selected_again_after_a_permutation(rule, dimension):
     """Sums over one dimension alone would not see it."""
     rule = rule(potential(), num_edges=30).eval()
     rule()
     rule.weight.data.copy_(rule.weight.data.flip(dimension))
-    assert torch.equal(rule() != 0, selected_anew(rule))
+    assert torch.equal(rule() != 0, selected_again(rule))
 
 
 def test_selection_in_inference_mode():
@@ -190,7 +190,7 @@ def test_selection_in_inference_mode():
         rule = TopEdges(potential(), num_edges=30).eval()
         assert int((rule() != 0).sum()) == 30
         rule.weight.mul_(-1).add_(0.05)
-        assert torch.equal(rule() != 0, selected_anew(rule))
+        assert torch.equal(rule() != 0, selected_again(rule))
 
 
 def test_a_rule_without_select_says_so():

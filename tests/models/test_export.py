@@ -33,8 +33,8 @@ def test_files_of_mobilenets(tmp_path, kind, small):
     images = torch.randn(5, 3, 40, 40)
     with torch.no_grad():
         logits = model(images)
-    told = export(model, tmp_path / "out.onnx", (3, 40, 40))
-    assert "differ by" in told
+    summary = export(model, tmp_path / "out.onnx", (3, 40, 40))
+    assert "differ by" in summary
     assert_close(run_onnx(tmp_path / "out.onnx", images), logits)
     export(model, tmp_path / "out.safetensors", (3, 40, 40))
     found = edge_reader.logits(tmp_path / "out.safetensors", images.numpy())

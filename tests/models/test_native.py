@@ -132,7 +132,7 @@ def test_a_network_on_another_device_is_refused():
 
 
 def test_operators_of_the_library(network):
-    """Their schemas tell what is written to, and their fakes the shapes."""
+    """Their schemas state what is written to, and their fakes the shapes."""
     native, _ = network
     pixels = torch.randn(2, 3, 32, 32)
     program = native._program(32, 32)

@@ -136,7 +136,7 @@ def test_nan_is_refused(rate):
 
 @pytest.mark.parametrize("count", [0, 1, 7, 20])
 def test_nan_spreads_on_a_gpu(count):
-    """There nothing waits for the device, so nothing can be raised; the loss tells."""
+    """There nothing waits for the device, so nothing can be raised; the loss shows it."""
     weight = torch.randn(20)
     weight[7] = torch.nan
     mask = topk._select_on_device(weight, count)

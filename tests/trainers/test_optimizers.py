@@ -30,5 +30,5 @@ def test_names_are_in_the_order_of_the_groups():
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
     optimizer = torch.optim.SGD(without_decay_of_norms(model), lr=0.1)
     assert optimizer_names(optimizer, model) == ["1.weight", "1.bias", "0.weight", "0.bias"]
-    strange = torch.optim.SGD([torch.zeros(1), *model.parameters()], lr=0.1)
-    assert optimizer_names(strange, model)[:2] == ["0", "0.weight"]
+    foreign = torch.optim.SGD([torch.zeros(1), *model.parameters()], lr=0.1)
+    assert optimizer_names(foreign, model)[:2] == ["0", "0.weight"]

@@ -268,7 +268,7 @@ def test_something_else_than_a_structure():
 
 
 class Convolution(nn.Module):
-    """Has a part called `stages`, as many networks do, and tells nothing of itself."""
+    """Has a part called `stages`, as many networks do, and does not describe itself."""
 
     def __init__(self):
         super().__init__()
