@@ -42,6 +42,7 @@ from trainers.component_checks import (
     checked_schedule,
 )
 from trainers.criterion import Criterion
+from trainers.edge_statistics import EdgeStatistics
 from trainers.optimizers import find_optimizer, make_lr_tensor, without_decay_of_norms
 from trainers.precision import Precision
 from trainers.schedules import Schedule, find_schedule, warmed_up
@@ -131,10 +132,11 @@ def build_callbacks(
     outputs: RunOutputs | None,
     start: ResumePoint,
     first_step: int,
+    statistics: EdgeStatistics,
 ) -> list[Callback]:
     """Callbacks of the project. Those that only report are in the first process only."""
     wiring, cost = Wiring(model), profiled(config, model)
-    callbacks: list[Callback] = []
+    callbacks: list[Callback] = [statistics]
     if outputs is not None:
         macs = None if config.skip_profiling or cost is None else cost.macs
         board = TensorBoard(outputs.run, macs, first_step)

@@ -48,7 +48,7 @@ from genutil.threads import choose_threads, threads_in_use, work_of_step
 from genutil.user_code import errors_in, is_foreign
 from models import build_model
 from models.compiling import compile_errors_as_config_errors, compile_network, use_channels_last
-from models.costs import cost_numbers, count_new_edges, profiled
+from models.costs import cost_numbers, count_new_edges, profiled, training_cost
 from models.logits import check_logits
 from models.transfer import apply_adapted_weights, load_wiring_and_weights
 from trainers.batch_checks import (
@@ -58,6 +58,7 @@ from trainers.batches import corrupt_images
 from trainers.callback_base import acts_on_gradients
 from trainers.checkpointing import resumable_state
 from trainers.criterion import Criterion
+from trainers.edge_statistics import EdgeStatistics
 from trainers.evaluation import evaluate_and_time
 from trainers.optimizers import find_optimizer
 from trainers.precision import Precision
@@ -323,16 +324,16 @@ def _train(
         builder.warn_of_unused()
         world.barrier()  # all processes have their callbacks
         world.run_on_main(open_checkpoints)
-    callbacks = (
-        build_callbacks(config, file_format, model, world, outputs, start, first_step) + user_callbacks
-    )
+    statistics = EdgeStatistics(Wiring(model), functools.partial(observations, model))
+    callbacks = build_callbacks(config, file_format, model, world, outputs, start, first_step, statistics)
+    callbacks += user_callbacks
     criterion = Criterion(config.label_smoothing, config.mixup, config.seed)
     precision = Precision(config.amp, world.device, config.loss_scale)
     step = build_captured_step(config, model, optimizer, criterion, precision, callbacks, world)
     trainer = Trainer(
         model, optimizer, schedule, train, val, config.num_epochs, config.topk, config.log_interval,
         callbacks=callbacks, criterion=criterion, precision=precision, accumulate=config.accumulate,
-        world=world, stop=stop, observe=functools.partial(observations, model), captured_step=step,
+        world=world, stop=stop, observe=statistics.observe, captured_step=step,
     )  # fmt: skip
     if start.content is not None and state is not None:
         trainer.load_state_dict(state)
@@ -353,7 +354,11 @@ def _train(
     results |= {"epochs": trainer.epoch, "steps": trainer.step, "threads": torch.get_num_threads()}
     results |= {**observations(model), "started_from": start.started_from}
     new_edges = count_new_edges(model, masks)
-    results |= cost_numbers(profiled(config, model, new_edges), new_edges)
+    cost = profiled(config, model, new_edges)
+    results |= cost_numbers(cost, new_edges)
+    if statistics.is_complete:
+        results |= statistics.percentages()
+        results |= training_cost(statistics.history, cost, statistics.images)
     results |= corrupt_images(data, world)
     return None if outputs is None else outputs.run, results
 

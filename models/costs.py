@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from genutil.config import Config
+from wirings.history import EdgeHistory
 from wirings.profiling import Profile, as_table, profile
 from wirings.structure import image_size
 from wirings.wiring import Wiring
@@ -36,6 +37,23 @@ def profiled(config: Config, model: nn.Module, new_edges: Mapping[str, int] | No
     if config.evaluate or not config.skip_profiling:
         _log.info("%s", as_table(cost, new_edges))
     return cost
+
+
+def training_cost(history: EdgeHistory, cost: Profile | None, images: int) -> dict[str, Any]:
+    """Multiply-accumulates of a training for the results; empty if they are not known.
+
+    Args:
+        history: of the whole training.
+        cost: of the network.
+        images: number of images of the training, each as often as it was used.
+    """
+    macs = None if cost is None else history.training_macs(cost.per_layer)
+    if macs is None:
+        return {}
+    return {
+        "training_macs": round(macs.total * images),
+        "training_macs_per_image": {name: round(count) for name, count in dataclasses.asdict(macs).items()},
+    }
 
 
 def cost_numbers(cost: Profile | None, new_edges: Mapping[str, int] | None = None) -> dict[str, Any]:

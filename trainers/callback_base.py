@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -49,6 +49,13 @@ class Callback:
 
     on_all_processes: ClassVar[bool] = False
     """Whether an experiment's callback is used in all processes of a run, or in the first one only."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """State that a resumed training needs, of tensors, numbers and strings; it is part of checkpoints."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the result of `state_dict`. Called before `on_start`, unless the checkpoint has none."""
 
     def on_start(self, trainer: Training) -> None:
         """Before the first step of this process."""
@@ -110,6 +117,16 @@ class CallbackList(Callback):
         self.callbacks = tuple(callbacks)
         self.acts_on_gradients = any(acts_on_gradients(type(callback)) for callback in self.callbacks)
 
+    def state_dict(self) -> dict[str, Any]:
+        """States of the callbacks that have one, by the paths of their classes."""
+        states = {_path(callback): callback.state_dict() for callback in self.callbacks}
+        return {path: state for path, state in states.items() if state}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for callback in self.callbacks:
+            if _path(callback) in state:
+                callback.load_state_dict(state[_path(callback)])
+
     def on_start(self, trainer: Training) -> None:
         for callback in self.callbacks:
             callback.on_start(trainer)
@@ -153,6 +170,10 @@ class CallbackList(Callback):
     def on_end(self, trainer: Training) -> None:
         for callback in self.callbacks:
             callback.on_end(trainer)
+
+
+def _path(callback: Callback) -> str:
+    return f"{type(callback).__module__}:{type(callback).__qualname__}"
 
 
 class EverySteps(Callback):

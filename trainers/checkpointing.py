@@ -163,6 +163,7 @@ def resumable_state(
             "scheduler": {"lr": _last_lr(checkpoint, optimizer)},
             "scaler": checkpoint.get("scaler"),
             "rng": checkpoint.get("rng", rng_state()),
+            "callbacks": dict(checkpoint.get("callbacks") or {}),
             **_counts(checkpoint, path, progress, steps_per_epoch),
         }
         # Loaded once without effect, so that wrong values are refused before files are written.

@@ -241,6 +241,7 @@ class Trainer:
                 "batches": len(self.train),
                 "meter": None if self.epoch_finished else self.meter.state_dict(),
             },
+            "callbacks": self.callbacks.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -258,6 +259,7 @@ class Trainer:
         set_lr(self.optimizer, self.lr)
         if progress["meter"] is not None:
             self.meter.load_state_dict(progress["meter"])
+        self.callbacks.load_state_dict(state["callbacks"])
 
 
 def _raise_if_not_finite(metrics: Mapping[str, float], name: str) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from wirings.channels import remove_dead_channels
     from wirings.compacting import compact, engines_of
     from wirings.exporting import export
+    from wirings.history import EdgeHistory
     from wirings.profiling import Profile, profile
     from wirings.rules import find_rule
     from wirings.rules.base import EdgeRule, EdgeSpace, MaskedEdges, PotentialEdges, RankedEdges, Step
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ChannelReport",
+    "EdgeHistory",
     "EdgeRule",
     "EdgeSelection",
     "EdgeSpace",
@@ -67,6 +69,7 @@ __all__ = [
 _PLACES = {
     "ChannelReport": "wirings.channel_report",
     "remove_dead_channels": "wirings.channels",
+    "EdgeHistory": "wirings.history",
     "EdgeRule": "wirings.rules.base",
     "EdgeSpace": "wirings.rules.base",
     "PotentialEdges": "wirings.rules.base",

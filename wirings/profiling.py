@@ -162,7 +162,8 @@ def _layer_cost(name: str, params: int, macs: int, layer: WiredLayer | None) -> 
     if layer is None:
         return LayerComplexity(name, params, macs)
     in_use = layer.wiring.in_use()
-    return LayerComplexity(name, params, macs, in_use.numel(), int(in_use.sum()), None, None)
+    edges = int(in_use.sum())
+    return LayerComplexity(name, params, macs, in_use.numel(), edges, None, None, macs // max(edges, 1))
 
 
 def _row(model: nn.Module, name: str, is_rule: bool) -> str:

@@ -42,6 +42,7 @@ class LayerComplexity:
         effective: edges in use that the forward pass reads and that are on a path from image to logits;
             None: not known.
         live_nodes: source nodes with an effective edge; None: not known.
+        macs_per_edge: multiply-accumulates of one edge for one image; 0: not known, or no wiring.
     """
 
     name: str
@@ -51,6 +52,7 @@ class LayerComplexity:
     edges: int = 0
     effective: int | None = 0
     live_nodes: int | None = 0
+    macs_per_edge: int = 0
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ class GraphLayer:
             edges=edges,
             effective=int(effective.sum()),
             live_nodes=int(effective.any(dim=0).sum()),
+            macs_per_edge=self.map_size**2 * self.passes,
         )
 
 

@@ -154,6 +154,16 @@ class EdgeRule(nn.Module, ABC):
         """Number of edges that can be in use: all entries of the weight, unless a rule excludes some."""
         return self.potential.numel
 
+    @property
+    def num_training_edges(self) -> int:
+        """Number of edges that the products of a training step need; by default those in use."""
+        return self.num_edges
+
+    @property
+    def num_gradient_edges(self) -> int:
+        """Number of edges whose gradient a training step needs."""
+        return self.num_potential if self.gradient == "all" else self.num_training_edges
+
     @abstractmethod
     def select(self) -> EdgeSelection:
         """Select the edges in use by the current weight and buffers.

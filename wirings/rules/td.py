@@ -50,6 +50,15 @@ class TargetedDropout(RankedEdges):
             raise WiringError(f"rho must be within 0..1, got {rho}")
         self.td_magnitude = td_magnitude
 
+    @property
+    def num_training_edges(self) -> int:
+        """The mean over the random numbers: edges in use, and weak ones that are not dropped."""
+        return self.num_edges + round((1 - self.rho) * (self.potential.numel - self.num_edges))
+
+    @property
+    def num_gradient_edges(self) -> int:
+        return self.num_training_edges
+
     def forward(self) -> Tensor:
         weight = self.weight.abs() if self.td_magnitude else self.weight
         return targeted_dropout(weight, self.in_use(), self.rho if self.training else 1.0)

@@ -58,6 +58,10 @@ class ExploringEdges(EdgeRule):
             self.register_buffer(name, torch.zeros(self.weight.shape, dtype=torch.bool))
         self._choose()
 
+    @property
+    def num_gradient_edges(self) -> int:
+        return self._backward.count
+
     def select(self) -> EdgeSelection:
         return EdgeSelection.from_mask(self.in_forward)
 
