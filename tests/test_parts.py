@@ -10,7 +10,7 @@ def run(path, *argv):
 
 
 def test_settings_without_effect_are_told(write_app, caplog):
-    run(write_app(graph="random", edge_scope="readable", width_mult=0.5), "--num_epochs", "1")
+    run(write_app(graph="complete", edge_scope="readable", width_mult=0.5), "--num_epochs", "1")
     assert "no effect in this experiment: edge_scope, width_mult" in caplog.text
 
 

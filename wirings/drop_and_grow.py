@@ -11,8 +11,8 @@ from torch import Tensor
 
 from wirings.densities import DensitySchedule
 from wirings.errors import WiringError
-from wirings.rules.base import MaskedEdges, PotentialEdges, Step
-from wirings.topk import top_mask
+from wirings.rules.base import EdgeScope, MaskedEdges, PotentialEdges, Step
+from wirings.topk import top_mask, top_mask_of
 
 
 class DropAndGrow(MaskedEdges):
@@ -29,7 +29,7 @@ class DropAndGrow(MaskedEdges):
     Args:
         potential: the potential edges.
         num_edges: number of edges in use (at the end of the schedule); at the start, they are random.
-        schedule: see EdgeRule.
+        schedule, edge_scope: see EdgeRule.
         update_interval: steps between two updates.
         drop_fraction: fraction of the edges that the first update replaces, 0..1; None: as published.
         last_update: fraction of the training after which no edge is replaced, 0..1.
@@ -53,12 +53,13 @@ class DropAndGrow(MaskedEdges):
         potential: PotentialEdges,
         num_edges: int,
         schedule: DensitySchedule | None = None,
+        edge_scope: EdgeScope = "all",
         update_interval: int = 100,
         drop_fraction: float | None = None,
         last_update: float = 0.75,
         may_return: bool = True,
     ) -> None:
-        super().__init__(potential, num_edges, schedule)
+        super().__init__(potential, num_edges, schedule, edge_scope)
         drop_fraction = self.default_drop_fraction if drop_fraction is None else drop_fraction
         if update_interval < 1:
             raise WiringError(f"update_interval must be at least 1, got {update_interval}")
@@ -82,8 +83,10 @@ class DropAndGrow(MaskedEdges):
         """
 
     def random_scores(self) -> Tensor:
-        """Uniform random numbers above zero: the same in all processes, and part of checkpoints."""
-        return (1 - torch.rand(self.weight.shape)).to(self.weight.device)
+        """Uniform random numbers above zero, zero for edges that cannot be in use. They are the same in all
+        processes, since checkpoints hold the state of their generator.
+        """
+        return self.within_scope((1 - torch.rand(self.weight.shape)).to(self.weight.device))
 
     def replaced_fraction(self, step: Step) -> float:
         """Fraction of the edges in use that an update at this step replaces."""
@@ -118,11 +121,11 @@ class DropAndGrow(MaskedEdges):
         """
         in_use = self.mask != 0
         num_live = int(in_use.sum())
-        count = min(count, self.num_edges, self.potential.numel - self.num_edges)
+        count = min(count, self.num_edges, self.num_potential - self.num_edges)
         if not self.may_return:  # enough edges that were not in use must be left
-            count = min(count, self.potential.numel - num_live)
+            count = min(count, self.num_potential - num_live)
         kept = top_mask_of(self.weight.abs(), in_use, min(self.num_edges - count, num_live))
-        candidates = ~kept if self.may_return else ~(kept | in_use)
+        candidates = self.within_scope(~kept if self.may_return else ~(kept | in_use))
         grown = self.grow(candidates, self.num_edges - int(kept.sum()))
         new = grown & ~in_use
         self.weight.masked_fill_(new, 0)
@@ -139,15 +142,3 @@ class DropAndGrow(MaskedEdges):
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)
         self._set_next(bool(self.next_is_update))
-
-
-def top_mask_of(values: Tensor, candidates: Tensor, count: int) -> Tensor:
-    """Boolean mask of the `count` candidates with the largest values; of equal ones, those of lowest index.
-
-    Args:
-        values: at least 0.
-        candidates: boolean, of the same shape; at least `count` are true.
-    """
-    # Others come after candidates of value zero: magnitudes are shifted by one step of the smallest number.
-    tiny = torch.finfo(values.dtype).tiny
-    return top_mask(torch.where(candidates, values.clamp_min(tiny), values.new_zeros(())), count)

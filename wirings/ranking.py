@@ -22,6 +22,8 @@ class Ranked(Protocol):
 
     def scores(self) -> Tensor: ...
 
+    def within_scope(self, values: Tensor) -> Tensor: ...
+
     def buffers(self) -> Iterator[Tensor]: ...
 
 
@@ -65,7 +67,7 @@ class GlobalRanking:
         return self._selections[index]
 
     def _rank(self) -> list[EdgeSelection]:
-        scores = [rule.scores().detach() for rule in self.rules]
+        scores = [rule.within_scope(rule.scores().detach()) for rule in self.rules]
         self._selector.count = self.num_edges
         selection = self._selector.select(torch.cat([score.flatten() for score in scores]))
         if selection.device.type == "cpu" and not torch.compiler.is_compiling():

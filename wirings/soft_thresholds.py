@@ -44,7 +44,7 @@ class SoftThreshold(RankedEdges):
         """Values of the edges in use; those of the others are not read.
 
         Args:
-            weight: the whole weight, without gradient.
+            weight: the whole weight, without gradient; zero for edges that cannot be in use.
             threshold: the largest magnitude that is not in use, a scalar.
         """
 
@@ -58,6 +58,7 @@ class SoftThreshold(RankedEdges):
         selection = self.selection()
         if selection.is_full or selection.count == self.potential.numel:
             return self.transform(self.weight, self.weight.new_zeros(())), selection
-        threshold = self.weight.abs().masked_fill_(selection.mask(), 0).amax()
-        values = self.transform(self.weight, threshold)
+        weight = self.within_scope(self.weight)
+        threshold = weight.abs().masked_fill_(selection.mask(), 0).amax()
+        values = self.transform(weight, threshold)
         return torch.where(selection.mask(), values, values.new_zeros(())), selection

@@ -224,3 +224,15 @@ def choose_top_edges(weight: Tensor, prune_rate: float) -> Tensor:
     """
     selector = Selector(num_kept(weight.numel(), prune_rate))
     return straight_through(weight, selector.select(weight))
+
+
+def top_mask_of(values: Tensor, candidates: Tensor, count: int) -> Tensor:
+    """Boolean mask of the `count` candidates with the largest values; of equal ones, those of lowest index.
+
+    Args:
+        values: at least 0.
+        candidates: boolean, of the same shape; at least `count` are true.
+    """
+    # Others come after candidates of value zero: magnitudes are shifted by one step of the smallest number.
+    tiny = torch.finfo(values.dtype).tiny
+    return top_mask(torch.where(candidates, values.clamp_min(tiny), values.new_zeros(())), count)

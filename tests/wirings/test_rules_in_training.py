@@ -9,9 +9,8 @@ from torch import nn
 
 import wirings
 from wirings.densities import Cubic
-from wirings.drop_and_grow import top_mask_of
 from wirings.errors import WiringError
-from wirings.rules import RULES, find_rule
+from wirings.rules import RULES, build_rule, find_rule, options_of
 from wirings.rules.ac_dc import AlternatingEdges
 from wirings.rules.base import PotentialEdges, Step
 from wirings.rules.edge_popup import ScoredEdges
@@ -23,6 +22,7 @@ from wirings.rules.sr_ste import DecayedHiddenEdges
 from wirings.rules.srigl import ConstantFanIn
 from wirings.rules.st3 import SoftThresholdedEdges
 from wirings.rules.top_kast import ExploringEdges
+from wirings.topk import top_mask_of
 
 POTENTIAL = PotentialEdges(2, 4, 4, 2)
 FREE = [name for name in RULES if name not in ("fine_tune", "td", "reg_td")]
@@ -335,6 +335,35 @@ def test_resume_is_exact_and_so_are_the_counts(rule, schedule, budget):
         assert torch.equal(again.state_dict()[name], value), name
     if find_rule(rule).has_exact_count and rule not in ("complete", "srigl"):
         assert wiring.summary().total.in_use == wirings.topk.num_kept(3 * 6 * 9 + 96 * 4, 0.8)
+
+
+@pytest.mark.parametrize("rule", [name for name in RULES if "edge_scope" in options_of(name)])
+def test_edges_that_are_not_read_are_not_in_use(rule):
+    torch.manual_seed(0)
+    readable = torch.ones(6, 8).tril().bool()  # 21 edges; the first node reads one
+    potential = PotentialEdges(6, 8, 3, 2, acyclic=True, readable_mask=readable)
+    rule_class = find_rule(rule)
+    own = {"update_interval": 2} if "update_interval" in options_of(rule) else {}
+    for count in (8, 21, 48):
+        edges = build_rule(rule_class, potential, count, edge_scope="readable", **own)
+        with torch.no_grad():
+            edges.weight[readable.logical_not()] = 5  # the largest
+            edges.weight[0, 0] = 0  # a score that entries which are not read have, too
+        optimizer = torch.optim.SGD(edges.parameters(), lr=0.1, momentum=0.9)
+        edges.freeze_wiring()
+        for index in range(10):
+            optimizer.zero_grad()
+            weight = edges().flatten(1)
+            # Only readable entries get a gradient.
+            (torch.randn(6, 8) * weight * readable).sum().backward()
+            step = Step(index, 10, optimizer)
+            edges.after_backward(step)
+            edges.follow_schedule(step)
+            optimizer.step()
+            in_use = edges.in_use().flatten(1)
+            assert not (in_use & ~readable).any()
+            assert int(in_use.sum()) == edges.num_edges <= 21
+        assert edges.num_edges == edges.budget == min(count, 21) or rule == "srigl"
 
 
 @pytest.mark.parametrize("rule", ["set", "rigl"])

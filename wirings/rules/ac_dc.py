@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from wirings.errors import WiringError
-from wirings.rules.base import MaskedEdges, PotentialEdges, Step
-from wirings.topk import top_mask
+from wirings.rules.base import EdgeScope, MaskedEdges, PotentialEdges, Step
+from wirings.topk import top_mask_of
 
 
 class AlternatingEdges(MaskedEdges):
@@ -25,6 +25,7 @@ class AlternatingEdges(MaskedEdges):
     Args:
         potential: the potential edges.
         num_edges: number of edges in use in the compressed phases, so also at the end.
+        edge_scope: see EdgeScope.
         first_phase: fraction of the training before the first compressed phase.
         phase: duration of the phases that follow, as a fraction of the training.
         last_phases: fractions of the training at which the last dense and the last compressed phase begin.
@@ -40,18 +41,20 @@ class AlternatingEdges(MaskedEdges):
         self,
         potential: PotentialEdges,
         num_edges: int,
+        edge_scope: EdgeScope = "all",
         first_phase: float = 0.1,
         phase: float = 0.05,
         last_phases: tuple[float, float] = (0.75, 0.85),
     ) -> None:
-        super().__init__(potential, num_edges)
+        super().__init__(potential, num_edges, None, edge_scope)
         if not (0 <= first_phase <= last_phases[0] <= last_phases[1] <= 1 and phase > 0):
             raise WiringError(
                 "phases must be 0 <= first_phase <= last_phases <= 1 and phase > 0, "
                 f"got first_phase {first_phase}, phase {phase}, last_phases {tuple(last_phases)}"
             )
         self.first_phase, self.phase, self.last_phases = first_phase, phase, tuple(last_phases)
-        self.num_edges = potential.numel
+        self.num_edges = self.num_potential
+        self.mask.copy_(self.scope())
         if self.is_compressed(0.0):
             self._compress()
 
@@ -79,11 +82,11 @@ class AlternatingEdges(MaskedEdges):
             unused = self.mask == 0
             self.weight.masked_fill_(unused, 0)
             step.reset_optimizer_state(self.weight, unused)
-            self.mask.fill_(1)
-            self.num_edges = self.potential.numel
+            self.mask.copy_(self.scope())
+            self.num_edges = self.num_potential
 
     def _compress(self) -> None:
-        self.mask.copy_(top_mask(self.weight, self.budget))
+        self.mask.copy_(top_mask_of(self.weight.abs(), self.scope(), self.budget))
         self.num_edges = self.budget
 
     def _load_from_state_dict(self, *args: Any) -> None:

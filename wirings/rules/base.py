@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,11 @@ from wirings.topk import Selector
 
 if TYPE_CHECKING:
     from wirings.ranking import GlobalRanking
+
+
+EdgeScope: TypeAlias = Literal["all", "readable"]
+"""Which entries of a weight a rule chooses among: all of them, as published, or those that the forward pass
+reads, so that no edge in use is without effect."""
 
 
 @dataclass(frozen=True)
@@ -113,10 +118,13 @@ class EdgeRule(nn.Module, ABC):
         potential: the potential edges.
         num_edges: number of edges in use, by the budget.
         schedule: number of edges in use during the training; None: always that of the budget.
+        edge_scope: see EdgeScope.
 
     Attributes:
-        budget: number of edges in use at the end of the schedule.
+        budget: number of edges in use at the end of the schedule, at most `num_potential`.
         num_edges: number of edges in use now.
+        num_potential: number of edges that can be in use.
+        readable: boolean, of the weight's shape: the edges that can be in use; None: all.
     """
 
     gradient: Gradient = "all"
@@ -133,11 +141,21 @@ class EdgeRule(nn.Module, ABC):
     """Names of buffers that the checkpoint of `use_graph` may lack."""
     weight: nn.Parameter
     num_edges_now: Tensor
+    readable: Tensor | None
 
     def __init__(
-        self, potential: PotentialEdges, num_edges: int, schedule: DensitySchedule | None = None
+        self,
+        potential: PotentialEdges,
+        num_edges: int,
+        schedule: DensitySchedule | None = None,
+        edge_scope: EdgeScope = "all",
     ) -> None:
         super().__init__()
+        readable = potential.readable_mask if edge_scope == "readable" else None
+        self.num_potential = potential.numel if readable is None else int(readable.sum())
+        readable = None if readable is None else readable.view(potential.shape)
+        self.register_buffer("readable", readable, persistent=False)
+        num_edges = min(num_edges, self.num_potential)
         self.potential, self.budget, self.num_edges = potential, num_edges, num_edges
         self.schedule = schedule
         if schedule is not None:
@@ -149,10 +167,19 @@ class EdgeRule(nn.Module, ABC):
             nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         self._evaluation_cache = SelectionCache()
 
-    @property
-    def num_potential(self) -> int:
-        """Number of edges that can be in use: all entries of the weight, unless a rule excludes some."""
-        return self.potential.numel
+    def scope(self) -> Tensor:
+        """Boolean mask of the edges that can be in use."""
+        if self.readable is not None:
+            return self.readable
+        return torch.ones(self.weight.shape, dtype=torch.bool, device=self.weight.device)
+
+    def within_scope(self, values: Tensor) -> Tensor:
+        """Values of the edges that can be in use, and zeros (or false) for others.
+
+        Args:
+            values: of the weight's shape.
+        """
+        return values if self.readable is None else values.masked_fill(~self.readable, 0)
 
     @property
     def num_training_edges(self) -> int:
@@ -263,7 +290,7 @@ class EdgeRule(nn.Module, ABC):
     @property
     def keeps_state(self) -> bool:
         """Whether the rule has entries of its own in the state dict, besides the weight."""
-        own = {*self._buffers, *self._parameters} - {"weight"}
+        own = {*self._buffers, *self._parameters} - {"weight"} - self._non_persistent_buffers_set
         return bool(own)
 
     def extra_repr(self) -> str:
@@ -297,11 +324,15 @@ class RankedEdges(EdgeRule):
     ranking: GlobalRanking | None
 
     def __init__(
-        self, potential: PotentialEdges, num_edges: int, schedule: DensitySchedule | None = None
+        self,
+        potential: PotentialEdges,
+        num_edges: int,
+        schedule: DensitySchedule | None = None,
+        edge_scope: EdgeScope = "all",
     ) -> None:
-        super().__init__(potential, num_edges, schedule)
+        super().__init__(potential, num_edges, schedule, edge_scope)
         self.ranking = None
-        self._selector = Selector(num_edges)
+        self._selector = Selector(self.num_edges)
 
     def scores(self) -> Tensor:
         """Scores that are ranked by magnitude, of the weight's shape; by default the weights."""
@@ -313,7 +344,17 @@ class RankedEdges(EdgeRule):
         """
         if self.ranking is not None:
             return self.ranking.selection(self)
-        return self.strongest(self.scores())
+        if self.readable is None:
+            return self.strongest(self.scores())
+        scores = self.scores().detach()
+        if scores.device.type == "cpu" and not torch.compiler.is_compiling():
+            selection = self.strongest(self.within_scope(scores))
+            # Readable edges of score zero are not distinguished from others, which may be selected then.
+            if bool(self.readable.flatten()[selection.indices()].all()):
+                return selection
+        mask = torch.zeros_like(self.readable)
+        mask[self.readable] = self.strongest(scores[self.readable]).mask()
+        return EdgeSelection.from_mask(mask, self.num_edges)
 
     def strongest(self, scores: Tensor) -> EdgeSelection:
         """The `num_edges` entries of largest magnitude, as a selection of the shape of `scores`."""
@@ -337,9 +378,13 @@ class MaskedEdges(EdgeRule):
     mask: Tensor
 
     def __init__(
-        self, potential: PotentialEdges, num_edges: int, schedule: DensitySchedule | None = None
+        self,
+        potential: PotentialEdges,
+        num_edges: int,
+        schedule: DensitySchedule | None = None,
+        edge_scope: EdgeScope = "all",
     ) -> None:
-        super().__init__(potential, num_edges, schedule)
+        super().__init__(potential, num_edges, schedule, edge_scope)
         self.register_buffer("mask", torch.ones_like(self.weight))
         self._training_cache = SelectionCache()
 

@@ -32,6 +32,7 @@ class TopEdgesWithoutUpdate(RankedEdges, MaskedEdges):
     def select(self) -> EdgeSelection:
         # On a GPU, counting the edges that the mask allows would be a synchronization.
         on_cpu = self.mask.device.type == "cpu" and not torch.compiler.is_compiling()
-        if self.ranking is None and on_cpu and MaskedEdges.select(self).count == self.potential.numel:
+        is_plain = self.ranking is None and self.readable is None
+        if is_plain and on_cpu and MaskedEdges.select(self).count == self.potential.numel:
             return self.strongest(self.weight)
         return EdgeSelection.from_mask(super().select().mask() & (self.mask != 0))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wirings.densities import DensitySchedule
-from wirings.rules.base import PotentialEdges, RankedEdges
+from wirings.rules.base import EdgeScope, PotentialEdges, RankedEdges
 from wirings.selection import EdgeSelection
 
 
@@ -39,7 +39,7 @@ class ScoredEdges(RankedEdges):
     Args:
         potential: the potential edges.
         num_edges: number of edges in use.
-        schedule: see EdgeRule.
+        schedule, edge_scope: see EdgeRule.
         train_weights: whether the weights in use are trained too. As published, they are not, and have the
             sign of their initial value and one magnitude.
     """
@@ -51,9 +51,10 @@ class ScoredEdges(RankedEdges):
         potential: PotentialEdges,
         num_edges: int,
         schedule: DensitySchedule | None = None,
+        edge_scope: EdgeScope = "all",
         train_weights: bool = False,
     ) -> None:
-        super().__init__(potential, num_edges, schedule)
+        super().__init__(potential, num_edges, schedule, edge_scope)
         self.edge_scores = nn.Parameter(torch.empty_like(self.weight))
         nn.init.kaiming_uniform_(self.edge_scores, a=5**0.5)
         self.train_weights = train_weights

@@ -19,4 +19,4 @@ class FixedTopEdges(MaskedEdges):
 
     def freeze_wiring(self) -> None:
         """Freeze the strongest edges, among those that the mask allows."""
-        self.mask.copy_(top_mask(self.weight * self.mask, self.num_edges))
+        self.mask.copy_(top_mask(self.within_scope(self.weight * self.mask), self.num_edges))

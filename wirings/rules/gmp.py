@@ -22,6 +22,7 @@ class GradualPruning(RankedEdges):
         num_edges: number of edges in use at the end.
         schedule: number of edges in use during the training; by default all at first, and the budget after
             half of the training.
+        edge_scope: see EdgeScope.
     """
 
     gradient: Gradient = "used"

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from wirings.drop_and_grow import DropAndGrow, top_mask_of
+from wirings.drop_and_grow import DropAndGrow
+from wirings.topk import top_mask_of
 
 
 class RandomlyGrownEdges(DropAndGrow):

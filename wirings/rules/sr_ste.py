@@ -10,7 +10,7 @@ import torch
 
 from wirings.densities import DensitySchedule
 from wirings.errors import WiringError
-from wirings.rules.base import PotentialEdges, RankedEdges, Step
+from wirings.rules.base import EdgeScope, PotentialEdges, RankedEdges, Step
 
 
 class DecayedHiddenEdges(RankedEdges):
@@ -20,7 +20,7 @@ class DecayedHiddenEdges(RankedEdges):
     Args:
         potential: the potential edges.
         num_edges: number of edges in use.
-        schedule: see EdgeRule.
+        schedule, edge_scope: see EdgeRule.
         hidden_decay: decay of the weights that are not in use, as published 2e-4.
 
     Raises:
@@ -32,9 +32,10 @@ class DecayedHiddenEdges(RankedEdges):
         potential: PotentialEdges,
         num_edges: int,
         schedule: DensitySchedule | None = None,
+        edge_scope: EdgeScope = "all",
         hidden_decay: float = 2e-4,
     ) -> None:
-        super().__init__(potential, num_edges, schedule)
+        super().__init__(potential, num_edges, schedule, edge_scope)
         if hidden_decay < 0:
             raise WiringError(f"hidden_decay must be at least 0, got {hidden_decay}")
         self.hidden_decay = hidden_decay

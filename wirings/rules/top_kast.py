@@ -10,9 +10,9 @@ from torch import Tensor
 
 from wirings.densities import DensitySchedule
 from wirings.errors import WiringError
-from wirings.rules.base import EdgeRule, PotentialEdges, Step
+from wirings.rules.base import EdgeRule, EdgeScope, PotentialEdges, Step
 from wirings.selection import EdgeSelection
-from wirings.topk import Selector
+from wirings.topk import top_mask_of
 
 
 class ExploringEdges(EdgeRule):
@@ -24,7 +24,7 @@ class ExploringEdges(EdgeRule):
     Args:
         potential: the potential edges.
         num_edges: number of edges in use.
-        schedule: see EdgeRule.
+        schedule, edge_scope: see EdgeRule.
         explored: edges that get a gradient without being in use, as a fraction of the potential ones.
         update_interval: steps between two choices of the edges.
         decay: strength of the decay, as published 1e-4.
@@ -42,25 +42,25 @@ class ExploringEdges(EdgeRule):
         potential: PotentialEdges,
         num_edges: int,
         schedule: DensitySchedule | None = None,
+        edge_scope: EdgeScope = "all",
         explored: float = 0.1,
         update_interval: int = 100,
         decay: float = 1e-4,
     ) -> None:
-        super().__init__(potential, num_edges, schedule)
+        super().__init__(potential, num_edges, schedule, edge_scope)
         if not 0 <= explored <= 1 or update_interval < 1 or decay < 0:
             raise WiringError(
                 "explored must be within 0..1, update_interval at least 1 and decay at least 0, got explored "
                 f"{explored}, update_interval {update_interval}, decay {decay}"
             )
         self.explored, self.update_interval, self.decay = explored, update_interval, decay
-        self._forward, self._backward = Selector(num_edges), Selector(num_edges)
         for name in ("in_forward", "in_backward"):
             self.register_buffer(name, torch.zeros(self.weight.shape, dtype=torch.bool))
         self._choose()
 
     @property
     def num_gradient_edges(self) -> int:
-        return self._backward.count
+        return min(self.num_edges + round(self.explored * self.num_potential), self.num_potential)
 
     def select(self) -> EdgeSelection:
         return EdgeSelection.from_mask(self.in_forward)
@@ -69,7 +69,7 @@ class ExploringEdges(EdgeRule):
     def after_backward(self, step: Step) -> None:
         gradient = self.weight.grad
         if gradient is not None:
-            density = max(self.num_edges, 1) / self.potential.numel
+            density = max(self.num_edges, 1) / self.num_potential
             decay = torch.where(self.in_forward, self.decay, self.decay / density)
             gradient.addcmul_(decay, self.weight).masked_fill_(~self.in_backward, 0)
         if (step.index + 1) % self.update_interval == 0 or step.index + 1 == step.total:
@@ -82,8 +82,6 @@ class ExploringEdges(EdgeRule):
 
     @torch.no_grad()
     def _choose(self) -> None:
-        self._forward.count = self.num_edges
-        more = self.num_edges + round(self.explored * self.potential.numel)
-        self._backward.count = min(more, self.potential.numel)
-        self.in_forward.copy_(self._forward.select(self.weight).mask())
-        self.in_backward.copy_(self._backward.select(self.weight).mask())
+        magnitude, scope = self.weight.abs(), self.scope()
+        self.in_forward.copy_(top_mask_of(magnitude, scope, self.num_edges))
+        self.in_backward.copy_(top_mask_of(magnitude, scope, self.num_gradient_edges))
