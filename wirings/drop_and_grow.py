@@ -16,7 +16,8 @@ from wirings.topk import top_mask, top_mask_of
 
 
 class DropAndGrow(MaskedEdges):
-    """Replaces edges in use at every `update_interval`-th step. Subclasses define `grow`.
+    """Replaces edges in use at every `update_interval`-th step. Subclasses define `grow`, and may
+    define `keep`.
 
     An update first drops the edges in use of smallest magnitude, then grows as many others: new edges have
     the weight zero, and no momentum. The fraction that is replaced falls with a cosine from `drop_fraction`
@@ -74,13 +75,24 @@ class DropAndGrow(MaskedEdges):
         self.register_buffer("next_is_update", torch.tensor(False))
 
     @abstractmethod
-    def grow(self, candidates: Tensor, count: int) -> Tensor:
+    def grow(self, kept: Tensor, candidates: Tensor, count: int) -> Tensor:
         """Boolean mask of the edges to grow.
 
         Args:
+            kept: boolean mask of the edges that stay in use.
             candidates: boolean mask of the edges that may be grown.
             count: number of them to grow.
         """
+
+    def keep(self, in_use: Tensor, count: int, step: Step) -> Tensor:
+        """Boolean mask of the edges that stay in use; by default the strongest ones.
+
+        Args:
+            in_use: boolean mask of the edges in use.
+            count: how many of them stay in use.
+            step: the current training step.
+        """
+        return top_mask_of(self.weight.abs(), in_use, count)
 
     def random_scores(self) -> Tensor:
         """Uniform random numbers above zero, zero for edges that cannot be in use. They are the same in all
@@ -124,9 +136,9 @@ class DropAndGrow(MaskedEdges):
         count = min(count, self.num_edges, self.num_potential - self.num_edges)
         if not self.may_return:  # enough edges that were not in use must be left
             count = min(count, self.num_potential - num_live)
-        kept = top_mask_of(self.weight.abs(), in_use, min(self.num_edges - count, num_live))
+        kept = self.keep(in_use, min(self.num_edges - count, num_live), step)
         candidates = self.within_scope(~kept if self.may_return else ~(kept | in_use))
-        grown = self.grow(candidates, self.num_edges - int(kept.sum()))
+        grown = self.grow(kept, candidates, self.num_edges - int(kept.sum()))
         new = grown & ~in_use
         self.weight.masked_fill_(new, 0)
         step.reset_optimizer_state(self.weight, new)

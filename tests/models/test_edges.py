@@ -31,7 +31,7 @@ def potential(readable=None, acyclic=True):
 def test_rules_by_name():
     assert set(RULES) >= {"dnw", "random", "complete", "dnw_no_update", "fine_tune", "td", "reg_td"}
     assert len({locate_rule(name) for name in RULES}) == len(RULES)
-    with pytest.raises(ValueError, match="graph must be one of ac_dc, complete, dnw"):
+    with pytest.raises(ValueError, match="graph must be one of ac_dc, chts, complete, dnw"):
         locate_rule("nothing")
     with pytest.raises(ValueError, match=r"is not a subclass of wirings\.rules\.base\.EdgeRule"):
         locate_rule("torch.nn:Linear")

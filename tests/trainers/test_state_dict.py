@@ -94,6 +94,37 @@ def test_every_key_is_read():
     assert state["epoch_progress"].keys() - state["epoch_progress"].keys_read == {"batches"}  # likewise
 
 
+class CountSteps(Callback):
+    """A callback with state."""
+
+    def __init__(self):
+        self.steps = 0
+
+    def on_step(self, trainer):
+        self.steps += 1
+
+    def state_dict(self):
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state):
+        self.steps = state["steps"]
+
+
+def test_states_of_callbacks_are_part_of_the_state():
+    keep, counter = KeepStates(), CountSteps()
+    make_trainer(0, counter, keep).fit()
+    assert [state["callbacks"] for state in keep.states] == [
+        {"tests.trainers.test_state_dict:CountSteps": {"steps": steps}} for steps in (3, 6)
+    ]
+    resumed_counter = CountSteps()
+    again = make_trainer(1, Callback(), resumed_counter)
+    again.load_state_dict(keep.states[0])
+    again.fit()
+    assert resumed_counter.steps == counter.steps == 6
+    without = make_trainer(1, CountSteps())
+    without.load_state_dict({**keep.states[0], "callbacks": {}})  # of an earlier version
+
+
 class TwoLayers(nn.Module):
     def __init__(self):
         super().__init__()

@@ -25,8 +25,8 @@ from wirings.rules.top_kast import ExploringEdges
 from wirings.topk import top_mask_of
 
 POTENTIAL = PotentialEdges(2, 4, 4, 2)
-FREE = [name for name in RULES if name not in ("fine_tune", "td", "reg_td")]
-"""Rules that need neither a checkpoint nor an option."""
+FREE = [name for name in RULES if name not in ("fine_tune", "td", "reg_td", "pwmpr")]
+"""Rules that need neither a checkpoint nor an option, nor a graph."""
 
 
 def with_weights(rule, *rows):
@@ -362,7 +362,8 @@ def test_edges_that_are_not_read_are_not_in_use(rule):
             optimizer.step()
             in_use = edges.in_use().flatten(1)
             assert not (in_use & ~readable).any()
-            assert int(in_use.sum()) == edges.num_edges <= 21
+            assert int(in_use.sum()) <= 21
+            assert int(in_use.sum()) == edges.num_edges or not edges.has_exact_count
         assert edges.num_edges == edges.budget == min(count, 21) or rule == "srigl"
 
 

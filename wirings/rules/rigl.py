@@ -15,7 +15,7 @@ from wirings.topk import top_mask_of
 class GradientGrownEdges(DropAndGrow):
     """`graph: rigl`: the weakest edges are replaced by those of largest gradient."""
 
-    def grow(self, candidates: Tensor, count: int) -> Tensor:
+    def grow(self, kept: Tensor, candidates: Tensor, count: int) -> Tensor:
         return top_mask_of(self.gradient_magnitude(), candidates, count)
 
     def gradient_magnitude(self) -> Tensor:

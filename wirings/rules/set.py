@@ -17,5 +17,5 @@ class RandomlyGrownEdges(DropAndGrow):
 
     reads_all_gradients = False
 
-    def grow(self, candidates: Tensor, count: int) -> Tensor:
+    def grow(self, kept: Tensor, candidates: Tensor, count: int) -> Tensor:
         return top_mask_of(self.random_scores(), candidates, count)
