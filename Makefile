@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart demo results test test-all test-oldest fuzz check format bench
+.PHONY: quickstart demo results results-long test test-all test-oldest fuzz check format bench
 
 quickstart: .venv/.run
 	$(BIN)/python -m fig.quickstart
@@ -12,6 +12,9 @@ demo: .venv/.run
 
 results: .venv/.run
 	$(BIN)/python -m fig.results
+
+results-long: .venv/.run
+	$(BIN)/python -m fig.results_long
 
 test: .venv/.dev
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"

@@ -44,25 +44,35 @@ def _main(options: argparse.Namespace) -> int:
     return 0
 
 
+_NAMES = {"top1_accuracy": "top-1 accuracy"}
+
+
 class Curves(NamedTuple):
-    """An experiment's accuracies.
+    """A metric of an experiment's epochs.
 
     Attributes:
         epochs: from 1, in ascending order.
-        values: per cent, (seeds, epochs).
+        values: (seeds, epochs).
     """
 
     epochs: Array
     values: Array
 
 
-def read_curves(results: Sequence[dict[str, Any]], phase: str) -> dict[str, Curves]:
+def read_curves(
+    results: Sequence[dict[str, Any]], phase: str, key: str = "top1_accuracy"
+) -> dict[str, Curves]:
     """Curves by the experiment's name. A run whose metrics cannot be read is skipped with a warning.
+
+    Args:
+        results: of the runs.
+        phase: `train` or `val`.
+        key: of the metrics of an epoch.
 
     Raises:
         UserError: no run has metrics, or seeds of an experiment have different epochs.
     """
-    pairs = read_each(results, lambda result: _curve(result, phase))
+    pairs = read_each(results, lambda result: _curve(result, phase, key))
     curve_of = {result["folder"]: curve for result, curve in pairs}
     by_name: dict[str, Curves] = {}
     for name, group in group_by_experiment(result for result, _ in pairs).items():
@@ -78,23 +88,33 @@ def read_curves(results: Sequence[dict[str, Any]], phase: str) -> dict[str, Curv
     return by_name
 
 
-def _curve(result: Mapping[str, Any], phase: str) -> dict[int, float]:
-    """Accuracy by epoch, from 0."""
+def _curve(result: Mapping[str, Any], phase: str, key: str) -> dict[int, float]:
+    """The metric by epoch, from 0."""
     lines = [line for line in read_metrics(result) if line.get("phase") == phase]
     try:
-        accuracies = {line["epoch"]: float(line["top1_accuracy"]) for line in lines}
+        values = {line["epoch"]: float(line[key]) for line in lines}
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{result['folder']}: its metrics hold no top-1 accuracy") from error
-    if not accuracies:
+        name = _NAMES.get(key, key)
+        raise UserError(f"{result['folder']}: its metrics hold no {name}") from error
+    if not values:
         raise UserError(f"{result['folder']}: its metrics hold no epoch of phase {phase}")
-    return accuracies
+    return values
 
 
 def draw(pyplot: Any, curves: Mapping[str, Curves], phase: str) -> Any:
     """The figure."""
+    figure, axis = pyplot.subplots(figsize=(9, 4.2))
+    draw_curves(axis, curves)
+    kind = "validation" if phase == "val" else "training"
+    axis.set(xlabel="epoch", ylabel=f"{kind} accuracy, %")
+    legend_outside(axis)
+    return figure
+
+
+def draw_curves(axis: Any, curves: Mapping[str, Curves]) -> None:
+    """Lines of the means over the seeds, with the standard deviations around them."""
     from matplotlib.ticker import MaxNLocator
 
-    figure, axis = pyplot.subplots(figsize=(9, 4.2))
     for name, (epochs, values) in curves.items():
         seeds = f" ({len(values)} seeds)" if len(values) > 1 else ""
         pairs = [mean_and_std(column.tolist()) for column in values.T]
@@ -103,11 +123,7 @@ def draw(pyplot: Any, curves: Mapping[str, Curves], phase: str) -> Any:
         if len(values) > 1:
             std = np.array([pair[1] for pair in pairs])
             axis.fill_between(epochs, mean - std, mean + std, color=line.get_color(), alpha=0.15, linewidth=0)
-    kind = "validation" if phase == "val" else "training"
-    axis.set(xlabel="epoch", ylabel=f"{kind} accuracy, %")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    legend_outside(axis)
-    return figure
 
 
 if __name__ == "__main__":

@@ -27,7 +27,10 @@ _TYPES: Mapping[str, type | tuple[type, ...]] = {
 """What `results.json` must hold for tables and pictures."""
 _SETTINGS: Mapping[str, type] = {"graph": str, "data": str, "num_epochs": int}
 _DEFAULTS = {"num_epochs": 0}
-_NUMBERS = ("seed", "top1_accuracy", "epochs", "params", "macs", "latency_ms", "wall_time")
+_NUMBERS = (
+    "seed", "top1_accuracy", "epochs", "params", "macs", "latency_ms", "wall_time", "steps", "edges",
+    "effective_edges", "live_nodes", "training_macs", "edges_explored", "edge_churn",
+)  # fmt: skip
 """Keys of `results.json` that must be numbers where they are present."""
 _START_TIME = re.compile(r"-(\d{8}-\d{6})(?:\.(\d+))?")
 _Item = TypeVar("_Item")
@@ -126,6 +129,8 @@ def validate_results(results: dict[str, Any], file: Path) -> dict[str, Any]:
         )
         raise UserError(f"{file}: holds results of {kind}")
     wrong = [key for key in _NUMBERS if key in results and not _is_number(results[key])]
+    if not _has_readable_costs(results):
+        wrong.append("training_macs_per_image or layers")
     wrong += [
         f"config.{key}"
         for key, kind in _SETTINGS.items()
@@ -140,6 +145,16 @@ def validate_results(results: dict[str, Any], file: Path) -> dict[str, Any]:
         return {**results, "wall_time": total_time(results)}
     except UserError:  # a table can do without the metrics
         return results
+
+
+def _has_readable_costs(results: Mapping[str, Any]) -> bool:
+    try:
+        layers = [(str(layer["name"]), layer["params"]) for layer in results.get("layers", ())]
+        macs = results["training_macs_per_image"] if "training_macs" in results else {}
+        parts = [macs[key] for key in ("forward", "nodes", "weights")] if macs else []
+        return all(map(_is_number, parts)) and all(_is_number(params) for _, params in layers)
+    except (TypeError, LookupError, AttributeError):
+        return False
 
 
 def _is_number(value: Any) -> bool:

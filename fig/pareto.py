@@ -1,10 +1,11 @@
-"""Accuracy by multiply-accumulates, as published and as measured, and by measured time.
+"""Accuracy by multiply-accumulates, as published and as measured, of inference and training, and by time.
 
     python -m fig.pareto [RUN ...] [--output FILE]
 
 The published points are those on ImageNet. RUN is the folder of a training or an evaluation, or a folder of
-such folders: its accuracy and MACs are drawn, and the time of an image where it was evaluated; of several
-seeds, mean and standard deviation. Written: FILE.png and FILE.svg, by default `pareto`.
+such folders: its accuracy is drawn by its MACs, by those of its training, and by the time of an image where
+it was evaluated; of several seeds, mean and standard deviation. Written: FILE.png and FILE.svg, by default
+`pareto`.
 """
 
 from __future__ import annotations
@@ -60,24 +61,49 @@ def published_points() -> dict[str, list[tuple[float, float]]]:
 
 
 def draw(pyplot: Any, results: Sequence[dict[str, Any]]) -> Any:
-    """The figure: a panel of published points, and panels of measured MACs and measured time, if any."""
-    groups = group_by_experiment(results)
-    with_macs = _with_key(groups, "macs")
-    with_time = _with_key(groups, "latency_ms")
-    panels = 1 + bool(with_macs) + bool(with_time)
-    figure, axes = pyplot.subplots(1, panels, figsize=(7 * panels, 4.2), squeeze=False)
-    axis, *measured_axes = axes[0]
+    """The figure: a panel of published points, and panels of what was measured, if any."""
+    figure, (axis, *measured_axes) = _figure_with_panels(pyplot, results, first=1)
     for family, points in published_points().items():
         axis.plot(*zip(*points, strict=True), label=family)
     axis.set(
         title="ImageNet, as published", xlabel="multiply-accumulates, millions", ylabel="top-1 accuracy, %"
     )
     legend_outside(axis)
-    if with_macs:
-        _draw_measured(measured_axes.pop(0), with_macs, "macs", 1e-6, "multiply-accumulates, millions")
-    if with_time:
-        _draw_measured(measured_axes.pop(0), with_time, "latency_ms", 1, "time of an image, ms")
+    _draw_panels(measured_axes, results)
     return figure
+
+
+def draw_measured(pyplot: Any, results: Sequence[dict[str, Any]]) -> Any:
+    """The figure without the published points.
+
+    Args:
+        results: at least one has a key of a panel.
+    """
+    figure, axes = _figure_with_panels(pyplot, results, first=0)
+    _draw_panels(axes, results)
+    return figure
+
+
+_PANELS = (
+    ("macs", 1e-6, "multiply-accumulates, millions"),
+    ("training_macs", 1e-12, "multiply-accumulates of the training, 10¹²"),
+    ("latency_ms", 1, "time of an image, ms"),
+)
+"""Key of the results, scale and label of each panel of what was measured."""
+
+
+def _figure_with_panels(pyplot: Any, results: Sequence[dict[str, Any]], first: int) -> Any:
+    """A figure with a panel for each key of _PANELS that results have, after `first` others; its axes."""
+    panels = first + sum(any(key in result for result in results) for key, _, _ in _PANELS)
+    figure, axes = pyplot.subplots(1, panels, figsize=(7 * panels, 4.2), squeeze=False)
+    return figure, list(axes[0])
+
+
+def _draw_panels(axes: Sequence[Any], results: Sequence[dict[str, Any]]) -> None:
+    groups, axes = group_by_experiment(results), list(axes)
+    for key, scale, label in _PANELS:
+        if with_key := _with_key(groups, key):
+            _draw_measured(axes.pop(0), with_key, key, scale, label)
 
 
 def _with_key(groups: Groups, key: str) -> Groups:

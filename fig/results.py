@@ -1,4 +1,5 @@
-"""Trains with every edge rule on digits and Fashion-MNIST, with three seeds; writes docs/results.md.
+"""Trains with every edge rule on digits, and with those of the paper on Fashion-MNIST, with three seeds;
+writes docs/results.md.
 
     python -m fig.results [--folder DIR] [--seeds N ...] [--only TEXT] [--output FILE] [OPTION ...]
 
@@ -10,70 +11,21 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from fig.finished_runs import validate_results
 from fig.output_files import write_text
-from fig.results_page import Measured, page
+from fig.result_runs import Experiment
+from fig.results_page import Measured, heading, page
 from fig.train_app import ROOT
-from genutil.config.command_line import parse_command_line
 from genutil.exceptions import UserError
 from genutil.exit_codes import exit_status
-from genutil.runs.multi_seed import seed_command
-from genutil.runs.past_runs import finished_results
-from genutil.runs.run_folder import RESULTS
+from wirings.rules import RULES, options_of
 
 DIGITS = "apps/quickstart/digits_dnw.yml"
 FASHION = "apps/quickstart/fashion_mnist_dnw.yml"
 SHORTER = ("--num_epochs", "3", "--data_args", "num_images=20000")
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """An edge rule on one data set.
-
-    Attributes:
-        name: of the runs, without the seed.
-        app: its experiment file.
-        options: of the command.
-    """
-
-    name: str
-    app: str
-    options: tuple[str, ...]
-
-    def command(self, folder: Path, seeds: Sequence[int], extra_options: Sequence[str]) -> list[str]:
-        """Its command line, after the interpreter."""
-        return ["runner.py", f"app:{self.app}", *self._options(folder, seeds, extra_options)]
-
-    def results(
-        self, folder: Path, seeds: Sequence[int], extra_options: Sequence[str]
-    ) -> list[dict[str, Any]]:
-        """The results of exactly this command, one for each seed.
-
-        Raises:
-            UserError: a run is not finished.
-        """
-        argv = [f"app:{ROOT / self.app}", *self._options(folder, seeds, extra_options)]
-        config = parse_command_line(argv).config
-        results = []
-        for seed in config.seeds or ():
-            run = parse_command_line(seed_command(argv, config, seed)).config
-            result = finished_results(run)
-            if result is None:
-                raise UserError(f"{run.name}: {run.log_dir} holds no finished run of this command")
-            results.append(validate_results(result, Path(result["folder"]) / RESULTS))
-        return results
-
-    def _options(self, folder: Path, seeds: Sequence[int], extra_options: Sequence[str]) -> list[str]:
-        options = [option.replace("FOLDER", str(folder)) for option in self.options]
-        folders = ["--save_dir", f"{folder}/checkpoints", "--log_dir", f"{folder}/runs"]
-        return ["--name", self.name, *options, *folders, "--seeds", *map(str, seeds), *extra_options]
 
 
 def experiments() -> list[Experiment]:
@@ -95,8 +47,25 @@ def experiments() -> list[Experiment]:
                 f"{complete}/init.pt",
             ),
         }  # fmt: skip
+        if data == "digits":
+            rules |= {rule: rule_options(rule, 10) for rule in RULES if rule not in (*rules, "random")}
         listed += [Experiment(f"{data}_{rule}", app, (*length, *options)) for rule, options in rules.items()]
     return listed
+
+
+def rule_options(rule: str, update_interval: int | None = None) -> tuple[str, ...]:
+    """Options of an experiment with a rule; only edges that the forward pass reads, where it can choose.
+
+    Args:
+        rule: a name of RULES.
+        update_interval: of rules that have this option; None: their default.
+    """
+    options = ["--graph", rule]
+    if update_interval is not None and "update_interval" in options_of(rule):
+        options += ["--graph_args", f"update_interval={update_interval}"]
+    if "edge_scope" in options_of(rule):
+        options += ["--edge_scope", "readable"]
+    return tuple(options)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -125,19 +94,14 @@ def _main(options: argparse.Namespace, extra_options: Sequence[str], command_lin
         raise UserError(f"--only: no experiment has {options.only} in its name")
     folder = options.folder.resolve()
     for experiment in selected:
-        command = experiment.command(folder, options.seeds, extra_options)
-        print("python", *command, flush=True)
-        status = subprocess.run([sys.executable, *command], cwd=ROOT).returncode
+        status = experiment.train(folder, options.seeds, extra_options)
         if status:
             return status
-    measured = [
-        Measured(
-            experiment.name,
-            "python " + " ".join(experiment.command(Path("results"), options.seeds, extra_options)),
-            experiment.results(folder, options.seeds, extra_options),
-        )
-        for experiment in selected
-    ]
+    measured = []
+    for experiment in selected:
+        shown = "python " + " ".join(experiment.command(Path("results"), options.seeds, extra_options))
+        results = experiment.results(folder, options.seeds, extra_options)
+        measured.append(Measured(experiment.name, shown, results, heading(results[0])))
     # With --only, the page holds few experiments: it must not replace the full one.
     output = options.output or (folder / "results.md" if options.only else ROOT / "docs" / "results.md")
     write_text(output, page(measured, command_line))

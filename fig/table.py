@@ -35,9 +35,18 @@ CSV_COLUMNS = (
     "experiment", "wiring", "n", "seeds", "mixed_settings", "top1_mean", "top1_std", "top1_min", "top1_max",
     "published_top1", "published_std", "published_epochs", "other_settings", "epochs",
     "params_mean", "params_std", "params_min", "params_max", "macs_mean", "macs_std", "macs_min", "macs_max",
-    "minutes_median", "commit", "device",
+    "minutes_median", "steps", "edges_mean", "effective_edges_mean", "live_nodes_mean", "training_macs_mean",
+    "edges_explored_mean", "edge_churn_mean", "dense_layers", "commit", "device",
 )  # fmt: skip
 """Of CSV; docs/running.md describes them."""
+COST_COLUMNS = (
+    "experiment", "steps", "edges", "effective", "live nodes", "forward", "of nodes", "of weights",
+    "training", "explored, %", "churn, %", "dense layers",
+)  # fmt: skip
+"""Of `cost_row`; docs/results.md describes them."""
+_MEANS = (
+    "edges", "effective_edges", "live_nodes", "training_macs", "edges_explored", "edge_churn",
+)  # fmt: skip
 _MAX_KEYS = 3
 """Number of keys that a mark of other settings names."""
 
@@ -92,6 +101,34 @@ def row(name: str, group: Sequence[dict[str, Any]]) -> tuple[str, ...]:
     )
 
 
+def cost_row(name: str, group: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The cost of an experiment's trainings and the change of its wiring: cells of COST_COLUMNS."""
+
+    def cell(key: str, digits: int = 0, scale: float = 1.0, unit: str = "") -> str:
+        return spread([result[key] / scale for result in group if key in result], digits, unit)
+
+    def macs(key: str) -> str:
+        steps = [result["training_macs_per_image"] for result in group if "training_macs" in result]
+        return spread([step[key] / 1e6 for step in steps], 1, "M")
+
+    return (
+        name,
+        f"{group[0]['steps']:,}" if "steps" in group[0] else "",
+        *(cell("edges"), cell("effective_edges"), cell("live_nodes")),
+        *(macs("forward"), macs("nodes"), macs("weights")),
+        cell("training_macs", 2, 1e12, "T"),
+        *(cell("edges_explored", 1), cell("edge_churn", 2)),
+        ", ".join(dense_layers(group[0])),
+    )
+
+
+def dense_layers(result: Mapping[str, Any]) -> list[str]:
+    """Names of the layers with weights and without wiring."""
+    return [
+        layer["name"] for layer in result.get("layers", ()) if layer["params"] and not layer.get("potential")
+    ]
+
+
 def _mark(name: str, config: Mapping[str, Any], published: Published) -> str:
     """A mark for the published value if this was another experiment."""
     keys = _other_settings(name, config, published)
@@ -138,6 +175,10 @@ def _record(name: str, group: Sequence[dict[str, Any]]) -> dict[str, Any]:
             mean, std = mean_and_std(values)
             record |= {f"{column}_mean": mean, f"{column}_std": std}
             record |= {f"{column}_min": min(values), f"{column}_max": max(values)}
+    for key in _MEANS:
+        if values := [result[key] for result in group if key in result]:
+            record[f"{key}_mean"] = mean_and_std(values)[0]
+    record |= {"steps": first.get("steps", ""), "dense_layers": " ".join(dense_layers(first))}
     if published is not None:
         record |= {
             "published_top1": published.top1,

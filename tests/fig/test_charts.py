@@ -6,7 +6,7 @@ import statistics
 import numpy as np
 import pytest
 
-from fig import curves, pareto, sparsity
+from fig import churn, curves, pareto, sparsity
 from fig.curves import read_curves
 from fig.finished_runs import read_results
 from fig.paper_results import KEPT, SPARSE_RESNET50
@@ -180,6 +180,40 @@ def test_measured_points_are_means_of_seeds(runs, tmp_path):
             assert legend.x0 >= axis.get_window_extent().x1
     assert pareto.main([str(runs), "--output", str(tmp_path / "p")]) == 0
     written(tmp_path, "p")
+
+
+def test_a_panel_of_training_costs(runs):
+    macs = {
+        "training_macs": 3_000_000_000_000,
+        "training_macs_per_image": dict(forward=1, nodes=1, weights=2),
+    }
+    leave_run(runs, "costly", 0, [70.0], results=macs)
+    with pyplot_in_style() as pyplot:
+        results = read_results([runs])
+        assert points_of(pareto.draw(pyplot, results).axes[2]) == {"costly": (3, 70, None, None)}
+        figure = pareto.draw_measured(pyplot, results)
+        assert [set(points_of(axis)) for axis in figure.axes] == [
+            {"static_dnw (2 seeds)", "mine", "costly"}, {"costly"}
+        ]  # fmt: skip
+
+
+def test_churn_has_a_picture_for_each_rule(tmp_path, capsys):
+    for rule, seed, first in (("dnw", 0, 40.0), ("dnw", 1, 50.0), ("rigl", 0, 5.0)):
+        folder = leave_run(tmp_path / "runs", rule, seed, [1.0, 2.0], graph=rule)
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        lines = [line | ({"edge_churn": first / (line["epoch"] + 1)} if line["phase"] == "train" else {})
+                 for line in lines]  # fmt: skip
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pyplot_in_style() as pyplot:
+        (axis,) = churn.draw(
+            pyplot, read_curves(read_results([tmp_path / "runs"]), "train", "edge_churn")
+        ).axes
+        assert lines_of(axis) == {"dnw (2 seeds)": ([1, 2], [45, 22.5]), "rigl": ([1, 2], [5, 2.5])}
+    assert churn.main([str(tmp_path / "runs"), "--output", str(tmp_path / "c")]) == 0
+    written(tmp_path / "c", "churn_dnw", "churn_rigl")
+    leave_run(tmp_path / "old", "x", 0, [1.0])
+    assert churn.main([str(tmp_path / "old"), "--output", str(tmp_path / "c")]) == 2
+    assert "its metrics hold no edge_churn" in capsys.readouterr().err
 
 
 def test_evaluations_of_other_weights_are_points_of_their_own(tmp_path):

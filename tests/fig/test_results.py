@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from fig import results
-from fig.results import Experiment
+from fig import result_runs, results
+from fig.result_runs import Experiment
 from fig.results_page import Measured, heading, page
 from fig.train_app import ROOT
 from tests.fig.recorded import leave_run
@@ -26,7 +26,7 @@ def tiny(write_app, monkeypatch):
 
 @pytest.fixture
 def in_this_process(monkeypatch, seeds_in_this_process):
-    monkeypatch.setattr(results, "subprocess", SimpleNamespace(run=run_here))
+    monkeypatch.setattr(result_runs, "subprocess", SimpleNamespace(run=run_here))
 
 
 def make(tmp_path, *argv):
@@ -38,7 +38,7 @@ def left(tmp_path):
 
 
 def table_row(text):
-    (line,) = [line for line in text.splitlines() if line.startswith("| tiny")]
+    line, _ = [line for line in text.splitlines() if line.startswith("| tiny")]  # the other is of costs
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
@@ -108,7 +108,8 @@ def test_commands_of_the_page_are_those_of_the_experiments():
 
 def one(tmp_path, name, **changes):
     folder = leave_run(tmp_path, name, 0, [1.0] * 3, **changes)
-    return Measured(name, f"python {name}", [json.loads((folder / "results.json").read_text())])
+    result = json.loads((folder / "results.json").read_text())
+    return Measured(name, f"python {name}", [result], heading(result))
 
 
 def test_headings_and_times_are_those_of_the_runs(tmp_path):

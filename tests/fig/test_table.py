@@ -12,7 +12,7 @@ import pytest
 from fig import curves, pareto, table
 from fig.finished_runs import group_by_experiment, read_results
 from fig.paper_results import KEPT, OTHERS, PUBLISHED, SPARSE_RESNET50, find_published, other_settings
-from fig.table import COLUMNS, CSV_COLUMNS, FORMATS, rows
+from fig.table import COLUMNS, COST_COLUMNS, CSV_COLUMNS, FORMATS, cost_row, rows
 from genutil.config import load_config
 from genutil.runs.run_folder import run_settings
 from tests.conftest import ROOT
@@ -59,11 +59,57 @@ def test_formats(runs, capsys, tmp_path):
         assert make(COLUMNS, [])
 
 
+COSTS = (
+    "steps", "edges_mean", "effective_edges_mean", "live_nodes_mean", "training_macs_mean",
+    "edges_explored_mean", "edge_churn_mean", "dense_layers",
+)  # fmt: skip
+
+
+def test_costs_of_trainings(tmp_path, capsys):
+    layers = [
+        {"name": "downsample", "params": 9, "potential": 0}, {"name": "graph", "params": 3, "potential": 9},
+        {"name": "pool", "params": 0, "potential": 0}, {"name": "fc", "params": 9, "potential": 0},
+    ]  # fmt: skip
+    for seed in (0, 1):
+        macs = {"forward": 2_000_000, "nodes": 2_000_000, "weights": 4_000_000 + seed}
+        costs = {
+            "steps": 640, "edges": 32_000, "effective_edges": 31_000 + 100 * seed, "live_nodes": 700,
+            "training_macs": 3e12, "training_macs_per_image": macs, "edges_explored": 12.5 + seed,
+            "edge_churn": 0.25, "layers": layers,
+        }  # fmt: skip
+        leave_run(tmp_path, "mine", seed, [80.0], results=costs)
+    results = read_results([tmp_path])
+    assert cost_row("mine", results) == (
+        "mine", "640", "32,000 ± 0", "31,050 ± 71", "700 ± 0", "2.0M ± 0.0M", "2.0M ± 0.0M", "4.0M ± 0.0M",
+        "3.00T ± 0.00T", "13.0 ± 0.7", "0.25 ± 0.00", "downsample, fc",
+    )  # fmt: skip
+    (row,) = csv.DictReader(io.StringIO(printed(capsys, tmp_path, "--format", "csv")))
+    assert [row[key] for key in COSTS] == [
+        "640", "32000", "31050", "700", "3000000000000.0", "13.0", "0.25", "downsample fc"
+    ]  # fmt: skip
+    leave_run(tmp_path, "old", 0, [80.0])
+    assert cost_row("old", read_results([tmp_path])[-1:])[1:] == ("",) * (len(COST_COLUMNS) - 1)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"layers": [1]}, {"layers": 3}, {"layers": [{"name": "x"}]}, {"training_macs": 1},
+        {"training_macs": 1, "training_macs_per_image": {"forward": "x", "nodes": 1, "weights": 1}},
+    ],
+)  # fmt: skip
+def test_costs_that_cannot_be_read(tmp_path, capsys, wrong):
+    leave_run(tmp_path, "mine", 0, [80.0], results=wrong)
+    assert table.main([str(tmp_path)]) == 2
+    assert "training_macs_per_image or layers has another type" in capsys.readouterr().err
+
+
 def test_csv_has_a_number_in_each_cell(runs, capsys):
     text = printed(capsys, runs, "--format", "csv")
     assert tuple(text.splitlines()[0].split(",")) == CSV_COLUMNS
     mine, static = csv.DictReader(io.StringIO(text))
-    words = {"experiment", "wiring", "seeds", "commit", "device", "other_settings"}
+    words = {"experiment", "wiring", "seeds", "commit", "device", "other_settings", *COSTS}
+    assert {static[key] for key in COSTS} == {""}  # of runs of earlier versions
     numbers = {key: float(cell) for key, cell in static.items() if key not in words}
     tops, macs = [80, 81, 82.6], [2_500_000, 2_600_000, 2_700_000]
     assert numbers == pytest.approx({

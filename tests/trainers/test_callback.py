@@ -9,8 +9,6 @@ from trainers.wiring_recorder import DoublingSteps
 
 EVENTS = [name for name in vars(Callback) if name.startswith(("on_", "before_"))]
 EVENTS.remove("on_all_processes")
-    name for name in vars(Callback) if name.startswith(("on_", "before_")) and name != "on_all_processes"
-]
 
 
 class Calls(Callback):
