@@ -24,6 +24,7 @@ from tests.helpers.processes import (
     wait_for_line,
     workers_of,
 )
+from wirings.rules import RULES, find_rule, options_of
 
 FROZEN_NORMS = "tests.own_parts:GraphWithFrozenNorms"
 
@@ -97,6 +98,25 @@ def test_every_network_is_the_same_in_all_processes(write_app, tmp_path, network
     for ended in run_together(2, [f"app:{app}", *folders(tmp_path)], tmp_path):
         assert ended.status == 0, ended.err
     assert last_of(tmp_path)["iter"] == 3
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        pytest.param(rule, marks=() if rule in ("rigl", "chts") else pytest.mark.slow)
+        for rule in RULES
+        if rule not in ("dnw", "random", "complete", "fine_tune", "td", "reg_td")
+    ],
+)
+def test_every_rule_changes_alike_in_all_processes(write_app, tmp_path, rule):
+    """Checkpoints compare weights, wirings and random numbers of all processes, to the bit."""
+    own = {"graph_args": {"update_interval": 2}} if "update_interval" in options_of(rule) else {}
+    app = write_app(graph=rule, data_args={"num_images": 40}, **own)
+    ended = run_together(2, [f"app:{app}", *folders(tmp_path)], tmp_path)
+    assert [one.status for one in ended] == [0, 0], ended[0].err
+    results = results_of(tmp_path)
+    assert results["edges"] == 640 or not find_rule(rule).has_exact_count or rule == "srigl"
+    assert results["training_macs"] > 0
 
 
 def test_sync_bn_needs_gpus(write_app, tmp_path, caplog):

@@ -294,7 +294,8 @@ def train(model, wiring, optimizer, steps, total=12):
     for index in steps:
         torch.manual_seed(index)
         images, labels = torch.randn(4, 3, 6, 6), torch.randint(4, (4,))
-        loss = F.cross_entropy(model(images), labels)
+        weight = next(model.parameters())
+        loss = F.cross_entropy(model(images.to(weight)), labels.to(weight.device))
         optimizer.zero_grad()
         loss.backward()
         wiring.after_backward(optimizer, index, total)
