@@ -19,6 +19,10 @@ class GradientGrownEdges(DropAndGrow):
         return top_mask_of(self.gradient_magnitude(), candidates, count)
 
     def gradient_magnitude(self) -> Tensor:
-        """Of all edges; zeros if the weight had no part in the loss."""
+        """Of all edges; zeros if the weight had no part in the loss, and where a gradient is NaN or infinite, as
+        in a step that fp16 skips.
+        """
         gradient = self.weight.grad
-        return torch.zeros_like(self.weight) if gradient is None else gradient.abs()
+        if gradient is None:
+            return torch.zeros_like(self.weight)
+        return gradient.abs().nan_to_num(nan=0.0, posinf=0.0)

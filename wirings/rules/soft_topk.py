@@ -149,11 +149,12 @@ def soft_mask(values: Tensor, scope: Tensor, count: int) -> Tensor:
     inside = torch.where(scope, values, -torch.inf)
     low, high = values.amin() - 50, values.amax() + 50
     mu = torch.where(scope, values, 0).sum() / scope.sum()
+    # On a GPU, reading the excess would be a synchronization; a compiled graph has no conditions.
+    reads_excess = values.device.type == "cpu" and not torch.compiler.is_compiling()
     for _ in range(_ITERATIONS):
         soft = torch.sigmoid(inside - mu)
         excess = soft.sum() - count
-        # On a GPU, reading the excess would be a synchronization.
-        if excess.device.type == "cpu" and abs(float(excess)) <= _TOLERANCE * count:
+        if reads_excess and abs(float(excess)) <= _TOLERANCE * count:
             break
         low, high = torch.where(excess > 0, mu, low), torch.where(excess > 0, high, mu)
         newton = mu + excess / (soft * (1 - soft)).sum().clamp_min(1e-30)
