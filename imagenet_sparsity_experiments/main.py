@@ -40,19 +40,19 @@ def _main(argv: Sequence[str]) -> int:
         options = parse_options(argv, rank_info)
     if options.config.deterministic:
         prepare_determinism()
-    from experiment import run
+    from experiment import CommandFiles, run
 
     def write_files(results: Mapping[str, Any]) -> None:
         if options.config.save_checkpoints and not options.config.evaluate:
             write_final_weights(options)
         write_report(options, report_of(options, results))
 
-    results = run(
-        options.config,
+    command_files = CommandFiles(
         extra_files=(options.values["final_weights"], options.values["raport_file"]),
         convert_settings=functools.partial(convert_settings, rank_info=rank_info),
         write_files=write_files,
     )
+    results = run(options.config, command_files)
     if results is not None:
         print(summary(report_of(options, results)))
     return 0

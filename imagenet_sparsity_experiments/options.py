@@ -24,7 +24,7 @@ ARCHITECTURES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 DENSE = ("classic", "fanin", "dense")
 FAMILIES = ("allsparse", "ignorefirst", "tdsparse")
 CHOICES = "classic | fanin | dense | allsparseK | ignorefirstK | tdsparseK, K = 1..99 per cent kept"
-SCHEDULES = {"step": "multistep", "linear": "epoch_linear", "cosine": "epoch_cosine"}
+PUBLISHED_SCHEDULES = {"step": "multistep", "linear": "epoch_linear", "cosine": "epoch_cosine"}
 """Key `lr_scheduler` of each published schedule. Milestones of `step` count the warm-up."""
 MILESTONES = [30, 60, 80]
 _log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ _GROUPS: Mapping[str, Sequence[Option]] = {
                 help="images of an optimizer step, over all processes; larger ones than fit are taken in "
                 "parts; -1: processes times batch size"),
         _option("--lr", "lr", type=float, default=0.1, metavar="LR", help="highest learning rate"),
-        _option("--lr-schedule", choices=tuple(SCHEDULES), default="step",
+        _option("--lr-schedule", choices=tuple(PUBLISHED_SCHEDULES), default="step",
                 help="learning rate after the warm-up"),
         _option("--warmup", "warmup", type=int, default=0, metavar="E",
                 help="epochs in which the rate rises to its highest"),
@@ -328,7 +328,7 @@ def _keys(values: Mapping[str, Any], rank_info: RankInfo) -> dict[str, Any]:
         "batch_size": step,
         "test_batch_size": at_once,
         "accumulate": max(step // max(at_once, 1), 1),
-        "lr_scheduler": SCHEDULES[values["lr_schedule"]],
+        "lr_scheduler": PUBLISHED_SCHEDULES[values["lr_schedule"]],
         "amp": "fp16" if values["fp16"] else values["amp"],
         "topk": [1, 5] if values["num_classes"] >= 5 else [1],
         "evaluate": evaluate,

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from genutil.config import Config
-from genutil.config.components import ComponentBuilder, converted, locate
+from genutil.config.components import ComponentBuilder, convert_arguments, locate
 from genutil.exceptions import ConfigError
 from genutil.memory import sizes_checked
 from genutil.seeding import restore_rng_state, rng_state
@@ -110,7 +110,7 @@ class _Rules:
                 raise ConfigError("density_schedule_args: name the schedule with density_schedule")
             return None
         with _as_config_error("density_schedule_args"):
-            arguments = converted(
+            arguments = convert_arguments(
                 SCHEDULES[config.density_schedule], config.density_schedule_args, "density_schedule_args"
             )
             return find_density_schedule(config.density_schedule, **arguments)

@@ -128,7 +128,7 @@ class ComponentBuilder:
                 hint = did_you_mean(key, set(parameters) - set(fixed))
                 raise ConfigError(f"{args_key}: {name} takes no argument {key}{hint}")
         self.used.add(args_key)
-        return dict(converted(target, extra, f"{args_key} of {name}"))
+        return dict(convert_arguments(target, extra, f"{args_key} of {name}"))
 
     def sizes_used(self) -> dict[str, float]:
         """The sizes among the keys used so far, with their values."""
@@ -166,7 +166,7 @@ def _parameters_of(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter
         raise ConfigError(f"{_name_of(target)} has no signature; name a Python class or function") from error
 
 
-def converted(target: Callable[..., Any], values: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+def convert_arguments(target: Callable[..., Any], values: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     """Values in the types that the target's annotations ask for, since text from a command line has none.
 
     Args:
@@ -181,10 +181,10 @@ def converted(target: Callable[..., Any], values: Mapping[str, Any], where: str)
         return {}
     function = target.__init__ if inspect.isclass(target) else target
     hints = typing.get_type_hints(function)
-    converted = {}
+    convert_arguments = {}
     for key, value in values.items():
         try:
-            converted[key] = TypeAdapter(hints[key]).validate_python(value) if key in hints else value
+            convert_arguments[key] = TypeAdapter(hints[key]).validate_python(value) if key in hints else value
         except ValidationError as error:
             raise ConfigError(f"{where}: {key} {error.errors()[0]['msg']}, got {value!r}") from error
-    return converted
+    return convert_arguments

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
-from genutil.config.registries import ADAPTIVE_SOLVERS, FIXED_STEP_SOLVERS, OPTIMIZERS, SCHEDULES
+from genutil.config.registries import ADAPTIVE_SOLVERS, FIXED_STEP_SOLVERS, LR_SCHEDULES, OPTIMIZERS
 from genutil.experiment_name import checked_name
 from wirings.budgets import BUDGETS, GLOBAL
 from wirings.engines import ENGINES
@@ -292,7 +292,7 @@ class TrainingKeys(BaseModel):
         read_by_experiment=True,
         description="amp fp16: fixed factor of the loss; default: one that follows the gradients",
     )
-    lr_scheduler: Annotated[str, _known_or_path(SCHEDULES)] = key(
+    lr_scheduler: Annotated[str, _known_or_path(LR_SCHEDULES)] = key(
         "result",
         "multistep",
         read_by_experiment=True,
