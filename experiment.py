@@ -26,7 +26,7 @@ from construction import (
 )
 from genutil.checkpoint.file_names import format_named
 from genutil.config import Config
-from genutil.config.components import ComponentBuilder, locate, named_parts, takes
+from genutil.config.components import ComponentBuilder, locate, named_components, takes
 from genutil.devices import choose_device
 from genutil.distributed.rank_info import RankInfo, check_batch_size, rank_info_from_env
 from genutil.distributed.session import run_distributed
@@ -45,7 +45,7 @@ from genutil.runs.run_folder import RunFolder, run_settings
 from genutil.seeding import seed_everything
 from genutil.signals import StopRequest
 from genutil.threads import choose_threads, threads_in_use, work_of_step
-from genutil.user_code import errors_in, is_foreign
+from genutil.user_code import errors_in_user_code, is_user_code
 from models import build_model
 from models.compiling import compile_errors_as_config_errors, compile_network, use_channels_last
 from models.costs import cost_numbers, count_new_edges, profiled
@@ -111,7 +111,7 @@ def run(config: Config, command_files: CommandFiles | None = None) -> dict[str, 
     device = choose_device(config.gpus, config.processes, rank_info or RankInfo())
 
     def work(world: World, stop: StopRequest) -> dict[str, Any] | None:
-        with errors_in(named_parts(config)), compile_errors_as_config_errors():
+        with errors_in_user_code(named_components(config)), compile_errors_as_config_errors():
             return _run(config, command_files or CommandFiles(), world, stop)
 
     return run_distributed(work, rank_info, device, config.timeout, config.deterministic)
@@ -151,7 +151,7 @@ def _run(
         return world.run_on_main(lambda: _export(builder, model, str(config.export)))
     with allocations_explained(lambda: f"model: {config.model} on {world.device}"):
         model.to(world.device)
-    if is_foreign(config.model):
+    if is_user_code(config.model):
         shape = (config.in_channels, config.image_size, config.image_size)
         check_logits(model, config.model, shape, config.output_size)
     if config.channels_last:

@@ -25,7 +25,7 @@ DENSE = ("classic", "fanin", "dense")
 FAMILIES = ("allsparse", "ignorefirst", "tdsparse")
 CHOICES = "classic | fanin | dense | allsparseK | ignorefirstK | tdsparseK, K = 1..99 per cent kept"
 PUBLISHED_SCHEDULES = {"step": "multistep", "linear": "epoch_linear", "cosine": "epoch_cosine"}
-"""Key `lr_scheduler` of each published schedule. Milestones of `step` count the warm-up."""
+"""The key `lr_scheduler` of each published schedule. The milestones of `step` include the warm-up epochs."""
 MILESTONES = [30, 60, 80]
 _log = logging.getLogger(__name__)
 
@@ -85,8 +85,8 @@ _GROUPS: Mapping[str, Sequence[Option]] = {
                 help="first epoch, without a checkpoint"),
         _option("-b --batch-size", type=int, default=256, metavar="N", help="images of each process at once"),
         _option("--optimizer-batch-size", type=int, default=-1, metavar="N",
-                help="images of an optimizer step, over all processes; larger ones than fit are taken in "
-                "parts; -1: processes times batch size"),
+                help="images of an optimizer step, over all processes; a larger number than processes times "
+                "batch size is accumulated over several passes; -1: processes times batch size"),
         _option("--lr", "lr", type=float, default=0.1, metavar="LR", help="highest learning rate"),
         _option("--lr-schedule", choices=tuple(PUBLISHED_SCHEDULES), default="step",
                 help="learning rate after the warm-up"),
@@ -202,7 +202,7 @@ def parse_options(argv: Sequence[str], rank_info: RankInfo | None = None) -> Opt
         values["optimizer_batch_size"] = values["batch_size"] * rank_info.size
     evaluates = values["evaluate"] or values["benchmark_inference"]
     sources = KeySources(
-        not_stated=frozenset(set(schema()) - _COMPARED if evaluates else ()),
+        not_compared=frozenset(set(schema()) - _COMPARED if evaluates else ()),
         options=_COMPUTED_KEYS
         | {option.key: _flag(option.name) for option in _OPTIONS if option.key is not None},
     )
@@ -213,10 +213,10 @@ def parse_options(argv: Sequence[str], rank_info: RankInfo | None = None) -> Opt
 
 
 def convert_settings(values: Mapping[str, Any], rank_info: RankInfo | None = None) -> dict[str, Any]:
-    """The keys of an experiment, from the settings in a checkpoint.
+    """Convert the settings in a checkpoint of an earlier version of this command to keys of an experiment.
 
-    Checkpoints of earlier versions of this command have the values of its options in place of keys, such as
-    `model_config`. Other settings are returned unchanged, and so are wrong ones, with a warning.
+    Such checkpoints have the values of options in place of keys, such as `model_config`. Settings of the
+    current version are returned unchanged, and so are wrong ones, with a warning.
 
     Args:
         values: the settings.
@@ -365,11 +365,11 @@ def _problems(
         yield "start_epoch", "is known by the checkpoint of --resume; remove it"
     needs_images = values["data_backend"] != "synthetic" and not values["benchmark_inference"]
     if values["data"] is None and needs_images:
-        yield "data", "which images? Name a folder with train/<class>/ and val/<class>/"
+        yield "data", "is missing; name a folder with train/<class>/ and val/<class>/"
     if values["fp16"] and values["amp"]:
         yield "fp16", "is the same as --amp fp16; give one of the two"
     if values["dynamic_loss_scale"] and not (values["fp16"] or values["amp"] == "fp16"):
-        yield "dynamic_loss_scale", "works with fp16 alone; add --amp fp16, or remove it"
+        yield "dynamic_loss_scale", "works only with fp16; add --amp fp16, or remove it"
     if values["dynamic_loss_scale"] and values["static_loss_scale"] is not None:
         yield "static_loss_scale", "keeps a scale, --dynamic-loss-scale moves it; give one of the two"
     if values["gather_checkpoints"] and values["no_checkpoints"]:

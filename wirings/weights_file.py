@@ -24,11 +24,11 @@ FORMAT_VERSION = 2
 """Version of this project's checkpoints. Files of version 1 have no checksum."""
 _MAX_LISTED = 5
 """Differences that a message lists."""
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 def read_content(path: Path) -> Any:
-    """The content of a file of torch.save or safetensors, on the CPU.
+    """The content of a file that torch.save or safetensors wrote, on the CPU.
 
     Nothing in the file is executed: anything but tensors, plain values and the objects of published files
     (see wirings.legacy_pickle) is refused. The checksum of files of this project is verified and left out.
@@ -178,7 +178,7 @@ def match_and_load_weights(model: nn.Module, weights: Mapping[str, Any], path: P
     matched = match_names(weights, model.state_dict())
     changes = [f"loaded the weights under '{key}'"] if key not in ("", "model", "state_dict") else []
     if changes or matched.changes:
-        log.warning("%s: %s", path, "; ".join([*changes, *matched.changes]))
+        _log.warning("%s: %s", path, "; ".join([*changes, *matched.changes]))
     load_matched_weights(model, matched.weights, path)
 
 

@@ -138,7 +138,7 @@ def report_changes(checkpoint: Mapping[str, Any], matched: MatchedWeights, path:
     under = checkpoint.get("weights_under")
     if under is None and matched.prefix == "module." and len(matched.changes) == 1:
         return
-    changes = [f"took the weights under '{under}'"] if under else []
+    changes = [f"loaded the weights under '{under}'"] if under else []
     changes += matched.changes
     if changes:
         _log.warning("%s: %s", path, "; ".join(changes))

@@ -35,7 +35,7 @@ class MergedConfig:
     Attributes:
         values, origins: value and origin (file and line) by key.
         problems: what is wrong in the files.
-        own: keys that the file itself sets, not one of its bases.
+        own: keys that the file itself sets, without those of its bases.
         num_files: files read.
     """
 
@@ -47,7 +47,8 @@ class MergedConfig:
 
 
 def read_experiment(path: str | os.PathLike[str]) -> MergedConfig:
-    """Read an experiment file and, before it, the files it names in `_base_`; later values win.
+    """Read an experiment file and, before it, the files that it names in `_base_`; later values
+    take precedence.
 
     Nothing is raised: what cannot be read is listed in `problems`.
     """
@@ -73,7 +74,7 @@ def _resolved(path: Path) -> Path:
 
 
 def _merge(path: Path, merged: MergedConfig, including: tuple[Path, ...], origin: str) -> None:
-    if not _may_read(path, merged, including, origin):
+    if not _count_and_check(path, merged, including, origin):
         return
     node, loader = _compose(path, merged, origin)
     if node is None:
@@ -94,8 +95,12 @@ def _merge(path: Path, merged: MergedConfig, including: tuple[Path, ...], origin
         merged.own.update(entries)
 
 
-def _may_read(path: Path, merged: MergedConfig, including: tuple[Path, ...], origin: str) -> bool:
-    """Whether a file closes no cycle and is within the limits for bases; else a problem is added."""
+def _count_and_check(path: Path, merged: MergedConfig, including: tuple[Path, ...], origin: str) -> bool:
+    """Count a file, and check that its bases form no cycle and stay within the limits.
+
+    Returns:
+        Whether it may be read; if not, a problem is added.
+    """
     merged.num_files += 1
     if "\0" in str(path):
         message = f"a file's name holds no null character, got {str(path)!r}"

@@ -47,7 +47,7 @@ def processes_to_start(config: Config) -> int | None:
     rank_info = rank_info_from_env()
     if rank_info is not None:
         if _STATUS not in os.environ:
-            _check_foreign_launch(config, rank_info)
+            _check_torchrun_launch(config, rank_info)
         return None
     count = config.processes or max(len(config.gpus or []), 1)
     if count > 1 and not config.processes:
@@ -185,7 +185,7 @@ def worker_status(status: int) -> int:
     return 0
 
 
-def _check_foreign_launch(config: Config, rank_info: RankInfo) -> None:
+def _check_torchrun_launch(config: Config, rank_info: RankInfo) -> None:
     """Check keys that torchrun's own options decide."""
     if config.processes not in (None, rank_info.size):
         raise ConfigError(

@@ -184,7 +184,7 @@ def _differences(
         return None
     if config.evaluate or config.export:
         changed = differences_to_evaluate(before, now)
-        return {key: pair for key, pair in changed.items() if key not in config.not_stated}
+        return {key: pair for key, pair in changed.items() if key not in config.not_compared}
     return differences_to_continue(before, now, _epochs_begun(checkpoint, info), depends_on_num_epochs)
 
 

@@ -31,8 +31,8 @@ def parse(*argv):
         (["--weight-dekay", 1], "did you mean --weight-decay"),
         (["--learning-rate", 1], "unrecognized arguments: --learning-rate"),
         (["other"], "unrecognized arguments: other"),
-        (["--static-loss-scale", 8], "--static-loss-scale: works with fp16 alone"),
-        (["--dynamic-loss-scale", "--amp", "bf16"], "--dynamic-loss-scale: works with fp16 alone"),
+        (["--static-loss-scale", 8], "--static-loss-scale: works only with fp16"),
+        (["--dynamic-loss-scale", "--amp", "bf16"], "--dynamic-loss-scale: works only with fp16"),
         (["--fp16", "--static-loss-scale", 8, "--dynamic-loss-scale"], "give one of the two"),
         (["--fp16", "--static-loss-scale", 0], "--static-loss-scale: must be greater than 0"),
         (["--fp16", "--amp"], "--fp16: is the same as --amp fp16"),
@@ -65,5 +65,5 @@ def test_mistakes(argv, message):
 def test_all_mistakes_at_once_and_images_are_needed():
     with pytest.raises(ConfigError) as raised:
         parse_options(["--lr", "0", "-c", "x"])
-    for part in ("3 problems", "--lr", "--model-config", "DIR: which images?"):
+    for part in ("3 problems", "--lr", "--model-config", "DIR: is missing"):
         assert part in str(raised.value)
