@@ -152,7 +152,7 @@ CHECKS = (
     Check(
         ("skip_corrupt", "data_backend"),
         lambda c: c.skip_corrupt and c.data_backend != "pytorch",
-        "works only with data_backend: pytorch; choose that, or remove it",
+        "works only with the data backend pytorch; choose that, or remove it",
     ),
     Check(
         ("loss_scale", "amp"),

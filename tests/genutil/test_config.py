@@ -157,7 +157,7 @@ FAST = {"fast_eval": True, "evaluate": True, "resume": "x"}
         ({"start_epoch": 2, "num_epochs": 2}, "start_epoch: must be less than num_epochs"),
         ({"loss_scale": 8, "amp": "bf16"}, "loss_scale: works only with fp16"),
         ({"nesterov": True, "momentum": 0}, "needs a momentum greater than 0"),
-        ({"skip_corrupt": True, "data_backend": "dali-cpu"}, "works only with data_backend: pytorch"),
+        ({"skip_corrupt": True, "data_backend": "dali-cpu"}, "works only with the data backend pytorch"),
         ({"cuda_graph": True, "mixup": 0.2}, "mixup draws other pairs in each"),
         ({**FAST, "channels_last": True}, "has no effect with the engines of fast_eval; remove"),
         ({"seeds": [1, 2], "checkpoint_dir": "c"}, "put {seed} into checkpoint_dir"),

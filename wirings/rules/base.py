@@ -115,12 +115,17 @@ class EdgeRule(nn.Module, ABC):
         schedule: number of edges in use during the training; None: always that of the budget.
 
     Attributes:
-        budget: number of edges in use at the end of the schedule.
-        num_edges: number of edges in use now.
+        budget: number of edges that the network's budget gives this weight: those in use at the end of the
+            schedule.
+        num_edges: number of edges in use now, which a schedule changes during the training.
     """
 
     gradient: Gradient = "all"
-    """`all`: straight-through, the gradient reaches every weight. `used`: it reaches the weights in use."""
+    """Which entries of `weight.grad` the backward pass sets. `all`: every entry gets the gradient that it
+    would have if its edge were in use (straight-through), so that unused weights are trained, too. `used`:
+    entries of unused edges get zero, as if the weight were multiplied by the mask. The forward pass is the
+    same.
+    """
     default_schedule: ClassVar[DensitySchedule | None] = None
     """The schedule of the rule's publication, if it has one."""
     has_exact_count: ClassVar[bool] = False
@@ -228,10 +233,10 @@ class EdgeRule(nn.Module, ABC):
         """Undo what `prepare_layer` changed, other than values, when `unwire` unwires the layer."""
 
     def freeze_wiring(self) -> None:
-        """Fix the wiring that the current weight has; by default nothing happens.
+        """Fix the wiring by the current weight, as state in buffers; by default nothing happens.
 
-        It is called after the weights of another network were loaded (`use_graph`). A rule whose wiring is in
-        buffers lists them in `optional_buffers`.
+        It is called after the weights of another network were loaded (`use_graph`). Such a rule lists its
+        buffers in `optional_buffers`, since the checkpoint of another rule does not contain them.
         """
 
     def _load_from_state_dict(
