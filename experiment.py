@@ -32,7 +32,7 @@ from genutil.distributed.rank_info import RankInfo, check_batch_size, rank_info_
 from genutil.distributed.session import run_distributed
 from genutil.distributed.world import World
 from genutil.exceptions import ConfigError, UserError
-from genutil.memory import allocations_explained
+from genutil.memory import memory_errors_explained
 from genutil.runs.checkpoint_folder import RunOutputs
 from genutil.runs.past_runs import checkpoint_dir_of
 from genutil.runs.resume_point import (
@@ -149,7 +149,7 @@ def _run(
         load_wiring_and_weights(model, config.use_graph, config.use_init)
     if config.export is not None:
         return world.run_on_main(lambda: _export(builder, model, str(config.export)))
-    with allocations_explained(lambda: f"model: {config.model} on {world.device}"):
+    with memory_errors_explained(lambda: f"model: {config.model} on {world.device}"):
         model.to(world.device)
     if is_user_code(config.model):
         shape = (config.in_channels, config.image_size, config.image_size)
@@ -275,7 +275,7 @@ def _evaluate(
     run_folder = world.run_on_main(lambda: RunFolder(run_settings(config)))
     precision = Precision(config.amp, world.device)
     size = config.test_batch_size or config.batch_size
-    evaluating = allocations_explained(lambda: f"test_batch_size: evaluating {_batch_of(config, size)}")
+    evaluating = memory_errors_explained(lambda: f"test_batch_size: evaluating {_batch_of(config, size)}")
     with label_errors_explained(spec), evaluating:
         metrics = evaluate_and_time(model, batches, config.topk, precision, world, stop)
     results = {**metrics, **observations(model), **cost_numbers(cost), "engine": engine}
@@ -354,7 +354,7 @@ def _train(
     else:
         trainer.epoch, trainer.step = config.start_epoch, first_step
     masks_at_start = Wiring(model).adjacency()
-    training = allocations_explained(lambda: f"batch_size: training by {_batch_of(config)}")
+    training = memory_errors_explained(lambda: f"batch_size: training by {_batch_of(config)}")
     with label_errors_explained(spec), training:
         results: dict[str, Any] = trainer.fit()
     if config.validation:

@@ -38,13 +38,13 @@ def is_user_code(path: str) -> bool:
 
 
 @contextlib.contextmanager
-def user_code_errors_named(what: str, path: str, doing: str = "") -> Iterator[None]:
+def user_code_errors_explained(subject: str, path: str, doing: str = "") -> Iterator[None]:
     """Context manager for a call of the user's code.
 
     Args:
-        what: the key and its value, such as `model: mine:Net`.
+        subject: the key and its value, such as `model: mine:Net`.
         path: `module:Name` of the code.
-        doing: what the code was called for, after `what` in the message.
+        doing: what the code was called for; follows `subject` in the message.
 
     Raises:
         UserCodeError: the code raised an error, or called sys.exit.
@@ -54,7 +54,7 @@ def user_code_errors_named(what: str, path: str, doing: str = "") -> Iterator[No
     except _NEVER_NAMED:
         raise
     except (Exception, SystemExit) as error:
-        raise user_code_error(f"{what}{doing}", error, path) from error
+        raise user_code_error(f"{subject}{doing}", error, path) from error
 
 
 @contextlib.contextmanager
@@ -79,17 +79,17 @@ def errors_in_user_code(components: Mapping[str, str]) -> Iterator[None]:
         raise user_code_error(source, error, *user_code.values()) from error
 
 
-def user_code_error(what: str, error: BaseException, *paths: str) -> UserCodeError:
-    """One line that names what raised the error, then the traceback from the user's first frame on.
+def user_code_error(subject: str, error: BaseException, *paths: str) -> UserCodeError:
+    """One line that names the code that raised an error, then the traceback from the user's first frame on.
 
     Args:
-        what: beginning of the line.
+        subject: beginning of the line.
         error: the error.
         paths: `module:Name` of the user's code.
     """
     text = str(error).strip()
     first = text.partition("\n")[0]
-    line = f"{what} raised {type(error).__name__}" + (f": {first}" if first else "")
+    line = f"{subject} raised {type(error).__name__}" + (f": {first}" if first else "")
     if _LOADER in first:  # the text is the traceback of the loading process
         return UserCodeError(f"{line}\n{text.partition('Original ')[2] or text}")
     trace = _first_frame(error, {_package(path) for path in paths})

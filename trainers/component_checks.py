@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from genutil.exceptions import ConfigError
-from genutil.user_code import is_user_code, user_code_errors_named
+from genutil.user_code import is_user_code, user_code_errors_explained
 from trainers.batches import Batches
 from trainers.callback_base import Callback
 from trainers.schedules import Schedule
@@ -42,7 +42,7 @@ def check_data(data: Any, path: str, names: Iterable[str]) -> None:
             )
         if not isinstance(source, Sized):
             raise ConfigError(f"data: {path}: {name} must have a length, the number of its batches")
-        with user_code_errors_named(f"data: {path}", path, f": the length of {name}"):
+        with user_code_errors_explained(f"data: {path}", path, f": the length of {name}"):
             count = len(source)
         if not count:
             raise ConfigError(f"data: {path}: {name} has no batches")
@@ -97,7 +97,7 @@ def checked_schedule(schedule: Any, path: str) -> Schedule:
         return schedule  # type: ignore[no-any-return]
 
     def rate(step: int) -> float:
-        with user_code_errors_named(name, path, f": the function for step {step}"):
+        with user_code_errors_explained(name, path, f": the function for step {step}"):
             value = schedule(step)
         return _finite(value, f"{name}: the function for step {step}")
 

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from genutil.config.resolve import Config
 from genutil.config.schema import EvaluationKeys, NetworkKeys, TrainingKeys, WiringKeys, schema
 from genutil.exceptions import ConfigError
-from genutil.user_code import is_user_code, user_code_error, user_code_errors_named
+from genutil.user_code import is_user_code, user_code_error, user_code_errors_explained
 from wirings.errors import UnknownNameError
 from wirings.names import did_you_mean, import_object
 
@@ -77,7 +77,7 @@ class ComponentBuilder:
             raise ConfigError(f"{key}: {path} is not a class or function")
         if ":" not in path or not is_user_code(path):
             return self.build(target, args_key, **fixed)
-        with user_code_errors_named(f"{key}: {path}", path):
+        with user_code_errors_explained(f"{key}: {path}", path):
             return self.build(target, args_key, **fixed)
 
     def build(self, target: Callable[..., Any], args_key: str | None = None, **fixed: Any) -> Any:
