@@ -29,14 +29,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str]) -> int:
     from genutil.devices import prepare_determinism
-    from genutil.distributed.launch import reported_by_the_first
+    from genutil.distributed.launch import reported_by_first_rank
     from genutil.distributed.rank_info import rank_info_from_env
     from genutil.runs.run_folder import set_up_logging, summary
     from imagenet_sparsity_experiments.options import convert_settings, parse_options
 
     rank_info = rank_info_from_env()
     set_up_logging(rank_info.rank if rank_info else 0)
-    with reported_by_the_first(rank_info):
+    with reported_by_first_rank(rank_info):
         options = parse_options(argv, rank_info)
     if options.config.deterministic:
         prepare_determinism()
