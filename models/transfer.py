@@ -24,12 +24,13 @@ class AdaptsWeights(Protocol):
     def adapt_weights(
         self, weights: Mapping[str, Tensor], path: str, new_classifier: bool
     ) -> dict[str, Tensor]:
-        """The weights of a file as this network takes them.
+        """Convert the weights of a file to the names and shapes of this network.
 
         Args:
             weights: by the names of this network.
             path: the file, for messages.
-            new_classifier: the network's own classifier may take the place of one for other classes.
+            new_classifier: a classifier for another number of classes is ignored, and the network keeps its
+                own; else it is an error.
         """
         ...
 
