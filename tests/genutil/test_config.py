@@ -158,12 +158,12 @@ FAST = {"fast_eval": True, "evaluate": True, "resume": "x"}
         ({"loss_scale": 8, "amp": "bf16"}, "loss_scale: works only with fp16"),
         ({"nesterov": True, "momentum": 0}, "needs a momentum greater than 0"),
         ({"skip_corrupt": True, "data_backend": "dali-cpu"}, "works only with the data backend pytorch"),
-        ({"cuda_graph": True, "mixup": 0.2}, "mixup draws other pairs in each"),
+        ({"cuda_graph": True, "mixup": 0.2}, "mixup draws new pairs in each"),
         ({**FAST, "channels_last": True}, "has no effect with the engines of fast_eval; remove"),
         ({"seeds": [1, 2], "checkpoint_dir": "c"}, "put {seed} into checkpoint_dir"),
     ],
 )
-def test_contradictions_name_the_mend(write_app, changes, message):
+def test_contradictions_name_the_remedy(write_app, changes, message):
     refused(write_app(**changes), message)
 
 
