@@ -126,7 +126,7 @@ def summary_of_seeds(name: str, results: Sequence[Mapping[str, Any]]) -> str:
 def _run(command: Sequence[str]) -> int:
     """Run a command, which gets the signals that this process gets; 128 + n if signal n ended it.
 
-    It runs in a session of its own: Ctrl-C in a terminal reaches this process alone, and so the command once.
+    It runs in its own session: Ctrl-C in a terminal reaches only this process, so the command gets it once.
     """
     with subprocess.Popen(command, start_new_session=True) as process, _forward_signals(process):
         status = process.wait()

@@ -74,7 +74,7 @@ def test_name_is_the_file_s(write_app):
         ("a\\b", "name: must be printable text without / and"),
         ("two\nlines", "name: must be printable text"),
         ("\u202egnp", "name: must be printable text"),
-        ("..", "name: must not be empty, and not of dots alone"),
+        ("..", "name: must not be empty or only dots"),
         (" ", "name: must not be empty"),
         ("x" * 101, "name: has 101 characters, at most 100"),
     ],

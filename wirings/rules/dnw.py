@@ -23,8 +23,8 @@ class TopEdges(RankedEdges):
         potential: the potential edges.
         num_edges: number of edges in use.
         schedule: see EdgeRule.
-        edge_scope: `all` ranks every entry of the weight, as published; `readable` ranks those entries alone
-            that the forward pass reads, so that no edge in use is without effect.
+        edge_scope: `all` ranks every entry of the weight, as published; `readable` ranks only the entries
+            that the forward pass reads, so that every edge in use has an effect.
     """
 
     readable: Tensor | None
