@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genutil.checkpoint.file_names import CheckpointFormat
+from genutil.checkpoint.file_names import format_named
 from genutil.config import Config
 from genutil.config.components import ComponentBuilder, locate
 from genutil.config.identity import identity
@@ -18,9 +18,7 @@ from genutil.devices import available_cpus
 from genutil.distributed.world import World
 from genutil.memory import require_memory_for_training, sizes_checked
 from genutil.runs.checkpoint_folder import RunOutputs
-from genutil.runs.resume_point import (
-    ResumePoint,
-)
+from genutil.runs.resume_point import ResumePoint
 from models.costs import profiled
 from models.wiring_state import wiring_layout, wiring_state
 from trainers.batch_checks import (
@@ -45,7 +43,7 @@ from trainers.criterion import Criterion
 from trainers.edge_statistics import EdgeStatistics
 from trainers.optimizers import find_optimizer, make_lr_tensor, without_decay_of_norms
 from trainers.precision import Precision
-from trainers.schedules import Schedule, find_schedule, warmed_up
+from trainers.schedules import Schedule, find_lr_schedule, warmed_up
 from trainers.wiring_recorder import DoublingSteps, WiringRecorder
 from wirings.structure import waits_for_device
 from wirings.wiring import Wiring
@@ -73,10 +71,10 @@ def build_data(builder: ComponentBuilder, world: World, *names: str) -> Any:
 def find_batch_spec(builder: ComponentBuilder, model: nn.Module) -> BatchSpec:
     """Types, shapes and labels of the network's batches. Called before another component is built."""
     config = builder.config
-    keys: dict[str, int] = {
+    sizes: dict[str, int] = {
         key: getattr(config, key) for key in ("in_channels", "output_size") if key in builder.used
     }
-    return batch_spec(model, f"data: {config.data}", keys)
+    return batch_spec(model, f"data: {config.data}", sizes)
 
 
 def build_batches(
@@ -116,7 +114,7 @@ def build_optimizer_and_schedule(
     parameters = model.parameters() if config.norm_weight_decay else without_decay_of_norms(model)
     optimizer = builder.build_named("optimizer", find_optimizer(config.optimizer), parameters=parameters)
     schedule = builder.build_named(
-        "lr_scheduler", find_schedule(config.lr_scheduler), steps_per_epoch=steps_per_epoch
+        "lr_scheduler", find_lr_schedule(config.lr_scheduler), steps_per_epoch=steps_per_epoch
     )
     schedule = warmed_up(
         checked_schedule(schedule, config.lr_scheduler), config.lr, steps_per_epoch, config.warmup
@@ -126,11 +124,10 @@ def build_optimizer_and_schedule(
 
 def build_callbacks(
     config: Config,
-    file_format: CheckpointFormat,
     model: nn.Module,
     world: World,
     outputs: RunOutputs | None,
-    start: ResumePoint,
+    resume_point: ResumePoint,
     first_step: int,
     statistics: EdgeStatistics,
 ) -> list[Callback]:
@@ -139,10 +136,10 @@ def build_callbacks(
     callbacks: list[Callback] = [statistics]
     if outputs is not None:
         macs = None if config.skip_profiling or cost is None else cost.macs
-        board = TensorBoard(outputs.run, macs, first_step)
+        board = TensorBoard(outputs.run_folder, macs, first_step)
         are_graphs = all(rule.potential.layer is None for rule in wiring.rules.values())
         summaries = WiringSummaries(board, functools.partial(_masks_and_weights, wiring), are_graphs)
-        callbacks += [Progress(), MetricsFile(outputs.run), board, summaries]
+        callbacks += [Progress(), MetricsFile(outputs.run_folder), board, summaries]
         callbacks.append(EveryEpochs(_IMAGE_INTERVAL, summaries.draw))
     if wiring.has_after_backward:
         callbacks.append(WiringUpdate(wiring))
@@ -152,12 +149,12 @@ def build_callbacks(
     if not config.save_checkpoints:
         return callbacks
     saver = CheckpointSaver(
-        folder=None if outputs is None else outputs.checkpoints,
+        checkpoint_folder=None if outputs is None else outputs.checkpoint_folder,
         wirings=lambda: wiring.adjacency().values(),
-        metadata={} if outputs is None else _checkpoint_metadata(config, world, outputs, start),
+        metadata={} if outputs is None else _checkpoint_metadata(config, world, outputs, resume_point),
         checkpoint_interval=config.checkpoint_interval,
         keep_last=config.keep_last,
-        file_format=file_format,
+        file_format=format_named(config.checkpoint_format),
     )
     callbacks.append(saver)
     if config.checkpoint_interval_steps is not None:
@@ -173,17 +170,17 @@ def _masks_and_weights(wiring: Wiring) -> list[tuple[Tensor, Tensor]]:
 
 
 def _checkpoint_metadata(
-    config: Config, world: World, outputs: RunOutputs, start: ResumePoint
+    config: Config, world: World, outputs: RunOutputs, resume_point: ResumePoint
 ) -> dict[str, Any]:
-    content = {
+    metadata = {
         "config": config.model_dump(),
         "identity": identity(config.model_dump()),
-        "origin": {**outputs.run.origin, "device": str(world.device), "processes": world.size},
-        "started_from": start.started_from,
+        "origin": {**outputs.run_folder.environment, "device": str(world.device), "processes": world.size},
+        "started_from": resume_point.started_from,
     }
     if config.checkpoint_format == "resnet":
-        content["arch"] = str(config.model_args.get("arch", config.model))
-    return content
+        metadata["arch"] = str(config.model_args.get("arch", config.model))
+    return metadata
 
 
 def _recorder(
@@ -194,8 +191,8 @@ def _recorder(
         if outputs is not None:
             _log.warning("record_wiring: %s has no wired layer; nothing is recorded", type(model).__name__)
         return []
-    folder = None if outputs is None else outputs.run
-    recorder = WiringRecorder(folder, layout, functools.partial(wiring_state, model), first_step)
+    run_folder = None if outputs is None else outputs.run_folder
+    recorder = WiringRecorder(run_folder, layout, functools.partial(wiring_state, model), first_step)
     if config.record_interval is None:
         return [recorder, DoublingSteps(recorder.record)]
     return [recorder, EverySteps(config.record_interval, recorder.record)]
@@ -210,7 +207,7 @@ def build_user_callbacks(
     builder: ComponentBuilder, classes: Mapping[str, type[Callback]], outputs: RunOutputs | None
 ) -> list[Callback]:
     """Callbacks of the key `callbacks`; in the first process, or in all if `on_all_processes` is set."""
-    folder, settings = (None if outputs is None else outputs.run.path), builder.config.model_dump()
+    folder, settings = (None if outputs is None else outputs.run_folder.path), builder.config.model_dump()
     return [
         builder.build_named("callbacks", kind, path=path, folder=folder, settings=settings)
         for path, kind in classes.items()

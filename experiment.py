@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,28 +24,28 @@ from construction import (
     check_shards,
     find_batch_spec,
 )
-from genutil.checkpoint.file_names import CheckpointFormat, format_named
+from genutil.checkpoint.file_names import format_named
 from genutil.config import Config
-from genutil.config.components import ComponentBuilder, locate, named_parts, takes
+from genutil.config.components import ComponentBuilder, locate, named_components, takes
 from genutil.devices import choose_device
 from genutil.distributed.rank_info import RankInfo, check_batch_size, rank_info_from_env
 from genutil.distributed.session import run_distributed
 from genutil.distributed.world import World
 from genutil.exceptions import ConfigError, UserError
-from genutil.memory import allocations_explained
+from genutil.memory import memory_errors_explained
 from genutil.runs.checkpoint_folder import RunOutputs
-from genutil.runs.past_runs import checkpoints_of
+from genutil.runs.past_runs import checkpoint_dir_of
 from genutil.runs.resume_point import (
     ResumePoint,
     check_initial_weights,
-    check_resume_point,
+    checked_resume_point,
     find_resume_point,
 )
 from genutil.runs.run_folder import RunFolder, run_settings
 from genutil.seeding import seed_everything
 from genutil.signals import StopRequest
 from genutil.threads import choose_threads, threads_in_use, work_of_step
-from genutil.user_code import errors_in, is_foreign
+from genutil.user_code import errors_in_user_code, is_user_code
 from models import build_model
 from models.compiling import compile_errors_as_config_errors, compile_network, use_channels_last
 from models.costs import cost_numbers, count_new_edges, profiled, training_cost
@@ -62,7 +62,7 @@ from trainers.edge_statistics import EdgeStatistics
 from trainers.evaluation import evaluate_and_time
 from trainers.optimizers import find_optimizer
 from trainers.precision import Precision
-from trainers.schedules import find_schedule
+from trainers.schedules import find_lr_schedule
 from trainers.trainer import Trainer
 from wirings.compacting import compact, engines_of
 from wirings.errors import MissingPackageError
@@ -74,25 +74,33 @@ from wirings.wiring import Wiring, unwire
 _log = logging.getLogger(__name__)
 
 
-def run(
-    config: Config,
-    extra_files: Sequence[str] = (),
-    convert_settings: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
-    write_files: Callable[[dict[str, Any]], object] | None = None,
-) -> dict[str, Any] | None:
+@dataclass(frozen=True)
+class CommandFiles:
+    """Files that another command than runner.py writes and reads: see imagenet_sparsity_experiments.
+
+    Attributes:
+        extra_files: names of other files of a training in the folder of its checkpoints; a later training
+            moves them with the checkpoints.
+        convert_settings: converts the settings in a checkpoint of an earlier version; None: they stay.
+        write_files: called in the first process with all that `results.json` will contain, before it is
+            written: if an error is raised, `resume: auto` completes the run.
+    """
+
+    extra_files: Sequence[str] = ()
+    convert_settings: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
+    write_files: Callable[[dict[str, Any]], object] | None = None
+
+
+def run(config: Config, command_files: CommandFiles | None = None) -> dict[str, Any] | None:
     """Train, evaluate or export an experiment, in one process or as one of several.
 
     Args:
         config: the experiment.
-        extra_files: names of other files of a training in the folder of its checkpoints; a later training
-            archives them together with the checkpoints.
-        convert_settings: converts the settings in checkpoints of earlier versions.
-        write_files: called in the first process with the content of `results.json` before that file is
-            written: if it raises an error, `resume: auto` completes the run.
+        command_files: files of another command than runner.py.
 
     Returns:
-        The content of `results.json`; None on all ranks but the first, after an export, and if nothing is
-        left to train.
+        What `results.json` contains; None on all ranks but the first, after an export, and if nothing is left
+        to train.
 
     Raises:
         UserError: something that the user can fix.
@@ -102,25 +110,16 @@ def run(
     """
     rank_info = rank_info_from_env()
     device = choose_device(config.gpus, config.processes, rank_info or RankInfo())
-    file_format = dataclasses.replace(
-        format_named(config.checkpoint_format),
-        extra_files=tuple(extra_files),
-        convert_settings=convert_settings,
-    )
 
     def work(world: World, stop: StopRequest) -> dict[str, Any] | None:
-        with errors_in(named_parts(config)), compile_errors_as_config_errors():
-            return _run(config, file_format, world, stop, write_files)
+        with errors_in_user_code(named_components(config)), compile_errors_as_config_errors():
+            return _run(config, command_files or CommandFiles(), world, stop)
 
     return run_distributed(work, rank_info, device, config.timeout, config.deterministic)
 
 
 def _run(
-    config: Config,
-    file_format: CheckpointFormat,
-    world: World,
-    stop: StopRequest,
-    write_files: Callable[[dict[str, Any]], object] | None,
+    config: Config, command_files: CommandFiles, world: World, stop: StopRequest
 ) -> dict[str, Any] | None:
     if not (config.evaluate or config.export):
         check_batch_size(config.batch_size, world.size, config.accumulate)
@@ -132,27 +131,28 @@ def _run(
     seed_everything(config.seed)
     builder = ComponentBuilder(config)
     model = build_model(config, builder)
-    start = world.broadcast_from_main(
-        lambda: _find_resume_point(builder, model, file_format, world.rank_info)
+    resume_point = world.broadcast_from_main(
+        lambda: _find_and_check_resume_point(builder, model, command_files, world.rank_info)
     )
-    if start.finished is not None:
-        _log.info("%s", start.finished)
+    if resume_point.finished is not None:
+        _log.info("%s", resume_point.finished)
         return None
-    if start.content is not None:
-        # A training loads them again, with the rest of its state; a file that does not fit is refused here.
-        apply_adapted_weights(start.content, model, str(start.path))
+    if resume_point.checkpoint is not None:
+        # A file that does not fit is refused here, before data are built. A training loads the weights again
+        # with the rest of its state.
+        apply_adapted_weights(resume_point.checkpoint, model, str(resume_point.path))
         if config.evaluate or config.export:
-            start.content.clear()
+            resume_point.checkpoint.clear()
         if config.use_graph is not None:
             option = config.option("use_graph")
-            _log.info("%s is not read: wiring and weights are those of %s", option, start.path)
+            _log.info("%s is not read: wiring and weights are those of %s", option, resume_point.path)
     else:
         load_wiring_and_weights(model, config.use_graph, config.use_init)
     if config.export is not None:
         return world.run_on_main(lambda: _export(builder, model, str(config.export)))
-    with allocations_explained(lambda: f"model: {config.model} on {world.device}"):
+    with memory_errors_explained(lambda: f"model: {config.model} on {world.device}"):
         model.to(world.device)
-    if is_foreign(config.model):
+    if is_user_code(config.model):
         shape = (config.in_channels, config.image_size, config.image_size)
         check_logits(model, config.model, shape, config.output_size)
     if config.channels_last:
@@ -161,12 +161,12 @@ def _run(
         compile_network(model, world.device)
     with threads_in_use(_threads(config, model, world)):
         if config.evaluate:
-            folder, results = _evaluate(builder, model, world, start, stop)
+            run_folder, results = _evaluate(builder, model, world, resume_point, stop)
         else:
-            folder, results = _train(builder, file_format, model, world, start, stop)
-    if folder is None:
+            run_folder, results = _train(builder, command_files.extra_files, model, world, resume_point, stop)
+    if run_folder is None:
         return None
-    return folder.write_results(results, world.rank_info, str(world.device), write_files)
+    return run_folder.write_results(results, world.rank_info, str(world.device), command_files.write_files)
 
 
 def _check_sync_bn(config: Config, world: World) -> None:
@@ -191,17 +191,26 @@ def _threads(config: Config, model: nn.Module, world: World) -> int | None:
     return choose_threads(config.threads, work_of_step(model, share, config.image_size))
 
 
-def _find_resume_point(
-    builder: ComponentBuilder, model: nn.Module, file_format: CheckpointFormat, rank_info: RankInfo
+def _find_and_check_resume_point(
+    builder: ComponentBuilder, model: nn.Module, command_files: CommandFiles, rank_info: RankInfo
 ) -> ResumePoint:
-    """The checkpoint of the key `resume` or of an earlier start of the run, checked; or none."""
+    """The checkpoint of the key `resume` or of an earlier start of the run, or none."""
     config = builder.config
     trains = not config.evaluate and config.export is None
-    start = find_resume_point(checkpoints_of(config), config.resume, rank_info, not trains, file_format)
-    if start.path is None and trains and config.save_checkpoints:
-        check_initial_weights(config, file_format)
-    depends = trains and start.content is not None and _depends_on_num_epochs(builder, model)
-    return check_resume_point(config, start, depends)
+    resume_point = find_resume_point(
+        checkpoint_dir_of(config),
+        config.resume,
+        rank_info,
+        required=not trains,
+        file_format=format_named(config.checkpoint_format),
+        convert_settings=command_files.convert_settings,
+    )
+    if resume_point.path is None and trains and config.save_checkpoints:
+        check_initial_weights(config, command_files.extra_files)
+    depends_on_num_epochs = (
+        trains and resume_point.checkpoint is not None and _depends_on_num_epochs(builder, model)
+    )
+    return checked_resume_point(config, resume_point, depends_on_num_epochs)
 
 
 def _depends_on_num_epochs(builder: ComponentBuilder, model: nn.Module) -> bool:
@@ -211,15 +220,15 @@ def _depends_on_num_epochs(builder: ComponentBuilder, model: nn.Module) -> bool:
     """
     config = builder.config
     callbacks = callback_classes(config).values()
-    parts = (
+    components = (
         locate(config.data, "data"),
         find_optimizer(config.optimizer),
-        find_schedule(config.lr_scheduler),
+        find_lr_schedule(config.lr_scheduler),
         *callbacks,
     )
     return (
         "num_epochs" in builder.used
-        or any(takes(part, "num_epochs") for part in parts)
+        or any(takes(component, "num_epochs") for component in components)
         or Wiring(model).has_after_backward
         or any(map(acts_on_gradients, callbacks))
     )
@@ -240,7 +249,7 @@ def _export(builder: ComponentBuilder, model: nn.Module, path: str) -> None:
 
 
 def _evaluate(
-    builder: ComponentBuilder, model: nn.Module, world: World, start: ResumePoint, stop: StopRequest
+    builder: ComponentBuilder, model: nn.Module, world: World, resume_point: ResumePoint, stop: StopRequest
 ) -> tuple[RunFolder | None, dict[str, Any]]:
     """Results, and in the first process their folder."""
     config, spec = builder.config, find_batch_spec(builder, model)
@@ -251,7 +260,7 @@ def _evaluate(
         engine = config.engine
         if config.use_dgl and wired_layers(model):
             engine = "dgl"
-            builder.used.add("use_dgl")
+            builder.used.add("use_dgl")  # read here, not by a component
         try:
             model = compact(model, engine, bf16=config.bf16)
             engine = engines_of(model)
@@ -264,15 +273,15 @@ def _evaluate(
     data = build_data(builder, world, "val")
     batches = build_batches(config, data.val, "val", world, spec, check_now=True)
     builder.warn_of_unused()
-    folder = world.run_on_main(lambda: RunFolder(run_settings(config)))
+    run_folder = world.run_on_main(lambda: RunFolder(run_settings(config)))
     precision = Precision(config.amp, world.device)
     size = config.test_batch_size or config.batch_size
-    evaluating = allocations_explained(lambda: f"test_batch_size: evaluating {_batch_of(config, size)}")
+    evaluating = memory_errors_explained(lambda: f"test_batch_size: evaluating {_batch_of(config, size)}")
     with label_errors_explained(spec), evaluating:
         metrics = evaluate_and_time(model, batches, config.topk, precision, world, stop)
     results = {**metrics, **observations(model), **cost_numbers(cost), "engine": engine}
     results["threads"] = torch.get_num_threads()
-    return folder, {**results, **corrupt_images(data, world), "started_from": start.started_from}
+    return run_folder, {**results, **corrupt_images(data, world), "started_from": resume_point.started_from}
 
 
 def _batch_of(config: Config, size: int | None = None) -> str:
@@ -284,10 +293,10 @@ def _batch_of(config: Config, size: int | None = None) -> str:
 
 def _train(
     builder: ComponentBuilder,
-    file_format: CheckpointFormat,
+    extra_files: Sequence[str],
     model: nn.Module,
     world: World,
-    start: ResumePoint,
+    resume_point: ResumePoint,
     stop: StopRequest,
 ) -> tuple[RunFolder | None, dict[str, Any]]:
     """Results, and in the first process their folder."""
@@ -302,30 +311,36 @@ def _train(
     optimizer, schedule = build_optimizer_and_schedule(builder, model, world, len(train))
     val = build_batches(config, data.val, "val", world, spec, check_now=True) if config.validation else None
     classes = callback_classes(config)
-    builder.used |= {"num_epochs", "accumulate"}
+    builder.used |= {"num_epochs", "accumulate"}  # read by the trainer below, not by a component
     state, first_step = None, config.start_epoch * len(train)
-    if start.content is not None:
+    if resume_point.checkpoint is not None:
         state = resumable_state(
-            start.content, str(start.path), config.model_dump(), model, optimizer, len(train), config.topk
+            resume_point.checkpoint,
+            str(resume_point.path),
+            config.model_dump(),
+            model,
+            optimizer,
+            len(train),
+            config.topk,
         )
         first_step = state["iter"]
-    checkpoint_dir = checkpoints_of(config) if config.save_checkpoints else None
+    checkpoint_dir = checkpoint_dir_of(config) if config.save_checkpoints else None
     outputs = world.run_on_main(
-        lambda: RunOutputs(checkpoint_dir, run_settings(config), world.rank_info, start, first_step)
+        lambda: RunOutputs(checkpoint_dir, run_settings(config), world.rank_info, resume_point, first_step)
     )
 
     def open_checkpoints() -> None:
         if outputs is not None:
-            outputs.open_checkpoints(file_format)
+            outputs.open_checkpoints(format_named(config.checkpoint_format), extra_files)
 
     # A run that is refused leaves no folder, and moves no checkpoints of earlier runs.
-    with nullcontext() if outputs is None else outputs.run.removed_on_error():
+    with nullcontext() if outputs is None else outputs.run_folder.removed_on_error():
         user_callbacks = build_user_callbacks(builder, classes, outputs)
         builder.warn_of_unused()
         world.barrier()  # all processes have their callbacks
         world.run_on_main(open_checkpoints)
     statistics = EdgeStatistics(Wiring(model), functools.partial(observations, model))
-    callbacks = build_callbacks(config, file_format, model, world, outputs, start, first_step, statistics)
+    callbacks = build_callbacks(config, model, world, outputs, resume_point, first_step, statistics)
     callbacks += user_callbacks
     criterion = Criterion(config.label_smoothing, config.mixup, config.seed)
     precision = Precision(config.amp, world.device, config.loss_scale)
@@ -335,35 +350,37 @@ def _train(
         callbacks=callbacks, criterion=criterion, precision=precision, accumulate=config.accumulate,
         world=world, stop=stop, observe=statistics.observe, captured_step=step,
     )  # fmt: skip
-    if start.content is not None and state is not None:
+    if resume_point.checkpoint is not None and state is not None:
         trainer.load_state_dict(state)
         state.clear()
-        start.content.clear()
+        resume_point.checkpoint.clear()
     else:
         trainer.epoch, trainer.step = config.start_epoch, first_step
-    masks = Wiring(model).adjacency()
-    training = allocations_explained(lambda: f"batch_size: training by {_batch_of(config)}")
+    masks_at_start = Wiring(model).adjacency()
+    training = memory_errors_explained(lambda: f"batch_size: training by {_batch_of(config)}")
     with label_errors_explained(spec), training:
         results: dict[str, Any] = trainer.fit()
     if config.validation:
         results["best_val"] = trainer.best_val
     else:
         if not results and outputs is not None:  # all epochs were trained by an earlier start
-            results = _last_metrics(config, outputs.run)
+            results = _last_metrics(config, outputs.run_folder)
         results = {f"train_{name}": value for name, value in results.items()}
     results |= {"epochs": trainer.epoch, "steps": trainer.step, "threads": torch.get_num_threads()}
-    results |= {**observations(model), "started_from": start.started_from}
-    new_edges = count_new_edges(model, masks)
+    results |= {**observations(model), "started_from": resume_point.started_from}
+    new_edges = count_new_edges(model, masks_at_start)
     cost = profiled(config, model, new_edges)
     results |= cost_numbers(cost, new_edges)
     if statistics.is_complete:
         results |= statistics.percentages()
         results |= training_cost(statistics.history, cost, statistics.images)
     results |= corrupt_images(data, world)
-    return None if outputs is None else outputs.run, results
+    return None if outputs is None else outputs.run_folder, results
 
 
-def _last_metrics(config: Config, folder: RunFolder) -> dict[str, Any]:
+def _last_metrics(config: Config, run_folder: RunFolder) -> dict[str, Any]:
     """Loss and accuracies in the last line of `metrics.jsonl`."""
     names = ("CELoss", *(f"top{k}_accuracy" for k in config.topk))
-    return {name: value for line in folder.metrics()[-1:] for name, value in line.items() if name in names}
+    return {
+        name: value for line in run_folder.metrics()[-1:] for name, value in line.items() if name in names
+    }

@@ -13,7 +13,7 @@ if __name__ == "__main__" and getattr(sys.flags, "safe_path", False):
 from genutil.config import to_yaml
 from genutil.config.command_line import parse_command_line
 from genutil.devices import prepare_determinism, select_gpus
-from genutil.distributed.launch import launch, processes_to_start, reported_by_the_first
+from genutil.distributed.launch import launch, processes_to_start, reported_by_first_rank
 from genutil.distributed.rank_info import rank_info_from_env
 from genutil.exit_codes import exit_process, exit_status
 from genutil.runs.multi_seed import run_seeds
@@ -29,7 +29,7 @@ def _main(argv: Sequence[str]) -> int:
     rank_info = rank_info_from_env()
     set_up_logging(rank_info.rank if rank_info else 0)
     sys.path.append(os.getcwd())  # classes of the user's own, named as module:Class
-    with reported_by_the_first(rank_info):
+    with reported_by_first_rank(rank_info):
         command = parse_command_line(argv)
         if command.print_config:
             print(to_yaml(command.config), end="")

@@ -46,7 +46,7 @@ def read_batch(path: Path, label_key: str) -> tuple[torch.Tensor, torch.Tensor]:
     except Exception as error:  # a damaged pickle raises errors of any type
         raise DataError(
             f"{path}: is not a CIFAR batch that can be read ({type(error).__name__}: {error}); it must be a "
-            f"pickled dictionary with data and {label_key}, of plain values and arrays of integers alone"
+            f"pickled dictionary with data and {label_key}, with only plain values and arrays of integers"
         ) from error
     if images.dtype != np.uint8 or images.ndim != 2 or images.shape[1] != _PIXELS or not len(images):
         raise DataError(

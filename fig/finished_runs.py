@@ -332,8 +332,8 @@ def _marked_name(result: Mapping[str, Any]) -> str:
         return experiment_name(result)
     known = [f"{key}={_text(pair[0])}" for start in starts for key, pair in sorted((start or {}).items())]
     settings = ", ".join(dict.fromkeys([*known, *(["unknown"] if None in starts else [])]))
-    origin = "weights of" if result["config"].get("evaluate") else "resumed from"
-    return f"{experiment_name(result)} ({origin} other settings: {settings})"
+    relation = "weights of" if result["config"].get("evaluate") else "resumed from"
+    return f"{experiment_name(result)} ({relation} other settings: {settings})"
 
 
 def _text(value: Any) -> str:

@@ -66,7 +66,7 @@ def choose_device(gpus: Sequence[int] | None, processes: int | None, rank_info: 
             raise ReportedByOtherRank(2)
         raise ConfigError(
             f"gpus: {rank_info.local_size} processes were started on this machine, but it has {available} "
-            "GPUs; start fewer processes, or offer more GPUs"
+            "GPUs; start fewer processes, or select more GPUs"
         )
     return torch.device("cuda", rank_info.local_rank)
 

@@ -27,7 +27,7 @@ class DataError(UserError):
 
 
 class CheckpointError(UserError):
-    """A checkpoint is missing, damaged, foreign, or does not fit the model."""
+    """A file is missing, damaged or no checkpoint, or does not fit the model or the experiment."""
 
 
 USER_ERRORS = (UserError, WiringError)

@@ -18,7 +18,7 @@ def checked_name(name: str) -> str:
     """
     name = unicodedata.normalize("NFC", name)
     if not name.strip(" ."):
-        raise ValueError("must not be empty, and not of dots alone; give the experiment a --name")
+        raise ValueError("must not be empty or only dots; give the experiment a --name")
     if len(name) > MAX_LENGTH:
         raise ValueError(
             f"has {len(name)} characters, at most {MAX_LENGTH} are allowed; give the experiment a --name"

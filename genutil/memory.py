@@ -61,12 +61,12 @@ def _left_in_group(root: Path, folder: str, limit: str, used: str, cached: str) 
 
 
 def require_memory(
-    what: str, num_bytes: int, advice: str, available: Callable[[], int | None] = available_memory
+    subject: str, num_bytes: int, advice: str, available: Callable[[], int | None] = available_memory
 ) -> None:
-    """Raise an error for what does not fit into memory, before the kernel ends the process.
+    """Raise an error for tensors that do not fit into memory, before the kernel ends the process.
 
     Args:
-        what: beginning of the message, with the key and its value.
+        subject: beginning of the message, with the key and its value.
         num_bytes: bytes that are needed.
         advice: what to do.
         available: returns the available bytes.
@@ -76,7 +76,7 @@ def require_memory(
     """
     free = available()
     if free is not None and num_bytes > free:
-        raise ConfigError(f"{what} needs {gibibytes(num_bytes)}, and {gibibytes(free)} are free; {advice}")
+        raise ConfigError(f"{subject} needs {gibibytes(num_bytes)}, and {gibibytes(free)} are free; {advice}")
 
 
 def gibibytes(num_bytes: int) -> str:
@@ -118,11 +118,11 @@ def _shape(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 @contextlib.contextmanager
-def sizes_checked(what: str, sizes: Callable[[], Mapping[str, float]]) -> Iterator[None]:
+def sizes_checked(component: str, sizes: Callable[[], Mapping[str, float]]) -> Iterator[None]:
     """Context manager for the construction of a network or a data set.
 
     Args:
-        what: the key and its value, such as `model: mine:Net`.
+        component: the key and its value, such as `model: mine:Net`.
         sizes: returns the keys that decide its size.
 
     Raises:
@@ -134,18 +134,18 @@ def sizes_checked(what: str, sizes: Callable[[], Mapping[str, float]]) -> Iterat
         for key, value in sizes().items():
             if shape and value == max(shape):
                 return f"{key}: {value}"
-        return f"{what} with " + ", ".join(f"{key} {value}" for key, value in sizes().items())
+        return f"{component} with " + ", ".join(f"{key} {value}" for key, value in sizes().items())
 
-    with allocations_explained(lambda: subject(())), _SizeCheck(subject):
+    with memory_errors_explained(lambda: subject(())), _SizeCheck(subject):
         yield
 
 
 @contextlib.contextmanager
-def allocations_explained(what: Callable[[], str]) -> Iterator[None]:
+def memory_errors_explained(operation: Callable[[], str]) -> Iterator[None]:
     """Context manager that converts errors of torch about memory and sizes.
 
     Args:
-        what: returns the beginning of the message: the operation, with the keys that decide its size.
+        operation: returns the beginning of the message: the operation, with the keys that decide its size.
 
     Raises:
         ConfigError: memory was too small, or a batch norm had a single value to normalise.
@@ -159,12 +159,12 @@ def allocations_explained(what: Callable[[], str]) -> Iterator[None]:
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or _FAILURES.search(text):
             reason = re.sub(r"^\[enforce fail at [^]]*\]\s*\.?\s*", "", text)
             raise ConfigError(
-                f"{what()} needs more memory than there is ({reason}); choose smaller sizes"
+                f"{operation()} needs more memory than there is ({reason}); choose smaller sizes"
             ) from error
         if single := _SINGLE_VALUE.search(text):
             raise ConfigError(
-                f"{what()}: a norm had one value of a channel to normalise ({single[0]}); choose a larger "
-                "image_size, or a batch_size that leaves no process with a single image of a batch"
+                f"{operation()}: a norm had one value of a channel to normalise ({single[0]}); choose a "
+                "larger image_size, or a batch_size that leaves no process with a single image of a batch"
             ) from error
         raise
 
@@ -186,5 +186,5 @@ def require_memory_for_training(
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     num_bytes = weights * (2 if has_momentum else 1) * processes
     if num_bytes >= _CHECKED_FROM:
-        what = f"model: training {path}, in addition to its weights,"
-        require_memory(what, num_bytes, "choose a smaller network or fewer processes")
+        subject = f"model: training {path}, in addition to its weights,"
+        require_memory(subject, num_bytes, "choose a smaller network or fewer processes")

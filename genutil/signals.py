@@ -11,7 +11,7 @@ from typing import Any
 STOP_SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGHUP", "SIGINT") if hasattr(signal, name)
 )
-"""If processes get different ones, the first of these is reported."""
+"""The signals that stop a run. If processes get different ones, the first in this order is reported."""
 _DELIBERATE = (signal.SIGINT, signal.SIGTERM)
 """A second one of these ends a process at once. SIGHUP is not among them: the shell and the system may both
 send one."""
@@ -42,9 +42,7 @@ def stop_signals() -> list[signal.Signals]:
 
 
 class StopRequest:
-    """While entered, stores the first of `stop_signals` in `signum`; the process is not ended.
-
-    It is reentrant.
+    """Context manager: stores the first of `stop_signals` in `signum`; the process is not ended. Reentrant.
 
     Args:
         patient: a second SIGINT or SIGTERM changes nothing, and the sender must wait; else it ends the
@@ -59,7 +57,7 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         self._depth += 1
-        # Python allows handlers in the main thread alone.
+        # Python allows handlers only in the main thread.
         if self._depth == 1 and threading.current_thread() is threading.main_thread():
             for signum in stop_signals():
                 self._previous[signum] = signal.signal(signum, self._store)

@@ -29,30 +29,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str]) -> int:
     from genutil.devices import prepare_determinism
-    from genutil.distributed.launch import reported_by_the_first
+    from genutil.distributed.launch import reported_by_first_rank
     from genutil.distributed.rank_info import rank_info_from_env
     from genutil.runs.run_folder import set_up_logging, summary
     from imagenet_sparsity_experiments.options import convert_settings, parse_options
 
     rank_info = rank_info_from_env()
     set_up_logging(rank_info.rank if rank_info else 0)
-    with reported_by_the_first(rank_info):
+    with reported_by_first_rank(rank_info):
         options = parse_options(argv, rank_info)
     if options.config.deterministic:
         prepare_determinism()
-    from experiment import run
+    from experiment import CommandFiles, run
 
     def write_files(results: Mapping[str, Any]) -> None:
         if options.config.save_checkpoints and not options.config.evaluate:
             write_final_weights(options)
         write_report(options, report_of(options, results))
 
-    results = run(
-        options.config,
+    command_files = CommandFiles(
         extra_files=(options.values["final_weights"], options.values["raport_file"]),
         convert_settings=functools.partial(convert_settings, rank_info=rank_info),
         write_files=write_files,
     )
+    results = run(options.config, command_files)
     if results is not None:
         print(summary(report_of(options, results)))
     return 0

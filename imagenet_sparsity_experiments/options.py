@@ -24,8 +24,8 @@ ARCHITECTURES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 DENSE = ("classic", "fanin", "dense")
 FAMILIES = ("allsparse", "ignorefirst", "tdsparse")
 CHOICES = "classic | fanin | dense | allsparseK | ignorefirstK | tdsparseK, K = 1..99 per cent kept"
-SCHEDULES = {"step": "multistep", "linear": "epoch_linear", "cosine": "epoch_cosine"}
-"""Key `lr_scheduler` of each published schedule. Milestones of `step` count the warm-up."""
+PUBLISHED_SCHEDULES = {"step": "multistep", "linear": "epoch_linear", "cosine": "epoch_cosine"}
+"""The key `lr_scheduler` of each published schedule. The milestones of `step` include the warm-up epochs."""
 MILESTONES = [30, 60, 80]
 _log = logging.getLogger(__name__)
 
@@ -68,15 +68,15 @@ _GROUPS: Mapping[str, Sequence[Option]] = {
         _option("--num-classes", "output_size", type=int, default=1000, metavar="N",
                 help="classes of the network"),
         _option("--skip-corrupt", "skip_corrupt", action="store_true",
-                help="images that cannot be read are named, counted and left out; else they end the run"),
+                help="report and skip images that cannot be read; by default one of them is an error"),
     ),
     "network": (
         _option("-a --arch", choices=ARCHITECTURES, default="resnet50", help="architecture"),
         _option("-c --model-config", default="classic", metavar="NAME",
                 help=f"which weights stay: {CHOICES}"),
         _option("--pretrained-weights", metavar="FILE",
-                help="weights to begin with: ours, published or torchvision's; not read if --resume auto "
-                "finds a checkpoint"),
+                help="initial weights: of this project, published or torchvision's; not read if --resume "
+                "auto finds a checkpoint"),
     ),
     "training": (
         _option("--epochs", "num_epochs", type=int, default=90, metavar="N",
@@ -85,10 +85,10 @@ _GROUPS: Mapping[str, Sequence[Option]] = {
                 help="first epoch, without a checkpoint"),
         _option("-b --batch-size", type=int, default=256, metavar="N", help="images of each process at once"),
         _option("--optimizer-batch-size", type=int, default=-1, metavar="N",
-                help="images of an optimizer step, over all processes; larger ones than fit are taken in "
-                "parts; -1: processes times batch size"),
+                help="images of an optimizer step, over all processes; a larger number than processes times "
+                "batch size is accumulated over several passes; -1: processes times batch size"),
         _option("--lr", "lr", type=float, default=0.1, metavar="LR", help="highest learning rate"),
-        _option("--lr-schedule", choices=tuple(SCHEDULES), default="step",
+        _option("--lr-schedule", choices=tuple(PUBLISHED_SCHEDULES), default="step",
                 help="learning rate after the warm-up"),
         _option("--warmup", "warmup", type=int, default=0, metavar="E",
                 help="epochs in which the rate rises to its highest"),
@@ -162,7 +162,7 @@ _COMPUTED_KEYS = {
     "checkpoint_dir": "--workspace", "log_dir": "--workspace", "save_checkpoints": "--no-checkpoints",
     "checkpoint_interval": "--gather-checkpoints", "data_backend": "--data-backend",
 }  # fmt: skip
-"""The options that decide the keys that `_keys` computes."""
+"""Options by the key that `_keys` computes from them."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ def parse_options(argv: Sequence[str], rank_info: RankInfo | None = None) -> Opt
         values["optimizer_batch_size"] = values["batch_size"] * rank_info.size
     evaluates = values["evaluate"] or values["benchmark_inference"]
     sources = KeySources(
-        not_stated=frozenset(set(schema()) - _COMPARED if evaluates else ()),
+        not_compared=frozenset(set(schema()) - _COMPARED if evaluates else ()),
         options=_COMPUTED_KEYS
         | {option.key: _flag(option.name) for option in _OPTIONS if option.key is not None},
     )
@@ -213,10 +213,10 @@ def parse_options(argv: Sequence[str], rank_info: RankInfo | None = None) -> Opt
 
 
 def convert_settings(values: Mapping[str, Any], rank_info: RankInfo | None = None) -> dict[str, Any]:
-    """The keys of an experiment, from the settings in a checkpoint.
+    """Convert the settings in a checkpoint of an earlier version of this command to keys of an experiment.
 
-    Checkpoints of earlier versions of this command have the values of its options in place of keys, such as
-    `model_config`. Other settings are returned unchanged, and so are wrong ones, with a warning.
+    Such checkpoints have the values of options in place of keys, such as `model_config`. Settings of the
+    current version are returned unchanged, and so are wrong ones, with a warning.
 
     Args:
         values: the settings.
@@ -328,7 +328,7 @@ def _keys(values: Mapping[str, Any], rank_info: RankInfo) -> dict[str, Any]:
         "batch_size": step,
         "test_batch_size": at_once,
         "accumulate": max(step // max(at_once, 1), 1),
-        "lr_scheduler": SCHEDULES[values["lr_schedule"]],
+        "lr_scheduler": PUBLISHED_SCHEDULES[values["lr_schedule"]],
         "amp": "fp16" if values["fp16"] else values["amp"],
         "topk": [1, 5] if values["num_classes"] >= 5 else [1],
         "evaluate": evaluate,
@@ -357,23 +357,23 @@ def _problems(
     for name in sorted(explicit & idle.keys()):
         yield name, f"has no effect with {idle[name]}; remove it"
     if values["evaluate"] and values["benchmark_inference"]:
-        yield "evaluate", "does not go with --benchmark-inference; give one of the two"
+        yield "evaluate", "cannot be combined with --benchmark-inference; choose one of them"
     evaluates = values["evaluate"] or values["benchmark_inference"]
     if values["pretrained_weights"] and values["resume"] and (evaluates or values["resume"] != "auto"):
-        yield "resume", "gives weights, and so does --pretrained-weights; give one of the two"
+        yield "resume", "gives weights, and so does --pretrained-weights; choose one of them"
     if values["resume"] not in (None, "auto") and "start_epoch" in explicit:
-        yield "start_epoch", "is known by the checkpoint of --resume; remove it"
+        yield "start_epoch", "is determined by the checkpoint of --resume; remove it"
     needs_images = values["data_backend"] != "synthetic" and not values["benchmark_inference"]
     if values["data"] is None and needs_images:
-        yield "data", "which images? Name a folder with train/<class>/ and val/<class>/"
+        yield "data", "is missing; name a folder with train/<class>/ and val/<class>/"
     if values["fp16"] and values["amp"]:
-        yield "fp16", "is the same as --amp fp16; give one of the two"
+        yield "fp16", "is the same as --amp fp16; choose one of them"
     if values["dynamic_loss_scale"] and not (values["fp16"] or values["amp"] == "fp16"):
-        yield "dynamic_loss_scale", "works with fp16 alone; add --amp fp16, or remove it"
+        yield "dynamic_loss_scale", "works only with fp16; add --amp fp16, or remove it"
     if values["dynamic_loss_scale"] and values["static_loss_scale"] is not None:
-        yield "static_loss_scale", "keeps a scale, --dynamic-loss-scale moves it; give one of the two"
+        yield "static_loss_scale", "fixes the scale, --dynamic-loss-scale changes it; choose one of them"
     if values["gather_checkpoints"] and values["no_checkpoints"]:
-        yield "gather_checkpoints", "keeps checkpoints, --no-checkpoints writes none; give one of the two"
+        yield "gather_checkpoints", "keeps checkpoints, --no-checkpoints writes none; choose one of them"
     step, at_once = values["optimizer_batch_size"], values["batch_size"] * rank_info.size
     if at_once > 0 and (step < at_once or step % at_once):
         yield (
@@ -386,7 +386,7 @@ def _problems(
 
 
 def _without_effect(values: Mapping[str, Any]) -> dict[str, str]:
-    """Options without effect in this command line, and the option that is the cause."""
+    """Options without effect in this command line, and the options that cause this."""
     idle: dict[str, str] = {}
     if values["no_checkpoints"]:
         idle["final_weights"] = "--no-checkpoints"

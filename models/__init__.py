@@ -1,4 +1,4 @@
-"""Networks, and `build_model`, which builds that of an experiment."""
+"""Networks, and the construction of an experiment's network: `build_model`."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 from torch import nn
 
 from genutil.config import Config
-from genutil.config.components import ComponentBuilder, converted, locate
+from genutil.config.components import ComponentBuilder, convert_arguments, locate
 from genutil.exceptions import ConfigError
 from genutil.memory import sizes_checked
 from genutil.seeding import restore_rng_state, rng_state
 from models.graphs.edges import EdgeRule, PotentialEdges, locate_rule
 from wirings.budgets import GLOBAL, Budget
-from wirings.densities import SCHEDULES, DensitySchedule, find_density_schedule
+from wirings.densities import DENSITY_SCHEDULES, DensitySchedule, find_density_schedule
 from wirings.errors import WiringError
-from wirings.rules import COMMON_ARGUMENTS, find_schedule
+from wirings.rules import COMMON_ARGUMENTS, schedule_of_rule
 from wirings.topk import num_kept
 from wirings.wiring import Wiring, count_edges, rank_together, wire
 
@@ -36,27 +36,31 @@ def build_model(config: Config, builder: ComponentBuilder | None = None) -> nn.M
         ConfigError: there is no such class, it is not a network, or it refuses its arguments.
     """
     builder = builder or ComponentBuilder(config)
-    rules = _Rules(config, builder)
-    random_numbers = rng_state() if config.budget is not None else None
-    model = _build(config, builder, rules)
-    if random_numbers is not None and rules.made:
-        # A budget needs the shapes of all layers, which are known only after the construction.
+    factory = _RuleFactory(config, builder)
+    saved_rng_state = rng_state() if config.budget is not None else None
+    model = _build(config, builder, factory)
+    if saved_rng_state is not None and factory.rules:
+        # A budget needs the shapes of all layers, which are known only after the construction. The second
+        # network draws the same random numbers as the first.
         with _as_config_error("budget"):
-            rules.counts = _counts(config, rules.made, model)
+            factory.counts = _counts(config, factory.rules, model)
         del model
-        restore_rng_state(random_numbers)
-        model = _build(config, builder, rules)
+        restore_rng_state(saved_rng_state)
+        model = _build(config, builder, factory)
         if config.budget == GLOBAL:
             with _as_config_error("budget"):
-                by_name = Wiring(model).rules
-                rank_together(by_name)
+                rank_together(Wiring(model).rules)
     return model
 
 
-def _build(config: Config, builder: ComponentBuilder, rules: _Rules) -> nn.Module:
+def _build(config: Config, builder: ComponentBuilder, factory: _RuleFactory) -> nn.Module:
     network_class = locate(config.model, "model")
-    arguments: dict[str, Any] = {"make_rule": rules.make_rule, "edges": rules.make_rule, "wire": rules.wire}
-    rules.made.clear()
+    arguments: dict[str, Any] = {
+        "make_rule": factory.make_rule,
+        "edges": factory.make_rule,
+        "wire": factory.wire,
+    }
+    factory.rules.clear()
     with sizes_checked(f"model: {config.model}", builder.sizes_used):
         model = builder.build_named("model", network_class, "model_args", **arguments)
     if not isinstance(model, nn.Module):
@@ -64,19 +68,19 @@ def _build(config: Config, builder: ComponentBuilder, rules: _Rules) -> nn.Modul
     return model
 
 
-class _Rules:
+class _RuleFactory:
     """Makes the edge rules of an experiment's network.
 
     Attributes:
-        made: the rules that `make_rule` has made for the current network, in order. A network must make them
-            in the same order each time it is constructed.
+        rules: those that `make_rule` has made for the current network, in order. A network must make them in
+            the same order each time it is constructed.
         counts: number of edges of each of them, in this order, by the key `budget`; None: by the prune rate
             of each.
     """
 
     def __init__(self, config: Config, builder: ComponentBuilder) -> None:
         self._config, self._builder = config, builder
-        self.made: list[EdgeRule] = []
+        self.rules: list[EdgeRule] = []
         self.counts: list[int] | None = None
 
     def make_rule(
@@ -85,7 +89,7 @@ class _Rules:
         """The rule of one weight: see models.graphs.edges.RuleMaker."""
         config = self._config
         if self.counts is not None:
-            num_edges = self.counts[len(self.made)]
+            num_edges = self.counts[len(self.rules)]
             prune_rate = 1 - num_edges / max(potential.numel, 1)
         elif num_edges is None:
             num_edges = num_kept(potential.numel, config.prune_rate if prune_rate is None else prune_rate)
@@ -95,11 +99,11 @@ class _Rules:
             arguments["prune_rate"] = prune_rate
         rule_class = locate_rule(config.graph)
         with _as_config_error("density_schedule"):
-            schedule = find_schedule(rule_class, self._density_schedule())
+            schedule = schedule_of_rule(rule_class, self._density_schedule())
         if schedule is not None:
             arguments["schedule"] = schedule
         rule: EdgeRule = self._builder.build_named("graph", rule_class, "graph_args", **arguments)
-        self.made.append(rule)
+        self.rules.append(rule)
         return rule
 
     def _density_schedule(self) -> DensitySchedule | None:
@@ -110,8 +114,10 @@ class _Rules:
                 raise ConfigError("density_schedule_args: name the schedule with density_schedule")
             return None
         with _as_config_error("density_schedule_args"):
-            arguments = converted(
-                SCHEDULES[config.density_schedule], config.density_schedule_args, "density_schedule_args"
+            arguments = convert_arguments(
+                DENSITY_SCHEDULES[config.density_schedule],
+                config.density_schedule_args,
+                "density_schedule_args",
             )
             return find_density_schedule(config.density_schedule, **arguments)
 
@@ -159,12 +165,12 @@ def find_budget(config: Config) -> str | Mapping[str, float] | Budget:
     return config.budget
 
 
-def _counts(config: Config, made: Sequence[EdgeRule], model: nn.Module) -> list[int]:
-    """Number of edges of each rule, in the order in which the rules were made."""
-    rules = Wiring(model).rules
-    counts = count_edges(_shapes(rules), 1 - config.prune_rate, find_budget(config))
-    by_rule = {id(rule): counts[name] for name, rule in rules.items()}
-    return [by_rule.get(id(rule), rule.num_edges) for rule in made]
+def _counts(config: Config, rules: Sequence[EdgeRule], model: nn.Module) -> list[int]:
+    """Number of edges of each of the rules, by the budget."""
+    by_name = Wiring(model).rules
+    counts = count_edges(_shapes(by_name), 1 - config.prune_rate, find_budget(config))
+    by_rule = {id(rule): counts[name] for name, rule in by_name.items()}
+    return [by_rule.get(id(rule), rule.num_edges) for rule in rules]
 
 
 def _shapes(rules: Mapping[str, EdgeRule]) -> dict[str, tuple[int, ...]]:

@@ -18,14 +18,17 @@ from wirings.wiring import Wiring
 _log = logging.getLogger(__name__)
 
 
-def count_new_edges(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, int]:
-    """Number of edges in use that are not in `masks`, by the names of the layers in the profile."""
+def count_new_edges(model: nn.Module, masks_before: Mapping[str, Tensor]) -> dict[str, int]:
+    """Number of edges in use that are not in `masks_before`, by the names of the layers in the profile."""
     now = Wiring(model).adjacency()
-    return {name.removesuffix(".weight"): int((now[name] & ~mask).sum()) for name, mask in masks.items()}
+    return {
+        name.removesuffix(".weight"): int((now[name] & ~mask).sum()) for name, mask in masks_before.items()
+    }
 
 
 def profiled(config: Config, model: nn.Module, new_edges: Mapping[str, int] | None = None) -> Profile | None:
-    """Cost of the network, logged in every evaluation; None if it cannot be counted.
+    """Cost of the network, logged in an evaluation, and in a training unless `skip_profiling` is set; None
+    if it cannot be counted.
 
     `new_edges` is another column of the table: edges of each layer that were not in use before.
     """
@@ -57,7 +60,7 @@ def training_cost(history: EdgeHistory, cost: Profile | None, images: int) -> di
 
 
 def cost_numbers(cost: Profile | None, new_edges: Mapping[str, int] | None = None) -> dict[str, Any]:
-    """Cost for the results, in total and by layer; `new_edges` as in `_profiled`."""
+    """Cost for the results, in total and by layer; `new_edges` as in `profiled`."""
     if cost is None:
         return {}
     counts = {

@@ -39,7 +39,7 @@ class SparseResNet(ResNet):  # type: ignore[misc]
 
     Args:
         output_size: classes.
-        prune_rate: fraction of each layer's weights that is left out; 0: all layers stay dense.
+        prune_rate: fraction of each layer's weights that is not in use; 0: all layers stay dense.
         wire: wires the network with the rule and the budget of the experiment.
         image_size: height and width of the images, in pixels.
         in_channels: of the images.
@@ -80,7 +80,7 @@ class SparseResNet(ResNet):  # type: ignore[misc]
         for name, layer in self.named_modules():
             if isinstance(layer, nn.Conv2d):
                 if is_wired and not any(fnmatchcase(name, pattern) for pattern in exclude or ()):
-                    layer.reset_parameters()  # so that a seed gives the weights that it always gave
+                    layer.reset_parameters()  # draws as many random numbers as earlier versions did
                 nn.init.kaiming_normal_(layer.weight, mode=initialisation, nonlinearity="relu")
         if is_wired:
             wire(
@@ -99,7 +99,7 @@ class SparseResNet(ResNet):  # type: ignore[misc]
         return logits
 
     def structure(self) -> FoldableNorms | None:
-        """Convolutions and batch norms of a dense network; a wired one is made smaller without them."""
+        """Convolutions and batch norms of a dense network; None for a wired one: its channels are traced."""
         if any(isinstance(module, WiredLayer) for module in self.modules()):
             return None
         convolutions = [name for name, module in self.named_modules() if isinstance(module, nn.Conv2d)]
@@ -110,18 +110,18 @@ class SparseResNet(ResNet):  # type: ignore[misc]
     ) -> dict[str, Tensor]:
         """Weights of another training, or of torchvision's ResNet, as this network takes them.
 
-        torchvision's classifier becomes a 1×1 convolution, and its bias is dropped with a notice.
+        torchvision's classifier becomes a 1×1 convolution, and its bias is dropped with a warning.
 
         Args:
             weights: by the names of this network.
             path: their file, for messages.
-            new_classifier: a classifier for another number of classes is left out, with a notice: this
-                network's own takes its place.
+            new_classifier: a classifier for another number of classes is ignored with a warning; this network
+                keeps its own.
 
         Raises:
             CheckpointError: the classifier is for another number of classes.
         """
-        adapted, own = dict(weights), self.state_dict()["fc.weight"]
+        adapted, own_classifier = dict(weights), self.state_dict()["fc.weight"]
         classifier = adapted.get("fc.weight")
         if classifier is None:
             return adapted
@@ -131,12 +131,14 @@ class SparseResNet(ResNet):  # type: ignore[misc]
             _log.warning(
                 "%s: the bias of its classifier is dropped; this network's classifier has none", path
             )
-        if len(classifier) != len(own):
-            message = f"{path}: its classifier is for {len(classifier)} classes, this one for {len(own)}"
+        if len(classifier) != len(own_classifier):
+            message = (
+                f"{path}: its classifier is for {len(classifier)} classes, this one for {len(own_classifier)}"
+            )
             if not new_classifier:
                 raise CheckpointError(f"{message}; set output_size (--num-classes) to {len(classifier)}")
             _log.warning("%s: this network's own classifier is used, untrained", message)
-            adapted["fc.weight"] = own
+            adapted["fc.weight"] = own_classifier
         return adapted
 
 

@@ -1,4 +1,4 @@
-"""Initialization from checkpoints: the wiring of one (`use_graph`), the weights of another (`use_init`)."""
+"""Initialization from checkpoints: weights and wiring of `use_graph`, other weights of `use_init`."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ class AdaptsWeights(Protocol):
     def adapt_weights(
         self, weights: Mapping[str, Tensor], path: str, new_classifier: bool
     ) -> dict[str, Tensor]:
-        """The weights of a file as this network takes them.
+        """Convert the weights of a file to the names and shapes of this network.
 
         Args:
             weights: by the names of this network.
             path: the file, for messages.
-            new_classifier: the network's own classifier may take the place of one for other classes.
+            new_classifier: a classifier for another number of classes is ignored, and the network keeps its
+                own; else it is an error.
         """
         ...
 
 
 def apply_adapted_weights(
-    content: Mapping[str, Any],
+    checkpoint: Mapping[str, Any],
     model: nn.Module,
     path: str,
     optional: Collection[str] = (),
@@ -47,11 +48,11 @@ def apply_adapted_weights(
         CheckpointError: the weights do not fit.
     """
     if isinstance(model, AdaptsWeights):
-        matched = match_names(content["model"], model.state_dict())
-        report_changes(content, matched, path)
+        matched = match_names(checkpoint["model"], model.state_dict())
+        report_changes(checkpoint, matched, path)
         weights = model.adapt_weights(matched.weights, path, new_classifier)
-        content = {**content, "model": weights, "weights_under": None}
-    return apply_weights(content, model, path, optional)
+        checkpoint = {**checkpoint, "model": weights, "weights_under": None}
+    return apply_weights(checkpoint, model, path, optional)
 
 
 def load_wiring_and_weights(model: nn.Module, use_graph: str | None, use_init: str | None) -> None:
@@ -78,7 +79,7 @@ def load_wiring_and_weights(model: nn.Module, use_graph: str | None, use_init: s
             )
         return
     optional = [f"{name}.{key}" for name, rule in rules.items() for key in _optional_buffers(rule)]
-    _apply("use_graph", use_graph, model, optional)
+    _load("use_graph", use_graph, model, optional)
     for rule in rules.values():
         rule.freeze_wiring()
         if isinstance(rule, RankedEdges) and rule.schedule is not None:
@@ -90,7 +91,7 @@ def load_wiring_and_weights(model: nn.Module, use_graph: str | None, use_init: s
             f"{name}.{key}" for name, rule in rules.items() for key in rule.state_dict() if key != "weight"
         ]
         wiring = {name: value.clone() for name, value in model.state_dict().items() if name in buffers}
-        _apply("use_init", use_init, model, buffers)
+        _load("use_init", use_init, model, buffers)
         model.load_state_dict(wiring, strict=False)
         _log.info("loaded the weights of %s", use_init)
 
@@ -100,7 +101,7 @@ def _optional_buffers(rule: EdgeRule) -> tuple[str, ...]:
     return (*rule.optional_buffers, *(("num_edges_now",) if rule.schedule is not None else ()))
 
 
-def _apply(key: str, path: str, model: nn.Module, optional: list[str]) -> None:
+def _load(key: str, path: str, model: nn.Module, optional: list[str]) -> None:
     try:
         apply_adapted_weights(read_checkpoint(path), model, path, optional, new_classifier=True)
     except CheckpointError as error:

@@ -29,8 +29,8 @@ def wiring_layout(model: nn.Module) -> list[dict[str, Any]]:
     Each has `name`, `targets` and `sources` (numbers of rows and columns of its weight matrix), and for
     drawing `columns`: groups of nodes, each with `sources` (a range of the matrix's columns) and `targets` (a
     range of the rows; null: the nodes enter from outside), and `outputs`, the range of the rows that leave
-    the layer (null: none). Ranges are [first, end]. If `acyclic` is true, edges lead to later groups and the
-    outputs alone.
+    the layer (null: none). Ranges are [first, end]. If `acyclic` is true, edges lead only to later
+    groups and the outputs.
     """
     structure, all_stages = structure_of(model), stages(model)
     layout = []

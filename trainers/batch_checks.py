@@ -163,16 +163,16 @@ class CheckedBatches:
             next(iter(self.batches(0)), None)
 
 
-def batch_spec(network: nn.Module, source: str, keys: Mapping[str, int]) -> BatchSpec:
+def batch_spec(network: nn.Module, source: str, sizes: Mapping[str, int]) -> BatchSpec:
     """Batches that a network can be trained on.
 
     Args:
         network: its weights have the type of the images.
         source: the data class as the experiment names it.
-        keys: `output_size` and `in_channels`, if the network reads them.
+        sizes: values of the keys `output_size` and `in_channels`, if the network reads them.
     """
     types = (p.dtype for p in network.parameters() if p.is_floating_point())
-    return BatchSpec(source, keys.get("output_size"), keys.get("in_channels"), next(types, torch.float32))
+    return BatchSpec(source, sizes.get("output_size"), sizes.get("in_channels"), next(types, torch.float32))
 
 
 def check_smallest_shard(
@@ -200,16 +200,16 @@ def check_smallest_shard(
     """
     shards = [batch // num_processes for batch in {batch_size, num_images % batch_size} if batch]
     smallest = min(max(shard // accumulate, min(shard, 1)) for shard in shards)
-    if smallest < 2 and _norms_see_one_pixel(network, shape):
+    if smallest < 2 and _has_norm_of_one_pixel(network, shape):
         raise ConfigError(
-            f"batch_size: some step of {num_images} images leaves a process one image or none, of which "
-            f"batch norms cannot take a variance at {shape[1]} pixels; give another batch_size, or a larger "
-            "image_size"
+            f"batch_size: in a step of an epoch of {num_images} images, a process has one image or none, of "
+            f"which a batch norm gets a single value of each channel (image_size: {shape[1]}), which has no "
+            "variance; choose another batch_size, or a larger image_size"
         )
 
 
-def _norms_see_one_pixel(network: nn.Module, shape: tuple[int, int, int]) -> bool:
-    """Whether a batch norm gets maps of one pixel, seen with one black image."""
+def _has_norm_of_one_pixel(network: nn.Module, shape: tuple[int, int, int]) -> bool:
+    """Whether a batch norm gets maps of one pixel, by a forward pass of one black image."""
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     are_single: list[bool] = []
     handles = [
@@ -233,7 +233,7 @@ def _norms_see_one_pixel(network: nn.Module, shape: tuple[int, int, int]) -> boo
 
 @contextlib.contextmanager
 def label_errors_explained(spec: BatchSpec) -> Iterator[None]:
-    """Context in which errors of the loss about labels out of range become errors that name the data class.
+    """Context manager that converts errors of the loss about labels out of range: they name the data class.
 
     Raises:
         DataError: a label has no output of the network.
@@ -257,7 +257,7 @@ def label_errors_explained(spec: BatchSpec) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _preserve_generators(source: Any) -> Iterator[None]:
-    """Context that restores the global generators and those of a DataLoader."""
+    """Context manager that restores the global generators and those of a DataLoader."""
     loader = getattr(source, "loader", None)
     owners = (loader, getattr(loader, "sampler", None))
     generators = [

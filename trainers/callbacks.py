@@ -112,19 +112,19 @@ class Progress(Callback):
 class MetricsFile(Callback):
     """`metrics.jsonl`: one line per epoch and phase."""
 
-    def __init__(self, folder: RunFolder) -> None:
-        self.folder = folder
+    def __init__(self, run_folder: RunFolder) -> None:
+        self.run_folder = run_folder
 
     def on_metrics(self, trainer: Training, phase: str, metrics: dict[str, float]) -> None:
         head = {"epoch": trainer.epoch, "step": trainer.step, "phase": phase, "lr": trainer.lr}
-        self.folder.add_metrics({**head, **metrics})
+        self.run_folder.add_metrics({**head, **metrics})
 
 
 class TensorBoard(Callback):
     """Scalars and settings for TensorBoard.
 
     Args:
-        folder: of the run.
+        run_folder: the folder of the run.
         macs: multiply-accumulates of one image; None: not counted.
         first_step: training steps done before; later values of an earlier start of the run are hidden.
 
@@ -132,24 +132,26 @@ class TensorBoard(Callback):
         UserError: the files cannot be written.
     """
 
-    def __init__(self, folder: RunFolder, macs: int | None = None, first_step: int = 0) -> None:
+    def __init__(self, run_folder: RunFolder, macs: int | None = None, first_step: int = 0) -> None:
         from torch.utils.tensorboard import SummaryWriter  # a second of import that evaluation does not need
 
-        self._folder, self._macs = folder, macs
-        self._writer: Any = SummaryWriter(str(folder.path), purge_step=first_step + 1 if first_step else None)
+        self._run_folder, self._macs = run_folder, macs
+        self._writer: Any = SummaryWriter(
+            str(run_folder.path), purge_step=first_step + 1 if first_step else None
+        )
 
     def add_scalar(self, tag: str, value: float, step: int) -> None:
-        with self._folder.io_errors_as_user_errors():
+        with self._run_folder.io_errors_as_user_errors():
             self._writer.add_scalar(tag, value, step)
 
     def add_matrix(self, tag: str, matrix: Tensor, step: int) -> None:
         """Add a matrix as a grey image, 0 in black."""
-        with self._folder.io_errors_as_user_errors():
+        with self._run_folder.io_errors_as_user_errors():
             self._writer.add_image(tag, matrix.unsqueeze(0).float(), step)
 
     def add_histogram(self, tag: str, values: Tensor, step: int) -> None:
         if values.numel():  # TensorBoard refuses an empty histogram
-            with self._folder.io_errors_as_user_errors():
+            with self._run_folder.io_errors_as_user_errors():
                 self._writer.add_histogram(tag, values, step)
 
     def on_start(self, trainer: Training) -> None:
@@ -175,10 +177,10 @@ class TensorBoard(Callback):
 
         values = {
             key: value if isinstance(value, (bool, int, float, str)) else str(value)
-            for key, value in self._folder.settings.values.items()
+            for key, value in self._run_folder.settings.values.items()
             if value is not None
         }
-        with self._folder.io_errors_as_user_errors():
+        with self._run_folder.io_errors_as_user_errors():
             for summary in hparams(values, {"val/best_val": 0}):  # type: ignore[no-untyped-call]
                 self._writer.file_writer.add_summary(summary)
 

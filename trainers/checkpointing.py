@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from genutil.checkpoint.file_names import GRAPH_FORMAT, CheckpointFormat
-from genutil.checkpoint.serialization import describe
+from genutil.checkpoint.serialization import checkpoint_info
 from genutil.config.schema import keys_of
 from genutil.exceptions import CheckpointError, NotFiniteError, RunError
 from genutil.runs.checkpoint_folder import CheckpointFolder
@@ -23,7 +23,7 @@ from wirings.checksum import digest
 from wirings.weight_names import match_names
 
 _VALUE_ERRORS = (AttributeError, LookupError, OverflowError, TypeError, ValueError, RuntimeError)
-"""Errors of Python and torch where a file holds other values than `Trainer.state_dict` returns."""
+"""Errors that Python and torch raise if values in a file have other types than in `Trainer.state_dict`."""
 _AGREED_KEYS = ("model", "wirings", "optimizer", "rng", "epoch_progress", "best_val")
 _log = logging.getLogger(__name__)
 
@@ -34,9 +34,9 @@ class CheckpointSaver(Callback):
     Every process of a run has a saver, since all of them must agree on the state; the first one writes it.
 
     Args:
-        folder: folder of the files; None in the processes that do not write.
+        checkpoint_folder: None in the processes that do not write.
         wirings: returns the edges in use of every wired layer.
-        metadata: settings and origin of the run, which each file contains in addition to the state.
+        metadata: settings, versions and machine of the run, which each file also contains.
         checkpoint_interval: epochs between two numbered files, see `is_due`; None: no such files.
         keep_last: how many files of one epoch are kept; None: all.
         file_format: names and layout of the files.
@@ -44,14 +44,14 @@ class CheckpointSaver(Callback):
 
     def __init__(
         self,
-        folder: CheckpointFolder | None,
+        checkpoint_folder: CheckpointFolder | None,
         wirings: Callable[[], Iterable[Tensor]],
         metadata: Mapping[str, Any],
         checkpoint_interval: int | None = 10,
         keep_last: int | None = None,
         file_format: CheckpointFormat = GRAPH_FORMAT,
     ) -> None:
-        self.folder, self.wirings, self.metadata = folder, wirings, dict(metadata)
+        self.checkpoint_folder, self.wirings, self.metadata = checkpoint_folder, wirings, dict(metadata)
         self.file_format = file_format
         self.interval, self.keep_last = checkpoint_interval, keep_last
 
@@ -76,18 +76,19 @@ class CheckpointSaver(Callback):
             self.file_format.best if trainer.improved else None,
             self.file_format.last,
         )
-        if self.folder is not None and self.keep_last is not None:
-            self.folder.keep_last(self.keep_last)
+        if self.checkpoint_folder is not None and self.keep_last is not None:
+            self.checkpoint_folder.keep_last(self.keep_last)
 
     def on_interrupt(self, trainer: Training) -> None:
         self._save(trainer, self.file_format.last)
-        if self.folder is not None:
-            _log.info("saved %s; resume with --resume auto", self.folder.path / self.file_format.last)
+        if self.checkpoint_folder is not None:
+            path = self.checkpoint_folder.path / self.file_format.last
+            _log.info("saved %s; resume with --resume auto", path)
         trainer.world.barrier()  # if a process ended now, the launcher would end the one that writes
 
     def on_end(self, trainer: Training) -> None:
-        if self.folder is not None:
-            self.folder.close()
+        if self.checkpoint_folder is not None:
+            self.checkpoint_folder.close()
 
     def _save(self, trainer: Training, *names: str | None) -> None:
         """Write the state under each of the names. Called in all processes, since they must agree on it.
@@ -100,9 +101,9 @@ class CheckpointSaver(Callback):
         state = {**trainer.state_dict(), **self.metadata}
         if trainer.world.size > 1:
             self._check_agreement(trainer, state)
-        if self.folder is not None:
+        if self.checkpoint_folder is not None:
             for name in filter(None, names):
-                self.folder.save(name, state)
+                self.checkpoint_folder.save(name, state)
 
     def _check_agreement(self, trainer: Training, state: Mapping[str, Any]) -> None:
         """Compare weights, wirings, momenta and random numbers of all processes, to the bit.
@@ -132,7 +133,7 @@ def _check_weights(model: nn.Module) -> None:
 def resumable_state(
     checkpoint: Mapping[str, Any],
     path: str,
-    config: Mapping[str, Any],
+    settings: Mapping[str, Any],
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     steps_per_epoch: int,
@@ -140,13 +141,13 @@ def resumable_state(
 ) -> dict[str, Any]:
     """The state of a checkpoint for `Trainer.load_state_dict`, checked before the run writes anything.
 
-    Files of earlier versions and published ones lack keys, and name or order parameters in another way; here
-    they get what is missing.
+    Files of earlier versions and published ones lack some keys, and have other names or another order of the
+    parameters. Missing values are added, and parameters are matched by name.
 
     Args:
-        checkpoint: content of the file.
-        path: of the file, for messages.
-        config: the experiment's keys and values.
+        checkpoint: result of read_checkpoint.
+        path: its file, for messages.
+        settings: keys of the experiment with their values.
         model, optimizer, steps_per_epoch, topk: of the training.
 
     Raises:
@@ -156,7 +157,7 @@ def resumable_state(
     try:
         progress: dict[str, Any] = {"batch": 0, "batches": steps_per_epoch, "meter": None}
         progress.update(checkpoint.get("epoch_progress") or {})
-        _check_batches(checkpoint, path, config, progress, steps_per_epoch)
+        _check_batches(checkpoint, path, settings, progress, steps_per_epoch)
         state = {
             "model": match_names(checkpoint["model"], model.state_dict()).weights,
             "optimizer": {"state": _optimizer_state(optimizer, model, checkpoint)},
@@ -166,7 +167,7 @@ def resumable_state(
             "callbacks": dict(checkpoint.get("callbacks") or {}),
             **_counts(checkpoint, path, progress, steps_per_epoch),
         }
-        # Loaded once without effect, so that wrong values are refused before files are written.
+        # A trial without effect: wrong values are refused before files are written.
         with preserve_rng_state():
             restore_rng_state(state["rng"])
         Precision("fp16", torch.device("cpu")).load_state_dict(state["scaler"])
@@ -182,17 +183,19 @@ def resumable_state(
 def _check_batches(
     checkpoint: Mapping[str, Any],
     path: str,
-    config: Mapping[str, Any],
+    settings: Mapping[str, Any],
     progress: Mapping[str, Any],
     steps_per_epoch: int,
 ) -> None:
-    """Refuse settings that change the batches of an epoch that a checkpoint has begun.
+    """Refuse a checkpoint from within an epoch whose remaining batches would not be the same now.
 
     Raises:
-        CheckpointError: the batches of the epoch would be others.
+        CheckpointError: settings that decide the batches have changed, or the number of batches has.
     """
-    saved = checkpoint.get("config") or {}
-    causes = [key for key in keys_of("order") if key in saved and key in config and saved[key] != config[key]]
+    before = checkpoint.get("config") or {}
+    causes = [
+        key for key in keys_of("order") if key in before and key in settings and before[key] != settings[key]
+    ]
     if progress["batches"] != steps_per_epoch:
         causes.append(f"the number of batches ({progress['batches']}, now {steps_per_epoch})")
     if progress["batch"] and causes:
@@ -210,7 +213,7 @@ def _counts(
     Raises:
         ValueError: a count is out of range.
     """
-    info = describe(checkpoint, path)
+    info = checkpoint_info(checkpoint, path)
     last_epoch = -1 if info.epoch is None else info.epoch
     step, batch = info.step or 0, int(progress["batch"])
     if last_epoch < -1 or step < 0 or not 0 <= batch <= steps_per_epoch:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from genutil.exceptions import ConfigError
-from genutil.user_code import foreign_errors_named, is_foreign
+from genutil.user_code import is_user_code, user_code_errors_explained
 from trainers.batches import Batches
 from trainers.callback_base import Callback
 from trainers.schedules import Schedule
@@ -42,7 +42,7 @@ def check_data(data: Any, path: str, names: Iterable[str]) -> None:
             )
         if not isinstance(source, Sized):
             raise ConfigError(f"data: {path}: {name} must have a length, the number of its batches")
-        with foreign_errors_named(f"data: {path}", path, f": the length of {name}"):
+        with user_code_errors_explained(f"data: {path}", path, f": the length of {name}"):
             count = len(source)
         if not count:
             raise ConfigError(f"data: {path}: {name} has no batches")
@@ -93,11 +93,11 @@ def checked_schedule(schedule: Any, path: str) -> Schedule:
             f"{name} must return a function from the number of steps done to the learning rate, "
             f"got {type(schedule).__name__}"
         )
-    if ":" not in path or not is_foreign(path):
+    if ":" not in path or not is_user_code(path):
         return schedule  # type: ignore[no-any-return]
 
     def rate(step: int) -> float:
-        with foreign_errors_named(name, path, f": the function for step {step}"):
+        with user_code_errors_explained(name, path, f": the function for step {step}"):
             value = schedule(step)
         return _finite(value, f"{name}: the function for step {step}")
 

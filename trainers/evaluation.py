@@ -37,7 +37,7 @@ def evaluate_and_time(
         topk: the accuracies to count.
         precision: mixed precision.
         world: the processes that evaluate together.
-        stop: notes signals.
+        stop: records signals.
         clock: see BatchProgress.
 
     Raises:

@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 class BatchProgress:
-    """Shows the progress of one pass over batches, while it is entered.
+    """Shows the progress of one pass over batches, within its context.
 
     Args:
         name: of the pass, such as "epoch 1 of 160".

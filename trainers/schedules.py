@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from genutil.config.components import locate
-from genutil.config.registries import SCHEDULES
+from genutil.config.registries import LR_SCHEDULES
 
 Schedule = Callable[[int], float]
 
@@ -72,10 +72,10 @@ def warmed_up(schedule: Schedule, lr: float, steps_per_epoch: int, warmup: int) 
     return rate
 
 
-def find_schedule(lr_scheduler: str) -> Callable[..., Any]:
+def find_lr_schedule(lr_scheduler: str) -> Callable[..., Any]:
     """The factory of this name, or of `module:function`.
 
     Raises:
         ConfigError: there is no such module or function.
     """
-    return locate(SCHEDULES.get(lr_scheduler, lr_scheduler), "lr_scheduler")  # type: ignore[no-any-return]
+    return locate(LR_SCHEDULES.get(lr_scheduler, lr_scheduler), "lr_scheduler")  # type: ignore[no-any-return]

@@ -46,9 +46,9 @@ class Trainer:
         stop: receives stop signals; a new one by default.
         criterion: loss function; cross-entropy by default.
         observe: returns further metrics of the last step; they are added to an epoch's training metrics.
-        captured_step: function for the forward pass, backward pass and update of a batch, such as
-            CapturedStep. Only with one process, one microbatch, no mixup, and callbacks that do not read
-            gradients.
+        captured_step: function that makes a whole training step (forward and backward pass, update) of a
+            batch, such as CapturedStep. Only for one process, one microbatch, no mixup, and callbacks that do
+            not read gradients.
 
     Attributes:
         epoch: index of the current epoch, from 0.

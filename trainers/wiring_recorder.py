@@ -21,7 +21,7 @@ class WiringRecorder(Callback):
     `record`.
 
     Args:
-        folder: of the run; None in the processes that do not write.
+        run_folder: None in the processes that do not write.
         layout: see genutil.runs.wiring_record.
         wiring: returns the state of each wired layer by its name.
         first_step: training steps done before; later states of an earlier start of the run are removed.
@@ -32,18 +32,18 @@ class WiringRecorder(Callback):
 
     def __init__(
         self,
-        folder: RunFolder | None,
+        run_folder: RunFolder | None,
         layout: Sequence[Mapping[str, Any]],
         wiring: Callable[[], Mapping[str, LayerState]],
         first_step: int = 0,
     ) -> None:
-        self.folder, self.wiring = folder, wiring
+        self.run_folder, self.wiring = run_folder, wiring
         self._sums = (0.0, 0, 0)
         self._val: Mapping[str, float] = {}
         self._writer: RecordWriter | None = None
-        if folder is not None:
-            with folder.io_errors_as_user_errors():
-                self._writer = RecordWriter(folder.path / WIRING, layout, first_step)
+        if run_folder is not None:
+            with run_folder.io_errors_as_user_errors():
+                self._writer = RecordWriter(run_folder.path / WIRING, layout, first_step)
 
     def on_start(self, trainer: Training) -> None:
         if trainer.batch:  # resumed within an epoch: an earlier start has recorded its sums
@@ -73,9 +73,9 @@ class WiringRecorder(Callback):
         return {"train_loss": loss / images, "train_accuracy": 100 * correct / images} if images else {}
 
     def _append(self, trainer: Training, epoch: float, metrics: Mapping[str, float]) -> None:
-        if self._writer is not None and self.folder is not None:
+        if self._writer is not None and self.run_folder is not None:
             layers = self.wiring()
-            with self.folder.io_errors_as_user_errors():
+            with self.run_folder.io_errors_as_user_errors():
                 self._writer.append(State({"step": trainer.step, "epoch": epoch, **metrics}, layers))
 
 

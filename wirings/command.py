@@ -188,13 +188,13 @@ def _shape(options: argparse.Namespace, model: nn.Module) -> Sequence[int]:
 
 def _load(options: argparse.Namespace) -> nn.Module:
     """The network with the weights of the file, in evaluation mode; wired if the options say so."""
-    from wirings.weights_file import apply_matched_weights, find_weights, read_content
+    from wirings.weights_file import find_weights, match_and_load_weights, read_content
 
     weights, key = find_weights(read_content(options.file), options.file)
     model = _make(options)
     if any(getattr(options, name) is not None for name in _WIRING):
         _wire(options, model)
-    apply_matched_weights(model, weights, options.file, key)
+    match_and_load_weights(model, weights, options.file, key)
     return model.eval()
 
 

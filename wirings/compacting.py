@@ -42,7 +42,7 @@ from wirings.structure import (
 from wirings.wiring import Wiring, unwire
 from wirings.wrappers import EvaluationNetwork
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 _EXAMPLE = "a batch of its inputs, by which its dead channels are found"
 
 
@@ -95,11 +95,11 @@ def compact(
     structure = _known_structure(model)
     if structure is None:
         if engine not in ("auto", "dense"):
-            log.warning("engine %s has no effect on a network without structure(): torch runs it", engine)
+            _log.warning("engine %s has no effect on a network without structure(): torch runs it", engine)
         if bf16:
             _warn_about_bf16()
         small, report = without_dead_channels(model, example)
-        log.log(logging.WARNING if report.reason else logging.INFO, "%s", report)
+        _log.log(logging.WARNING if report.reason else logging.INFO, "%s", report)
         return small
     with _evaluation_mode(model), torch.no_grad():
         if isinstance(structure, AcyclicStructure):
@@ -109,7 +109,7 @@ def compact(
         if isinstance(structure, CyclicStructure):
             return compact_cycle(structure, make)
         if engine not in ("auto", "dense"):
-            log.warning("engine %s has no effect on a network without wiring", engine)
+            _log.warning("engine %s has no effect on a network without wiring", engine)
         return fold_norms(model, structure.pairs)
 
 
@@ -267,13 +267,13 @@ def _native_runs(device: torch.device, dtype: torch.dtype, engine: str) -> bool:
     except WiringError as error:
         if engine == "native":
             raise
-        log.warning("engine auto runs on torch's products, which are slower: %s", error)
+        _log.warning("engine auto runs on torch's products, which are slower: %s", error)
         return False
     return True
 
 
 def _warn_about_bf16() -> None:
-    log.warning("bf16 has no effect: only whole MobileNet graphs on the engines native and triton have it")
+    _log.warning("bf16 has no effect: only whole MobileNet graphs on the engines native and triton have it")
 
 
 @contextlib.contextmanager

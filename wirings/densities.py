@@ -119,7 +119,7 @@ class Cyclic(DensitySchedule):
         return (1 + math.cos(math.pi * (2 * self.cycles - 1) * fraction)) / 2
 
 
-SCHEDULES: Mapping[str, type[DensitySchedule]] = {
+DENSITY_SCHEDULES: Mapping[str, type[DensitySchedule]] = {
     "constant": Constant,
     "cubic": Cubic,
     "steps": Steps,
@@ -131,20 +131,20 @@ def find_density_schedule(schedule: str, **options: Any) -> DensitySchedule:
     """A schedule by its name.
 
     Args:
-        schedule: a name of SCHEDULES.
+        schedule: a name of DENSITY_SCHEDULES.
         options: its arguments.
 
     Raises:
         WiringError: there is no such schedule, it has no such option, or its value is out of range.
     """
-    if schedule not in SCHEDULES:
-        hint = did_you_mean(schedule, SCHEDULES)
-        raise WiringError(f"schedule must be one of {', '.join(SCHEDULES)}, got {schedule}{hint}")
-    accepted = list(SCHEDULES[schedule].__dataclass_fields__)
+    if schedule not in DENSITY_SCHEDULES:
+        hint = did_you_mean(schedule, DENSITY_SCHEDULES)
+        raise WiringError(f"schedule must be one of {', '.join(DENSITY_SCHEDULES)}, got {schedule}{hint}")
+    accepted = list(DENSITY_SCHEDULES[schedule].__dataclass_fields__)
     for name in options:
         if name not in accepted:
             hint = did_you_mean(name, accepted)
             raise WiringError(
                 f"density schedule {schedule} has no option {name}; it has {', '.join(accepted)}{hint}"
             )
-    return SCHEDULES[schedule](**options)
+    return DENSITY_SCHEDULES[schedule](**options)

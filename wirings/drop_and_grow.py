@@ -73,6 +73,7 @@ class DropAndGrow(MaskedEdges):
         self.last_update, self.may_return = last_update, may_return
         self.mask.copy_(top_mask(self.random_scores(), self.num_edges))
         self.register_buffer("next_is_update", torch.tensor(False))
+        self.gradient = "used"
 
     @abstractmethod
     def grow(self, kept: Tensor, candidates: Tensor, count: int) -> Tensor:
@@ -132,11 +133,11 @@ class DropAndGrow(MaskedEdges):
             step: the current training step.
         """
         in_use = self.mask != 0
-        num_live = int(in_use.sum())
+        num_in_use = int(in_use.sum())
         count = min(count, self.num_edges, self.num_potential - self.num_edges)
         if not self.may_return:  # enough edges that were not in use must be left
-            count = min(count, self.num_potential - num_live)
-        kept = self.keep(in_use, min(self.num_edges - count, num_live), step)
+            count = min(count, self.num_potential - num_in_use)
+        kept = self.keep(in_use, min(self.num_edges - count, num_in_use), step)
         candidates = self.within_scope(~kept if self.may_return else ~(kept | in_use))
         grown = self.grow(kept, candidates, self.num_edges - int(kept.sum()))
         new = grown & ~in_use
@@ -145,7 +146,7 @@ class DropAndGrow(MaskedEdges):
         self.mask.copy_(kept | grown)
 
     def follow_schedule(self, step: Step) -> None:
-        """Updates alone change the number of edges."""
+        """Does nothing: only `update` changes the number of edges."""
 
     def _set_next(self, is_update: bool) -> None:
         self.next_is_update.fill_(is_update)  # for checkpoints; reading it would wait for a GPU

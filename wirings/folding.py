@@ -21,7 +21,7 @@ def fold_norms(model: nn.Module, pairs: Sequence[tuple[str, str]]) -> Evaluation
 
     Args:
         model: the network; it is not changed.
-        pairs: names of a convolution or linear layer and of the batch norm that alone reads it.
+        pairs: names of a convolution or linear layer and of the batch norm that is its only reader.
 
     Raises:
         WiringError: there are no such layers.

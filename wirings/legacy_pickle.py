@@ -31,7 +31,7 @@ class ProgramOptions:
 
 
 class _DataType:
-    """A numpy dtype; plain numbers alone are accepted."""
+    """A numpy dtype; only plain numbers are accepted."""
 
     def __init__(self, code: object, _align: object = False, _copy: object = True) -> None:
         if not isinstance(code, str) or not _NUMERIC.fullmatch(code):

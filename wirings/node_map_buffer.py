@@ -74,7 +74,7 @@ class BackwardPassId:
         self._id = -1
 
     def is_new(self) -> bool:
-        """Whether this is the first call within the current pass. For use in `backward` alone."""
+        """Whether this is the first call within the current pass. For use only in `backward`."""
         # autograd has no public name for it
         previous, self._id = self._id, torch._C._current_graph_task_id()
         return self._id != previous

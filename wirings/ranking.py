@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from wirings.densities import DensitySchedule
 from wirings.selection import EdgeSelection
 from wirings.topk import Selector
 
@@ -16,6 +17,8 @@ class Ranked(Protocol):
     """A rule whose scores are ranked with those of other layers: see wirings.rules.base.RankedEdges."""
 
     num_edges: int
+    schedule: DensitySchedule | None
+    compiled_count: Tensor
 
     @property
     def weight(self) -> Tensor: ...
@@ -68,8 +71,13 @@ class GlobalRanking:
 
     def _rank(self) -> list[EdgeSelection]:
         scores = [rule.within_scope(rule.scores().detach()) for rule in self.rules]
-        self._selector.count = self.num_edges
-        selection = self._selector.select(torch.cat([score.flatten() for score in scores]))
+        all_scores = torch.cat([score.flatten() for score in scores])
+        if torch.compiler.is_compiling() and any(rule.schedule is not None for rule in self.rules):
+            count = torch.stack([rule.compiled_count for rule in self.rules]).sum()
+            selection = self._selector.select_compiled(all_scores, count)
+        else:
+            self._selector.count = self.num_edges
+            selection = self._selector.select(all_scores)
         if selection.device.type == "cpu" and not torch.compiler.is_compiling():
             return _split_indices(selection.indices(), scores)
         sizes = [score.numel() for score in scores]

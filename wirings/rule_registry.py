@@ -168,13 +168,13 @@ def build_rule(
         is_argument = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
         if is_argument and parameter.default is parameter.empty and key not in options:
             raise WiringError(f"rule {name} needs the option {key}")
-    schedule = find_schedule(rule_class, schedule)
+    schedule = schedule_of_rule(rule_class, schedule)
     if schedule is not None:
         options["schedule"] = schedule
     return rule_class(potential=potential, num_edges=num_edges, **options)
 
 
-def find_schedule(rule_class: type[EdgeRule], schedule: DensitySchedule | None) -> DensitySchedule | None:
+def schedule_of_rule(rule_class: type[EdgeRule], schedule: DensitySchedule | None) -> DensitySchedule | None:
     """The density schedule of a rule: the one that is asked for, else that of its publication, else None.
 
     Raises:

@@ -15,7 +15,7 @@ from wirings.errors import WiringError
 from wirings.topk_cpu import Threshold
 
 Gradient = Literal["all", "used"]
-"""`all`: the gradient reaches all weights (straight-through). `used`: it reaches the weights in use."""
+"""Which weights the gradient reaches. `all`: every weight (straight-through). `used`: the weights in use."""
 
 
 class EdgeSelection:

@@ -56,8 +56,6 @@ class SoftThreshold(RankedEdges):
     @torch.no_grad()
     def _values(self) -> tuple[Tensor, EdgeSelection]:
         selection = self.selection()
-        if selection.is_full or selection.count == self.potential.numel:
-            return self.transform(self.weight, self.weight.new_zeros(())), selection
         weight = self.within_scope(self.weight)
         threshold = weight.abs().masked_fill_(selection.mask(), 0).amax()
         values = self.transform(weight, threshold)

@@ -39,7 +39,7 @@ class Group:
         rows: the nodes as targets, rows of it; None: they enter from outside.
         norm: norm over the nodes' maps: a batch norm, an instance norm, or None.
         filters: (nodes, 1, 3, 3).
-        stride: of the filters; other than 1 in the first group of a stage alone.
+        stride: of the filters; other than 1 only in the first group of a stage.
     """
 
     columns: slice

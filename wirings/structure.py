@@ -214,7 +214,7 @@ class FoldableNorms:
     """A network without wiring: nothing is removed, but batch norms are folded into convolutions.
 
     Attributes:
-        pairs: state-dict names of a convolution (or linear layer) and of the batch norm that alone reads it.
+        pairs: state-dict names of a convolution or linear layer, and of its only reader, a batch norm.
     """
 
     pairs: Sequence[tuple[str, str]]

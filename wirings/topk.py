@@ -107,6 +107,17 @@ class Selector:
         self._update(largest.threshold)
         return EdgeSelection.from_indices(torch.from_numpy(largest.indices), weight.shape)
 
+    def select_compiled(self, weight: Tensor, count: Tensor) -> EdgeSelection:
+        """The selection in a compiled graph, of a number that changes from step to step.
+
+        Args:
+            weight: any shape.
+            count: the number of entries, int64 on the CPU. As an integer, torch.compile would take it for a
+                constant, and compile again after each change.
+        """
+        mask: Tensor = _opaque_mask_of_count(weight.detach().reshape(1, -1), count)
+        return EdgeSelection.from_mask(mask.view(weight.shape))
+
     def _by_threshold(self, weight: Tensor) -> EdgeSelection:
         last, margin = self._last, self._margin
         band = None if last is None else (last * (1 - margin), last * (1 + margin))
@@ -211,6 +222,18 @@ def _(rows: Tensor, count: int) -> Tensor:
     return torch.empty_like(rows, dtype=torch.bool)
 
 
+@library.custom_op("wirings::top_mask_of_count", mutates_args=())
+def _opaque_mask_of_count(rows: Tensor, count: Tensor) -> Tensor:
+    """`_opaque_mask` of a number in a tensor on the CPU."""
+    mask: Tensor = _opaque_mask(rows, int(count))
+    return mask
+
+
+@_opaque_mask_of_count.register_fake
+def _(rows: Tensor, count: Tensor) -> Tensor:
+    return torch.empty_like(rows, dtype=torch.bool)
+
+
 def choose_top_edges(weight: Tensor, prune_rate: float) -> Tensor:
     """`weight` with all but its strongest edges set to zero, straight-through.
 
@@ -233,6 +256,7 @@ def top_mask_of(values: Tensor, candidates: Tensor, count: int) -> Tensor:
         values: at least 0.
         candidates: boolean, of the same shape; at least `count` are true.
     """
-    # Others come after candidates of value zero: magnitudes are shifted by one step of the smallest number.
+    # Values below the smallest normal number are raised to it, so that a candidate of value zero ranks above
+    # entries that are not candidates.
     tiny = torch.finfo(values.dtype).tiny
     return top_mask(torch.where(candidates, values.clamp_min(tiny), values.new_zeros(())), count)

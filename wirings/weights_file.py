@@ -20,15 +20,15 @@ from wirings.names import did_you_mean
 from wirings.safetensors_file import read_safetensors
 from wirings.weight_names import match_names
 
-FORMAT = 2
+FORMAT_VERSION = 2
 """Version of this project's checkpoints. Files of version 1 have no checksum."""
 _MAX_LISTED = 5
 """Differences that a message lists."""
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 def read_content(path: Path) -> Any:
-    """The content of a file of torch.save or safetensors, on the CPU.
+    """The content of a file that torch.save or safetensors wrote, on the CPU.
 
     Nothing in the file is executed: anything but tensors, plain values and the objects of published files
     (see wirings.legacy_pickle) is refused. The checksum of files of this project is verified and left out.
@@ -112,10 +112,10 @@ def _verified(content: Any, path: Path) -> Any:
     # A file whose `format` is damaged still has the SHA-256.
     if not isinstance(version, int) and not re.fullmatch("[0-9a-f]{64}", str(checksum)):
         return {key: value for key, value in content.items() if key != "format"}
-    if isinstance(version, int) and version > FORMAT:
+    if isinstance(version, int) and version > FORMAT_VERSION:
         raise WiringError(
             f"{path}: was written by a newer version of this project (format {version}, this one reads up to "
-            f"{FORMAT}); use that version"
+            f"{FORMAT_VERSION}); use that version"
         )
     if version == 1 and checksum is None:
         return content
@@ -160,11 +160,11 @@ def check_fit(weights: Mapping[str, Any], expected: Mapping[str, Tensor], path: 
         )
 
 
-def apply_matched_weights(model: nn.Module, weights: Mapping[str, Any], path: Path, key: str = "") -> None:
+def match_and_load_weights(model: nn.Module, weights: Mapping[str, Any], path: Path, key: str = "") -> None:
     """Load weights that were read from a file into a network. If they do not fit, the network is unchanged.
 
     Prefixes that wrappers have added to all names (`module.`, `_orig_mod.`) are removed, and one line is
-    logged: see wirings.weight_names. Weights of an unwired network fit, see `load_matched`.
+    logged: see wirings.weight_names. Weights of an unwired network fit, see `load_matched_weights`.
 
     Args:
         model: the network.
@@ -178,11 +178,11 @@ def apply_matched_weights(model: nn.Module, weights: Mapping[str, Any], path: Pa
     matched = match_names(weights, model.state_dict())
     changes = [f"loaded the weights under '{key}'"] if key not in ("", "model", "state_dict") else []
     if changes or matched.changes:
-        log.warning("%s: %s", path, "; ".join([*changes, *matched.changes]))
-    load_matched(model, matched.weights, path)
+        _log.warning("%s: %s", path, "; ".join([*changes, *matched.changes]))
+    load_matched_weights(model, matched.weights, path)
 
 
-def load_matched(
+def load_matched_weights(
     model: nn.Module, weights: Mapping[str, Any], path: Path | str, optional: Collection[str] = ()
 ) -> None:
     """Load weights under the names of a network. If they do not fit, the network is unchanged.

@@ -109,8 +109,10 @@ class Wiring:
         )
 
     def after_backward(self, optimizer: torch.optim.Optimizer, step: int, total_steps: int) -> None:
-        """Let the rules act on the gradients. To be called in training after the backward pass (with several
-        processes: after the gradients are reduced) and before `optimizer.step()`.
+        """Call `after_backward` and `follow_schedule` of every rule.
+
+        To be called in training after the backward pass (with several processes: after the gradients are
+        reduced) and before `optimizer.step()`.
 
         Args:
             optimizer: makes the update next.
@@ -145,8 +147,8 @@ class Wiring:
                     f"{rule_name(type(rule))} must use {rule.num_edges}"
                 )
         for ranking in ranked.values():
-            own = {id(rule) for rule in ranking.rules}
-            count = sum(selections[name].count for name, rule in self.rules.items() if id(rule) in own)
+            ranked_ids = {id(rule) for rule in ranking.rules}
+            count = sum(selections[name].count for name, rule in self.rules.items() if id(rule) in ranked_ids)
             if count != ranking.num_edges:
                 raise WiringError(f"{count} edges are in use in all layers, must be {ranking.num_edges}")
 
@@ -204,9 +206,9 @@ def wire(
             `wirings.budgets`.
         include: patterns of names of layers, such as "layer3.*"; None: all that can be wired.
         exclude: patterns of names of layers that stay dense.
-        schedule: number of edges in use during the training, as a name of `wirings.densities.SCHEDULES` or a
-            DensitySchedule, such as `Cubic(end=0.8)`; None: that of the rule's publication, else always that
-            of the budget.
+        schedule: number of edges in use during the training, as a name of
+            `wirings.densities.DENSITY_SCHEDULES` or a DensitySchedule, such as `Cubic(end=0.8)`; None: that
+            of the rule's publication, else always that of the budget.
         options: further arguments of the rule.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Checkpoint files: their content, names, checksum, and the reading of published ones."""
+"""Checkpoint files of trainings: names, keys, writing with a checksum, reading, also of published files."""
 
 from __future__ import annotations
 

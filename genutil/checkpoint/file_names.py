@@ -1,9 +1,9 @@
-"""Names of the checkpoint files of a training, and the keys of their content."""
+"""Names of the checkpoint files of a training, and the keys in them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,9 +19,7 @@ class CheckpointFormat:
         best: the best one so far.
         first: written before training; None: not at all.
         numbered: file of one epoch, with {} for its number.
-        layout: entries as in files of the published graph networks (`graph`) or ResNets (`resnet`).
-        extra_files: other files of the training in the same folder.
-        convert_settings: converts the settings in files of earlier versions; None: they stay.
+        layout: keys as in files of the published graph networks (`graph`) or ResNets (`resnet`).
     """
 
     last: str = "last.pt"
@@ -29,8 +27,6 @@ class CheckpointFormat:
     first: str | None = "init.pt"
     numbered: str = "epoch_{}.pt"
     layout: Literal["graph", "resnet"] = "graph"
-    extra_files: tuple[str, ...] = ()
-    convert_settings: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
 
     def number(self, name: str) -> int | None:
         """The epoch of a numbered file; None for others."""
@@ -40,16 +36,15 @@ class CheckpointFormat:
 
     def is_checkpoint(self, name: str) -> bool:
         """Whether a training writes files of this name."""
-        names = (self.last, self.best, self.first, *self.extra_files)
-        return name in names or self.number(name) is not None
+        return name in (self.last, self.best, self.first) or self.number(name) is not None
 
-    def content(self, state: Mapping[str, Any]) -> dict[str, Any]:
-        """A training's state in the layout of its files."""
+    def to_layout(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """The state of a training under the keys of this layout."""
         return to_resnet_keys(state) if self.layout == "resnet" else dict(state)
 
 
 GRAPH_FORMAT = CheckpointFormat()
-"""As the published graph networks have them."""
+"""Files of the published graph networks."""
 RESNET_FORMAT = CheckpointFormat(
     last="checkpoint.pth.tar",
     best="model_best.pth.tar",
@@ -57,30 +52,30 @@ RESNET_FORMAT = CheckpointFormat(
     numbered="checkpoint-{}.pth.tar",
     layout="resnet",
 )
-"""As the published ResNets have them."""
+"""Files of the published ResNets."""
 
 
 def format_named(checkpoint_format: str) -> CheckpointFormat:
-    """Names and layout by the experiment's `checkpoint_format`."""
+    """Names and layout by the key `checkpoint_format` of an experiment."""
     return {"graph": GRAPH_FORMAT, "resnet": RESNET_FORMAT}[checkpoint_format]
 
 
 def to_resnet_keys(state: Mapping[str, Any]) -> dict[str, Any]:
     """A state with the keys `state_dict`, `best_prec1`, and `epoch`: the next one to train, from 0."""
-    content = {_RESNET_KEYS.get(key, key): value for key, value in state.items() if key != "last_epoch"}
-    return {**content, "epoch": state["last_epoch"] + 1}
+    renamed = {_RESNET_KEYS.get(key, key): value for key, value in state.items() if key != "last_epoch"}
+    return {**renamed, "epoch": state["last_epoch"] + 1}
 
 
-def from_resnet_keys(content: Mapping[str, Any]) -> dict[str, Any]:
+def from_resnet_keys(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """The inverse of `to_resnet_keys`; published files may lack some of the keys."""
-    names = {resnet_key: key for key, resnet_key in _RESNET_KEYS.items()}
+    key_of = {resnet_key: key for key, resnet_key in _RESNET_KEYS.items()}
     state = {
-        names.get(key, key): value
-        for key, value in content.items()
-        if key != "epoch" and key not in names.values()
+        key_of.get(key, key): value
+        for key, value in checkpoint.items()
+        if key != "epoch" and key not in _RESNET_KEYS
     }
     # In files of other programs, such as timm and Lightning, `epoch` has another meaning.
-    is_resnet = "format" in content or "best_prec1" in content
-    if is_resnet and isinstance(content.get("epoch"), int):
-        state["last_epoch"] = content["epoch"] - 1
+    is_resnet = "format" in checkpoint or "best_prec1" in checkpoint
+    if is_resnet and isinstance(checkpoint.get("epoch"), int):
+        state["last_epoch"] = checkpoint["epoch"] - 1
     return state

@@ -18,26 +18,27 @@ from wirings.checksum import digest
 from wirings.errors import WiringError
 from wirings.files import write_atomically
 from wirings.weight_names import MatchedWeights, match_names
-from wirings.weights_file import FORMAT, find_weights, load_matched, read_content
+from wirings.weights_file import FORMAT_VERSION, find_weights, load_matched_weights, read_content
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """Progress and origin of a checkpoint.
+    """Progress of a checkpoint, and the program that wrote it.
 
     Attributes:
         epoch: last finished epoch, from 0; −1 before training; None: not known.
         step: optimizer steps done; None: not known.
         best_val: best validation accuracy so far; None: not known.
-        origin: written by this project (`native`), by the published code (`published`), or `weights` alone.
+        kind: `native`: written by this project; `published`: by the published code; `weights`: only weights
+            are known.
     """
 
     epoch: int | None
     step: int | None
     best_val: float | None
-    origin: Literal["native", "published", "weights"]
+    kind: Literal["native", "published", "weights"]
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
@@ -46,10 +47,10 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     Raises:
         CheckpointError: the file could not be written; an earlier one of this name is untouched.
     """
-    content = {**state, "format": FORMAT}
-    content["checksum"] = digest(content)
+    checkpoint = {**state, "format": FORMAT_VERSION}
+    checkpoint["checksum"] = digest(checkpoint)
     try:
-        write_atomically(path, lambda file: torch.save(content, file))
+        write_atomically(path, lambda file: torch.save(checkpoint, file))
     except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
         raise CheckpointError(
             f"{path}: could not be written ({error}); free some space or choose another folder"
@@ -57,7 +58,7 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The content of a checkpoint file on the CPU: a dict with the weights under `model`, in any layout.
+    """Read a checkpoint file of any layout to the CPU.
 
     Supported are files of this project, published ones, plain state dicts, state dicts under `state_dict` or
     as the only mapping of tensors in the file, and `.safetensors` files with a state dict. If the weights are
@@ -67,9 +68,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Nothing in the file is executed: everything but tensors, plain values and the objects of published files
     is refused.
 
+    Returns:
+        The checkpoint: a dict with the keys of `Trainer.state_dict`, the weights under `model`, and the
+        metadata of the run. Other files than those of this project lack some of the keys.
+
     Raises:
-        CheckpointError: the file is missing, truncated, foreign, holds more than plain values, or its content
-            does not match its checksum.
+        CheckpointError: the file is missing, damaged or no checkpoint, contains other objects than plain
+            values, or does not match its checksum.
     """
     path = Path(path).expanduser()
     with _as_checkpoint_errors():
@@ -93,7 +98,7 @@ def load_weights(path: str | Path, model: nn.Module) -> CheckpointInfo:
     """Load a checkpoint's weights into a model. A file that does not fit leaves the model unchanged.
 
     Names that other programs have changed are matched (wirings.weight_names), with one line of log. Weights
-    of an unwired network fit a wired one (wirings.weights_file.load_matched).
+    of an unwired network fit a wired one (wirings.weights_file.load_matched_weights).
 
     Raises:
         CheckpointError: see read_checkpoint; or names, shapes or types differ from the model's.
@@ -102,64 +107,64 @@ def load_weights(path: str | Path, model: nn.Module) -> CheckpointInfo:
 
 
 def apply_weights(
-    content: Mapping[str, Any], model: nn.Module, path: str, optional: Collection[str] = ()
+    checkpoint: Mapping[str, Any], model: nn.Module, path: str, optional: Collection[str] = ()
 ) -> CheckpointInfo:
-    """`load_weights` for the content of a file.
+    """`load_weights` for a checkpoint that has been read.
 
     Args:
-        content: result of read_checkpoint.
+        checkpoint: result of read_checkpoint.
         model: the network.
-        path: the file, for errors.
+        path: its file, for messages.
         optional: names that may be missing in the file; the model then keeps its values.
     """
-    info = describe(content, path)
-    matched = match_names(content["model"], model.state_dict())
+    info = checkpoint_info(checkpoint, path)
+    matched = match_names(checkpoint["model"], model.state_dict())
     with _as_checkpoint_errors():
-        load_matched(model, matched.weights, path, optional)
-    report_changes(content, matched, path)
+        load_matched_weights(model, matched.weights, path, optional)
+    report_changes(checkpoint, matched, path)
     return info
 
 
-def report_changes(content: Mapping[str, Any], matched: MatchedWeights, path: str) -> None:
+def report_changes(checkpoint: Mapping[str, Any], matched: MatchedWeights, path: str) -> None:
     """Log how the names of a file's weights were changed, if they were.
 
     The prefix `module.` of published files is not logged.
 
     Args:
-        content: result of read_checkpoint.
+        checkpoint: result of read_checkpoint.
         matched: its weights.
         path: the file.
     """
-    under = content.get("weights_under")
+    under = checkpoint.get("weights_under")
     if under is None and matched.prefix == "module." and len(matched.changes) == 1:
         return
-    changes = [f"took the weights under '{under}'"] if under else []
+    changes = [f"loaded the weights under '{under}'"] if under else []
     changes += matched.changes
     if changes:
         _log.warning("%s: %s", path, "; ".join(changes))
 
 
-def describe(content: Mapping[str, Any], path: str) -> CheckpointInfo:
-    """Progress and origin of a checkpoint; `path` is its file, for errors.
+def checkpoint_info(checkpoint: Mapping[str, Any], path: str) -> CheckpointInfo:
+    """Progress and kind of a checkpoint; `path` is its file, for messages.
 
     Raises:
         CheckpointError: a count or accuracy in it is not a number.
     """
-    if "format" in content:
-        origin: Literal["native", "published", "weights"] = "native"
+    if "format" in checkpoint:
+        kind: Literal["native", "published", "weights"] = "native"
     else:
-        origin = "published" if "last_epoch" in content else "weights"
-    epoch, step, best = (_number(content, key, path) for key in ("last_epoch", "iter", "best_val"))
+        kind = "published" if "last_epoch" in checkpoint else "weights"
+    epoch, step, best = (_number(checkpoint, key, path) for key in ("last_epoch", "iter", "best_val"))
     return CheckpointInfo(
         epoch=None if epoch is None else int(epoch),
         step=None if step is None else int(step),
         best_val=best,
-        origin=origin,
+        kind=kind,
     )
 
 
-def _number(content: Mapping[str, Any], key: str, path: str) -> float | None:
-    value = content.get(key)
+def _number(checkpoint: Mapping[str, Any], key: str, path: str) -> float | None:
+    value = checkpoint.get(key)
     try:
         number = None if value is None else float(value)
         if key != "best_val" and number is not None:

@@ -49,7 +49,7 @@ def parse_command_line(argv: Sequence[str]) -> Command:
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(experiment files, options). Options are brought to one form: `--key` or `--key=value`."""
+    """(experiment files, options). Options get the form `--key` or `--key=value`, as in the schema."""
     experiments: list[str] = []
     options: list[str] = []
     for position, token in enumerate(argv):
@@ -92,7 +92,7 @@ def _takes_mapping(annotation: Any) -> bool:
 
 
 def _python_value(key: str, texts: list[str], problems: list[Problem]) -> Any:
-    """The typed text as the schema expects it: a list, a mapping, a flag, or one text."""
+    """The texts of an option as the schema takes them: a list, a mapping, a flag, or one text."""
     field = schema()[key]
     origin = f"--{key}"
     may_be_none = type(None) in get_args(field.annotation)
@@ -118,7 +118,7 @@ def _python_value(key: str, texts: list[str], problems: list[Problem]) -> Any:
 
 
 def _unknown_options(tokens: Sequence[str], problems: list[Problem]) -> dict[str, Any]:
-    """Options that no key has. The configuration refuses them together with everything else."""
+    """Options that are not keys. They are reported as unknown keys, together with all other problems."""
     unknown: dict[str, Any] = {}
     for token in tokens:
         if token.startswith("--"):
@@ -126,7 +126,7 @@ def _unknown_options(tokens: Sequence[str], problems: list[Problem]) -> dict[str
             unknown[name] = value
         elif token.startswith("-") or not unknown:
             hint = did_you_mean(token.lstrip("-"), schema())
-            problems.append(Problem(token, f"stray argument{hint}", "command line"))
+            problems.append(Problem(token, f"unexpected argument{hint}", "command line"))
     return unknown
 
 

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from genutil.config.resolve import Config
 from genutil.config.schema import EvaluationKeys, NetworkKeys, TrainingKeys, WiringKeys, schema
 from genutil.exceptions import ConfigError
-from genutil.user_code import foreign_error, foreign_errors_named, is_foreign
+from genutil.user_code import is_user_code, user_code_error, user_code_errors_explained
 from wirings.errors import UnknownNameError
 from wirings.names import did_you_mean, import_object
 
@@ -32,10 +32,10 @@ def locate(path: str, key: str) -> Any:
     except UnknownNameError as error:
         raise ConfigError(f"{key}: {error}") from error
     except (Exception, SystemExit) as error:
-        if not is_foreign(path):
+        if not is_user_code(path):
             raise
         module = path.partition(":")[0]
-        raise foreign_error(f"{key}: importing {module}", error, path) from error
+        raise user_code_error(f"{key}: importing {module}", error, path) from error
 
 
 def takes(target: Callable[..., Any], key: str) -> bool:
@@ -46,8 +46,8 @@ def takes(target: Callable[..., Any], key: str) -> bool:
         return True
 
 
-def named_parts(config: Config) -> dict[str, str]:
-    """What an experiment names as `module:Name`, by key."""
+def named_components(config: Config) -> dict[str, str]:
+    """The components that an experiment names as `module:Name`, by key."""
     values = {
         key: str(getattr(config, key)) for key in ("model", "data", "graph", "optimizer", "lr_scheduler")
     }
@@ -75,18 +75,23 @@ class ComponentBuilder:
         path = path or str(getattr(self.config, key))
         if not callable(target):
             raise ConfigError(f"{key}: {path} is not a class or function")
-        if ":" not in path or not is_foreign(path):
+        if ":" not in path or not is_user_code(path):
             return self.build(target, args_key, **fixed)
-        with foreign_errors_named(f"{key}: {path}", path):
+        with user_code_errors_explained(f"{key}: {path}", path):
             return self.build(target, args_key, **fixed)
 
     def build(self, target: Callable[..., Any], args_key: str | None = None, **fixed: Any) -> Any:
-        """Call `target` with those of the `fixed` arguments that it takes, with those that the experiment
-        gives in `args_key` (the key of a mapping such as `model_args`), and with the config's keys.
+        """Call a class or function. Each of its arguments has the first of these values: the one in
+        `args_key`, the one in `fixed`, the one of the key of the same name, its default.
+
+        Args:
+            target: the class or function.
+            args_key: key of a mapping of arguments, such as `model_args`; None: there is none.
+            fixed: arguments that the program determines. Those that the target does not take are ignored.
 
         Raises:
             ConfigError: an argument has no value, `args_key` has one that the target does not take or that is
-                fixed, or a target of the project's refuses its arguments with a ValueError.
+                fixed, or a target of this project refuses its arguments with a ValueError.
         """
         name, parameters = _name_of(target), _parameters_of(target)
         arguments = self.extra_arguments(target, args_key, fixed) if args_key else {}
@@ -106,7 +111,7 @@ class ComponentBuilder:
         except ConfigError:
             raise
         except ValueError as error:
-            if is_foreign(str(getattr(target, "__module__", ""))):
+            if is_user_code(str(getattr(target, "__module__", ""))):
                 raise
             raise ConfigError(f"{name}: {error}") from error
 
@@ -128,7 +133,7 @@ class ComponentBuilder:
                 hint = did_you_mean(key, set(parameters) - set(fixed))
                 raise ConfigError(f"{args_key}: {name} takes no argument {key}{hint}")
         self.used.add(args_key)
-        return dict(converted(target, extra, f"{args_key} of {name}"))
+        return dict(convert_arguments(target, extra, f"{args_key} of {name}"))
 
     def sizes_used(self) -> dict[str, float]:
         """The sizes among the keys used so far, with their values."""
@@ -139,14 +144,15 @@ class ComponentBuilder:
     def warn_of_unused(self) -> None:
         """Warn of the keys that were set explicitly and that no component uses.
 
-        Keys of the training are part of an evaluation's or export's experiment, and not warned of there.
+        Keys of the network and the wiring are reported if the experiment's own file or the command line sets
+        them; keys of training and evaluation only if the command line does. In an evaluation or export, keys
+        of the training are not reported, since they are part of the same experiment.
         """
-        network = {key for group in (NetworkKeys, WiringKeys) for key in group.model_fields}
         trains = not (self.config.evaluate or self.config.export)
         groups = (TrainingKeys, EvaluationKeys) if trains else (EvaluationKeys,)
-        typed = {key for group in groups for key in group.model_fields}
-        network.add("data_backend")
-        relevant = (self.config.explicit() & network) | (set(self.config.overrides) & typed)
+        component_keys = {*NetworkKeys.model_fields, *WiringKeys.model_fields, "data_backend"}
+        run_keys = {key for group in groups for key in group.model_fields}
+        relevant = (self.config.explicit() & component_keys) | (set(self.config.overrides) & run_keys)
         read_by_experiment = {
             key for key, field in schema().items() if field.json_schema_extra["read_by_experiment"]
         }
@@ -166,7 +172,7 @@ def _parameters_of(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter
         raise ConfigError(f"{_name_of(target)} has no signature; name a Python class or function") from error
 
 
-def converted(target: Callable[..., Any], values: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+def convert_arguments(target: Callable[..., Any], values: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     """Values in the types that the target's annotations ask for, since text from a command line has none.
 
     Args:
@@ -181,10 +187,10 @@ def converted(target: Callable[..., Any], values: Mapping[str, Any], where: str)
         return {}
     function = target.__init__ if inspect.isclass(target) else target
     hints = typing.get_type_hints(function)
-    converted = {}
+    arguments = {}
     for key, value in values.items():
         try:
-            converted[key] = TypeAdapter(hints[key]).validate_python(value) if key in hints else value
+            arguments[key] = TypeAdapter(hints[key]).validate_python(value) if key in hints else value
         except ValidationError as error:
             raise ConfigError(f"{where}: {key} {error.errors()[0]['msg']}, got {value!r}") from error
-    return converted
+    return arguments

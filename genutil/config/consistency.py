@@ -20,7 +20,7 @@ class Check(NamedTuple):
 
 
 _RANDOM_IMAGES = "data.synthetic:"
-"""Data that need no trained network: the time that an evaluation takes is all that they are for."""
+"""Data for measuring the time of an evaluation, which needs no checkpoint."""
 
 
 def _default(key: str) -> object:
@@ -52,7 +52,7 @@ CHECKS = (
     Check(
         ("export", "evaluate"),
         lambda c: c.export is not None and c.evaluate,
-        "writes a file and evaluates nothing; choose one of them",
+        "writes a file instead of an evaluation; choose one of them",
     ),
     Check(
         ("fast_eval",),
@@ -87,7 +87,7 @@ CHECKS = (
     Check(
         ("compile", "fast_eval"),
         lambda c: c.compile and c.fast_eval,
-        "compiles the network as trained, fast_eval uses another one; choose one of them",
+        "compiles the original network, which fast_eval does not use; choose one of them",
     ),
     Check(
         ("amp", "fast_eval"),
@@ -132,17 +132,17 @@ CHECKS = (
     Check(
         ("cuda_graph", "accumulate"),
         lambda c: c.cuda_graph and c.accumulate > 1,
-        "runs each batch as a whole; remove accumulate",
+        "captures one step without microbatches; remove accumulate",
     ),
     Check(
         ("sync_bn", "compile"),
         lambda c: c.sync_bn and c.compile,
-        "exchanges statistics within the network, which cannot be compiled then; choose one of them",
+        "communicates within the forward pass, which cannot be compiled; choose one of them",
     ),
     Check(
         ("cuda_graph", "mixup"),
         lambda c: c.cuda_graph and c.mixup > 0,
-        "repeats a step as it is, and mixup draws other pairs in each; choose one of them",
+        "repeats one captured step, but mixup draws new pairs in each step; choose one of them",
     ),
     Check(
         ("channels_last", "fast_eval"),
@@ -152,12 +152,12 @@ CHECKS = (
     Check(
         ("skip_corrupt", "data_backend"),
         lambda c: c.skip_corrupt and c.data_backend != "pytorch",
-        "works with the data backend pytorch alone; choose that, or remove it",
+        "works only with the data backend pytorch; choose that, or remove it",
     ),
     Check(
         ("loss_scale", "amp"),
         lambda c: c.loss_scale is not None and c.amp != "fp16",
-        "works with fp16 alone; add amp: fp16, or remove it",
+        "works only with fp16; add amp: fp16, or remove it",
     ),
     Check(
         ("nestorov", "momentum"),
@@ -182,7 +182,7 @@ CHECKS = (
     Check(
         ("seeds", "resume"),
         lambda c: bool(c.seeds) and c.resume is not None,
-        "resumes each of its runs by itself; remove --resume",
+        "resumes each of its runs automatically; remove --resume",
     ),
     Check(
         ("seeds",),
@@ -202,7 +202,7 @@ CHECKS = (
     Check(
         ("multistep_lr_milestones",),
         lambda c: sorted(set(c.multistep_lr_milestones)) != c.multistep_lr_milestones,
-        "must be rising epochs, such as [80, 120]",
+        "must be different epochs in ascending order, such as [80, 120]",
     ),
 )
 

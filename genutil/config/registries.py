@@ -6,7 +6,7 @@ Edge rules, budgets and engines have their registries in `wirings`.
 from __future__ import annotations
 
 OPTIMIZERS = {"sgd": "trainers.optimizers:sgd"}
-SCHEDULES = {
+LR_SCHEDULES = {
     "multistep": "trainers.schedules:multistep",
     "cosine": "trainers.schedules:cosine",
     "linear_decaying": "trainers.schedules:linear_decaying",

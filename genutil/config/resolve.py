@@ -39,23 +39,23 @@ def load_config(path: str | os.PathLike[str], overrides: Mapping[str, Any] | Non
 def resolve(
     path: str | os.PathLike[str], overrides: Mapping[str, Any], problems: Iterable[Problem]
 ) -> Config:
-    """`load_config`, with problems that were found before the file was opened."""
+    """`load_config`, with the problems of the command line, which are reported together with its own."""
     file = Path(os.path.expanduser(str(path).removeprefix("app:")))
-    layers = read_experiment(file)
-    layers.problems[:0] = problems
-    unreadable = not layers.values and bool(layers.problems)
+    merged = read_experiment(file)
+    merged.problems[:0] = problems
+    unreadable = not merged.values and bool(merged.problems)
     written = {canonical(key): value for key, value in overrides.items()}
-    layers.values.update(written)
-    layers.origins.update({canonical(key): f"--{key}" for key in overrides})
-    _drop_never_read(layers)
-    if "data_dir" not in layers.values and os.environ.get("DATA_DIR"):
-        layers.values["data_dir"] = os.environ["DATA_DIR"]
-        layers.origins["data_dir"] = "$DATA_DIR"
-    if layers.values.get("name") is None:
-        layers.values["name"] = file.stem
-    sources = KeySources(own=frozenset({*layers.own, *written}), overrides=tuple(written))
-    config, found = validated(layers, sources, required=not unreadable)
-    refuse([*layers.problems, *found])
+    merged.values.update(written)
+    merged.origins.update({canonical(key): f"--{key}" for key in overrides})
+    _drop_never_read(merged)
+    if "data_dir" not in merged.values and os.environ.get("DATA_DIR"):
+        merged.values["data_dir"] = os.environ["DATA_DIR"]
+        merged.origins["data_dir"] = "$DATA_DIR"
+    if merged.values.get("name") is None:
+        merged.values["name"] = file.stem
+    sources = KeySources(own=frozenset({*merged.own, *written}), overrides=tuple(written))
+    config, value_problems = validated(merged, sources, required=not unreadable)
+    refuse([*merged.problems, *value_problems])
     return config
 
 
@@ -64,71 +64,70 @@ def to_yaml(config: Config) -> str:
     return yaml.safe_dump({key: getattr(config, key) for key in schema()}, sort_keys=False)
 
 
-def _drop_never_read(layers: MergedConfig) -> None:
-    ignored = [key for key in NEVER_READ if key in layers.values]
+def _drop_never_read(merged: MergedConfig) -> None:
+    ignored = [key for key in NEVER_READ if key in merged.values]
     if ignored:
-        where = origin_of(ignored, layers.origins)
+        where = origin_of(ignored, merged.origins)
         _log.warning("%s never had an effect and is ignored (%s)", " and ".join(ignored), where)
     for key in ignored:
-        del layers.values[key]
+        del merged.values[key]
 
 
 def validated(
-    layers: MergedConfig, sources: KeySources, required: bool = True
+    merged: MergedConfig, sources: KeySources, required: bool = True
 ) -> tuple[Config, list[Problem]]:
     """The Config of merged keys, and their unknown keys, wrong values and contradictions together.
 
     Args:
-        layers: the keys with their origins.
+        merged: the keys with their origins.
         sources: what set the keys.
         required: whether a required key that is missing is a problem.
     """
     problems = []
     known = schema()
     values = {}
-    for key, value in layers.values.items():
+    for key, value in merged.values.items():
         if key in known:
             values[key] = value
         else:
             hint = did_you_mean(key, [*known, *ALIASES])
             message = f"unknown key{hint or '; `--help` lists all keys'}"
-            problems.append(Problem(key, message, layers.origins.get(key, "")))
+            problems.append(Problem(key, message, merged.origins.get(key, "")))
     try:
         config = Config.from_sources(values, sources)
     except ValidationError as error:
-        found = _value_problems(error, layers)
-        problems += [p for p in found if required or p.message != _MISSING]
-        config = _without(values, {p.subject for p in found}, sources)
-    return config, [*problems, *failed_checks(config, layers.origins)]
+        value_problems = _value_problems(error, merged)
+        problems += [p for p in value_problems if required or p.message != _MISSING]
+        config = _config_of_valid(values, {p.subject for p in value_problems}, sources)
+    return config, [*problems, *failed_checks(config, merged.origins)]
 
 
 _MISSING = "is missing; the file must give it, as module:Class"
 
 
-def _without(values: dict[str, Any], wrong: set[str], sources: KeySources) -> Config:
+def _config_of_valid(values: dict[str, Any], wrong_keys: set[str], sources: KeySources) -> Config:
     """A Config of the valid values, so that contradictions among them are reported as well."""
-    rest = {key: value for key, value in values.items() if key not in wrong}
-    rest = {"model": "unknown:Unknown", "data": "unknown:Unknown", **rest}
-    return Config.from_sources(rest, sources)
+    valid = {key: value for key, value in values.items() if key not in wrong_keys}
+    return Config.from_sources({"model": "unknown:Unknown", "data": "unknown:Unknown", **valid}, sources)
 
 
-def _value_problems(error: ValidationError, layers: MergedConfig) -> list[Problem]:
+def _value_problems(error: ValidationError, merged: MergedConfig) -> list[Problem]:
     messages: dict[str, list[str]] = {}
-    for found in error.errors():
-        messages.setdefault(str(found["loc"][0]), []).append(_message(dict(found)))
+    for details in error.errors():
+        messages.setdefault(str(details["loc"][0]), []).append(_message(dict(details)))
     problems = []
     for key, texts in messages.items():
-        said = [text for text in texts if text not in _OTHER_KINDS] or texts
-        message = " or ".join(dict.fromkeys(said))
+        specific = [text for text in texts if text not in _TYPE_MESSAGES] or texts
+        message = " or ".join(dict.fromkeys(specific))
         if message != _MISSING:
-            value = layers.values[key]
+            value = merged.values[key]
             message += f", got {shortened(value)}" + did_you_mean(value, _choices(key))
-        problems.append(Problem(key, message, layers.origins.get(key, "")))
+        problems.append(Problem(key, message, merged.origins.get(key, "")))
     return problems
 
 
-_OTHER_KINDS = ("must be a valid string", "must be a valid dictionary")
-"""Of keys that take a text or a mapping: what is said of the kind that the value is not."""
+_TYPE_MESSAGES = ("must be a valid string", "must be a valid dictionary")
+"""Messages of pydantic for a key that takes a text or a mapping; one is always about the other type."""
 
 
 def _choices(key: str) -> list[str]:
@@ -138,14 +137,14 @@ def _choices(key: str) -> list[str]:
     return [choice for choice in listed if isinstance(choice, str)]
 
 
-def _message(found: dict[str, Any]) -> str:
-    """Message of a validation error of pydantic."""
-    key, kind = str(found["loc"][0]), found["type"]
+def _message(details: dict[str, Any]) -> str:
+    """Message for one of the errors of a pydantic.ValidationError."""
+    key, kind = str(details["loc"][0]), details["type"]
     if kind == "missing":
         return _MISSING
     if kind == "string_pattern_mismatch":
         return f"must be {' | '.join(_choices(key))}"
     if kind == "value_error":
-        return str(found["ctx"]["error"])
-    text = str(found["msg"]).removeprefix("Input should ").split(", unable to parse")[0]
+        return str(details["ctx"]["error"])
+    text = str(details["msg"]).removeprefix("Input should ").split(", unable to parse")[0]
     return f"must {text}"

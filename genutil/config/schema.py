@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
-from genutil.config.registries import ADAPTIVE_SOLVERS, FIXED_STEP_SOLVERS, OPTIMIZERS, SCHEDULES
+from genutil.config.registries import ADAPTIVE_SOLVERS, FIXED_STEP_SOLVERS, LR_SCHEDULES, OPTIMIZERS
 from genutil.experiment_name import checked_name
 from wirings.budgets import BUDGETS, GLOBAL
 from wirings.engines import ENGINES
@@ -21,7 +21,7 @@ from wirings.rules import RULES
 
 ALIASES = {"nesterov": "nestorov", "random_seed": "seed"}
 NEVER_READ = ("val_resize", "prune")
-"""Keys of published files that never had an effect."""
+"""Keys of published files that have no effect."""
 
 _CLASS_PATH = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 
@@ -292,7 +292,7 @@ class TrainingKeys(BaseModel):
         read_by_experiment=True,
         description="amp fp16: fixed factor of the loss; default: one that follows the gradients",
     )
-    lr_scheduler: Annotated[str, _known_or_path(SCHEDULES)] = key(
+    lr_scheduler: Annotated[str, _known_or_path(LR_SCHEDULES)] = key(
         "result",
         "multistep",
         read_by_experiment=True,
@@ -508,18 +508,19 @@ GROUPS: tuple[type[BaseModel], ...] = (
 
 @dataclass(frozen=True)
 class KeySources:
-    """What set the keys of an experiment.
+    """Sources of the keys of an experiment.
 
     Attributes:
-        own: keys that the experiment file itself sets, not one of its bases, or the command line.
+        own: keys that the command line or the experiment file itself sets, without those of its bases.
         overrides: keys that the command line sets, in its order.
-        not_stated: keys that an evaluation says nothing about.
+        not_compared: keys that an evaluation does not compare with those of the checkpoint, since the command
+            line does not give them.
         options: command-line options by key, where they are not called `--key`.
     """
 
     own: frozenset[str] = frozenset()
     overrides: tuple[str, ...] = ()
-    not_stated: frozenset[str] = frozenset()
+    not_compared: frozenset[str] = frozenset()
     options: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -546,9 +547,9 @@ class Config(MachineKeys, FileKeys, EvaluationKeys, TrainingKeys, NetworkKeys, W
         return {key: getattr(self, key) for key in self._sources.overrides}
 
     @property
-    def not_stated(self) -> frozenset[str]:
-        """The keys that an evaluation says nothing about: the weights may come from other values of them."""
-        return self._sources.not_stated
+    def not_compared(self) -> frozenset[str]:
+        """The keys that an evaluation does not compare with those of the checkpoint."""
+        return self._sources.not_compared
 
     def option(self, key: str) -> str:
         """The command-line option that sets a key."""

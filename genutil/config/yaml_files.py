@@ -35,7 +35,7 @@ class MergedConfig:
     Attributes:
         values, origins: value and origin (file and line) by key.
         problems: what is wrong in the files.
-        own: keys that the file itself sets, not one of its bases.
+        own: keys that the file itself sets, without those of its bases.
         num_files: files read.
     """
 
@@ -47,16 +47,17 @@ class MergedConfig:
 
 
 def read_experiment(path: str | os.PathLike[str]) -> MergedConfig:
-    """Read an experiment file and, before it, the files it names in `_base_`; later values win.
+    """Read an experiment file and, before it, the files that it names in `_base_`; later values
+    take precedence.
 
     Nothing is raised: what cannot be read is listed in `problems`.
     """
-    layers = MergedConfig()
-    _merge(Path(path), layers, including=(), origin="")
-    return layers
+    merged = MergedConfig()
+    _merge(Path(path), merged, including=(), origin="")
+    return merged
 
 
-def shown(path: Path) -> str:
+def display_path(path: Path) -> str:
     """A path relative to the current folder if it lies inside; else unchanged."""
     try:
         return str(_resolved(path).relative_to(Path.cwd()))
@@ -72,50 +73,56 @@ def _resolved(path: Path) -> Path:
         return path
 
 
-def _merge(path: Path, layers: MergedConfig, including: tuple[Path, ...], origin: str) -> None:
-    if not _may_read(path, layers, including, origin):
+def _merge(path: Path, merged: MergedConfig, including: tuple[Path, ...], origin: str) -> None:
+    if not _count_and_check(path, merged, including, origin):
         return
-    node, loader = _compose(path, layers, origin)
+    node, loader = _compose(path, merged, origin)
     if node is None:
         return
     for key, line in _duplicates(node):
-        _report_duplicate(path, key, line, layers)
-    entries = _entries(path, node, loader, layers)
+        _report_duplicate(path, key, line, merged)
+    entries = _entries(path, node, loader, merged)
     bases, base_origin = entries.pop(BASE_KEY, ([], ""))
     for base in bases if isinstance(bases, list) else [bases]:
         if isinstance(base, str):
-            _merge(path.parent / base, layers, (*including, _resolved(path)), base_origin)
+            _merge(path.parent / base, merged, (*including, _resolved(path)), base_origin)
         else:
-            layers.problems.append(Problem(BASE_KEY, f"must name files, got {shortened(base)}", base_origin))
+            merged.problems.append(Problem(BASE_KEY, f"must name files, got {shortened(base)}", base_origin))
     for key, (value, key_origin) in entries.items():
-        layers.values[key] = value
-        layers.origins[key] = key_origin
+        merged.values[key] = value
+        merged.origins[key] = key_origin
     if not including:
-        layers.own.update(entries)
+        merged.own.update(entries)
 
 
-def _may_read(path: Path, layers: MergedConfig, including: tuple[Path, ...], origin: str) -> bool:
-    """Whether a file closes no cycle and is within the limits for bases; else a problem is added."""
-    layers.num_files += 1
+def _count_and_check(path: Path, merged: MergedConfig, including: tuple[Path, ...], origin: str) -> bool:
+    """Count a file, and check that its bases form no cycle and stay within the limits.
+
+    Returns:
+        Whether it may be read; if not, a problem is added.
+    """
+    merged.num_files += 1
     if "\0" in str(path):
         message = f"a file's name holds no null character, got {str(path)!r}"
     elif _resolved(path) in including:
-        chain = " -> ".join(shown(link) for link in (*including, path))
+        chain = " -> ".join(display_path(link) for link in (*including, path))
         message = f"the files include each other: {chain}"
     elif len(including) >= _LONGEST_CHAIN:
-        message = f"{shown(path)} is not read: a chain of bases may be {_LONGEST_CHAIN} files long"
-    elif layers.num_files > _MOST_FILES:
-        if layers.num_files > _MOST_FILES + 1:
+        message = f"{display_path(path)} is not read: a chain of bases may be {_LONGEST_CHAIN} files long"
+    elif merged.num_files > _MOST_FILES:
+        if merged.num_files > _MOST_FILES + 1:
             return False  # the problem was added already
-        message = f"{shown(path)} is not read: an experiment may have {_MOST_FILES} files, bases included"
+        message = (
+            f"{display_path(path)} is not read: an experiment may have {_MOST_FILES} files, bases included"
+        )
     else:
         return True
-    layers.problems.append(Problem(BASE_KEY, message, origin))
+    merged.problems.append(Problem(BASE_KEY, message, origin))
     return False
 
 
 def _compose(
-    path: Path, layers: MergedConfig, origin: str
+    path: Path, merged: MergedConfig, origin: str
 ) -> tuple[yaml.MappingNode | None, yaml.SafeLoader | None]:
     """The file's YAML tree; its constructor comes with it because values are made from the tree."""
     try:
@@ -123,21 +130,21 @@ def _compose(
         node = loader.get_single_node()
     except FileNotFoundError:
         message = "there is no such file" + _near_file(path)
-        layers.problems.append(Problem(shown(path), message, origin))
+        merged.problems.append(Problem(display_path(path), message, origin))
     except yaml.YAMLError as error:  # some of them are ValueErrors, too
-        layers.problems.append(_yaml_problem(path, error))
+        merged.problems.append(_yaml_problem(path, error))
     except (OSError, ValueError) as error:
-        layers.problems.append(Problem(shown(path), f"cannot be read: {error}", origin))
+        merged.problems.append(Problem(display_path(path), f"cannot be read: {error}", origin))
     else:
         if isinstance(node, yaml.MappingNode):
             return node, loader
         if node is not None:
-            layers.problems.append(Problem(shown(path), "must hold `key: value` lines", origin))
+            merged.problems.append(Problem(display_path(path), "must hold `key: value` lines", origin))
     return None, None
 
 
 def _entries(
-    path: Path, node: yaml.MappingNode, loader: yaml.SafeLoader | None, layers: MergedConfig
+    path: Path, node: yaml.MappingNode, loader: yaml.SafeLoader | None, merged: MergedConfig
 ) -> dict[str, tuple[Any, str]]:
     assert loader is not None
     entries: dict[str, tuple[Any, str]] = {}
@@ -147,14 +154,14 @@ def _entries(
         for key_node, value_node in node.value:
             written = str(loader.construct_object(key_node, deep=True))
             value = loader.construct_object(value_node, deep=True)
-            key, origin = canonical(written), f"{shown(path)}, line {key_node.start_mark.line + 1}"
+            key, origin = canonical(written), f"{display_path(path)}, line {key_node.start_mark.line + 1}"
             other = spellings.setdefault(key, written)
             if other != written and entries[key][0] != value:
                 message = f"is another name of {other}, which has a different value; keep one of the two"
-                layers.problems.append(Problem(written, message, origin))
+                merged.problems.append(Problem(written, message, origin))
             entries[key] = (value, origin)
     except yaml.YAMLError as error:
-        layers.problems.append(_yaml_problem(path, error))
+        merged.problems.append(_yaml_problem(path, error))
     return entries
 
 
@@ -177,20 +184,20 @@ def _duplicates(node: yaml.Node, seen: set[int] | None = None) -> Iterator[tuple
             yield from _duplicates(value, seen)
 
 
-def _report_duplicate(path: Path, key: str, line: int, layers: MergedConfig) -> None:
+def _report_duplicate(path: Path, key: str, line: int, merged: MergedConfig) -> None:
     """Published files repeat keys and must load; in our own files it is a mistake."""
     if _OUR_FILES in _resolved(path).parents:
-        problem = Problem(key, "duplicate key; remove one", f"{shown(path)}, line {line}")
-        layers.problems.append(problem)
+        problem = Problem(key, "duplicate key; remove one", f"{display_path(path)}, line {line}")
+        merged.problems.append(problem)
     else:
-        _log.warning("%s, line %d: duplicate key %s; the last value is used", shown(path), line, key)
+        _log.warning("%s, line %d: duplicate key %s; the last value is used", display_path(path), line, key)
 
 
 def _yaml_problem(path: Path, error: Exception) -> Problem:
     mark = getattr(error, "problem_mark", None)
-    where = f"{shown(path)}, line {mark.line + 1}" if mark is not None else shown(path)
+    where = f"{display_path(path)}, line {mark.line + 1}" if mark is not None else display_path(path)
     text = getattr(error, "problem", None) or str(error)
-    return Problem(shown(path), f"is not plain YAML: {text}", where)
+    return Problem(display_path(path), f"is not plain YAML: {text}", where)
 
 
 def _near_file(path: Path) -> str:
@@ -201,6 +208,6 @@ def _near_file(path: Path) -> str:
     names: dict[str, str] = {}
     for above, folders, files in islice(os.walk(folder), _SEARCHED_FOLDERS):
         folders.sort()
-        names |= {name: shown(Path(above, name)) for name in sorted(files) if name.endswith(".yml")}
+        names |= {name: display_path(Path(above, name)) for name in sorted(files) if name.endswith(".yml")}
     near = did_you_mean(path.name, names)
     return next((f"; did you mean {names[name]}?" for name in names if f" {name}?" in near), "")

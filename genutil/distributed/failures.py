@@ -129,7 +129,7 @@ def _connections_broke(world: World, error: Exception) -> RunError:
 def _recovery_hint(world: World) -> str:
     if world.rank_info.restarts_left > 0:
         return "all processes are restarted"
-    return "the last checkpoint is whole: resume with --resume auto, or let --max_restarts N do so"
+    return "the last checkpoint is complete: resume with --resume auto, or let --max_restarts N do so"
 
 
 def _traceback(error: Exception) -> str:

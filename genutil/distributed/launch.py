@@ -47,7 +47,7 @@ def processes_to_start(config: Config) -> int | None:
     rank_info = rank_info_from_env()
     if rank_info is not None:
         if _STATUS not in os.environ:
-            _check_foreign_launch(config, rank_info)
+            _check_torchrun_launch(config, rank_info)
         return None
     count = config.processes or max(len(config.gpus or []), 1)
     if count > 1 and not config.processes:
@@ -101,7 +101,7 @@ def launch(
     }
     with (
         _worker_environment(alone=machines is None) as status,
-        _handlers_kept(),
+        _preserve_handlers(),
         _forward_signals_to_workers(SignalException),
     ):
         agent = LaunchConfig(
@@ -134,8 +134,8 @@ def _rendezvous_config(machines: Cluster | None) -> dict[str, Any]:
 
 
 @contextmanager
-def reported_by_the_first(rank_info: RankInfo | None) -> Iterator[None]:
-    """Context manager for what all ranks do alike before they connect: rank 0 alone reports an error.
+def reported_by_first_rank(rank_info: RankInfo | None) -> Iterator[None]:
+    """Context manager for work that all ranks repeat before they connect: only rank 0 reports an error.
 
     Raises:
         ReportedByOtherRank: on all other ranks, an error of the user.
@@ -169,11 +169,11 @@ def write_torchrun_error(message: str) -> None:
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if path is None or not is_under_torchrun():
         return
-    shown = {"py_callstack": message, "timestamp": str(int(time.time()))}
-    content = {"message": {"message": message, "extraInfo": shown}}
+    details = {"py_callstack": message, "timestamp": str(int(time.time()))}
+    report = {"message": {"message": message, "extraInfo": details}}
     with contextlib.suppress(OSError):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(json.dumps(content), encoding="utf-8")
+        Path(path).write_text(json.dumps(report), encoding="utf-8")
 
 
 def worker_status(status: int) -> int:
@@ -185,7 +185,7 @@ def worker_status(status: int) -> int:
     return 0
 
 
-def _check_foreign_launch(config: Config, rank_info: RankInfo) -> None:
+def _check_torchrun_launch(config: Config, rank_info: RankInfo) -> None:
     """Check keys that torchrun's own options decide."""
     if config.processes not in (None, rank_info.size):
         raise ConfigError(
@@ -208,7 +208,7 @@ def _exit_status(error: object) -> int:
 
 @contextmanager
 def _worker_environment(alone: bool) -> Iterator[Path]:
-    """Environment variables of the processes; gives the file for their exit status."""
+    """Set the environment variables of the processes; yields the file for their exit status."""
     interfaces = [name for _, name in socket.if_nameindex()]
     before = dict(os.environ)
     with tempfile.TemporaryDirectory() as folder:
@@ -224,8 +224,8 @@ def _worker_environment(alone: bool) -> Iterator[Path]:
 
 
 @contextmanager
-def _handlers_kept() -> Iterator[None]:
-    """Restores the signal handlers that the agent replaces."""
+def _preserve_handlers() -> Iterator[None]:
+    """Restore the signal handlers that the agent replaces."""
     handled = (*STOP_SIGNALS, signal.SIGQUIT)
     before = {signum: signal.getsignal(signum) for signum in handled}
     try:
@@ -237,7 +237,7 @@ def _handlers_kept() -> Iterator[None]:
 
 @contextmanager
 def _forward_signals_to_workers(error: Callable[..., BaseException]) -> Iterator[None]:
-    """Within it, the agent forwards SIGHUP and SIGUSR1 to its processes and waits for them.
+    """Context in which the agent forwards SIGHUP and SIGUSR1 to its processes and waits for them.
 
     The agent's own handlers would also react to a SIGHUP that `nohup` ignores, and end the agent at a second
     one; the shell and the system may both send one.

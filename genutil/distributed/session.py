@@ -28,7 +28,7 @@ def run_distributed(
     """Call `work(world, stop)`, in a single process or in one of several.
 
     Args:
-        work: the function; `stop` records signals while it is entered.
+        work: the function. `stop` records signals only within its context, which `work` enters.
         rank_info: of this process; None: it is the only one.
         device: of this process.
         timeout: see join_world.

@@ -1,7 +1,7 @@
 """World: the processes that train one network together, on one machine or several.
 
 `torchrun`, or this project's own launcher, starts the processes and gives each its rank in environment
-variables. Rank 0 alone writes files and logs. A run in a single process is a World of size 1, for which
+variables. Only rank 0 writes files and logs. A run in a single process is a World of size 1, for which
 everything here is a no-op.
 """
 
@@ -126,7 +126,7 @@ class World:
         return values
 
     def broadcast_from_main(self, make: Callable[[], _Value]) -> _Value:
-        """Call `make` on rank 0 alone; returns its result on all ranks.
+        """Call `make` only on rank 0; returns its result on all ranks.
 
         Raises:
             UserError: on all ranks, the one that `make` raised.

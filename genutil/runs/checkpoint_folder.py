@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ class CheckpointFolder:
             checkpoints belong to another run and are moved to `<folder>.1`, `.2`, …; those of the current
             folder, or of one that contains it, to `<folder>/earlier.1`, ….
         run_id: id of the run; the files of an earlier start of the same run are not moved.
-        file_format: names and layout of its files.
+        file_format: names and layout of the checkpoints.
+        extra_files: names of other files of a training in this folder, which are moved with its checkpoints.
 
     Raises:
         CheckpointError: another process is writing to the folder, or it cannot be made.
@@ -41,16 +42,17 @@ class CheckpointFolder:
         resumed_from: Path | None = None,
         run_id: str = "",
         file_format: CheckpointFormat = GRAPH_FORMAT,
+        extra_files: Collection[str] = (),
     ) -> None:
-        self.path, self.file_format = path, file_format
+        self.path, self.file_format, self.extra_files = path, file_format, extra_files
         self._marker: tuple[str, Path] | None = None
         self._has_saved = has_saved(path, run_id)
-        continues = resumed_from is not None and resumed_from.resolve().parent == path.resolve()
-        continues = continues or read_run_marker(path, run_id) is not None
+        is_resumed_here = resumed_from is not None and resumed_from.resolve().parent == path.resolve()
+        is_same_run = is_resumed_here or read_run_marker(path, run_id) is not None
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = self._take_lock()
-            if not continues:
+            if not is_same_run:
                 self._archive_old_checkpoints()
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be used for checkpoints ({error})") from error
@@ -64,7 +66,7 @@ class CheckpointFolder:
             self._lock = self._take_lock()
             self._has_saved = False
             self._write_run_marker()
-        save_checkpoint(self.path / name, self.file_format.content(state))
+        save_checkpoint(self.path / name, self.file_format.to_layout(state))
         if name == self.file_format.last and not self._has_saved:
             self._has_saved = True
             self._write_run_marker()
@@ -72,7 +74,8 @@ class CheckpointFolder:
     def keep_last(self, count: int) -> None:
         """Remove all numbered files but the `count` ones that were written last.
 
-        Files of an abandoned branch of the training, which may have larger numbers, are removed first.
+        The time counts, not the number: a training that was resumed from an earlier epoch leaves files of
+        larger numbers, which are older.
         """
         numbered = [
             (file.stat().st_mtime_ns, number, file)
@@ -82,9 +85,9 @@ class CheckpointFolder:
         for *_, file in sorted(numbered)[:-count]:
             file.unlink(missing_ok=True)
 
-    def write_run_marker(self, run_id: str, run_folder: Path) -> None:
+    def write_run_marker(self, run_id: str, run_dir: Path) -> None:
         """Record which run writes here, for a later start of the same run."""
-        self._marker = (run_id, run_folder)
+        self._marker = (run_id, run_dir)
         self._write_run_marker()
 
     def close(self) -> None:
@@ -112,11 +115,15 @@ class CheckpointFolder:
         return descriptor
 
     def _archive_old_checkpoints(self) -> None:
-        files = sorted(file for file in self.path.iterdir() if self.file_format.is_checkpoint(file.name))
+        files = sorted(
+            file
+            for file in self.path.iterdir()
+            if self.file_format.is_checkpoint(file.name) or file.name in self.extra_files
+        )
         if not files:
             return
         number, path = 1, self.path.resolve()
-        # Nobody would look for files of the current folder outside of it.
+        # Files of the current folder stay in it, where the user expects them.
         base = path / "earlier" if Path.cwd().is_relative_to(path) else path
         while (archive := base.with_name(f"{base.name}.{number}")).exists():
             number += 1
@@ -129,18 +136,18 @@ class CheckpointFolder:
 class RunOutputs:
     """The two folders of a training: `<log_dir>/<run>/`, made at once, and its checkpoints.
 
-    A start after a failure continues the folders of the earlier start.
+    A restart after a failure writes to the folders of the earlier start.
 
     Args:
         checkpoint_dir: folder of the checkpoints; None: none are written.
         settings: settings of the run.
         rank_info: rank of this process, with the run's id and its restarts.
-        start: where the run begins.
+        resume_point: where the run begins.
         step: training steps that were done before.
 
     Attributes:
-        run: the run's folder.
-        checkpoints: set by `open_checkpoints`; None where none are written.
+        run_folder: the run's folder.
+        checkpoint_folder: set by `open_checkpoints`; None where none are written.
 
     Raises:
         UserError: a folder cannot be written to.
@@ -151,28 +158,29 @@ class RunOutputs:
         checkpoint_dir: Path | None,
         settings: RunSettings,
         rank_info: RankInfo,
-        start: ResumePoint,
+        resume_point: ResumePoint,
         step: int,
     ) -> None:
-        self._checkpoint_dir, self._resumed_from = checkpoint_dir, start.path
+        self._checkpoint_dir, self._resumed_from = checkpoint_dir, resume_point.path
         self._run_id = rank_info.run_id
-        earlier = start.run_folder
+        earlier_dir = resume_point.run_dir
         if checkpoint_dir is not None and rank_info.restarts:
-            earlier = read_run_marker(checkpoint_dir, rank_info.run_id)
-        self.run = RunFolder(settings, earlier, step)
-        self.checkpoints: CheckpointFolder | None = None
+            earlier_dir = read_run_marker(checkpoint_dir, rank_info.run_id)
+        self.run_folder = RunFolder(settings, earlier_dir, step)
+        self.checkpoint_folder: CheckpointFolder | None = None
 
-    def open_checkpoints(self, file_format: CheckpointFormat) -> None:
+    def open_checkpoints(self, file_format: CheckpointFormat, extra_files: Collection[str] = ()) -> None:
         """Make the folder of checkpoints, if any are written. Those of earlier runs are moved.
 
         Args:
             file_format: names and layout of the checkpoints.
+            extra_files: see CheckpointFolder.
 
         Raises:
             CheckpointError: see CheckpointFolder.
         """
         if self._checkpoint_dir is not None:
-            self.checkpoints = CheckpointFolder(
-                self._checkpoint_dir, self._resumed_from, self._run_id, file_format
+            self.checkpoint_folder = CheckpointFolder(
+                self._checkpoint_dir, self._resumed_from, self._run_id, file_format, extra_files
             )
-            self.checkpoints.write_run_marker(self._run_id, self.run.path)
+            self.checkpoint_folder.write_run_marker(self._run_id, self.run_folder.path)

@@ -17,7 +17,12 @@ from genutil.config.command_line import parse_command_line
 from genutil.config.identity import differences
 from genutil.distributed.rank_info import rank_info_from_env
 from genutil.exceptions import ConfigError
-from genutil.runs.past_runs import checkpoints_of, finished_results, folder_lacking_results, read_run_marker
+from genutil.runs.past_runs import (
+    checkpoint_dir_of,
+    finished_results,
+    read_run_marker,
+    run_dir_lacking_results,
+)
 from genutil.runs.run_folder import run_settings
 from genutil.runs.start_record import has_setting_changes, record_in, settings_in
 from genutil.signals import stop_signals
@@ -79,29 +84,29 @@ def _resume_arguments(config: Config) -> list[str]:
     Raises:
         CheckpointError: the checkpoint is damaged.
     """
-    path = checkpoints_of(config) / format_named(config.checkpoint_format).last
+    path = checkpoint_dir_of(config) / format_named(config.checkpoint_format).last
     if not path.is_file():
         return []
     from genutil.checkpoint.serialization import (  # imports torch, which takes a while
-        describe,
+        checkpoint_info,
         read_checkpoint,
     )
 
-    content = read_checkpoint(path)
-    settings = settings_in(content)
+    checkpoint = read_checkpoint(path)
+    settings = settings_in(checkpoint)
     changed = differences(settings or {}, run_settings(config).values)
-    reason, epoch = None, describe(content, str(path)).epoch
+    reason, epoch = None, checkpoint_info(checkpoint, str(path)).epoch
     if settings is None:
         reason = f"{path} does not contain its settings"
     elif changed:
         pairs = ", ".join(f"{key} is {new}, in the file {old}" for key, (old, new) in changed.items())
         reason = f"{path} belongs to another experiment: {pairs}"
-    elif has_setting_changes(record_in(content)):
+    elif has_setting_changes(record_in(checkpoint)):
         reason = f"the training of {path} was resumed from a checkpoint of other settings"
     elif epoch is not None and epoch + 1 >= config.num_epochs:
         if config.record_wiring:
             reason = f"{path} is trained to the end, but its wiring was not recorded"
-        elif folder_lacking_results(config, read_run_marker(path.parent)) is None:
+        elif run_dir_lacking_results(config, read_run_marker(path.parent)) is None:
             reason = f"{path} is trained to the end, but its results are not in {config.log_dir}"
     if reason is None:
         return ["--resume", "auto"]
@@ -121,7 +126,7 @@ def summary_of_seeds(name: str, results: Sequence[Mapping[str, Any]]) -> str:
 def _run(command: Sequence[str]) -> int:
     """Run a command, which gets the signals that this process gets; 128 + n if signal n ended it.
 
-    It runs in a session of its own: Ctrl-C in a terminal reaches this process alone, and so the command once.
+    It runs in its own session: Ctrl-C in a terminal reaches only this process, so the command gets it once.
     """
     with subprocess.Popen(command, start_new_session=True) as process, _forward_signals(process):
         status = process.wait()

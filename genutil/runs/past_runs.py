@@ -16,52 +16,52 @@ from genutil.text_files import parse_json, read_json, read_text
 from wirings.files import write_atomically
 
 _MARKER = ".run"
-"""File in a folder of checkpoints."""
+"""Run marker: file in a folder of checkpoints with the id and the folder of the run that writes them."""
 
 
-def checkpoints_of(config: Config) -> Path:
+def checkpoint_dir_of(config: Config) -> Path:
     """The folder of an experiment's checkpoints: `checkpoint_dir`, or `<save_dir>/<name>/`."""
     if config.checkpoint_dir is not None:
         return Path(config.checkpoint_dir).expanduser()
     return Path(config.save_dir).expanduser() / folder_name(str(config.name))
 
 
-def write_run_marker(checkpoints: Path, run_id: str, run: Path, has_saved: bool = False) -> None:
-    """Record in a folder of checkpoints the id and the folder of the run that writes them.
+def write_run_marker(checkpoint_dir: Path, run_id: str, run_dir: Path, has_saved: bool = False) -> None:
+    """Write the run marker of a folder of checkpoints.
 
     Args:
-        checkpoints: folder of the checkpoints.
-        run_id: id of the run.
-        run: the run's folder.
-        has_saved: whether the last checkpoint in the folder is one of this run.
+        checkpoint_dir: folder of the checkpoints.
+        run_id: id of the run that writes them.
+        run_dir: folder of this run.
+        has_saved: whether the last checkpoint in the folder was written by this run.
     """
-    marker = json.dumps({"run_id": run_id, "folder": str(run.resolve()), "has_saved": has_saved})
-    write_atomically(checkpoints / _MARKER, lambda file: file.write(marker.encode()))
+    marker = json.dumps({"run_id": run_id, "folder": str(run_dir.resolve()), "has_saved": has_saved})
+    write_atomically(checkpoint_dir / _MARKER, lambda file: file.write(marker.encode()))
 
 
-def read_run_marker(checkpoints: Path, run_id: str | None = None) -> Path | None:
-    """Folder of the run that wrote checkpoints last; None: not known.
+def read_run_marker(checkpoint_dir: Path, run_id: str | None = None) -> Path | None:
+    """Folder of the run that last wrote checkpoints to a folder; None: not known.
 
     Args:
-        checkpoints: folder of the checkpoints.
-        run_id: if given, the folder of another run is not returned.
+        checkpoint_dir: folder of the checkpoints.
+        run_id: None: of any run; else None is returned if another run wrote them.
     """
     try:
-        marker = read_json(checkpoints / _MARKER)
-        folder = Path(marker["folder"])
-        return folder if run_id is None or (run_id and marker["run_id"] == run_id) else None
+        marker = read_json(checkpoint_dir / _MARKER)
+        run_dir = Path(marker["folder"])
+        return run_dir if run_id is None or (run_id and marker["run_id"] == run_id) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def has_saved(checkpoints: Path, run_id: str) -> bool:
+def has_saved(checkpoint_dir: Path, run_id: str) -> bool:
     """Whether the last checkpoint in a folder was written by the run with this id.
 
     If not, it is missing, or an earlier run has written it.
     """
     return (
-        read_run_marker(checkpoints, run_id) is not None
-        and read_json(checkpoints / _MARKER).get("has_saved") is True
+        read_run_marker(checkpoint_dir, run_id) is not None
+        and read_json(checkpoint_dir / _MARKER).get("has_saved") is True
     )
 
 
@@ -80,33 +80,34 @@ def finished_results(config: Config) -> dict[str, Any] | None:
     return None
 
 
-def folder_of_results(config: Config, last: Path | None) -> Path | None:
-    """Folder of the results of a finished training; None if there is none.
+def run_dir_of_results(config: Config, last_run_dir: Path | None) -> Path | None:
+    """Folder of a run with the results of a finished training of this experiment; None if there is none.
 
     Args:
         config: the experiment; its training may have been resumed from a checkpoint of other settings.
-        last: folder of the run that wrote the checkpoints, if it is known.
+        last_run_dir: folder of the run that wrote the checkpoints, if it is known.
     """
-    runs = sorted(Path(config.log_dir).expanduser().glob(f"*/{RESULTS}"), reverse=True)
-    paths = [*([last / RESULTS] if last else []), *runs]
+    files = sorted(Path(config.log_dir).expanduser().glob(f"*/{RESULTS}"), reverse=True)
+    paths = [*([last_run_dir / RESULTS] if last_run_dir else []), *files]
     return next((path.parent for path in paths if _finished(path, config) is not None), None)
 
 
-def folder_lacking_results(config: Config, last: Path | None) -> Path | None:
-    """`last` if its training is complete and only its results are missing; else None.
+def run_dir_lacking_results(config: Config, last_run_dir: Path | None) -> Path | None:
+    """`last_run_dir` if its training is complete and only its results are missing; else None.
 
     Args:
         config: the experiment.
-        last: folder of the run that wrote the checkpoints, if it is known.
+        last_run_dir: folder of the run that wrote the checkpoints, if it is known.
     """
-    if last is None or last.parent.resolve() != Path(config.log_dir).expanduser().resolve():
+    log_dir = Path(config.log_dir).expanduser()
+    if last_run_dir is None or last_run_dir.parent.resolve() != log_dir.resolve():
         return None
     try:
-        settings = load_yaml(read_text(last / "config.yml"))
-        lines = [parse_json(line) for line in read_text(last / METRICS).splitlines()]
+        settings = load_yaml(read_text(last_run_dir / "config.yml"))
+        lines = [parse_json(line) for line in read_text(last_run_dir / METRICS).splitlines()]
         trained = max(line["epoch"] for line in lines) + 1 == config.num_epochs
         same = identity(settings) == identity(run_settings(config).values)
-        return last if trained and same else None
+        return last_run_dir if trained and same else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

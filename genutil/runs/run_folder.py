@@ -33,6 +33,7 @@ _COUNTS = (
     "images", "weights", "kept", "edges", "effective_edges", "live_nodes", "params", "macs", "corrupt_images",
     "ode_evaluations",
 )  # fmt: skip
+"""Counts in results that `summary` lists, in this order."""
 _SPELT = {
     "kept": "kept weights",
     "ode_evaluations": "ODE evaluations",
@@ -42,6 +43,7 @@ _SPELT = {
     "macs": "MACs",
     "corrupt_images": "corrupt images",
 }
+"""How `summary` writes them, where that is not their key."""
 METRICS, RESULTS, WIRING = "metrics.jsonl", "results.json", "wiring"
 _log = logging.getLogger(__name__)
 _PROJECT = Path(__file__).resolve().parents[2]
@@ -77,9 +79,10 @@ def run_settings(config: Config) -> RunSettings:
     )
 
 
-def wiring_record_of(run: Path) -> Path | None:
-    """The record of the wiring in a run's folder. Earlier versions wrote one file."""
-    return next((run / name for name in (WIRING, f"{WIRING}.npz") if (run / name).exists()), None)
+def wiring_record_of(run_dir: Path) -> Path | None:
+    """The record of the wiring in the folder of a run. Earlier versions wrote one file."""
+    paths = (run_dir / WIRING, run_dir / f"{WIRING}.npz")
+    return next((path for path in paths if path.exists()), None)
 
 
 class RunFolder:
@@ -87,26 +90,26 @@ class RunFolder:
 
     Args:
         settings: settings of the run.
-        earlier: folder of an earlier start of the same run, which is continued.
+        earlier_dir: folder of an earlier start of the same run; this start writes to it, too.
         step: training steps that were done before this start; metrics of later steps are removed, since they
             will be written again.
 
     Attributes:
-        origin: versions, machine and commit at the start.
+        environment: versions, machine and commit at the start.
 
     Raises:
         UserError: the folder cannot be made.
     """
 
-    def __init__(self, settings: RunSettings, earlier: Path | None = None, step: int = 0) -> None:
-        self.settings, self.origin = settings, environment()
+    def __init__(self, settings: RunSettings, earlier_dir: Path | None = None, step: int = 0) -> None:
+        self.settings, self.environment = settings, environment()
         self._start = time.monotonic()
         started = time.strftime("%Y%m%d-%H%M%S")
         self._new_folders: list[Path] = []
         with self.io_errors_as_user_errors():
             self._seconds_before = 0.0
-            if earlier is not None and earlier.is_dir():
-                self.path = earlier
+            if earlier_dir is not None and earlier_dir.is_dir():
+                self.path = earlier_dir
                 self._drop_metrics_after(step)
                 self._seconds_before = sum(line.get("epoch_time", 0.0) for line in self.metrics())
             else:
@@ -142,14 +145,22 @@ class RunFolder:
         device: str,
         write_files: Callable[[dict[str, Any]], object] | None = None,
     ) -> dict[str, Any]:
-        """Write `results.json`: the results and all that is needed to reproduce them. Returns its content.
+        """Write `results.json`: the results and all that is needed to reproduce them.
 
-        `write_files` is called with the content before: the run is finished when all files are written.
+        Args:
+            results: metrics and counts.
+            rank_info: rank of this process.
+            device: device of this process.
+            write_files: called with all that `results.json` will contain, before it is written: a run without
+                that file is not finished.
+
+        Returns:
+            What the file contains.
 
         Raises:
             UserError: it cannot be written.
         """
-        content = {
+        all_results = {
             **results,
             "name": self.settings.name,
             "folder": str(self.path),
@@ -158,16 +169,16 @@ class RunFolder:
             "device": device,
             "processes": rank_info.size,
             "restarts": rank_info.restarts,
-            **self.origin,
+            **self.environment,
             "identity": identity(self.settings.values),
             "config": dict(self.settings.values),
         }
         if write_files is not None:
-            write_files(content)
-        text = json.dumps(content, indent=2) + "\n"
+            write_files(all_results)
+        text = json.dumps(all_results, indent=2) + "\n"
         with self.io_errors_as_user_errors():
             write_atomically(self.path / RESULTS, lambda file: file.write(text.encode()))
-        return content
+        return all_results
 
     @contextmanager
     def removed_on_error(self) -> Iterator[None]:
@@ -187,8 +198,8 @@ class RunFolder:
         metrics = self.path / METRICS
         if metrics.exists():
             lines = metrics.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-            kept = "".join(line for line in lines if line.endswith("\n") and _is_before(line, step))
-            write_atomically(metrics, lambda file: file.write(kept.encode()))
+            text = "".join(line for line in lines if line.endswith("\n") and _is_until(line, step))
+            write_atomically(metrics, lambda file: file.write(text.encode()))
 
     @contextmanager
     def io_errors_as_user_errors(self) -> Iterator[None]:
@@ -206,7 +217,8 @@ class RunFolder:
             ) from error
 
 
-def _is_before(line: str, step: int) -> bool:
+def _is_until(line: str, step: int) -> bool:
+    """Whether a line of metrics is that of a step up to this one."""
     try:
         return bool(json.loads(line)["step"] <= step)
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -218,11 +230,11 @@ def run_label(config: Config) -> str:
 
     An override that the name already contains, such as the seed of `digits-seed1`, is omitted.
     """
-    name, shown = str(config.name), keys_of("result", "order", "evaluation")
+    name, keys = str(config.name), keys_of("result", "order", "evaluation")
     words = [
         f"{key}={value}"
         for key, value in config.overrides.items()
-        if key in shown and not _is_in_name(key, value, name)
+        if key in keys and not _is_in_name(key, value, name)
     ]
     label = "+".join([folder_name(name), *words])
     return re.sub(r"[^A-Za-z0-9_.+=-]+", "_", label)[:100].rstrip("_.")

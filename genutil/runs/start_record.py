@@ -1,6 +1,7 @@
-"""Start records: the first step, or the checkpoint, that a run started from, and its settings.
+"""Start records: the checkpoint that a run started from, and the settings that differed.
 
-`results.json` and checkpoints contain it as `started_from`: None, or a mapping of
+`results.json` and checkpoints contain it as `started_from`: None if the run started at the first step, else a
+mapping of
 
     file, epoch, step  the checkpoint: its path, its last finished epoch from 0, its steps; None: not known
     differences        {key: [value in the file, value of the run]} of the settings that decide results; None:
@@ -17,34 +18,41 @@ from typing import Any
 _UNKNOWN = {"file": None, "epoch": None, "step": None, "differences": None}
 
 
-def settings_in(content: Mapping[str, Any]) -> dict[str, Any] | None:
+def settings_in(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
     """The settings in a checkpoint; None if there are none, or they are not plain values."""
-    config = content.get("config")
+    settings = checkpoint.get("config")
     try:
-        plain = json.loads(json.dumps(config))
+        plain = json.loads(json.dumps(settings))
     except (TypeError, ValueError, RecursionError):
         return None
     return plain if isinstance(plain, dict) and plain else None
 
 
 def start_record(
-    content: Mapping[str, Any],
+    checkpoint: Mapping[str, Any],
     file: str,
     epoch: int | None,
     step: int | None,
     differences: Mapping[str, tuple[Any, Any]] | None,
 ) -> dict[str, Any]:
-    """The record of a run that starts from a checkpoint with this content."""
+    """The record of a run that starts from a checkpoint.
+
+    Args:
+        checkpoint: what the file contains.
+        file: its path.
+        epoch, step: its last finished epoch, from 0, and its steps; None: not known.
+        differences: the settings that differ, with their values in the file and in the run; None: not known.
+    """
     pairs = None if differences is None else {key: list(pair) for key, pair in differences.items()}
     return {
         "file": file, "epoch": epoch, "step": step, "differences": pairs,
-        "earlier": _starts_with_changes(content.get("started_from")),
+        "earlier": _changed_starts(checkpoint.get("started_from")),
     }  # fmt: skip
 
 
-def record_in(content: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The start record of a checkpoint or of results."""
-    record = content.get("started_from")
+def record_in(checkpoint_or_results: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The start record in a checkpoint or in `results.json`; None: the run started at the first step."""
+    record = checkpoint_or_results.get("started_from")
     if record is None or _is_record(record):
         return record
     return {**_UNKNOWN, "earlier": []}
@@ -52,21 +60,22 @@ def record_in(content: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def has_setting_changes(record: Mapping[str, Any] | None) -> bool:
     """Whether some of the run's training had other settings, or settings that are not known."""
-    return bool(_starts_with_changes(record))
+    return bool(_changed_starts(record))
 
 
 def setting_changes(record: Mapping[str, Any] | None) -> list[dict[str, list[Any]] | None]:
     """The differences of each start from a checkpoint of other settings, in the order of the starts."""
-    return [start["differences"] for start in _starts_with_changes(record)]
+    return [start["differences"] for start in _changed_starts(record)]
 
 
 def first_epoch_of_settings(record: Mapping[str, Any] | None) -> int:
     """The first epoch, from 0, that was trained with the settings of the run."""
-    epochs = [start["epoch"] for start in _starts_with_changes(record)]
+    epochs = [start["epoch"] for start in _changed_starts(record)]
     return epochs[-1] + 1 if epochs and isinstance(epochs[-1], int) else 0
 
 
-def _starts_with_changes(record: Any) -> list[dict[str, Any]]:
+def _changed_starts(record: Any) -> list[dict[str, Any]]:
+    """The starts from a checkpoint of other settings, or of settings that are not known, in their order."""
     if record is None:
         return []
     if not _is_record(record):

@@ -54,7 +54,7 @@ class NodeNorm(nn.InstanceNorm2d):
         return self.normalize(maps, slice(0, self.num_features))
 
     def normalize(self, maps: Tensor, nodes: slice) -> Tensor:
-        """The norm of a range of nodes; `maps` are the maps of these nodes alone."""
+        """The norm of a range of nodes; `maps` are the maps of only these nodes."""
         weight, bias = self.weight[nodes], self.bias[nodes]
         is_supported = maps.device.type == "cpu" and maps.dtype == weight.dtype
         if torch.compiler.is_compiling() or not is_supported or maps.is_contiguous():

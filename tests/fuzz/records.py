@@ -162,7 +162,7 @@ class Records:
         """As a start after a failure does."""
         settings = run_settings(self.config)
         CheckpointFolder(run.parent / "checkpoints", run_id="this").close()
-        again = RunFolder(settings, earlier=run, step=3)
+        again = RunFolder(settings, earlier_dir=run, step=3)
         again.metrics()
         again.write_results({}, RankInfo(), "cpu")
 

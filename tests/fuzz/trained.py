@@ -15,7 +15,7 @@ from tests.conftest import TINY
 from tests.tiny_data import TinyData
 from trainers.batches import as_batches
 from trainers.optimizers import find_optimizer
-from trainers.schedules import find_schedule
+from trainers.schedules import find_lr_schedule
 from trainers.trainer import Trainer
 
 
@@ -34,7 +34,7 @@ def make_trainer(parts: ComponentBuilder) -> tuple[nn.Module, Trainer]:
     data = TinyData(8, 16, 10, 0)
     train = as_batches(data.train)
     optimizer = parts.build(find_optimizer(parts.config.optimizer), parameters=model.parameters())
-    schedule = parts.build(find_schedule(parts.config.lr_scheduler), steps_per_epoch=len(train))
+    schedule = parts.build(find_lr_schedule(parts.config.lr_scheduler), steps_per_epoch=len(train))
     trainer = Trainer(
         model, optimizer, schedule, train, as_batches(data.val), parts.config.num_epochs, parts.config.topk,
         parts.config.log_interval,

@@ -6,19 +6,26 @@ import pytest
 import torch
 
 from genutil.checkpoint.file_names import GRAPH_FORMAT, CheckpointFormat, from_resnet_keys, to_resnet_keys
-from genutil.checkpoint.serialization import describe, read_checkpoint
+from genutil.checkpoint.serialization import checkpoint_info, read_checkpoint
 from genutil.runs.checkpoint_folder import CheckpointFolder
 
 RESNET = CheckpointFormat(
     last="checkpoint.pth.tar", best="model_best.pth.tar", first=None, numbered="checkpoint-{}.pth.tar",
-    layout="resnet", extra_files=("model.pth.tar",),
+    layout="resnet",
 )  # fmt: skip
 STATE = {"model": {"w": torch.ones(2)}, "last_epoch": 4, "best_val": 12.5, "iter": 30, "optimizer": {}}
 
 
 def test_which_files_are_a_trainings_own():
-    own = {"checkpoint.pth.tar", "model_best.pth.tar", "checkpoint-12.pth.tar", "model.pth.tar"}
-    others = {"last.pt", "checkpoint-x.pth.tar", "checkpoint-1.pth.tar.old", "resnet50.pth.tar", "None"}
+    own = {"checkpoint.pth.tar", "model_best.pth.tar", "checkpoint-12.pth.tar"}
+    others = {
+        "last.pt",
+        "model.pth.tar",
+        "checkpoint-x.pth.tar",
+        "checkpoint-1.pth.tar.old",
+        "resnet50.pth.tar",
+        "None",
+    }
     assert {name for name in own | others if RESNET.is_checkpoint(name)} == own
     assert RESNET.number("checkpoint-12.pth.tar") == 12
     assert RESNET.number("checkpoint.pth.tar") is None
@@ -44,7 +51,7 @@ def test_files_of_both_formats_read_alike(file_format, tmp_path):
     content = read_checkpoint(tmp_path / "run" / file_format.last)
     content.pop("format")
     torch.testing.assert_close(content, STATE)
-    assert describe(content, "x").epoch == 4
+    assert checkpoint_info(content, "x").epoch == 4
 
 
 def test_a_new_run_moves_its_own_kind_of_files_aside(tmp_path):
@@ -52,7 +59,7 @@ def test_a_new_run_moves_its_own_kind_of_files_aside(tmp_path):
     for name in names:
         (tmp_path / "run").mkdir(exist_ok=True)
         (tmp_path / "run" / name).touch()
-    CheckpointFolder(tmp_path / "run", file_format=RESNET).close()
+    CheckpointFolder(tmp_path / "run", file_format=RESNET, extra_files=("model.pth.tar",)).close()
     assert {file.name for file in (tmp_path / "run.1").iterdir()} == set(names[:3])
     assert set(names[3:]) <= {file.name for file in (tmp_path / "run").iterdir()}
 

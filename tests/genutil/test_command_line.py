@@ -55,7 +55,7 @@ def test_the_experiment_may_stand_anywhere(write_app):
         (["--lr", "1", "2"], "lr: takes one value, got 1 2"),
         (["--lrr", "1"], "lrr: unknown key; did you mean lr?  (--lrr)"),
         (["--learning-rate=3"], "unknown key"),
-        (["-lr", "1"], "-lr: stray argument; did you mean lr?"),
+        (["-lr", "1"], "-lr: unexpected argument; did you mean lr?"),
         (["--evaluate", "maybe"], "evaluate: must be a valid boolean"),
         (["--model_args", "a"], "model_args: takes name=value pairs, got 'a'"),
         (["--no-lr"], "no_lr: unknown key"),

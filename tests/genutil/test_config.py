@@ -74,7 +74,7 @@ def test_name_is_the_file_s(write_app):
         ("a\\b", "name: must be printable text without / and"),
         ("two\nlines", "name: must be printable text"),
         ("\u202egnp", "name: must be printable text"),
-        ("..", "name: must not be empty, and not of dots alone"),
+        ("..", "name: must not be empty or only dots"),
         (" ", "name: must not be empty"),
         ("x" * 101, "name: has 101 characters, at most 100"),
     ],
@@ -149,21 +149,21 @@ FAST = {"fast_eval": True, "evaluate": True, "resume": "x"}
         ({"ode_steps": 5}, "counts the steps of euler, midpoint and rk4"),
         ({"ode_solver": "rk4", "ode_rtol": 0.1}, "has no effect with a fixed-step solver"),
         ({"ode_solver": "rk4", "ode_atol": 0.1}, "has no effect with a fixed-step solver"),
-        ({**FAST, "compile": True}, "compiles the network as trained"),
+        ({**FAST, "compile": True}, "compiles the original network"),
         ({**FAST, "amp": "bf16"}, "has no effect with the engines of fast_eval"),
         ({"topk": [1, 11]}, "must not exceed output_size"),
-        ({"multistep_lr_milestones": [5, 3]}, "must be rising epochs"),
+        ({"multistep_lr_milestones": [5, 3]}, "must be different epochs in ascending order"),
         ({"warmup": 2, "num_epochs": 2}, "warmup: must be less than num_epochs"),
         ({"start_epoch": 2, "num_epochs": 2}, "start_epoch: must be less than num_epochs"),
-        ({"loss_scale": 8, "amp": "bf16"}, "loss_scale: works with fp16 alone"),
+        ({"loss_scale": 8, "amp": "bf16"}, "loss_scale: works only with fp16"),
         ({"nesterov": True, "momentum": 0}, "needs a momentum greater than 0"),
-        ({"skip_corrupt": True, "data_backend": "dali-cpu"}, "works with the data backend pytorch alone"),
-        ({"cuda_graph": True, "mixup": 0.2}, "mixup draws other pairs in each"),
+        ({"skip_corrupt": True, "data_backend": "dali-cpu"}, "works only with the data backend pytorch"),
+        ({"cuda_graph": True, "mixup": 0.2}, "mixup draws new pairs in each"),
         ({**FAST, "channels_last": True}, "has no effect with the engines of fast_eval; remove"),
         ({"seeds": [1, 2], "checkpoint_dir": "c"}, "put {seed} into checkpoint_dir"),
     ],
 )
-def test_contradictions_name_the_mend(write_app, changes, message):
+def test_contradictions_name_the_remedy(write_app, changes, message):
     refused(write_app(**changes), message)
 
 

@@ -45,7 +45,7 @@ def loaded_with(tmp_path, caplog, content, name="x.pt"):
     caplog.clear()
     with caplog.at_level(logging.INFO):
         info = load_weights(tmp_path / name, network)
-    assert (info.origin, info.epoch, info.step) == ("weights", None, None)
+    assert (info.kind, info.epoch, info.step) == ("weights", None, None)
     for key, value in build().state_dict().items():
         if not key.endswith("num_batches_tracked"):
             assert torch.equal(value, network.state_dict()[key])
@@ -144,7 +144,7 @@ def test_everything_at_once_is_one_line(tmp_path, caplog, weights):
     lines, _ = loaded_with(tmp_path, caplog, content)
     assert lines == line(
         tmp_path,
-        "took the weights under 'net'; removed the prefix 'module._orig_mod.' from all names; "
+        "loaded the weights under 'net'; removed the prefix 'module._orig_mod.' from all names; "
         "ignored total_ops; num_batches_tracked missing, counters start at 0",
     )
 
@@ -157,7 +157,7 @@ def test_the_only_state_dict_in_a_file_is_taken(tmp_path, caplog, weights):
         "optimizer_state_dict": {"state": {}, "param_groups": []},
     }
     lines, _ = loaded_with(tmp_path, caplog, content)
-    assert lines == line(tmp_path, "took the weights under 'model_state_dict'")
+    assert lines == line(tmp_path, "loaded the weights under 'model_state_dict'")
     torch.save({"net": weights, "ema": weights}, tmp_path / "two.pt")
     with pytest.raises(CheckpointError, match=r"several state dicts \(net, ema\) and none under `model`"):
         read_checkpoint(tmp_path / "two.pt")

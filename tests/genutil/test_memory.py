@@ -5,9 +5,9 @@ import torch
 
 from genutil.exceptions import ConfigError
 from genutil.memory import (
-    allocations_explained,
     available_memory,
     gibibytes,
+    memory_errors_explained,
     require_memory,
     require_memory_for_training,
     sizes_checked,
@@ -110,14 +110,14 @@ def test_an_allocation_that_fails_is_explained(fail):
         pytest.raises(
             ConfigError, match=r"^a step needs more memory than there is .*; choose smaller sizes$"
         ),
-        allocations_explained(lambda: "a step"),
+        memory_errors_explained(lambda: "a step"),
     ):
         fail()
 
 
 def test_other_errors_pass_through():
     for error in (RuntimeError("mat1 and mat2"), ValueError("x"), TypeError("y")):
-        with pytest.raises(type(error)) as caught, allocations_explained(lambda: "a step"):
+        with pytest.raises(type(error)) as caught, memory_errors_explained(lambda: "a step"):
             raise error
         assert caught.value is error
 

@@ -185,7 +185,7 @@ def test_a_finished_run_without_its_record_is_trained_anew(write_app, tmp_path, 
     [
         (["--seeds", 1, 1], "seeds: must be one or more different numbers"),
         (["--seeds"], "seeds: must be one or more different numbers"),
-        (["--seeds", 1, "--resume", "auto"], "seeds: resumes each of its runs by itself"),
+        (["--seeds", 1, "--resume", "auto"], "seeds: resumes each of its runs automatically"),
         (["--seeds", -1], "seeds"),
         (["--seeds", 1, "--lr", -1], "lr: must be greater than 0"),
     ],

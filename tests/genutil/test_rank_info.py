@@ -112,7 +112,7 @@ def test_what_is_refused_before_anything_is_started(monkeypatch):
         processes_to_start(load_config(APP, {"gpus": [0, 3]}))
     with pytest.raises(ConfigError, match="processes: run on the CPU; on GPUs there is one process for each"):
         load_config(APP, {"processes": 2, "gpus": [0, 1]})
-    with pytest.raises(ConfigError, match="sync_bn: exchanges statistics within the network"):
+    with pytest.raises(ConfigError, match="sync_bn: communicates within the forward pass"):
         load_config(APP, {"sync_bn": True, "compile": True})
 
 

@@ -1,4 +1,4 @@
-"""Mistakes in the options: each is named, with the mend."""
+"""Mistakes in the options: each message names the option and what to do."""
 
 import pytest
 
@@ -31,22 +31,22 @@ def parse(*argv):
         (["--weight-dekay", 1], "did you mean --weight-decay"),
         (["--learning-rate", 1], "unrecognized arguments: --learning-rate"),
         (["other"], "unrecognized arguments: other"),
-        (["--static-loss-scale", 8], "--static-loss-scale: works with fp16 alone"),
-        (["--dynamic-loss-scale", "--amp", "bf16"], "--dynamic-loss-scale: works with fp16 alone"),
-        (["--fp16", "--static-loss-scale", 8, "--dynamic-loss-scale"], "give one of the two"),
+        (["--static-loss-scale", 8], "--static-loss-scale: works only with fp16"),
+        (["--dynamic-loss-scale", "--amp", "bf16"], "--dynamic-loss-scale: works only with fp16"),
+        (["--fp16", "--static-loss-scale", 8, "--dynamic-loss-scale"], "choose one of them"),
         (["--fp16", "--static-loss-scale", 0], "--static-loss-scale: must be greater than 0"),
         (["--fp16", "--amp"], "--fp16: is the same as --amp fp16"),
         (["--evaluate"], "--evaluate: evaluates a checkpoint; name it with --resume FILE"),
         (["--evaluate", "--resume", "f", "--lr", 1], "--lr: has no effect with --evaluate; remove it"),
         (["--evaluate", "--resume", "f", "--training-only"], "--training-only: has no effect with"),
-        (["--evaluate", "--benchmark-inference"], "--evaluate: does not go with --benchmark-inference"),
+        (["--evaluate", "--benchmark-inference"], "--evaluate: cannot be combined with --benchmark"),
         (["--benchmark-inference", "-j", 2], "--workers: has no effect with --benchmark-inference, whose"),
         (["--benchmark-inference", "--data-backend", "dali-cpu"], "--data-backend: has no effect with"),
         (["--data-backend", "synthetic", "-j", 2], "--workers: has no effect with --data-backend synthetic"),
-        (["--data-backend", "dali-cpu", "--skip-corrupt"], "--skip-corrupt: works with .* pytorch alone"),
+        (["--data-backend", "dali-cpu", "--skip-corrupt"], "--skip-corrupt: works only with .* pytorch"),
         (["--resume", "a", "--pretrained-weights", "b"], "--resume: gives weights, and so does"),
         (["--evaluate", "--resume", "auto", "--pretrained-weights", "b"], "--resume: gives weights, and so"),
-        (["--resume", "a", "--start-epoch", 3], "--start-epoch: is known by the checkpoint"),
+        (["--resume", "a", "--start-epoch", 3], "--start-epoch: is determined by the checkpoint"),
         (["--no-checkpoints", "--gather-checkpoints"], "--gather-checkpoints: keeps checkpoints"),
         (["--final-weights", "checkpoint.pth.tar"], "--final-weights: must not be checkpoint.pth.tar, w"),
         (["--raport-file", "checkpoint-3.pth.tar"], "--raport-file: must not be checkpoint-3.pth.tar"),
@@ -65,5 +65,5 @@ def test_mistakes(argv, message):
 def test_all_mistakes_at_once_and_images_are_needed():
     with pytest.raises(ConfigError) as raised:
         parse_options(["--lr", "0", "-c", "x"])
-    for part in ("3 problems", "--lr", "--model-config", "DIR: which images?"):
+    for part in ("3 problems", "--lr", "--model-config", "DIR: is missing"):
         assert part in str(raised.value)

@@ -3,8 +3,8 @@
 import pytest
 
 from genutil.config.components import ComponentBuilder
-from imagenet_sparsity_experiments.options import SCHEDULES, parse_options
-from trainers.schedules import find_schedule, warmed_up
+from imagenet_sparsity_experiments.options import PUBLISHED_SCHEDULES, parse_options
+from trainers.schedules import find_lr_schedule, warmed_up
 
 STEPS = 10
 """Of an epoch."""
@@ -14,7 +14,7 @@ def schedule_of(kind, lr, epochs, warmup):
     options = {"--lr-schedule": kind, "--lr": lr, "--epochs": epochs, "--warmup": warmup}
     words = [str(word) for pair in options.items() for word in pair]
     config = parse_options(["imagenet", *words]).config
-    schedule = ComponentBuilder(config).build(find_schedule(config.lr_scheduler), steps_per_epoch=STEPS)
+    schedule = ComponentBuilder(config).build(find_lr_schedule(config.lr_scheduler), steps_per_epoch=STEPS)
     return warmed_up(schedule, config.lr, STEPS, config.warmup)
 
 
@@ -32,7 +32,7 @@ def test_without_warm_up(kind, epoch, rate):
         assert schedule(step) == pytest.approx(rate)
 
 
-@pytest.mark.parametrize("kind", SCHEDULES)
+@pytest.mark.parametrize("kind", PUBLISHED_SCHEDULES)
 def test_warm_up_takes_the_place_of_the_first_epochs(kind):
     schedule = schedule_of(kind, 0.256, 100, warmup=5)
     rates = [schedule(STEPS * epoch) for epoch in range(6)]

@@ -234,7 +234,7 @@ def test_steps_of_single_images_are_refused_where_maps_have_one_pixel(
     before = network[1].running_mean.clone()
     arguments = (network, (3, size, size), images, batch_size, parts, processes)
     if refused:
-        with pytest.raises(ConfigError, match="leaves a process one image or none"):
+        with pytest.raises(ConfigError, match="a process has one image or none"):
             check_smallest_shard(*arguments)
     else:
         check_smallest_shard(*arguments)

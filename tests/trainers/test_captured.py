@@ -121,4 +121,4 @@ def test_the_flag_without_a_gpu(write_app, caplog, capsys):
     assert runner.main([f"app:{write_app()}", "--gpus", "--cuda_graph", "--num_epochs", "1"]) == 0
     assert "cuda_graph has no effect: the network is on cpu" in caplog.text
     assert runner.main([f"app:{write_app()}", "--cuda_graph", "--accumulate", "2"]) == 2
-    assert "cuda_graph: runs each batch as a whole; remove accumulate" in capsys.readouterr().err
+    assert "cuda_graph: captures one step without microbatches; remove accumulate" in capsys.readouterr().err

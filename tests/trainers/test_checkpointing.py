@@ -172,7 +172,7 @@ def test_a_later_start_tells_one_story(write_app, tmp_path):
         first.add_metrics({"step": step})
     with open(first.path / "metrics.jsonl", "a") as file:
         file.write('{"step": 1')  # cut off by the failure
-    second = RunFolder(run_settings(config), earlier=first.path, step=6)
+    second = RunFolder(run_settings(config), earlier_dir=first.path, step=6)
     second.add_metrics({"step": 9, "again": True})
     assert second.path == first.path
     lines = (second.path / "metrics.jsonl").read_text().splitlines()

@@ -4,14 +4,14 @@ import math
 
 import pytest
 
-from genutil.config.registries import SCHEDULES
+from genutil.config.registries import LR_SCHEDULES
 from genutil.exceptions import ConfigError
 from trainers.schedules import (
     cosine,
     epoch_cosine,
     epoch_linear,
     exp_decaying,
-    find_schedule,
+    find_lr_schedule,
     linear_decaying,
     multistep,
     warmed_up,
@@ -68,8 +68,8 @@ def test_milestones_count_the_warm_up():
 
 
 def test_registry():
-    for name in SCHEDULES:
-        assert find_schedule(name).__name__ == name
-    assert find_schedule("math:sqrt") is math.sqrt
+    for name in LR_SCHEDULES:
+        assert find_lr_schedule(name).__name__ == name
+    assert find_lr_schedule("math:sqrt") is math.sqrt
     with pytest.raises(ConfigError, match="lr_scheduler: module math has no sqrtt; did you mean sqrt"):
-        find_schedule("math:sqrtt")
+        find_lr_schedule("math:sqrtt")

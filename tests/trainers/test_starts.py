@@ -318,10 +318,10 @@ def test_restarts_keep_where_the_run_began(run, last, monkeypatch):
         monkeypatch.setenv(key, value)
     from genutil.config.command_line import parse_command_line
     from genutil.distributed.rank_info import rank_info_from_env
-    from genutil.runs.resume_point import check_resume_point, find_resume_point
+    from genutil.runs.resume_point import checked_resume_point, find_resume_point
 
     argv = ["--lr", "0.7", "--save_dir", str(last.parent.parent), "--name", "tiny", "--resume", "auto"]
     config = parse_command_line([f"app:{ROOT / 'apps/quickstart/digits_dnw.yml'}", *argv]).config
     start = find_resume_point(last.parent, config.resume, rank_info_from_env(), False, GRAPH_FORMAT)
     assert start.found_by == "restart"
-    assert check_resume_point(config, start, True).started_from == mixed["started_from"]
+    assert checked_resume_point(config, start, True).started_from == mixed["started_from"]

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.helpers.examples import examples
-from wirings.densities import SCHEDULES, Constant, Cubic, Cyclic, Steps, find_density_schedule
+from wirings.densities import DENSITY_SCHEDULES, Constant, Cubic, Cyclic, Steps, find_density_schedule
 from wirings.errors import WiringError
 
 
@@ -36,7 +36,7 @@ def test_constant():
 
 
 @given(
-    name=st.sampled_from(sorted(SCHEDULES)),
+    name=st.sampled_from(sorted(DENSITY_SCHEDULES)),
     first=st.floats(0, 1),
     ends=st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted),
     potential=st.integers(0, 500),
@@ -45,7 +45,7 @@ def test_constant():
 @examples(100)
 def test_any_schedule_stays_within_its_limits_and_ends_at_the_budget(name, first, ends, potential, data):
     budget = data.draw(st.integers(0, potential))
-    schedule = SCHEDULES[name](first, *ends)
+    schedule = DENSITY_SCHEDULES[name](first, *ends)
     for progress in (0.0, *data.draw(st.lists(st.floats(0, 1), max_size=5)), 1.0):
         number = schedule.num_edges(progress, budget, potential)
         assert budget <= number <= max(budget, round(first * potential))

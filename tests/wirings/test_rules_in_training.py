@@ -368,6 +368,32 @@ def test_edges_that_are_not_read_are_not_in_use(rule):
         assert edges.num_edges == edges.budget == min(count, 21) or rule == "srigl"
 
 
+@pytest.mark.parametrize(
+    ("rule", "options"),
+    [
+        *((name, {"schedule": "cubic"}) for name in ("dnw", "gmp", "st3", "edge_popup")),
+        *(("soft_topk", {}), ("str", {}), ("rigl", {}), ("dnw", {"schedule": "cubic", "budget": "global"})),
+    ],
+)
+def test_a_changing_number_of_edges_compiles_once(rule, options):
+    """In one graph, and a second one of rigl for the steps in which all gradients are needed."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    model, wiring = wired(rule, **options)
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    optimizer = sgd(model)
+    for index in range(9):
+        images = torch.randn(4, 3, 6, 6)
+        logits = compiled(images)
+        torch.testing.assert_close(logits, model(images), rtol=1e-4, atol=1e-6)
+        optimizer.zero_grad()
+        logits.square().mean().backward()
+        wiring.after_backward(optimizer, index, 12)
+        optimizer.step()
+    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    assert graphs == (2 if rule == "rigl" else 1)
+
+
 @pytest.mark.parametrize("rule", ["set", "rigl"])
 def test_edges_that_are_not_in_use_are_not_trained(rule):
     model, wiring = wired(rule)

@@ -19,7 +19,7 @@ from wirings.rules.base import EdgeRule
 from wirings.selection import EdgeSelection
 from wirings.stages import find_liveness
 from wirings.topk import num_kept, top_mask
-from wirings.weights_file import apply_matched_weights
+from wirings.weights_file import match_and_load_weights
 
 
 def test_logits_are_those_of_the_strongest_weights():
@@ -258,7 +258,7 @@ def test_a_checkpoint_with_the_state_of_some_rules_is_refused():
             model.load_state_dict(state)
         assert model.load_state_dict(state, strict=False).missing_keys == missing
         with pytest.raises(WiringError, match=f"misses {missing[0]}"):
-            apply_matched_weights(model, state, "x.pt")
+            match_and_load_weights(model, state, "x.pt")
     # The network may be a part of another one, and may be copied.
     outer = nn.ModuleDict({"a": copy.deepcopy(model), "b": network()})
     outer.load_state_dict(nn.ModuleDict({"a": network(), "b": network()}).state_dict())

@@ -12,7 +12,7 @@ from wirings.engines.dense import DenseProduct
 from wirings.engines.triton import FastestProduct, TritonProduct
 from wirings.errors import WiringError
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 SPARSE_BELOW = 0.12
 """Density of equal times: 0.1 to 0.2 on two x86 cores, for 49 to 3,136 pixels."""
@@ -35,5 +35,5 @@ def _on_gpu(weight: Tensor) -> DenseProduct | FastestProduct:
     try:
         return FastestProduct(dense, TritonProduct(weight))
     except WiringError as error:
-        log.info("products are dense: %s", error)
+        _log.info("products are dense: %s", error)
         return dense

@@ -20,7 +20,7 @@ from wirings.engines.tuning import can_measure, fastest, milliseconds
 from wirings.errors import MissingPackageError, WiringError
 from wirings.layout import depthwise
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _MAX_PIXELS = 2**31
 """Offsets in the maps of one node are 32-bit integers."""
@@ -331,7 +331,7 @@ def _milliseconds(run: Callable[[nn.Module], Tensor], product: nn.Module) -> flo
     except Exception as error:  # errors of Triton and of compilers have no common type
         if not isinstance(product, TritonProduct):
             raise
-        log.warning("engine auto runs without Triton: %s", error)
+        _log.warning("engine auto runs without Triton: %s", error)
         return math.inf
     return milliseconds(lambda: run(product))
 

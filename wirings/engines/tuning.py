@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 Option = TypeVar("Option")
 
 BUDGET = 0.06
@@ -38,7 +38,7 @@ def fastest(options: Sequence[Option], run: Callable[[Option], object], budget: 
         try:
             run(option)
         except Exception as error:  # errors of Triton and of compilers have no common type
-            log.warning("a kernel that cannot run here is skipped: %s", error)
+            _log.warning("a kernel that cannot run here is skipped: %s", error)
             failed.append(error)
             continue
         torch.cuda.synchronize()

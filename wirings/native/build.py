@@ -29,7 +29,7 @@ NAME = "wirings_native"
 CHECKSUM = "checksum"
 """File next to the library with its size in bytes and its SHA-256."""
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 def command() -> list[str]:
@@ -118,7 +118,7 @@ def _load(folder: Path) -> bool:
             return True
         except OSError as error:
             reason = error
-    log.warning("the native engine in %s cannot be loaded and is compiled again: %s", folder, reason)
+    _log.warning("the native engine in %s cannot be loaded and is compiled again: %s", folder, reason)
     return False
 
 
@@ -137,7 +137,7 @@ def _checksum(library: Path) -> str:
 
 def _compile(folder: Path) -> None:
     """Compile and load the kernels in a temporary folder, and rename the result to `folder`."""
-    log.info("compiling the native engine, once on this machine, into %s", folder)
+    _log.info("compiling the native engine, once on this machine, into %s", folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     # A file that is still open may stay on a network file system.
     with tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as name:

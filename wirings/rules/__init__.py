@@ -9,10 +9,10 @@ from wirings.rule_registry import (
     build_rule,
     check_rule,
     find_rule,
-    find_schedule,
     has_fixed_wiring,
     options_of,
     rule_name,
+    schedule_of_rule,
 )
 
 __all__ = [
@@ -21,8 +21,8 @@ __all__ = [
     "build_rule",
     "check_rule",
     "find_rule",
-    "find_schedule",
     "has_fixed_wiring",
     "options_of",
     "rule_name",
+    "schedule_of_rule",
 ]

@@ -121,14 +121,20 @@ class EdgeRule(nn.Module, ABC):
         edge_scope: see EdgeScope.
 
     Attributes:
-        budget: number of edges in use at the end of the schedule, at most `num_potential`.
-        num_edges: number of edges in use now.
+        budget: number of edges that the network's budget gives this weight: those in use at the end of the
+            schedule; at most `num_potential`.
+        num_edges: number of edges in use now, which a schedule changes during the training.
         num_potential: number of edges that can be in use.
         readable: boolean, of the weight's shape: the edges that can be in use; None: all.
+        compiled_count: `num_edges` as a tensor on the CPU, for compiled graphs.
     """
 
     gradient: Gradient = "all"
-    """`all`: straight-through, the gradient reaches every weight. `used`: it reaches the weights in use."""
+    """Which entries of `weight.grad` the backward pass sets. `all`: every entry gets the gradient that it
+    would have if its edge were in use (straight-through), so that unused weights are trained, too. `used`:
+    entries of unused edges get zero, as if the weight were multiplied by the mask. The forward pass is the
+    same.
+    """
     default_schedule: ClassVar[DensitySchedule | None] = None
     """The schedule of the rule's publication, if it has one."""
     has_exact_count: ClassVar[bool] = False
@@ -161,6 +167,7 @@ class EdgeRule(nn.Module, ABC):
         if schedule is not None:
             self.num_edges = schedule.num_edges(0.0, num_edges, self.num_potential)
             self.register_buffer("num_edges_now", torch.tensor(self.num_edges))
+        self.compiled_count = torch.tensor(self.num_edges)
         self._absent_prefix: str | None = None
         if potential.layer is None:
             self.weight = nn.Parameter(torch.empty(potential.shape))
@@ -255,6 +262,7 @@ class EdgeRule(nn.Module, ABC):
         assert self.schedule is not None
         self.num_edges = self.schedule.num_edges(progress, self.budget, self.num_potential)
         self.num_edges_now.fill_(self.num_edges)
+        self.compiled_count.fill_(self.num_edges)
 
     def prepare_layer(self) -> None:
         """Change the weight of a layer when `wire` wires it; by default nothing happens. A constructor must
@@ -265,10 +273,10 @@ class EdgeRule(nn.Module, ABC):
         """Undo what `prepare_layer` changed, other than values, when `unwire` unwires the layer."""
 
     def freeze_wiring(self) -> None:
-        """Fix the wiring that the current weight has; by default nothing happens.
+        """Fix the wiring by the current weight, as state in buffers; by default nothing happens.
 
-        It is called after the weights of another network were loaded (`use_graph`). A rule whose wiring is in
-        buffers lists them in `optional_buffers`.
+        It is called after the weights of another network were loaded (`use_graph`). Such a rule lists its
+        buffers in `optional_buffers`, since the checkpoint of another rule does not contain them.
         """
 
     def _load_from_state_dict(
@@ -280,6 +288,7 @@ class EdgeRule(nn.Module, ABC):
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *lists)
         if self.schedule is not None:
             self.num_edges = int(self.num_edges_now)
+            self.compiled_count.fill_(self.num_edges)
 
     def __getattr__(self, name: str) -> Any:
         # The layer's parameter is not registered here too: it would be twice in the state dict.
@@ -358,6 +367,8 @@ class RankedEdges(EdgeRule):
 
     def strongest(self, scores: Tensor) -> EdgeSelection:
         """The `num_edges` entries of largest magnitude, as a selection of the shape of `scores`."""
+        if self.schedule is not None and torch.compiler.is_compiling():
+            return self._selector.select_compiled(scores, self.compiled_count)
         if self.schedule is not None and self.num_edges == scores.numel():
             return EdgeSelection.full(scores.shape, scores.device)
         self._selector.count = self.num_edges

@@ -19,8 +19,8 @@ class GradientGrownEdges(DropAndGrow):
         return top_mask_of(self.gradient_magnitude(), candidates, count)
 
     def gradient_magnitude(self) -> Tensor:
-        """Of all edges; zeros if the weight had no part in the loss, and where a gradient is NaN or infinite, as
-        in a step that fp16 skips.
+        """Of all edges; zero if the weight had no part in the loss, and where a gradient is not finite, as in
+        a step that fp16 skips.
         """
         gradient = self.weight.grad
         if gradient is None:

@@ -18,7 +18,7 @@ from wirings.rules.base import EdgeScope, PotentialEdges, RankedEdges, Step
 from wirings.selection import EdgeSelection
 
 _ITERATIONS = 30
-_TOLERANCE = 1e-3
+_TOLERANCE = 1e-5
 
 
 class SoftTopEdges(RankedEdges):
@@ -81,11 +81,12 @@ class SoftTopEdges(RankedEdges):
 
     def forward(self) -> Tensor:
         selection = self.selection()
-        if self._is_frozen or self.num_edges == self.num_potential:
+        if self._is_frozen:
             return self.weight * selection.mask()
         first, last = self.sharpness
         beta = first + (last - first) * self.progress
-        result: Tensor = _SoftMasked.apply(self.weight, selection.mask(), self.scope(), beta, self.num_edges)
+        count = self.compiled_count.to(self.weight)
+        result: Tensor = _SoftMasked.apply(self.weight, selection.mask(), self.scope(), beta, count)
         return result
 
     @torch.no_grad()
@@ -119,7 +120,7 @@ class _SoftMasked(torch.autograd.Function):
     """Weights times their soft mask, where they are in use; the gradient is that of all soft masks."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, mask: Tensor, scope: Tensor, beta: Tensor, count: int) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, mask: Tensor, scope: Tensor, beta: Tensor, count: Tensor) -> Tensor:
         scale = beta / (weight.abs() * scope).sum().clamp_min(1e-30) * scope.sum()
         soft = soft_mask(weight.abs() * scale, scope, count)
         ctx.save_for_backward(weight, soft, scale)
@@ -136,15 +137,15 @@ class _SoftMasked(torch.autograd.Function):
         return gradient * soft + scale * slope * (product - common) * weight.sign(), None, None, None, None
 
 
-def soft_mask(values: Tensor, scope: Tensor, count: int) -> Tensor:
+def soft_mask(values: Tensor, scope: Tensor, count: Tensor) -> Tensor:
     """sigmoid(values − μ) within the scope and zero elsewhere, with the μ that makes the sum `count`.
 
-    μ is found by Newton's method within an interval that shrinks, to a relative error of 1e-3.
+    μ is found by Newton's method within an interval that shrinks, to a relative error of 1e-5.
 
     Args:
         values: any shape.
-        scope: boolean, of the same shape, with more than `count` true entries.
-        count: the sum, at least 1.
+        scope: boolean, of the same shape, with at least `count` true entries.
+        count: the sum, a scalar.
     """
     inside = torch.where(scope, values, -torch.inf)
     low, high = values.amin() - 50, values.amax() + 50
@@ -154,7 +155,7 @@ def soft_mask(values: Tensor, scope: Tensor, count: int) -> Tensor:
     for _ in range(_ITERATIONS):
         soft = torch.sigmoid(inside - mu)
         excess = soft.sum() - count
-        if reads_excess and abs(float(excess)) <= _TOLERANCE * count:
+        if reads_excess and abs(float(excess)) <= _TOLERANCE * float(count):
             break
         low, high = torch.where(excess > 0, mu, low), torch.where(excess > 0, high, mu)
         newton = mu + excess / (soft * (1 - soft)).sum().clamp_min(1e-30)

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import runner
-from genutil.user_code import errors_in
+from genutil.user_code import errors_in_user_code
 
 MINE = """
 import sys
@@ -237,6 +237,6 @@ def test_a_module_that_cannot_be_imported(refused, source, message):
 def test_an_error_of_the_project_s_own_keeps_its_traceback():
     with (
         pytest.raises(ZeroDivisionError),
-        errors_in({"model": "models.graphs:Net"}),
+        errors_in_user_code({"model": "models.graphs:Net"}),
     ):
         raise ZeroDivisionError
