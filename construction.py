@@ -143,14 +143,14 @@ def build_callbacks(
         callbacks.append(EveryEpochs(_IMAGE_INTERVAL, summaries.draw))
     if wiring.has_after_backward:
         callbacks.append(WiringUpdate(wiring))
-    callbacks.append(EveryEpochs(1, lambda _: wiring.check_counts()))
     if config.record_wiring:
         callbacks += _recorder(config, model, outputs, first_step)
     if not config.save_checkpoints:
-        return callbacks
+        return [*callbacks, EveryEpochs(1, lambda _: wiring.check_counts())]
     saver = CheckpointSaver(
         checkpoint_folder=None if outputs is None else outputs.checkpoint_folder,
         wirings=lambda: wiring.adjacency().values(),
+        check=wiring.check_counts,
         metadata={} if outputs is None else _checkpoint_metadata(config, world, outputs, resume_point),
         checkpoint_interval=config.checkpoint_interval,
         keep_last=config.keep_last,

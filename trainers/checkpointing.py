@@ -37,6 +37,7 @@ class CheckpointSaver(Callback):
         checkpoint_folder: None in the processes that do not write.
         wirings: returns the edges in use of every wired layer.
         metadata: settings, versions and machine of the run, which each file also contains.
+        check: called before each writing; an error that it raises prevents it.
         checkpoint_interval: epochs between two numbered files, see `is_due`; None: no such files.
         keep_last: how many files of one epoch are kept; None: all.
         file_format: names and layout of the files.
@@ -47,12 +48,13 @@ class CheckpointSaver(Callback):
         checkpoint_folder: CheckpointFolder | None,
         wirings: Callable[[], Iterable[Tensor]],
         metadata: Mapping[str, Any],
+        check: Callable[[], object] | None = None,
         checkpoint_interval: int | None = 10,
         keep_last: int | None = None,
         file_format: CheckpointFormat = GRAPH_FORMAT,
     ) -> None:
         self.checkpoint_folder, self.wirings, self.metadata = checkpoint_folder, wirings, dict(metadata)
-        self.file_format = file_format
+        self.file_format, self.check = file_format, check
         self.interval, self.keep_last = checkpoint_interval, keep_last
 
     def on_start(self, trainer: Training) -> None:
@@ -98,6 +100,8 @@ class CheckpointSaver(Callback):
         """
         if trainer.step:
             _check_weights(trainer.model)
+        if self.check is not None:
+            self.check()
         state = {**trainer.state_dict(), **self.metadata}
         if trainer.world.size > 1:
             self._check_agreement(trainer, state)
