@@ -6,6 +6,7 @@ import pytest
 
 import runner
 from genutil.checkpoint import read_checkpoint
+from tests.conftest import ROOT
 from tests.helpers.equality import same
 from wirings.rules import RULES, find_rule, options_of
 
@@ -72,3 +73,18 @@ def test_a_schedule_ends_at_the_budget(write_app, tmp_path, budget):
     assert runner.main([f"app:{app}"]) == 0
     (results,) = (tmp_path / "runs").glob("tiny*/results.json")
     assert json.loads(results.read_text())["edges"] == 640
+
+
+@pytest.mark.parametrize("rule", ["pwmpr", "chts", "srigl", "soft_topk"])
+def test_rules_in_the_stages_of_a_mobilenet_graph(small_mobilenet, tmp_path, rule):
+    """Their weights have no rows for the nodes that enter, and may have as many rows as columns."""
+    own = ["--graph_args", "update_interval=1"] if "update_interval" in options_of(rule) else []
+    app = f"app:{ROOT / 'apps/medium_scale/mobilenetv1_dnw_x225.yml'}"
+    data = ["--data", "data.digits:Digits", "--in_channels", "1", "--image_size", "16", "--workers", "0"]
+    length = ["--num_epochs", "1", "--max_batches", "4", "--batch_size", "16"]
+    folders = ["--save_dir", str(tmp_path / "c"), "--log_dir", str(tmp_path / "r")]
+    assert runner.main([app, "--graph", rule, *own, *data, *length, *folders]) == 0
+    (path,) = (tmp_path / "r").glob("*/results.json")
+    results = json.loads(path.read_text())
+    assert results["edge_churn"] > 0 or rule in ("soft_topk", "srigl")
+    assert 0 < results["effective_edges"] <= results["edges"]

@@ -12,25 +12,29 @@ from wirings.rules.base import PotentialEdges
 class NodeMatrix:
     """Where the edges of a graph's weight are in the square matrix of all nodes.
 
-    The nodes are in the order of the graph: those that enter it first, those that leave it last. A weight
-    with as many rows as columns has a row for each node; otherwise it has none for those that enter.
+    The nodes are in the order of the graph: those that enter it first, those that leave it last. The weight
+    of a whole graph has a row and a column for each node, and reads no edges to those that enter. That of a
+    stage has no rows for those that enter, and no columns for those that leave.
 
     Args:
         potential: the potential edges.
 
     Attributes:
-        is_graph: whether the rows of the weight are nodes that are columns too; false for a layer.
+        is_graph: whether the weight is that of a graph or a stage; false for a layer.
+        has_hidden: whether the graph has nodes that neither enter nor leave.
         num_nodes: number of nodes.
         first_row: node of the first row.
     """
 
     def __init__(self, potential: PotentialEdges) -> None:
         rows, columns, inputs = potential.num_targets, potential.num_sources, potential.num_inputs
-        is_square = rows == columns
-        self.first_row = 0 if is_square else inputs
+        mask, outputs = potential.readable_mask, potential.num_outputs
+        is_whole = rows == columns > inputs and (mask is None or not bool(mask[:inputs].any()))
+        is_stage = rows - outputs == columns - inputs
+        self.first_row = 0 if is_whole else inputs
         self.num_nodes = rows + self.first_row
-        has_hidden = columns - inputs == self.num_nodes - inputs - (0 if is_square else potential.num_outputs)
-        self.is_graph = potential.layer is None and has_hidden and columns > inputs
+        self.is_graph = potential.layer is None and (is_whole or is_stage)
+        self.has_hidden = self.is_graph and columns > inputs
         self.potential = potential
 
     def expand(self, weight: Tensor) -> Tensor:

@@ -226,7 +226,7 @@ def test_pwmpr_samples_by_path_products(monkeypatch):
 @pytest.mark.parametrize(
     "potential",
     [
-        POTENTIAL,
+        POTENTIAL,  # without the mask of what is read
         PotentialEdges(5, 5, 2, 1),
         PotentialEdges(5, 5, 2, 1, readable_mask=torch.ones(5, 5).bool()),
     ],
@@ -236,10 +236,26 @@ def test_pwmpr_refuses_what_is_not_a_graph_without_cycles(potential):
         PathGrownEdges(potential, 3)
 
 
-def test_a_node_matrix_is_of_graphs_alone():
-    assert NodeMatrix(acyclic(True)).is_graph and NodeMatrix(acyclic(False)).is_graph
-    assert not NodeMatrix(POTENTIAL).is_graph and not NodeMatrix(PotentialEdges(4, 4, 4, 4)).is_graph
+def test_a_node_matrix_is_of_graphs_and_stages():
+    assert NodeMatrix(acyclic(True)).has_hidden and NodeMatrix(acyclic(False)).has_hidden
+    assert NodeMatrix(POTENTIAL).is_graph and not NodeMatrix(POTENTIAL).has_hidden
+    assert not NodeMatrix(PotentialEdges(5, 4, 2, 2)).is_graph
+    layer = torch.nn.Conv2d(4, 2, 1)
+    assert not NodeMatrix(PotentialEdges(2, 4, 4, 2, layer=layer)).is_graph
     weight = torch.arange(12).view(3, 4, 1, 1)
     nodes = NodeMatrix(acyclic(False))
     assert torch.equal(nodes.reduce(nodes.expand(weight)), weight)
     assert nodes.expand(weight)[3, 2] == 6
+
+
+def test_a_stage_may_have_as_many_rows_as_columns():
+    """2 nodes enter, 3 are inside and 2 leave; a whole graph has no readable edges to those that enter."""
+    readable = torch.ones(5, 5).tril(1).bool()
+    nodes = NodeMatrix(PotentialEdges(5, 5, 2, 2, readable_mask=readable))
+    assert (nodes.num_nodes, nodes.first_row, nodes.has_hidden) == (7, 2, True)
+    nodes.check_acyclic("pwmpr")
+    assert NodeMatrix(PotentialEdges(5, 5, 2, 2)).num_nodes == 5
+    without_hidden = torch.ones(4, 4).bool()
+    nodes = NodeMatrix(PotentialEdges(4, 4, 4, 4, readable_mask=without_hidden))
+    assert (nodes.num_nodes, nodes.has_hidden) == (8, False)
+    nodes.check_acyclic("pwmpr")

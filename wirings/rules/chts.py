@@ -64,7 +64,7 @@ class PredictedEdges(DropAndGrow):
         power = first + (last - first) * step.index / max(step.total - 1, 1)
         relative = self.weight.abs().double() / self.weight.abs().amax().clamp_min(1e-30)
         kept = sample_without_replacement(relative**power, in_use, count)
-        return self._without_dead_ends(kept) if self.nodes.is_graph else kept
+        return self._without_dead_ends(kept) if self.nodes.has_hidden else kept
 
     def grow(self, kept: Tensor, candidates: Tensor, count: int) -> Tensor:
         scores = predicted_edges(kept.flatten(1)).view(self.weight.shape)
