@@ -29,8 +29,8 @@ from wirings.wiring import Wiring
 class TrainingMacs:
     """Multiply-accumulates of a training step for one image, as the mean over all steps.
 
-    A rule needs those of its edges: an implementation may compute more, such as a dense convolution with
-    zeros. Elementwise operations, norms and the selection itself are not counted.
+    A rule needs those of its edges that the forward pass reads: an implementation may compute more, such as a
+    dense convolution with zeros. Elementwise operations, norms and the selection itself are not counted.
 
     Attributes:
         forward: of the forward pass, for the edges in use.
@@ -67,13 +67,14 @@ class EdgeHistory:
         self._explored: dict[str, Tensor] = {}
         self._last: dict[str, Tensor] = {}
         self._new: dict[str, int] = {}
-        self._surplus = {name: 0 for name in wiring.rules}
+        self._shares = {name: 1.0 for name in wiring.rules}
         self._next_step = self._edges_of_next_step()
 
     def count_step(self) -> None:
         """Count the edges of the training step that was just made. It does not wait for the device.
 
-        Where a rule does not promise the number of edges of a layer, that of the last update is used.
+        Edges that the forward pass does not read are not counted: their share is that of the last update, and
+        so is the number of edges where a rule does not promise it.
         """
         self.steps += 1
         for name, (used, trained) in self._next_step.items():
@@ -94,9 +95,12 @@ class EdgeHistory:
                 self._explored[name] |= mask
         self._last = masks
         self.updates += 1
-        # Edges beyond `num_edges` of a rule: 0 where it promises their number.
-        rules = self.wiring.rules
-        self._surplus = {name: int(mask.sum()) - rules[name].num_edges for name, mask in masks.items()}
+        for name, rule in self.wiring.rules.items():
+            readable = rule.potential.readable_mask
+            read = (
+                masks[name] if readable is None else masks[name].flatten(1) & readable.to(masks[name].device)
+            )
+            self._shares[name] = int(read.sum()) / max(rule.num_edges, 1)
         self._next_step = self._edges_of_next_step()
 
     def churn(self) -> dict[str, float]:
@@ -153,9 +157,9 @@ class EdgeHistory:
         """
         edges = {}
         for name, rule in self.wiring.rules.items():
-            surplus = self._surplus[name]
-            trained = rule.num_gradient_edges + (0 if rule.gradient == "all" else surplus)
-            edges[name] = rule.num_training_edges + surplus, trained
+            share = self._shares[name]
+            trained = rule.num_gradient_edges * (share if rule.gradient == "used" else 1)
+            edges[name] = round(rule.num_training_edges * share), round(trained)
         return edges
 
     def state_dict(self) -> dict[str, Any]:
@@ -164,7 +168,7 @@ class EdgeHistory:
             "steps": self.steps,
             "updates": self.updates,
             "steps_of_edges": {name: list(sums) for name, sums in self._steps_of_edges.items()},
-            "surplus": dict(self._surplus),
+            "shares": dict(self._shares),
             "new": dict(self._new),
             "explored": {name: _packed(mask) for name, mask in self._explored.items()},
             "last": {name: _packed(mask) for name, mask in self._last.items()},
@@ -178,7 +182,7 @@ class EdgeHistory:
         """
         rules = self.wiring.rules
         names = ["new", "explored", "last"] if state["updates"] else []
-        for key in ["steps_of_edges", "surplus", *names]:
+        for key in ["steps_of_edges", "shares", *names]:
             if set(state[key]) != set(rules):
                 raise WiringError("the history is that of another network: it has other layers")
         masks = {
@@ -190,9 +194,8 @@ class EdgeHistory:
         self._steps_of_edges = {
             name: [int(used), int(trained)] for name, (used, trained) in state["steps_of_edges"].items()
         }
-        self._surplus, self._new = (
-            {name: int(count) for name, count in state[key].items()} for key in ("surplus", "new")
-        )
+        self._shares = {name: float(share) for name, share in state["shares"].items()}
+        self._new = {name: int(count) for name, count in state["new"].items()}
         self._next_step = self._edges_of_next_step()
 
 

@@ -9,6 +9,8 @@ from wirings.densities import Cubic
 from wirings.errors import WiringError
 from wirings.history import EdgeHistory
 from wirings.profiling import profile
+from wirings.rules import build_rule
+from wirings.rules.base import PotentialEdges
 
 
 class Small(nn.Sequential):
@@ -138,3 +140,18 @@ def test_a_restored_history_goes_on():
     state["last"]["3.weight"] = state["last"]["3.weight"][:-1]
     with pytest.raises(WiringError, match="another size"):
         EdgeHistory(wiring).load_state_dict(state)
+
+
+@pytest.mark.parametrize("rule", ["dnw", "random", "complete", "ac_dc"])
+def test_edges_that_are_not_read_cost_nothing(rule):
+    torch.manual_seed(0)
+    readable = torch.ones(8, 8).tril(-1).bool()
+    edges = build_rule(rule, PotentialEdges(8, 8, 2, 2, acyclic=True, readable_mask=readable), 32)
+    network = nn.Sequential(edges)
+    history = EdgeHistory(wirings.Wiring(network))
+    history.update()
+    history.count_step()
+    read = int((edges.in_use().flatten(1) & readable).sum())
+    assert 0 < read < int(edges.in_use().sum())
+    trained = 28 if rule in ("dnw", "complete") else read
+    assert history.mean_edges() == {"0.weight": (read, trained)}

@@ -6,6 +6,7 @@ of EdgeRule that defines `select()`: see docs/adding.md. The terms are explained
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -67,6 +68,11 @@ class PotentialEdges:
     def numel(self) -> int:
         """Number of potential edges."""
         return math.prod(self.shape)
+
+    @functools.cached_property
+    def num_readable(self) -> int:
+        """Number of potential edges that the forward pass reads."""
+        return self.numel if self.readable_mask is None else int(self.readable_mask.sum())
 
 
 EdgeSpace = PotentialEdges
@@ -196,7 +202,7 @@ class EdgeRule(nn.Module, ABC):
     @property
     def num_gradient_edges(self) -> int:
         """Number of edges whose gradient a training step needs."""
-        return self.num_potential if self.gradient == "all" else self.num_training_edges
+        return self.potential.num_readable if self.gradient == "all" else self.num_training_edges
 
     @abstractmethod
     def select(self) -> EdgeSelection:

@@ -71,7 +71,7 @@ class SoftTopEdges(RankedEdges):
 
     @property
     def num_gradient_edges(self) -> int:
-        return self.num_edges if self._is_frozen else self.num_potential
+        return self.num_edges if self._is_frozen else self.potential.num_readable
 
     def select(self) -> EdgeSelection:
         """Select the strongest edges; once they are frozen, the frozen ones."""

@@ -53,7 +53,7 @@ class TargetedDropout(RankedEdges):
     @property
     def num_training_edges(self) -> int:
         """The mean over the random numbers: edges in use, and weak ones that are not dropped."""
-        return self.num_edges + round((1 - self.rho) * (self.potential.numel - self.num_edges))
+        return self.num_edges + round((1 - self.rho) * (self.potential.num_readable - self.num_edges))
 
     @property
     def num_gradient_edges(self) -> int:

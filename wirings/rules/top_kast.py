@@ -60,6 +60,10 @@ class ExploringEdges(EdgeRule):
 
     @property
     def num_gradient_edges(self) -> int:
+        return min(self._num_backward, self.potential.num_readable)
+
+    @property
+    def _num_backward(self) -> int:
         return min(self.num_edges + round(self.explored * self.num_potential), self.num_potential)
 
     def select(self) -> EdgeSelection:
@@ -84,4 +88,4 @@ class ExploringEdges(EdgeRule):
     def _choose(self) -> None:
         magnitude, scope = self.weight.abs(), self.scope()
         self.in_forward.copy_(top_mask_of(magnitude, scope, self.num_edges))
-        self.in_backward.copy_(top_mask_of(magnitude, scope, self.num_gradient_edges))
+        self.in_backward.copy_(top_mask_of(magnitude, scope, self._num_backward))
