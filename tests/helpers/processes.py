@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,10 @@ from tests.conftest import ROOT
 
 _LIMIT = 60.0
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["torch.distributed", "experiment"])
+_CONTEXT.set_forkserver_preload(
+    ["torch.distributed", "torch._dynamo", "torch.utils.tensorboard", "runner", "experiment", "hypothesis"]
+)
+"""What a training imports by the end of its first step, and what tests import: once, not in each process."""
 
 
 def together(size: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
@@ -67,6 +71,9 @@ IS_TORCH_2_6 = torch.__version__ < "2.7"
 def _in_processes(size: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
     if IS_TORCH_2_6:
         pytest.skip("torch 2.6 can deadlock at the end of several processes")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)  # where modules to preload are looked for
+        ensure_running()
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     pipes, processes = [], []
     for rank in range(size):
