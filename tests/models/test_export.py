@@ -11,7 +11,7 @@ import torch
 import runner
 from tests.conftest import ROOT
 from tests.helpers.equality import assert_close
-from tests.helpers.exported_files import needs_onnx, run_onnx
+from tests.helpers.exported_files import needs_onnx, operators_read_once, run_onnx  # noqa: F401  (a fixture)
 from tests.helpers.random_wirings import build, randomise, small_mobilenet
 from tests.models import edge_reader
 from wirings.errors import WiringError
