@@ -106,6 +106,25 @@ def small_mobilenet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def narrow_resnet18(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of few channels inside, in torchvision and here: 1.7 million weights in place of 11 million."""
+    from torchvision.models import resnet
+
+    from models.sparse_resnet import ARCHITECTURES
+
+    class NarrowBlock(resnet.BasicBlock):
+        def __init__(self, inplanes, planes, stride=1, downsample=None, *_, **__):
+            torch.nn.Module.__init__(self)
+            width = planes // 8
+            self.conv1, self.bn1 = resnet.conv3x3(inplanes, width, stride), torch.nn.BatchNorm2d(width)
+            self.conv2, self.bn2 = resnet.conv3x3(width, planes), torch.nn.BatchNorm2d(planes)
+            self.relu, self.downsample = torch.nn.ReLU(inplace=True), downsample
+
+    monkeypatch.setattr(resnet, "BasicBlock", NarrowBlock)
+    monkeypatch.setitem(ARCHITECTURES, "resnet18", (NarrowBlock, ARCHITECTURES["resnet18"][1]))
+
+
+@pytest.fixture
 def write_app(tmp_path: Path):
     """Writes an experiment file: the tiny one, with some keys changed or (None) left out."""
 

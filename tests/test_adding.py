@@ -61,7 +61,7 @@ def test_the_experiment_of_the_page_trains(page):
     assert accuracy(done.stdout) > 90
 
 
-def test_other_commands_of_the_page(page, capsys, caplog):
+def test_other_commands_of_the_page(page, capsys, caplog, narrow_resnet18):
     others = [command for command in OWN_COMMANDS if command != "python runner.py app:my_experiment.yml"]
     assert len(others) == 3
     for command in others:
@@ -210,7 +210,7 @@ def table(header):
     return cells
 
 
-def test_budgets_of_the_page(page):
+def test_budgets_of_the_page(page, narrow_resnet18):
     summaries = {}
     for cell in table("`budget:`"):
         budget = yaml.safe_load(cell.strip("`"))

@@ -95,7 +95,9 @@ SIZED += [pytest.param(app, "full", marks=pytest.mark.slow) for app in FULL_SIZE
 
 
 @pytest.mark.parametrize(("app", "size"), SIZED)
-def test_every_app_trains_evaluates_and_compacts(app, size, tmp_path, capsys, caplog, complete, monkeypatch):
+def test_every_app_trains_evaluates_and_compacts(
+    app, size, tmp_path, capsys, caplog, complete, monkeypatch, narrow_resnet18
+):
     """The command on random images: an epoch of one step, then both evaluations, which agree."""
     config = load_config(ROOT / app)
     save, log = tmp_path / "checkpoints", tmp_path / "runs"

@@ -51,18 +51,10 @@ def wirings(path):
 
 
 def test_complete_then_fine_tuned_and_lottery_ticket(run, tmp_path, monkeypatch):
-    """The three commands of medium scale, on handwritten digits with a smaller network."""
+    """The three commands of medium scale, on few images with a smaller network."""
     monkeypatch.setattr(mobilenetv1like, "STAGES", SMALLER)
-    toy = [
-        "--data",
-        "data.digits:Digits",
-        "--num_epochs",
-        1,
-        "--batch_size",
-        64,
-        "--save_dir",
-        tmp_path / "saved",
-    ]
+    toy = ["--data", "tests.tiny_data:TinyData", "--num_epochs", 1, "--batch_size", 8]
+    toy += ["--save_dir", tmp_path / "saved"]
     run("medium_scale/mobilenetv1_complete_graph.yml", *toy)
     made = tmp_path / "saved" / "mobilenetv1_complete_graph"
     use_graph = ["--use_graph", made / "last.pt"]
@@ -157,18 +149,8 @@ def published_file(path, app, numpy_names="numpy.core", **keys):
 
 def test_published_checkpoint_evaluated_with_every_engine(run, tmp_path, image_folder):
     model = published_file(tmp_path / "dnw_x225.pt", LARGE, output_size=3, topk=[1, 2])
-    common = [
-        "--output_size",
-        3,
-        "--topk",
-        1,
-        2,
-        "--data-dir",
-        image_folder,
-        "--resume",
-        "dnw_x225.pt",
-        "--evaluate",
-    ]
+    common = ["--output_size", 3, "--topk", 1, 2, "--image_size", 96, "--data-dir", image_folder]
+    common += ["--resume", "dnw_x225.pt", "--evaluate"]
     plain = run(LARGE, *common, "--batch_size", 8)
     assert plain["images"] == 12
     assert 1000 < plain["live_nodes"] < 4960

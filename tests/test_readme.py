@@ -99,7 +99,7 @@ def test_digits_commands_run_in_their_order(tmp_path, monkeypatch, capsys, no_fu
     """And what is drawn from their runs. At one epoch, with a small graph, in folders of the test's own."""
     monkeypatch.chdir(ROOT)
     assert len(DIGITS) >= 6 and len(PICTURES) >= 5
-    for command in COMMANDS:
+    for command in dict.fromkeys(COMMANDS):  # pages repeat some
         if command not in DIGITS + PICTURES:
             continue
         argv = shlex.split(command)[2:]
@@ -108,9 +108,7 @@ def test_digits_commands_run_in_their_order(tmp_path, monkeypatch, capsys, no_fu
             program = importlib.import_module(argv.pop(0))
             assert program.main([word for word in argv if word != "--open"]) == 0, command
             continue
-        if "--num-epochs" not in argv:
-            argv += ["--num_epochs", "1"]
-        argv += SMALL
+        argv += ["--num_epochs", "1", *SMALL]
         argv += ["--save_dir", f"{tmp_path}/checkpoints", "--log_dir", f"{tmp_path}/runs"]
         assert runner.main(argv) == 0, (command, capsys.readouterr().err)
 

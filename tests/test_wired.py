@@ -51,7 +51,7 @@ def same(one, other):
         pytest.param(RESNET, id="resnet18", marks=pytest.mark.slow),
     ],
 )
-def test_a_rule_with_state_is_resumed_exactly(write_app, tmp_path, network):
+def test_a_rule_with_state_is_resumed_exactly(write_app, tmp_path, network, narrow_resnet18):
     whole = write_app(**OWN_RULE, **network)
     assert run(whole) == 0
     folder = tmp_path / "checkpoints" / "tiny"
@@ -185,7 +185,7 @@ def test_wrong_budgets(write_app, capsys, argv, message):
         ({"fracton": 7}, "graph_args: DropAndGrow takes no argument fracton; did you mean fraction?"),
     ],
 )
-def test_options_that_a_rule_does_not_have(write_app, capsys, network, args, message):
+def test_options_that_a_rule_does_not_have(write_app, capsys, narrow_resnet18, network, args, message):
     assert run(write_app(**network, **OWN_RULE | {"graph_args": args})) == 2
     assert message in capsys.readouterr().err
 
@@ -238,7 +238,7 @@ def test_several_processes_have_one_wiring(write_app, tmp_path, keys):
         assert total == num_kept(8 * 16 * 9 + 16 * 10, 0.8)
 
 
-def test_a_wired_network_is_recorded(write_app, tmp_path):
+def test_a_wired_network_is_recorded(write_app, tmp_path, narrow_resnet18):
     path = write_app(**RESNET, num_epochs=1, data_args={"num_images": 8}, record_wiring=True)
     assert run(path) == 0
     (file,) = (tmp_path / "runs").glob("*/wiring")
@@ -250,7 +250,7 @@ def test_a_wired_network_is_recorded(write_app, tmp_path):
 
 
 @needs_onnx
-def test_fast_evaluation_of_torchvision_networks(write_app, tmp_path, caplog):
+def test_fast_evaluation_of_torchvision_networks(write_app, tmp_path, caplog, narrow_resnet18):
     """The same accuracy, with fewer channels; and a file for other programs."""
     path = write_app(**RESNET, prune_rate=0.999, num_epochs=1, data_args={"num_images": 16})
     assert run(path) == 0
@@ -280,7 +280,7 @@ def test_first_convolution_of_other_channels():
     assert model.eval()(torch.zeros(shape)).shape == (2, config.output_size)
 
 
-def test_mistakes_of_torchvision_networks(write_app, capsys):
+def test_mistakes_of_torchvision_networks(write_app, capsys, narrow_resnet18):
     for arguments, message in (
         ({"name": "resnet19"}, "torchvision has no classifier resnet19; did you mean resnet1"),
         ({"name": "resnet18", "exclude": ["fcc"]}, "wire: exclude: fcc matches no module of the network"),

@@ -1,5 +1,7 @@
 """The animation and the stills of a recorded wiring: written, and drawn from the right numbers."""
 
+import io
+
 import numpy as np
 import pytest
 from matplotlib.collections import PathCollection
@@ -32,26 +34,32 @@ def pictures(content_or_path):
             yield np.asarray(image.convert("RGB")).astype(int)
 
 
-def test_animation_and_stills(recorded, capsys):
-    assert wiring_gif.main([str(recorded), "--frames", "2"]) == 0
-    assert "wiring.gif: 0.0" in capsys.readouterr().out
-    written(recorded / "pictures", "adjacency", "degrees", "churn", "live_nodes")
-    first, last = pictures(recorded / "pictures" / "wiring.gif")
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """Folders with the pictures of one record, drawn twice."""
+    folder = leave_record(tmp_path_factory.mktemp("run"), LAYOUT, map(state, EDGES))
+    outputs = [folder / name for name in ("one", "other")]
+    for output in outputs:
+        assert wiring_gif.main([str(folder), "--frames", "2", "--output", str(output)]) == 0
+    return outputs
+
+
+def test_animation_and_stills(drawn):
+    written(drawn[0], "adjacency", "degrees", "churn", "live_nodes")
+    first, last = pictures(drawn[0] / "wiring.gif")
     assert np.abs(first - last).max() > 100
 
 
-def test_the_same_record_gives_the_same_files(recorded, tmp_path):
-    for name in ("one", "other"):
-        assert wiring_gif.main([str(recorded), "--output", str(tmp_path / name)]) == 0
-    for file in (tmp_path / "one").iterdir():
-        assert file.read_bytes() == (tmp_path / "other" / file.name).read_bytes(), file.name
+def test_the_same_record_gives_the_same_files(drawn):
+    one, other = drawn
+    assert len(list(one.iterdir())) == 9
+    for file in one.iterdir():
+        assert file.read_bytes() == (other / file.name).read_bytes(), file.name
 
 
-def test_the_animation_has_the_colours_of_the_style(recorded):
-    assert wiring_gif.main([str(recorded)]) == 0
+def test_the_animation_has_the_colours_of_the_style(drawn):
     seen = [
-        {tuple(colour) for colour in picture.reshape(-1, 3)}
-        for picture in pictures(recorded / "pictures" / "wiring.gif")
+        {tuple(colour) for colour in picture.reshape(-1, 3)} for picture in pictures(drawn[0] / "wiring.gif")
     ]
     for name in (POSITIVE, NEGATIVE, NEW, INK, DEAD, "#ffffff"):
         assert all(ImageColor.getrgb(name) in colours for colours in seen), name
@@ -157,10 +165,9 @@ def test_a_layer_by_name(recorded, capsys):
 
 def test_colours_of_the_legend_are_kept_exactly_in_a_crowded_animation(tmp_path):
     """Other colours do not shift them: the palette is the same for every record."""
-    folder = leave_record(tmp_path / "run", LARGE, [large_state(0), large_state(1)])
-    assert wiring_gif.main([str(folder)]) == 0
-    states = read_record(folder / "wiring").states
-    found = list(pictures(folder / "pictures" / "wiring.gif"))
+    record = read_record(leave_record(tmp_path / "run", LARGE, [large_state(0), large_state(1)]) / "wiring")
+    states = record.states
+    found = list(pictures(io.BytesIO(wiring_gif.animation(record, LARGE[0], 60))))
     known = {tuple(colour) for colour in wiring_gif.palette().tolist()}
     with pyplot_in_style() as pyplot:
         for before, one, frame in zip((None, states[0]), states, found, strict=True):
@@ -184,8 +191,8 @@ def test_of_many_edges_the_strongest_are_drawn():
         assert "strongest 1,500 of 5,000 edges" in axis.get_title(loc="left")
 
 
-def test_progress_on_a_terminal_is_one_line_and_elsewhere_plain_lines(recorded, monkeypatch, capsys):
-    assert wiring_gif.main([str(recorded)]) == 0
+def test_progress_on_a_terminal_is_one_line_and_elsewhere_plain_lines(record, monkeypatch, capsys):
+    assert wiring_gif.animation(record, LAYOUT[0], 60)
     assert capsys.readouterr().err.splitlines() == [f"frame {n} of 3" for n in (1, 2, 3)]
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     assert list(wiring_gif._with_progress(range(3))) == [0, 1, 2]

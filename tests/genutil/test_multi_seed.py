@@ -164,6 +164,7 @@ def test_signals_are_forwarded_once(signum):
     assert signums == [signum]
     code = "import os, sys; sys.exit(os.getsid(0) != os.getpid())"
     assert multi_seed._run([sys.executable, "-c", code]) == 0
+    assert multi_seed._run([sys.executable, "-c", "raise SystemExit(2)"]) == 2
 
 
 @in_this_process
@@ -195,6 +196,7 @@ def test_mistakes(write_app, capsys, argv, message):
     assert message in capsys.readouterr().err
 
 
+@in_this_process
 def test_a_run_that_fails_ends_all(write_app, capfd, tmp_path):
     assert run(write_app(data="tests.tiny_data:BrokenData"), "--seeds", 1, 2) == 2
     assert capfd.readouterr().err.count("the last good checkpoint is kept") == 1

@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,10 @@ from tests.conftest import ROOT
 
 _LIMIT = 60.0
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["torch.distributed", "experiment"])
+_CONTEXT.set_forkserver_preload(
+    ["torch.distributed", "torch._dynamo", "torch.utils.tensorboard", "runner", "experiment", "hypothesis"]
+)
+"""What a training imports by the end of its first step, and what tests import: once, not in each process."""
 
 
 def together(size: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
@@ -71,8 +75,7 @@ def _in_processes(size: int, function: Callable[..., Any], *arguments: Any) -> l
     pipes, processes = [], []
     for rank in range(size):
         receiving, sending = _CONTEXT.Pipe(duplex=False)
-        process = _CONTEXT.Process(target=_run, args=(sending, rank, size, store.port, function, arguments))
-        process.start()
+        process = _start(_run, (sending, rank, size, store.port, function, arguments))
         sending.close()
         pipes.append(receiving)
         processes.append(process)
@@ -80,6 +83,15 @@ def _in_processes(size: int, function: Callable[..., Any], *arguments: Any) -> l
     for process in processes:
         process.join(_LIMIT)
     return found
+
+
+def _start(function: Callable[..., None], arguments: tuple[Any, ...], daemon: bool = False) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)  # where modules to preload are looked for
+        ensure_running()
+    process = _CONTEXT.Process(target=function, args=arguments, daemon=daemon)
+    process.start()
+    return process
 
 
 def _receive(pipe: Connection, process: Any) -> Any:
@@ -119,6 +131,54 @@ def _outcome(function: Callable[..., Any], *arguments: Any) -> Any:
     except Exception as error:
         traceback.print_exc()
         return error
+
+
+class ForkedCommand:
+    """`runner.py` in a process of its own that has imported everything already: for signals and limits.
+
+    It has the methods of `subprocess.Popen` that tests need.
+
+    Args:
+        argv: of the command.
+        prepare: called in the process first.
+    """
+
+    def __init__(self, argv: Sequence[object], prepare: Callable[[], object] | None = None) -> None:
+        receiving, sending = _CONTEXT.Pipe(duplex=False)
+        arguments = (sending, [str(word) for word in argv], prepare)
+        self._process = _start(_forked_command, arguments, daemon=True)
+        sending.close()
+        self.stderr = os.fdopen(os.dup(receiving.fileno()))
+        receiving.close()
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def send_signal(self, signum: int) -> None:
+        os.kill(self._process.pid, signum)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def communicate(self, timeout: float) -> tuple[str, str]:
+        """Waits for the end; (nothing, what was printed on standard error and not read yet)."""
+        text = self.stderr.read()
+        self._process.join(timeout)
+        assert self.returncode is not None, "the process of the test hangs"
+        return "", text
+
+
+def _forked_command(pipe: Connection, argv: list[str], prepare: Callable[[], object] | None) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for number, name, descriptor in ((1, "stdout", nowhere), (2, "stderr", pipe.fileno())):
+        os.dup2(descriptor, number)
+        setattr(sys, name, os.fdopen(number, "w", buffering=1, closefd=False))
+    pipe.close()
+    torch.set_num_threads(1)
+    if prepare is not None:
+        prepare()
+    exit_process(runner.main(argv))
 
 
 def _command(argv: list[str], folder: Path) -> Ended:

@@ -20,7 +20,7 @@ STATE = ("model", "optimizer", "last_epoch", "best_val", "iter", "scheduler", "r
 
 
 @pytest.fixture
-def images(tmp_path):
+def images(tmp_path, narrow_resnet18):
     make_images(tmp_path / "imagenet")
     return tmp_path / "imagenet"
 

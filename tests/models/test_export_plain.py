@@ -14,7 +14,7 @@ import runner
 from genutil.checkpoint import load_weights
 from models.graphs.mobilenetv1like import MobileNetV1Like
 from tests.helpers.equality import assert_close
-from tests.helpers.exported_files import needs_onnx, run_onnx
+from tests.helpers.exported_files import needs_onnx, operators_read_once, run_onnx  # noqa: F401  (a fixture)
 from tests.helpers.random_wirings import small_mobilenet
 from wirings.errors import WiringError
 from wirings.exporting import export

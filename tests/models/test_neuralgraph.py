@@ -95,7 +95,7 @@ def test_continuous_model_is_the_solution_of_its_equation():
     with torch.no_grad():
         states = network.start(images)
         before = states.clone()
-        dynamics, weight, steps = network.odesolve.odefunc, network.odesolve.odefunc.graph(), 2000
+        dynamics, weight, steps = network.odesolve.odefunc, network.odesolve.odefunc.graph(), 200
         solved = network.odesolve(states)
         assert torch.equal(states, before)  # nothing is rewritten in place
         for _ in range(steps):  # explicit midpoint rule, small steps

@@ -1,12 +1,11 @@
 """When checkpoints are written and kept, and what a full disk or a removed folder does."""
 
+import functools
 import gc
 import json
 import os
 import resource
 import shutil
-import subprocess
-import sys
 import weakref
 
 import pytest
@@ -22,8 +21,8 @@ from genutil.runs import resume_point
 from genutil.runs.checkpoint_folder import CheckpointFolder
 from genutil.runs.past_runs import has_saved, read_run_marker
 from genutil.runs.run_folder import RunFolder, run_settings
-from tests.conftest import ROOT
 from tests.helpers.equality import same
+from tests.helpers.processes import ForkedCommand
 from trainers.callback_base import Callback, CallbackList
 from trainers.callbacks import TensorBoard
 from trainers.checkpointing import CheckpointSaver
@@ -179,24 +178,22 @@ def test_a_later_start_tells_one_story(write_app, tmp_path):
     assert [json.loads(line) for line in lines] == [{"step": 3}, {"step": 6}, {"step": 9, "again": True}]
 
 
-def limited(command, size):
-    """Run a command that may write no file larger than `size`, as on a full disk."""
-    return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=120,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
-    )  # fmt: skip
+def limit_file_size(size):
+    """No file may become larger, as on a full disk."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_whole(write_app, folder):
     app = write_app(lr_scheduler="multistep")
     assert run(app) == 0
     before = read_checkpoint(folder / "last.pt")
-    command = [sys.executable, "runner.py", f"app:{app}", "--resume", "auto", "--num_epochs", "9"]
-    done = limited(command, (folder / "last.pt").stat().st_size - 5000)
-    assert done.returncode == 2, done.stderr
-    assert ".pt: could not be written" in done.stderr
-    assert "free some space or choose another folder" in done.stderr
-    assert "Traceback" not in done.stderr
+    limit = functools.partial(limit_file_size, (folder / "last.pt").stat().st_size - 5000)
+    process = ForkedCommand([f"app:{app}", "--resume", "auto", "--num_epochs", "9"], limit)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2, errors
+    assert ".pt: could not be written" in errors
+    assert "free some space or choose another folder" in errors
+    assert "Traceback" not in errors
     assert same(read_checkpoint(folder / "last.pt"), before)
     assert not [path for path in folder.iterdir() if path.name.endswith(".partial")]
 

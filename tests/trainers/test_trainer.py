@@ -4,8 +4,6 @@ import json
 import logging
 import re
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -15,9 +13,9 @@ import runner
 from genutil.checkpoint import load_weights, read_checkpoint, save_checkpoint
 from genutil.config import load_config
 from models import build_model
-from tests.conftest import ROOT
 from tests.helpers.equality import same
 from tests.helpers.exported_files import save_safetensors
+from tests.helpers.processes import ForkedCommand, wait_for_line
 
 
 def run(path, *argv):
@@ -118,19 +116,6 @@ def test_evaluations_of_an_equation_are_reported(write_app, tmp_path, capsys):
     assert json.loads(results.read_text())["ode_evaluations"] == 12
 
 
-def start(path, *argv):
-    code = "import torch, sys, runner; torch.set_num_threads(1); sys.exit(runner.main(sys.argv[1:]))"
-    command = [sys.executable, "-c", code, f"app:{path}", *argv]
-    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
-def wait_for_line(process, text):
-    for line in process.stderr:
-        if text in line:
-            return
-    raise AssertionError(f"the run ended without saying {text!r}")
-
-
 @pytest.mark.parametrize(
     "signum",
     [
@@ -142,7 +127,7 @@ def wait_for_line(process, text):
 )
 def test_a_signal_stops_after_the_step_and_resuming_is_exact(write_app, tmp_path, folder, signum):
     path = write_app(num_epochs=8, log_interval=4, data_args={"num_images": 200}, momentum=0.5)
-    process = start(path)
+    process = ForkedCommand([f"app:{path}"])
     wait_for_line(process, "epoch 2, step 28")  # within the second epoch of 25 steps
     process.send_signal(signum)
     _, errors = process.communicate(timeout=60)
@@ -173,7 +158,7 @@ def test_a_signal_stops_after_the_step_and_resuming_is_exact(write_app, tmp_path
 def test_kill_leaves_a_loadable_checkpoint_or_none(write_app, folder, delays):
     path = write_app(num_epochs=2000, log_interval=1, data_args={"num_images": 16})
     for delay in delays:
-        process = start(path, "--resume", "auto")
+        process = ForkedCommand([f"app:{path}", "--resume", "auto"])
         wait_for_line(process, "epoch 3, step" if len(delays) == 1 else "epoch ")
         time.sleep(delay)
         process.kill()

@@ -17,32 +17,43 @@ OPTIONAL = {"torchvision", "onnx", "onnxscript", "onnxruntime", "safetensors", "
             "pydantic", "yaml", "ninja", "tensorboard"}  # fmt: skip
 
 
-def modules_after(program: str) -> set[str]:
-    """Names of the modules that a program has imported at its end."""
-    program += "\nimport json, sys; print(json.dumps(sorted(sys.modules)))"
-    command = [sys.executable, "-c", program]
+STEPS = (
+    "import wirings",
+    "import torch",
+    "wirings.wire",
+    "; ".join(f"wirings.{name}" for name in wirings.__all__),
+)
+PROGRAM = """
+import json, sys
+for step in sys.argv[1:]:
+    exec(step)
+    print(json.dumps(sorted(sys.modules)))
+"""
+
+
+@pytest.fixture(scope="module")
+def loaded() -> list[set[str]]:
+    """Names of the modules that one process has imported after each of STEPS."""
+    command = [sys.executable, "-c", PROGRAM, *STEPS]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    return set(json.loads(done.stdout))
+    return [set(json.loads(line)) for line in done.stdout.splitlines()]
 
 
-def test_importing_the_package_imports_neither_torch_nor_numpy():
-    loaded = modules_after("import wirings")
-    assert "wirings.errors" in loaded
-    assert not {"torch", "numpy", "wirings.rules"} & loaded
+def test_importing_the_package_imports_neither_torch_nor_numpy(loaded):
+    assert "wirings.errors" in loaded[0]
+    assert not {"torch", "numpy", "wirings.rules"} & loaded[0]
 
 
-def test_names_import_no_optional_package():
-    without = modules_after("import torch")
-    names = ", ".join(f"wirings.{name}" for name in wirings.__all__)
-    loaded = modules_after(f"import torch, wirings; {names}") - without
-    assert {"wirings.wiring", "wirings.compacting", "wirings.exporting"} <= loaded
-    assert not {name.partition(".")[0] for name in loaded} & OPTIONAL
+def test_names_import_no_optional_package(loaded):
+    package, with_torch, _, names = loaded
+    added = package | (names - with_torch)
+    assert {"wirings.wiring", "wirings.compacting", "wirings.exporting"} <= added
+    assert not {name.partition(".")[0] for name in added} & OPTIONAL
 
 
-def test_wire_imports_nothing_of_fast_evaluation():
-    loaded = modules_after("import wirings; wirings.wire")
-    assert "wirings.wiring" in loaded
-    assert not {"wirings.compacting", "wirings.channels", "wirings.native"} & loaded
+def test_wire_imports_nothing_of_fast_evaluation(loaded):
+    assert "wirings.wiring" in loaded[2]
+    assert not {"wirings.compacting", "wirings.channels", "wirings.native"} & loaded[2]
 
 
 @pytest.mark.parametrize("name", wirings.__all__)
