@@ -72,5 +72,6 @@ class EdgeStatistics(Callback):
             self.history.load_state_dict(state["history"])
             self.images, self.is_complete = int(state["images"]), bool(state["is_complete"])
         except (AttributeError, LookupError, TypeError, ValueError, RuntimeError, WiringError) as error:
-            _log.warning("the checkpoint's history of edges is not continued (%s)", error)
+            reason = f"it lacks {error}" if isinstance(error, LookupError) else error
+            _log.warning("the history of edges in the checkpoint is not continued (%s)", reason)
             self.history = EdgeHistory(self.history.wiring)

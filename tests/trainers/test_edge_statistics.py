@@ -58,4 +58,4 @@ def test_a_history_that_is_missing_or_wrong_is_not_reported(write_app, tmp_path,
         results, metrics = results_of(tmp_path, name)
         assert "training_macs" not in results and "edges_explored" not in results
         assert "edge_churn" in metrics[0]
-    assert "the checkpoint's history of edges is not continued" in caplog.text
+    assert "the history of edges in the checkpoint is not continued (it lacks" in caplog.text
