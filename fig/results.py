@@ -1,5 +1,4 @@
-"""Trains with every edge rule on digits, and with those of the paper on Fashion-MNIST, with three seeds;
-writes docs/results.md.
+"""Trains with the rules of the paper on digits and Fashion-MNIST, with three seeds; writes docs/results.md.
 
     python -m fig.results [--folder DIR] [--seeds N ...] [--only TEXT] [--output FILE] [OPTION ...]
 
@@ -30,27 +29,35 @@ SHORTER = ("--num_epochs", "3", "--data_args", "num_images=20000")
 
 def experiments() -> list[Experiment]:
     """The experiments, in the order in which they must run: some need the complete graph's weights."""
-    listed = []
-    for data, app, length in (("digits", DIGITS, ()), ("fashion_mnist", FASHION, SHORTER)):
-        complete = f"FOLDER/checkpoints/{data}_complete-seed{{seed}}"
-        rules: dict[str, tuple[str, ...]] = {
-            "random_graph": ("--graph", "random"),
-            "dnw": (),
-            "dnw_readable": ("--edge_scope", "readable"),
-            "dnw_no_update": ("--graph", "dnw_no_update"),
-            "td": ("--graph", "td", "--rho", "0.95"),
-            "reg_td": ("--graph", "reg_td", "--rho", "0.95"),
-            "complete": ("--graph", "complete"),
-            "fine_tune": ("--graph", "fine_tune", "--lr", "0.01", "--use_graph", f"{complete}/last.pt"),
-            "lottery_ticket": (
-                "--graph", "fine_tune", "--use_graph", f"{complete}/last.pt", "--use_init",
-                f"{complete}/init.pt",
-            ),
-        }  # fmt: skip
-        if data == "digits":
-            rules |= {rule: rule_options(rule, 10) for rule in RULES if rule not in (*rules, "random")}
-        listed += [Experiment(f"{data}_{rule}", app, (*length, *options)) for rule, options in rules.items()]
-    return listed
+    return [*_of_the_paper("digits", DIGITS, ()), *_of_the_paper("fashion_mnist", FASHION, SHORTER)]
+
+
+def every_rule_on_digits() -> list[Experiment]:
+    """Experiments with the rules of the paper, and with all others."""
+    of_the_paper = _of_the_paper("digits", DIGITS, ())
+    done = {"random", *(experiment.name.removeprefix("digits_") for experiment in of_the_paper)}
+    others = [rule for rule in RULES if rule not in done]
+    return [*of_the_paper, *(Experiment(f"digits_{rule}", DIGITS, rule_options(rule, 10)) for rule in others)]
+
+
+def _of_the_paper(data: str, app: str, length: Sequence[str]) -> list[Experiment]:
+    """Experiments with the rules of the paper on one data set."""
+    complete = f"FOLDER/checkpoints/{data}_complete-seed{{seed}}"
+    rules: dict[str, tuple[str, ...]] = {
+        "random_graph": ("--graph", "random"),
+        "dnw": (),
+        "dnw_readable": ("--edge_scope", "readable"),
+        "dnw_no_update": ("--graph", "dnw_no_update"),
+        "td": ("--graph", "td", "--rho", "0.95"),
+        "reg_td": ("--graph", "reg_td", "--rho", "0.95"),
+        "complete": ("--graph", "complete"),
+        "fine_tune": ("--graph", "fine_tune", "--lr", "0.01", "--use_graph", f"{complete}/last.pt"),
+        "lottery_ticket": (
+            *("--graph", "fine_tune", "--use_graph", f"{complete}/last.pt"),
+            *("--use_init", f"{complete}/init.pt"),
+        ),
+    }
+    return [Experiment(f"{data}_{rule}", app, (*length, *options)) for rule, options in rules.items()]
 
 
 def rule_options(rule: str, update_interval: int | None = None) -> tuple[str, ...]:
