@@ -15,6 +15,7 @@ def test_edges_and_filters_of_live_sources():
     rule.mask[1, 0] = rule.mask[2, 0] = rule.mask[3, 2] = 1
     layer = GraphLayer("graph", rule, map_size=5, passes=2)
     cost = {"params": 3 + 9 * 2, "macs": (3 + 9 * 2) * 25 * 2, "potential": 12, "edges": 3}
+    cost["macs_per_edge"] = 25 * 2
     assert layer.complexity() == LayerComplexity("graph", **cost, effective=3, live_nodes=2)
     effective = torch.zeros(4, 3, dtype=torch.bool)
     effective[1:3, 0] = True
