@@ -286,7 +286,7 @@ def test_summary_is_a_table():
 
 
 WRONG = {
-    "rule": ({"rule": "dnv"}, "rule must be one of ac_dc, complete, dnw, .*got dnv; did you mean dnw"),
+    "rule": ({"rule": "dnv"}, "rule must be one of ac_dc, chts, complete, dnw, .*got dnv; did you mean dnw"),
     "rule that is none": ({"rule": nn.Linear}, "Linear is not a subclass of wirings.rules.base.EdgeRule"),
     "rule without select": ({"rule": EdgeRule}, r"EdgeRule must define select\(\)"),
     "option": ({"edge_scop": "all"}, "rule dnw has no option edge_scop; it takes edge_scope; did you mean"),
