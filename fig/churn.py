@@ -39,8 +39,10 @@ def _main(options: argparse.Namespace) -> int:
         for rule, results in by_rule.items():
             curves = read_curves(results, "train", "edge_churn")
             path = options.output / f"churn_{folder_name(rule)}"
-            for file in save(draw(pyplot, curves), path):
+            figure = draw(pyplot, curves)
+            for file in save(figure, path):
                 print(file)
+            pyplot.close(figure)
     return 0
 
 

@@ -18,8 +18,8 @@ _COST = (
     "Multiply-accumulates of a training step for one image: of the forward pass, of the gradient of the",
     "nodes, and of the gradient of the weights, for those edges that the rule needs and the forward pass",
     "reads (MACs above count all edges in use, as the paper does). `training`: of the whole training, in",
-    "10¹². `effective`: edges in use on a path from image to logits. `explored`:",
-    "potential edges that were in use before the training or after an epoch. `churn`: edges in use after the",
+    "10¹². `effective`: edges in use on a path from image to logits. `explored`: edges that the forward pass",
+    "can read and that were in use before the training or after an epoch. `churn`: edges in use after the",
     "last epoch that were not in use an epoch before.",
 )
 

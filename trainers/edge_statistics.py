@@ -50,7 +50,7 @@ class EdgeStatistics(Callback):
         return {**self._observe(), **self.percentages()}
 
     def percentages(self) -> dict[str, float]:
-        """`edge_churn`: edges in use that were not in use an epoch before. `edges_explored`: potential edges
+        """`edge_churn`: edges in use that were not in use an epoch before. `edges_explored`: readable edges
         that were in use before the training or after an epoch. In percent; empty without wired layers.
         """
         if not self.history.wiring.rules:

@@ -110,14 +110,15 @@ class EdgeHistory:
         return _fractions(self._new, {name: int(mask.sum()) for name, mask in self._last.items()})
 
     def explored(self) -> dict[str, float]:
-        """Fraction of each layer's potential edges that were in use at one update at least, and of all under
+        """Fraction of each layer's readable edges that were in use at one update at least, and of all under
         `total`.
 
         Source: Liu et al., "Do We Actually Need Dense Over-Parameterization?", ICML 2021, as the in-time
         over-parameterization rate.
         """
-        counts = {name: int(mask.sum()) for name, mask in self._explored.items()}
-        return _fractions(counts, {name: mask.numel() for name, mask in self._explored.items()})
+        counts = {name: self._count_readable(name, mask) for name, mask in self._explored.items()}
+        rules = self.wiring.rules
+        return _fractions(counts, {name: rules[name].potential.num_readable for name in counts})
 
     def mean_edges(self) -> dict[str, tuple[float, float]]:
         """Mean over the counted steps, by layer: edges of the products, and edges whose weight gets a
@@ -150,6 +151,13 @@ class EdgeHistory:
             forward += dense + layer.macs_per_edge * used
             weights += dense + layer.macs_per_edge * trained
         return None if means else TrainingMacs(forward, forward, weights)
+
+    def _count_readable(self, name: str, mask: Tensor) -> int:
+        """Number of the mask's edges that the forward pass reads."""
+        readable = self.wiring.rules[name].potential.readable_mask
+        if readable is not None:
+            mask = mask.flatten(1) & readable.to(mask.device)
+        return int(mask.sum())
 
     def _edges_of_next_step(self) -> dict[str, tuple[int, int]]:
         """Edges of the products, and edges that get a gradient. They are read ahead: in a step, a rule may
