@@ -96,11 +96,7 @@ class EdgeHistory:
         self._last = masks
         self.updates += 1
         for name, rule in self.wiring.rules.items():
-            readable = rule.potential.readable_mask
-            read = (
-                masks[name] if readable is None else masks[name].flatten(1) & readable.to(masks[name].device)
-            )
-            self._shares[name] = int(read.sum()) / max(rule.num_edges, 1)
+            self._shares[name] = self._count_readable(name, masks[name]) / max(rule.num_edges, 1)
         self._next_step = self._edges_of_next_step()
 
     def churn(self) -> dict[str, float]:
