@@ -224,6 +224,7 @@ def test_a_signal_to_the_launcher_reaches_all(write_app, tmp_path, signum, monke
     temporary = tmp_path / "t"
     temporary.mkdir()
     monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))  # torch makes it; else in TMPDIR
     process = start(write_app(num_epochs=1000), tmp_path, "--processes", 2, "--max_restarts", 1)
     wait_for_line(process, "epoch 2, step")
     process.send_signal(signum)
