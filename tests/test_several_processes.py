@@ -176,7 +176,8 @@ def test_a_lost_process_costs_nothing_but_time(write_app, tmp_path, size):
     os.kill(workers_of(process)[1], signal.SIGKILL)
     out, errors = end_of(process, 120)
     assert process.returncode == 0, errors
-    assert f"process 1 is gone or hung, of {size} (0 to {size - 1})" in errors
+    # Of three, the last may wait for the first, and is counted as lost too.
+    assert re.search(rf"process(es)? 1(, 2)? (is|are) gone or hung, of {size} \(0 to {size - 1}\)", errors)
     assert "all processes are restarted" in errors
     assert "restarted after a failure; 1 restarts left" in errors
     assert "Traceback" not in errors
