@@ -92,6 +92,10 @@ _PANELS = (
 """Key of the results, scale and label of each panel of what was measured."""
 
 
+_NUM_STYLES = 20
+"""Number of colours and markers in the style of the pictures."""
+
+
 def _figure_with_panels(pyplot: Any, results: Sequence[dict[str, Any]], first: int) -> Any:
     """A figure with a panel for each key of _PANELS that results have, after `first` others; its axes."""
     panels = first + sum(any(key in result for result in results) for key, _, _ in _PANELS)
@@ -114,13 +118,17 @@ def _with_key(groups: Groups, key: str) -> Groups:
 
 def _draw_measured(axis: Any, groups: Groups, key: str, scale: float, xlabel: str) -> None:
     """A point per experiment: mean over its seeds, with the standard deviation as error bars."""
-    for name, group in groups.items():
+    for number, (name, group) in enumerate(groups.items()):
         cost, cost_std = mean_and_std([result[key] * scale for result in group])
         top1, top1_std = mean_and_std([result["top1_accuracy"] for result in group])
         engine = f", {group[0]['engine']}" if "engine" in group[0] else ""
         seeds = f" ({len(group)} seeds)" if len(group) > 1 else ""
         label = f"{name}{engine}{seeds}"
-        axis.errorbar(cost, top1, top1_std, cost_std, linestyle="", capsize=2, elinewidth=1, label=label)
+        # Of more than 20, the others have the same markers, without a filling.
+        style = {} if number < _NUM_STYLES else {"markerfacecolor": "none", "markeredgewidth": 1.5}
+        axis.errorbar(
+            cost, top1, top1_std, cost_std, linestyle="", capsize=2, elinewidth=1, label=label, **style
+        )
     axis.set(title="measured here", xlabel=xlabel, ylabel="top-1 accuracy, %")
     legend_outside(axis, size=7)
 

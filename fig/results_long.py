@@ -1,4 +1,4 @@
-"""Long trainings with every edge rule at equal budgets; writes docs/results_long.md and its picture.
+"""Long trainings with every edge rule at equal budgets; writes docs/results_long.md and its pictures.
 
     python -m fig.results_long [--folder DIR] [--parts digits a b c d] [--seeds N ...] [--only TEXT]
                                [--page_only] [--output FILE] [OPTION ...]
@@ -15,10 +15,10 @@ discrete time. c: the MobileNet graph. d: ResNet-18.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from fig.output_files import write_text
@@ -38,7 +38,7 @@ RESNET = "apps/quickstart/fashion_mnist_resnet18_dnw.yml"
 _READABLE = ("--edge_scope", "readable")
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Part:
     """Experiments that are compared with each other.
 
@@ -169,57 +169,71 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(options: argparse.Namespace, extra_options: Sequence[str], command_line: str) -> int:
     selected = {
-        part.title: (
-            tuple(options.seeds or part.seeds),
-            [experiment for experiment in part.experiments if options.only in experiment.name],
+        name: dataclasses.replace(
+            part,
+            seeds=tuple(options.seeds or part.seeds),
+            experiments=tuple(one for one in part.experiments if options.only in one.name),
         )
         for name, part in parts().items()
         if name in options.parts
     }
-    if not any(experiments for _, experiments in selected.values()):
+    if not any(part.experiments for part in selected.values()):
         raise UserError(f"--only: no experiment has {options.only} in its name")
     folder = options.folder.resolve()
     if not options.page_only:
-        status = _train(selected, folder, extra_options)
+        status = _train(list(selected.values()), folder, extra_options)
         if status:
             return status
-    measured, missing = [], []
-    for title, (seeds, experiments) in selected.items():
-        for experiment in experiments:
-            finished = experiment.finished(folder, seeds, extra_options)
-            missing += [f"{experiment.name} (seed {seed})" for seed in seeds if seed not in finished]
+    measured: dict[str, list[Measured]] = {}
+    missing = []
+    for name, part in selected.items():
+        for experiment in part.experiments:
+            finished = experiment.finished(folder, part.seeds, extra_options)
+            missing += [f"{experiment.name} (seed {seed})" for seed in part.seeds if seed not in finished]
             if finished:
-                command = experiment.command(Path("results_long"), finished, extra_options)
-                results = experiment.results(folder, finished, extra_options)
-                measured.append(Measured(experiment.name, "python " + " ".join(command), results, title))
+                measured.setdefault(name, []).append(
+                    _measured(experiment, part, folder, finished, extra_options)
+                )
     if not measured:
         raise UserError(f"{folder}: holds no finished run of these experiments")
-    text = page(measured, command_line, "Rules have their default options.")
-    if missing:
-        text += f"\n## Not measured yet\n\n{', '.join(missing)}.\n"
-    picture = options.output.with_suffix("")
-    text = text.replace("\n## ", f"\n![accuracy by cost]({picture.name}.png)\n\n## ", 1)
-    write_text(options.output, text)
-    with pyplot_in_style() as pyplot:
-        save(
-            draw_measured(pyplot, [result for experiment in measured for result in experiment.results]),
-            picture,
-        )
+    _write(options.output, measured, missing, command_line)
     print(f"written: {options.output}")
     return 0
 
 
-def _train(
-    selected: Mapping[str, tuple[Sequence[int], Sequence[Experiment]]],
-    folder: Path,
-    extra_options: Sequence[str],
-) -> int:
+def _measured(
+    experiment: Experiment, part: Part, folder: Path, seeds: Sequence[int], extra_options: Sequence[str]
+) -> Measured:
+    command = experiment.command(Path("results_long"), seeds, extra_options)
+    results = experiment.results(folder, seeds, extra_options)
+    return Measured(experiment.name, "python " + " ".join(command), results, part.title)
+
+
+def _write(
+    path: Path, measured: Mapping[str, Sequence[Measured]], missing: Sequence[str], command_line: str
+) -> None:
+    """Write the page, and next to it a picture for each part."""
+    everything = [experiment for part in measured.values() for experiment in part]
+    text = page(everything, command_line, "Rules have their default options.")
+    with pyplot_in_style() as pyplot:
+        for name, experiments in measured.items():
+            picture = path.with_name(f"{path.stem}_{name}")
+            results = [result for experiment in experiments for result in experiment.results]
+            save(draw_measured(pyplot, results), picture)
+            heading = f"\n## {experiments[0].section}\n"
+            text = text.replace(heading, f"{heading}\n![accuracy by cost]({picture.name}.png)\n")
+    if missing:
+        text += f"\n## Not measured yet\n\n{', '.join(missing)}.\n"
+    write_text(path, text)
+
+
+def _train(selected: Sequence[Part], folder: Path, extra_options: Sequence[str]) -> int:
     """Train all experiments, one seed after the other. Returns the exit status of the first that fails."""
-    most = max(len(seeds) for seeds, _ in selected.values())
-    for number in range(most):
-        for seeds, experiments in selected.values():
-            for experiment in experiments if number < len(seeds) else ():
-                status = experiment.train(folder, seeds[number : number + 1], extra_options)
+    for number in range(max(len(part.seeds) for part in selected)):
+        for part in selected:
+            for experiment in part.experiments:
+                seeds = part.seeds[number : number + 1]
+                status = experiment.train(folder, seeds, extra_options) if seeds else 0
                 if status:
                     return status
     return 0

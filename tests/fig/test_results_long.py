@@ -48,9 +48,10 @@ def test_the_first_seed_of_all_comes_before_the_second(two_parts, tmp_path, capf
     ]  # fmt: skip
     assert "over the seeds 0, 1. Rules have" in text
     assert "Not measured yet" not in text
-    assert "![accuracy by cost](page.png)" in text
+    for name in ("a", "b"):
+        assert f"![accuracy by cost](page_{name}.png)" in text
     assert "--name one" in text and "--seeds 0 1" in text
-    written(tmp_path, "page")
+    written(tmp_path, "page_a", "page_b")
     assert make(tmp_path)[0] == 0
     assert runs_in_order(tmp_path) == names  # nothing is repeated
 
