@@ -161,9 +161,8 @@ class EdgeHistory:
         """
         edges = {}
         for name, rule in self.wiring.rules.items():
-            share = self._shares[name]
-            trained = rule.num_gradient_edges * (share if rule.gradient == "used" else 1)
-            edges[name] = round(rule.num_training_edges * share), round(trained)
+            in_use = round(rule.num_edges * self._shares[name])
+            edges[name] = rule.count_training_edges(in_use), rule.count_gradient_edges(in_use)
         return edges
 
     def state_dict(self) -> dict[str, Any]:

@@ -89,6 +89,11 @@ def test_training_macs_follow_schedules_updates_and_phases():
     train(model, wiring, range(2), 2, history)
     assert history.mean_edges() == {"3.weight": (96, 96 + 192)}
 
+    model, wiring = wired("td", rho=0.75, include="3")
+    history = EdgeHistory(wiring)
+    train(model, wiring, range(2), 2, history)  # and a quarter of the others
+    assert history.mean_edges() == {"3.weight": (96 + 72, 96 + 72)}
+
     model, wiring = wired("ac_dc", first_phase=0.25, phase=0.25, last_phases=(0.75, 0.75), include="3")
     history = EdgeHistory(wiring)
     train(model, wiring, range(8), 8, history)  # dense, compressed, dense, compressed
@@ -142,16 +147,19 @@ def test_a_restored_history_goes_on():
         EdgeHistory(wiring).load_state_dict(state)
 
 
-@pytest.mark.parametrize("rule", ["dnw", "random", "complete", "ac_dc"])
+@pytest.mark.parametrize("rule", ["dnw", "random", "complete", "ac_dc", "td"])
 def test_edges_that_are_not_read_cost_nothing(rule):
     torch.manual_seed(0)
     readable = torch.ones(8, 8).tril(-1).bool()
-    edges = build_rule(rule, PotentialEdges(8, 8, 2, 2, acyclic=True, readable_mask=readable), 32)
+    options = {"rho": 0.5} if rule == "td" else {}
+    potential = PotentialEdges(8, 8, 2, 2, acyclic=True, readable_mask=readable)
+    edges = build_rule(rule, potential, 32, **options)
     network = nn.Sequential(edges)
     history = EdgeHistory(wirings.Wiring(network))
     history.update()
     history.count_step()
     read = int((edges.in_use().flatten(1) & readable).sum())
     assert 0 < read < int(edges.in_use().sum())
-    trained = 28 if rule in ("dnw", "complete") else read
-    assert history.mean_edges() == {"0.weight": (read, trained)}
+    used = read + round((28 - read) / 2) if rule == "td" else read
+    trained = 28 if rule in ("dnw", "complete") else used
+    assert history.mean_edges() == {"0.weight": (used, trained)}

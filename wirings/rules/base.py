@@ -194,15 +194,17 @@ class EdgeRule(nn.Module, ABC):
         """
         return values if self.readable is None else values.masked_fill(~self.readable, 0)
 
-    @property
-    def num_training_edges(self) -> int:
-        """Number of edges that the products of a training step need; by default those in use."""
-        return self.num_edges
+    def count_training_edges(self, in_use: int) -> int:
+        """Number of edges that the products of a training step need; by default those in use.
 
-    @property
-    def num_gradient_edges(self) -> int:
-        """Number of edges whose gradient a training step needs."""
-        return self.potential.num_readable if self.gradient == "all" else self.num_training_edges
+        Args:
+            in_use: number of edges in use that the forward pass reads.
+        """
+        return in_use
+
+    def count_gradient_edges(self, in_use: int) -> int:
+        """Number of edges whose gradient a training step needs; `in_use` as in `count_training_edges`."""
+        return self.potential.num_readable if self.gradient == "all" else self.count_training_edges(in_use)
 
     @abstractmethod
     def select(self) -> EdgeSelection:

@@ -69,9 +69,8 @@ class SoftTopEdges(RankedEdges):
         self.register_buffer("frozen_mask", torch.zeros(self.weight.shape, dtype=torch.bool))
         self._is_frozen = False
 
-    @property
-    def num_gradient_edges(self) -> int:
-        return self.num_edges if self._is_frozen else self.potential.num_readable
+    def count_gradient_edges(self, in_use: int) -> int:
+        return in_use if self._is_frozen else self.potential.num_readable
 
     def select(self) -> EdgeSelection:
         """Select the strongest edges; once they are frozen, the frozen ones."""

@@ -50,14 +50,12 @@ class TargetedDropout(RankedEdges):
             raise WiringError(f"rho must be within 0..1, got {rho}")
         self.td_magnitude = td_magnitude
 
-    @property
-    def num_training_edges(self) -> int:
+    def count_training_edges(self, in_use: int) -> int:
         """The mean over the random numbers: edges in use, and weak ones that are not dropped."""
-        return self.num_edges + round((1 - self.rho) * (self.potential.num_readable - self.num_edges))
+        return in_use + round((1 - self.rho) * (self.potential.num_readable - in_use))
 
-    @property
-    def num_gradient_edges(self) -> int:
-        return self.num_training_edges
+    def count_gradient_edges(self, in_use: int) -> int:
+        return self.count_training_edges(in_use)
 
     def forward(self) -> Tensor:
         weight = self.weight.abs() if self.td_magnitude else self.weight

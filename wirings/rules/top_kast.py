@@ -58,13 +58,13 @@ class ExploringEdges(EdgeRule):
             self.register_buffer(name, torch.zeros(self.weight.shape, dtype=torch.bool))
         self._choose()
 
-    @property
-    def num_gradient_edges(self) -> int:
-        return min(self._num_backward, self.potential.num_readable)
+    def count_gradient_edges(self, in_use: int) -> int:
+        return min(in_use + self._num_explored, self.potential.num_readable)
 
     @property
-    def _num_backward(self) -> int:
-        return min(self.num_edges + round(self.explored * self.num_potential), self.num_potential)
+    def _num_explored(self) -> int:
+        """Edges that get a gradient without being in use."""
+        return min(round(self.explored * self.num_potential), self.num_potential - self.num_edges)
 
     def select(self) -> EdgeSelection:
         return EdgeSelection.from_mask(self.in_forward)
@@ -88,4 +88,4 @@ class ExploringEdges(EdgeRule):
     def _choose(self) -> None:
         magnitude, scope = self.weight.abs(), self.scope()
         self.in_forward.copy_(top_mask_of(magnitude, scope, self.num_edges))
-        self.in_backward.copy_(top_mask_of(magnitude, scope, self._num_backward))
+        self.in_backward.copy_(top_mask_of(magnitude, scope, self.num_edges + self._num_explored))
