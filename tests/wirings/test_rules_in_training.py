@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import wirings
+from tests.helpers.processes import IS_TORCH_2_6
 from wirings.densities import Cubic
 from wirings.errors import WiringError
 from wirings.rules import RULES, build_rule, find_rule, options_of
@@ -377,6 +378,8 @@ def test_edges_that_are_not_read_are_not_in_use(rule):
 )
 def test_a_changing_number_of_edges_compiles_once(rule, options):
     """In one graph, and a second one of rigl for the steps in which all gradients are needed."""
+    if IS_TORCH_2_6 and rule == "soft_topk":
+        pytest.skip("torch 2.6 takes minutes to trace the search for the soft mask")
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     model, wiring = wired(rule, **options)
