@@ -138,7 +138,8 @@ def build_callbacks(
         macs = None if config.skip_profiling or cost is None else cost.macs
         board = TensorBoard(outputs.run_folder, macs, first_step)
         are_graphs = all(rule.potential.layer is None for rule in wiring.rules.values())
-        summaries = WiringSummaries(board, functools.partial(_masks_and_weights, wiring), are_graphs)
+        layers = functools.partial(_masks_and_weights, wiring)
+        summaries = WiringSummaries(board, statistics.churn_of_layers, layers, are_graphs)
         callbacks += [Progress(), MetricsFile(outputs.run_folder), board, summaries]
         callbacks.append(EveryEpochs(_IMAGE_INTERVAL, summaries.draw))
     if wiring.has_after_backward:

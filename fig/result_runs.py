@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,35 +46,38 @@ class Experiment:
         print("python", *command, flush=True)
         return subprocess.run([sys.executable, *command], cwd=ROOT).returncode
 
-    def results(
+    def finished(
         self, folder: Path, seeds: Sequence[int], extra_options: Sequence[str]
-    ) -> list[dict[str, Any]]:
-        """The results of exactly this command, one for each seed.
+    ) -> dict[int, dict[str, Any]]:
+        """The results of exactly this command, by seed, of the seeds whose runs are finished.
 
         Raises:
-            UserError: a run is not finished.
+            UserError: an option is wrong, or results are damaged.
         """
         argv = [f"app:{ROOT / self.app}", *self._options(folder, seeds, extra_options)]
         config = parse_command_line(argv).config
-        results = []
+        results = {}
         for seed in config.seeds or ():
-            run = parse_command_line(seed_command(argv, config, seed)).config
-            result = finished_results(run)
-            if result is None:
-                raise UserError(f"{run.name}: {run.log_dir} holds no finished run of this command")
-            results.append(validate_results(result, Path(result["folder"]) / RESULTS))
+            result = finished_results(parse_command_line(seed_command(argv, config, seed)).config)
+            if result is not None:
+                results[seed] = validate_results(result, Path(result["folder"]) / RESULTS)
         return results
 
-    def finished(self, folder: Path, seeds: Iterable[int], extra_options: Sequence[str]) -> list[int]:
-        """The seeds whose runs are finished."""
-        finished = []
+    def results(
+        self, folder: Path, seeds: Sequence[int], extra_options: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """`finished` of all seeds.
+
+        Raises:
+            UserError: also if a run is not finished.
+        """
+        finished = self.finished(folder, seeds, extra_options)
         for seed in seeds:
-            try:
-                self.results(folder, [seed], extra_options)
-            except UserError:
-                continue
-            finished.append(seed)
-        return finished
+            if seed not in finished:
+                raise UserError(
+                    f"{self.name}-seed{seed}: {folder}/runs holds no finished run of this command"
+                )
+        return list(finished.values())
 
     def _options(self, folder: Path, seeds: Sequence[int], extra_options: Sequence[str]) -> list[str]:
         options = [option.replace("FOLDER", str(folder)) for option in self.options]

@@ -191,22 +191,16 @@ def _main(options: argparse.Namespace, extra_options: Sequence[str], command_lin
             finished = experiment.finished(folder, part.seeds, extra_options)
             missing += [f"{experiment.name} (seed {seed})" for seed in part.seeds if seed not in finished]
             if finished:
-                measured.setdefault(name, []).append(
-                    _measured(experiment, part, folder, finished, extra_options)
+                command = experiment.command(Path("results_long"), list(finished), extra_options)
+                row = Measured(
+                    experiment.name, "python " + " ".join(command), list(finished.values()), part.title
                 )
+                measured.setdefault(name, []).append(row)
     if not measured:
         raise UserError(f"{folder}: holds no finished run of these experiments")
     _write(options.output, measured, missing, command_line)
     print(f"written: {options.output}")
     return 0
-
-
-def _measured(
-    experiment: Experiment, part: Part, folder: Path, seeds: Sequence[int], extra_options: Sequence[str]
-) -> Measured:
-    command = experiment.command(Path("results_long"), seeds, extra_options)
-    results = experiment.results(folder, seeds, extra_options)
-    return Measured(experiment.name, "python " + " ".join(command), results, part.title)
 
 
 def _write(

@@ -188,10 +188,10 @@ class TensorBoard(Callback):
 class WiringSummaries(Callback):
     """Churn of the wiring for TensorBoard, after each epoch; `draw` adds pictures and histograms.
 
-    The churn of a layer is the percentage of its edges in use that were not in use an epoch before.
-
     Args:
         board: where the summaries go.
+        churn: returns for each wired layer the percentage of its edges in use that were not in use an epoch
+            before.
         layers: returns for each wired layer the boolean (targets, sources) matrix of its edges in use, and
             its weights, of the same shape.
         pictures: whether `draw` adds the matrices as pictures.
@@ -200,23 +200,19 @@ class WiringSummaries(Callback):
     def __init__(
         self,
         board: TensorBoard,
+        churn: Callable[[], Iterable[float]],
         layers: Callable[[], Iterable[tuple[Tensor, Tensor]]],
         pictures: bool = True,
     ) -> None:
-        self._board, self._layers, self._pictures = board, layers, pictures
-        self._last_masks: list[Tensor] = []
+        self._board, self._churn, self._layers, self._pictures = board, churn, layers, pictures
 
     def on_start(self, trainer: Training) -> None:
-        self._last_masks = self._masks()
         if trainer.step == 0:
             self.draw(trainer)
 
     def on_epoch_end(self, trainer: Training) -> None:
-        masks = self._masks()
-        for index, (mask, last_mask) in enumerate(zip(masks, self._last_masks, strict=True)):
-            churn = 100 * int((mask & ~last_mask).sum()) / max(int(mask.sum()), 1)
+        for index, churn in enumerate(self._churn()):
             self._board.add_scalar(f"wiring/churn_{index}", churn, trainer.step)
-        self._last_masks = masks
 
     @torch.no_grad()
     def draw(self, trainer: Training) -> None:
@@ -225,6 +221,3 @@ class WiringSummaries(Callback):
             if self._pictures:
                 self._board.add_matrix(f"adjacency/non_zero_{index}", mask, trainer.step)
             self._board.add_histogram(f"weights/in_use_{index}", weight[mask], trainer.step)
-
-    def _masks(self) -> list[Tensor]:
-        return [mask for mask, _ in self._layers()]

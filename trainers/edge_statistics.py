@@ -60,6 +60,10 @@ class EdgeStatistics(Callback):
             numbers["edges_explored"] = 100 * self.history.explored()["total"]
         return numbers
 
+    def churn_of_layers(self) -> list[float]:
+        """`edge_churn` of each wired layer, in percent."""
+        return [100 * churn for name, churn in self.history.churn().items() if name != "total"]
+
     def on_metrics(self, trainer: Training, phase: str, metrics: dict[str, float]) -> None:
         if phase == "train":
             self.images += trainer.meter.images()

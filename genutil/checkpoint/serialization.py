@@ -31,14 +31,14 @@ class CheckpointInfo:
         epoch: last finished epoch, from 0; −1 before training; None: not known.
         step: optimizer steps done; None: not known.
         best_val: best validation accuracy so far; None: not known.
-        kind: `native`: written by this project; `published`: by the published code; `weights`: only weights
+        origin: `native`: written by this project; `published`: by the published code; `weights`: only weights
             are known.
     """
 
     epoch: int | None
     step: int | None
     best_val: float | None
-    kind: Literal["native", "published", "weights"]
+    origin: Literal["native", "published", "weights"]
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
@@ -145,21 +145,21 @@ def report_changes(checkpoint: Mapping[str, Any], matched: MatchedWeights, path:
 
 
 def checkpoint_info(checkpoint: Mapping[str, Any], path: str) -> CheckpointInfo:
-    """Progress and kind of a checkpoint; `path` is its file, for messages.
+    """Progress and origin of a checkpoint; `path` is its file, for messages.
 
     Raises:
         CheckpointError: a count or accuracy in it is not a number.
     """
     if "format" in checkpoint:
-        kind: Literal["native", "published", "weights"] = "native"
+        origin: Literal["native", "published", "weights"] = "native"
     else:
-        kind = "published" if "last_epoch" in checkpoint else "weights"
+        origin = "published" if "last_epoch" in checkpoint else "weights"
     epoch, step, best = (_number(checkpoint, key, path) for key in ("last_epoch", "iter", "best_val"))
     return CheckpointInfo(
         epoch=None if epoch is None else int(epoch),
         step=None if step is None else int(step),
         best_val=best,
-        kind=kind,
+        origin=origin,
     )
 
 

@@ -70,6 +70,7 @@ def test_a_page_of_the_runs_that_are_finished(two_parts, tmp_path, capfd):
     [
         (["--only", "nothing"], "--only: no experiment has nothing in its name"),
         (["--page_only"], "holds no finished run of these experiments"),
+        (["--page_only", "--lr", "-1"], "lr: must be greater than 0"),
         (["--parts", "z"], "invalid choice: 'z'"),
     ],
 )

@@ -28,7 +28,7 @@ def test_round_trip(tmp_path, model):
     torch.manual_seed(1)
     other = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
     info = load_weights(path, other)
-    assert (info.epoch, info.step, info.best_val, info.kind) == (4, 50, 9.5, "native")
+    assert (info.epoch, info.step, info.best_val, info.origin) == (4, 50, 9.5, "native")
     for name, value in model.state_dict().items():
         assert torch.equal(value, other.state_dict()[name])
     assert [file.name for file in path.parent.iterdir()] == ["last.pt"]
@@ -37,11 +37,11 @@ def test_round_trip(tmp_path, model):
 def test_weights_alone_and_wrapped_names(tmp_path, model):
     wrapped = {f"module.{name}": value for name, value in model.state_dict().items()}
     torch.save({"model": wrapped}, tmp_path / "best.pt")
-    assert load_weights(tmp_path / "best.pt", model).kind == "weights"
+    assert load_weights(tmp_path / "best.pt", model).origin == "weights"
     torch.save(model.state_dict(), tmp_path / "bare.pt")
     assert load_weights(tmp_path / "bare.pt", model).epoch is None
     torch.save({"model": wrapped, "optimizer": {}, "last_epoch": 3}, tmp_path / "published.pt")
-    assert load_weights(tmp_path / "published.pt", model).kind == "published"
+    assert load_weights(tmp_path / "published.pt", model).origin == "published"
     torch.save({"model": wrapped}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
     load_weights(tmp_path / "old.pt", model)
 

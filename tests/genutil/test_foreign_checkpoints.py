@@ -45,7 +45,7 @@ def loaded_with(tmp_path, caplog, content, name="x.pt"):
     caplog.clear()
     with caplog.at_level(logging.INFO):
         info = load_weights(tmp_path / name, network)
-    assert (info.kind, info.epoch, info.step) == ("weights", None, None)
+    assert (info.origin, info.epoch, info.step) == ("weights", None, None)
     for key, value in build().state_dict().items():
         if not key.endswith("num_batches_tracked"):
             assert torch.equal(value, network.state_dict()[key])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import wirings
-from tests.wirings.test_rules_in_training import FREE, Small, sgd, train
+from tests.helpers.rule_training import FREE, Small, sgd, train
 from wirings.rules import options_of
 from wirings.wiring import Wiring
 

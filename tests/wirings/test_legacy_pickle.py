@@ -42,7 +42,7 @@ def test_published_file_is_read(tmp_path, model, numpy_names):
     assert torch.equal(momentum, optimizer.state_dict()["state"][0]["momentum_buffer"])
     other = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
     info = load_weights(path, other)
-    assert (info.epoch, info.step, info.best_val, info.kind) == (7, 50, 12.5, "published")
+    assert (info.epoch, info.step, info.best_val, info.origin) == (7, 50, 12.5, "published")
     assert torch.equal(other[0].weight, model[0].weight)
 
 

@@ -11,7 +11,7 @@ from wirings.rules.chts import PredictedEdges, predicted_edges
 from wirings.rules.pwmpr import PathGrownEdges
 from wirings.rules.soft_topk import SoftTopEdges, soft_mask
 from wirings.rules.str import LearnedThreshold
-from wirings.sampling import sample_without_replacement
+from wirings.topk import sample_without_replacement
 
 POTENTIAL = PotentialEdges(2, 4, 4, 2)
 ROWS = torch.tensor([[1.0, -2, 3, -4], [0.5, -6, 0, 2.5]]) / 10

@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 import wirings
 from tests.helpers.processes import IS_TORCH_2_6
+from tests.helpers.rule_training import FREE, Small, sgd, train
 from wirings.densities import Cubic
 from wirings.errors import WiringError
 from wirings.rules import RULES, build_rule, find_rule, options_of
@@ -26,8 +26,6 @@ from wirings.rules.top_kast import ExploringEdges
 from wirings.topk import top_mask_of
 
 POTENTIAL = PotentialEdges(2, 4, 4, 2)
-FREE = [name for name in RULES if name not in ("fine_tune", "td", "reg_td", "pwmpr")]
-"""Rules that need neither a checkpoint nor an option, nor a graph."""
 
 
 def with_weights(rule, *rows):
@@ -279,33 +277,11 @@ def test_candidates_of_value_zero_come_before_others():
     assert top_mask_of(values, candidates, 3).tolist() == candidates.tolist()
 
 
-class Small(nn.Sequential):
-    def __init__(self):
-        super().__init__(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(96, 4))
-
-
 def wired(rule, **options):
     torch.manual_seed(0)
     model = Small()
     own = {"update_interval": 2} if "update_interval" in wirings.rules.options_of(rule) else {}
     return model, wirings.wire(model, rule, 0.2, **own, **options)
-
-
-def train(model, wiring, optimizer, steps, total=12):
-    for index in steps:
-        torch.manual_seed(index)
-        images, labels = torch.randn(4, 3, 6, 6), torch.randint(4, (4,))
-        weight = next(model.parameters())
-        loss = F.cross_entropy(model(images.to(weight)), labels.to(weight.device))
-        optimizer.zero_grad()
-        loss.backward()
-        wiring.after_backward(optimizer, index, total)
-        optimizer.step()
-        wiring.check_counts()
-
-
-def sgd(model):
-    return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
 
 
 @pytest.mark.parametrize(

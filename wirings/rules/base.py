@@ -132,7 +132,7 @@ class EdgeRule(nn.Module, ABC):
         num_edges: number of edges in use now, which a schedule changes during the training.
         num_potential: number of edges that can be in use.
         readable: boolean, of the weight's shape: the edges that can be in use; None: all.
-        compiled_count: `num_edges` as a tensor on the CPU, for compiled graphs.
+        compiled_count: number of edges by the schedule as a tensor on the CPU, the input of compiled graphs.
     """
 
     gradient: Gradient = "all"

@@ -15,8 +15,7 @@ from wirings.drop_and_grow import DropAndGrow
 from wirings.errors import WiringError
 from wirings.node_matrix import NodeMatrix
 from wirings.rules.base import EdgeScope, PotentialEdges, Step
-from wirings.sampling import sample_without_replacement
-from wirings.topk import top_mask_of
+from wirings.topk import sample_without_replacement, top_mask_of
 
 
 class PredictedEdges(DropAndGrow):

@@ -13,8 +13,7 @@ import torch
 from wirings.errors import WiringError
 from wirings.node_matrix import NodeMatrix, path_products
 from wirings.rules.base import MaskedEdges, PotentialEdges, Step
-from wirings.sampling import sample_without_replacement
-from wirings.topk import top_mask_of
+from wirings.topk import sample_without_replacement, top_mask_of
 
 
 class PathGrownEdges(MaskedEdges):

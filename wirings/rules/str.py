@@ -23,7 +23,7 @@ class LearnedThreshold(EdgeRule):
     """`graph: str`: the edges of magnitude above a threshold, with the value sign(w) · (|w| − threshold). The
     threshold is sigmoid(s), and s is trained with the weights, which get a gradient where they are in use.
 
-    The number of edges is not exact. After each step, the controller moves s by the fraction `control` of its
+    The number of edges is not exact. In each step, the controller moves s by the fraction `control` of its
     distance to the value at which the scheduled number of edges would be in use.
 
     Args:
