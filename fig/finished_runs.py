@@ -149,10 +149,10 @@ def validate_results(results: dict[str, Any], file: Path) -> dict[str, Any]:
 
 def _has_readable_costs(results: Mapping[str, Any]) -> bool:
     try:
-        layers = [(str(layer["name"]), layer["params"]) for layer in results.get("layers", ())]
+        layers = [(layer["params"], layer["macs"]) for layer in results.get("layers", ()) if layer["name"]]
         macs = results["training_macs_per_image"] if "training_macs" in results else {}
         parts = [macs[key] for key in ("forward", "nodes", "weights")] if macs else []
-        return all(map(_is_number, parts)) and all(_is_number(params) for _, params in layers)
+        return all(map(_is_number, parts)) and all(_is_number(count) for counts in layers for count in counts)
     except (TypeError, LookupError, AttributeError):
         return False
 

@@ -123,9 +123,14 @@ def cost_row(name: str, group: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 
 
 def dense_layers(result: Mapping[str, Any]) -> list[str]:
-    """Names of the layers with weights and without wiring."""
+    """Names of the layers without wiring whose weights are multiplied, so without norms; `all` if no layer is
+    wired.
+    """
+    layers = result.get("layers", ())
+    if layers and not any(layer.get("potential") for layer in layers):
+        return ["all"]
     return [
-        layer["name"] for layer in result.get("layers", ()) if layer["params"] and not layer.get("potential")
+        layer["name"] for layer in layers if layer["params"] and layer["macs"] and not layer.get("potential")
     ]
 
 

@@ -67,8 +67,11 @@ COSTS = (
 
 def test_costs_of_trainings(tmp_path, capsys):
     layers = [
-        {"name": "downsample", "params": 9, "potential": 0}, {"name": "graph", "params": 3, "potential": 9},
-        {"name": "pool", "params": 0, "potential": 0}, {"name": "fc", "params": 9, "potential": 0},
+        {"name": "downsample", "params": 9, "macs": 9, "potential": 0},
+        {"name": "graph", "params": 3, "macs": 9, "potential": 9},
+        {"name": "norm", "params": 3, "macs": 0, "potential": 0},
+        {"name": "pool", "params": 0, "macs": 9, "potential": 0},
+        {"name": "fc", "params": 9, "macs": 9, "potential": 0},
     ]  # fmt: skip
     for seed in (0, 1):
         macs = {"forward": 2_000_000, "nodes": 2_000_000, "weights": 4_000_000 + seed}
@@ -87,6 +90,9 @@ def test_costs_of_trainings(tmp_path, capsys):
     assert [row[key] for key in COSTS] == [
         "640", "32000", "31050", "700", "3000000000000.0", "13.0", "0.25", "downsample fc"
     ]  # fmt: skip
+    leave_run(tmp_path, "network", 0, [80.0], results={"layers": [layers[0], layers[2]]})
+    (network,) = [one for one in read_results([tmp_path]) if one["name"].startswith("network")]
+    assert table.dense_layers(network) == ["all"]
     leave_run(tmp_path, "old", 0, [80.0])
     assert cost_row("old", read_results([tmp_path])[-1:])[1:] == ("",) * (len(COST_COLUMNS) - 1)
 
@@ -94,7 +100,7 @@ def test_costs_of_trainings(tmp_path, capsys):
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"layers": [1]}, {"layers": 3}, {"layers": [{"name": "x"}]}, {"training_macs": 1},
+        {"layers": [1]}, {"layers": 3}, {"layers": [{"name": "x", "params": 1}]}, {"training_macs": 1},
         {"training_macs": 1, "training_macs_per_image": {"forward": "x", "nodes": 1, "weights": 1}},
     ],
 )  # fmt: skip

@@ -1,8 +1,12 @@
 """The stable interface: programs that import parts of the library from `models` get the same objects."""
 
+import dataclasses
 import importlib
 
 import pytest
+
+from genutil.checkpoint import CheckpointInfo
+from models.profiling import Profile
 
 PLACES = {
     "models.fast_eval": ("wirings.compacting", "compact engines_of"),
@@ -19,3 +23,10 @@ def test_names_are_those_of_the_library(place):
     for name in names.split():
         assert getattr(old, name) is getattr(new, name)
         assert name in old.__all__
+
+
+def test_fields_of_results():
+    fields = {kind: [field.name for field in dataclasses.fields(kind)] for kind in (CheckpointInfo, Profile)}
+    assert fields == {
+        CheckpointInfo: ["epoch", "step", "best_val", "origin"], Profile: ["params", "macs", "per_layer"]
+    }  # fmt: skip
