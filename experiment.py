@@ -349,6 +349,7 @@ def _train(
         model, optimizer, schedule, train, val, config.num_epochs, config.topk, config.log_interval,
         callbacks=callbacks, criterion=criterion, precision=precision, accumulate=config.accumulate,
         world=world, stop=stop, observe=statistics.observe, captured_step=step,
+        validate_every=config.validate_every,
     )  # fmt: skip
     if resume_point.checkpoint is not None and state is not None:
         trainer.load_state_dict(state)

@@ -106,7 +106,7 @@ def parts() -> dict[str, Part]:
 
 
 def _fashion(images: int, epochs: int) -> tuple[str, ...]:
-    return "--num_epochs", str(epochs), "--data_args", f"num_images={images}"
+    return *("--num_epochs", str(epochs), "--validate_every", "5"), *("--data_args", f"num_images={images}")
 
 
 def _as_fashion(images: int, epochs: int) -> tuple[str, ...]:

@@ -35,6 +35,9 @@ class Training(Protocol):
     @property
     def total_steps(self) -> int: ...
 
+    @property
+    def will_validate(self) -> bool: ...
+
     def read_meter(self) -> None: ...
 
     def state_dict(self) -> dict[str, Any]: ...
@@ -92,7 +95,10 @@ class Callback:
         """Once an epoch for the phase `train` and once for `val`."""
 
     def on_epoch_end(self, trainer: Training) -> None:
-        """After validation; `trainer.improved` says whether it was the best so far."""
+        """After an epoch and its validation, if it has one.
+
+        `trainer.improved` says whether the epoch was validated and was the best so far.
+        """
 
     def on_interrupt(self, trainer: Training) -> None:
         """After the last step, if a signal stops the training."""

@@ -75,7 +75,7 @@ class Progress(Callback):
         self._end()
         if phase == "train":
             self._train = metrics
-            if trainer.val is not None:
+            if trainer.will_validate:
                 return
         k, train = trainer.topk[0], self._train
         validation = ""

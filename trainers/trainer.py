@@ -29,7 +29,7 @@ _ADVICE = "try a smaller lr, a longer warm-up or another seed; the last good che
 
 
 class Trainer:
-    """Trains a network and validates it after each epoch.
+    """Trains a network and validates it after each epoch, or after every few.
 
     Args:
         model, optimizer: the network, on the world's device, and its optimizer.
@@ -46,6 +46,7 @@ class Trainer:
         stop: receives stop signals; a new one by default.
         criterion: loss function; cross-entropy by default.
         observe: returns further metrics of the last step; they are added to an epoch's training metrics.
+        validate_every: epochs from one validation to the next; the last epoch is always validated.
         captured_step: function that makes a whole training step (forward and backward pass, update) of a
             batch, such as CapturedStep. Only for one process, one microbatch, no mixup, and callbacks that do
             not read gradients.
@@ -54,12 +55,12 @@ class Trainer:
         epoch: index of the current epoch, from 0.
         batch: number of batches done in it.
         step: number of optimizer steps done in all epochs.
-        epoch_finished: whether the current epoch is trained and validated.
+        epoch_finished: whether the current epoch is trained and, if it is to be, validated.
         lr: learning rate of the current or the last step.
         meter: sums of the training metrics of the current epoch.
         train_metrics: training metrics of the current epoch over all processes, as of the last reading.
         best_val: best validation accuracy (the first of `topk`, percent); −1 before the first validation.
-        improved: whether the last validation was the best so far.
+        improved: whether the last epoch was validated and was the best so far.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Trainer:
         stop: StopRequest | None = None,
         criterion: Criterion | None = None,
         observe: Callable[[], Mapping[str, float]] = dict,
+        validate_every: int = 1,
         captured_step: StepFunction | None = None,
     ) -> None:
         self.model, self.optimizer, self.schedule = model, optimizer, schedule
@@ -87,6 +89,7 @@ class Trainer:
         self.callbacks = CallbackList(callbacks)
         self.precision = precision or Precision(None, world.device)
         self.criterion, self.observe = criterion or Criterion(), observe
+        self.validate_every = validate_every
         self.world, self.stop, self.captured_step = world, stop or StopRequest(), captured_step
         self.parallel = DataParallelModel(model, world, self.stop, self.precision.autocast)
         self.epoch = self.batch = self.step = 0
@@ -100,6 +103,13 @@ class Trainer:
     def total_steps(self) -> int:
         """Optimizer steps of the whole training."""
         return self.num_epochs * len(self.train)
+
+    @property
+    def will_validate(self) -> bool:
+        """Whether the current epoch ends with a validation."""
+        done = self.epoch + 1
+        is_due = done % self.validate_every == 0 or done == self.num_epochs
+        return self.val is not None and is_due
 
     def fit(self) -> dict[str, float]:
         """Train to the end.
@@ -189,7 +199,8 @@ class Trainer:
             self.precision.step(self.optimizer)
 
     def _validate(self) -> dict[str, float]:
-        if self.val is None:
+        self.improved = False
+        if self.val is None or not self.will_validate:
             return self.train_metrics
         self.callbacks.on_validation_start(self, len(self.val))
         metrics = self._evaluate(self.val, self._after_validation_batch)

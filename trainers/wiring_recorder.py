@@ -62,7 +62,7 @@ class WiringRecorder(Callback):
 
     def on_epoch_end(self, trainer: Training) -> None:
         self._append(trainer, trainer.epoch + 1.0, {**self._train_metrics(trainer), **self._val})
-        self._sums = (0.0, 0, 0)
+        self._sums, self._val = (0.0, 0, 0), {}
 
     def _train_metrics(self, trainer: Training) -> dict[str, float]:
         """Loss and accuracy of the batches since the last state, over all processes."""

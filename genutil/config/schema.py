@@ -239,6 +239,12 @@ class TrainingKeys(BaseModel):
         description="only the first batches of each epoch and of each validation; default: all",
     )
     validation: bool = key("result", True, read_by_experiment=True, description="validate after each epoch")
+    validate_every: Count = key(
+        "evaluation",
+        1,
+        read_by_experiment=True,
+        description="validate after every N epochs, and after the last; best.pt is chosen among these epochs",
+    )
     optimizer: Annotated[str, _known_or_path(OPTIMIZERS)] = key(
         "result",
         "sgd",

@@ -1,6 +1,7 @@
 """Keys of a training that every network takes, and what they change in its files."""
 
 import json
+import logging
 
 import pytest
 import torch
@@ -48,6 +49,20 @@ def test_a_training_without_validation_on_few_batches_without_checkpoints(run, t
     assert "train_top1_accuracy" in results
     assert not {"best_val", "top1_accuracy"} & results.keys()
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_validations_after_every_third_epoch_and_the_last(run, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    plain = run("--num_epochs", 4, "--name", "plain")
+    results = run("--num_epochs", 4, "--validate_every", 3)
+    lines = [line for line in results["metrics"] if line["phase"] == "val"]
+    assert [line["epoch"] for line in lines] == [2, 3]
+    assert results["top1_accuracy"] == plain["top1_accuracy"]
+    assert results["best_val"] == lines[-1]["best_val"] == max(line["top1_accuracy"] for line in lines)
+    epochs = [line for line in caplog.text.splitlines() if "of 4: train loss" in line][-4:]
+    assert ["val loss" in line for line in epochs] == [False, False, True, True]
+    folder = tmp_path / "checkpoints" / results["name"]
+    assert torch.load(folder / "best.pt", weights_only=True)["last_epoch"] in (2, 3)
 
 
 def test_rates_of_a_training_with_warm_up_from_a_later_epoch(run):

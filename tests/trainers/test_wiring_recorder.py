@@ -62,6 +62,12 @@ def test_states_at_the_first_steps_and_after_each_epoch(write_app, tmp_path):
     assert mean == pytest.approx(lines[0]["top1_accuracy"])
 
 
+def test_an_epoch_without_validation_has_no_numbers_of_an_earlier_one(write_app, tmp_path):
+    assert run(write_app(batch_size=5), "--num_epochs", 3, "--validate_every", 2) == 0
+    states = {state.numbers["epoch"]: state.numbers for state in record(tmp_path).states}
+    assert ["val_accuracy" in states[epoch] for epoch in (1, 2, 3)] == [False, True, True]
+
+
 def test_an_interval(write_app, tmp_path):
     assert run(write_app(batch_size=2), "--num_epochs", 2, "--record_interval", 5) == 0
     assert steps(record(tmp_path)) == [0, 5, 10, 11, 15, 20, 22]
