@@ -3,10 +3,10 @@
     python -m benchmarks.roofline [--app APP] [--sigma 0.1] [--batch_size 1] [--rounds N]
         [--threads 1] [--json FILE]
 
-The weights are those of benchmarks.fast_eval. A step is one layer: sums over edges (or the first convolution,
-or the classifier) with the 3×3 filters that follow. Read: the maps of the sources, once for each edge, and
-the weights; the speed depends on the caches. Limits: a matrix product of torch in the same threads, and the
-sums of a tensor that fits into the L2 cache and of one that fits into no cache.
+The weights are those of benchmarks.fast_eval. A step is one layer: sums over edges with the 3×3 filters that
+follow, or the classifier. Read: the maps of the sources, once for each edge, and the weights; the speed
+depends on the caches. Limits: a matrix product of torch in the same threads, and the sums of a tensor that
+fits into the L2 cache and of one that fits into no cache.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import argparse
 import statistics
 import time
 
+import numpy as np
 import torch
 
 from benchmarks.fast_eval import with_dead_nodes
@@ -22,23 +23,26 @@ from benchmarks.report import Report, run
 from genutil.config import load_config
 from genutil.exceptions import UserError
 from wirings.compacting import compact
-from wirings.layout import conv_out_size
 from wirings.native import NativeNetwork
-from wirings.native.program import HEAD, NODES, STEM, Step
+from wirings.native.operations import Kind
+from wirings.native.program import Program, Step
 
 
-def work_of(step: Step, edges: int) -> tuple[int, int]:
-    """(multiply-accumulates, bytes read) of a step for one image."""
-    pixels = step.height * step.width
-    filtered = (
-        9 * step.nodes * conv_out_size(step.height, step.stride) * conv_out_size(step.width, step.stride)
+def work_of(program: Program, step: Step) -> tuple[int, int, int]:
+    """(edges, multiply-accumulates, bytes read) of a step for one image."""
+    pixels, written = (
+        int(np.prod(program.geometries[number][:2])) for number in (step.from_geometry, step.to_geometry)
     )
-    if step.kind == HEAD:
-        return step.nodes * step.from_nodes, 4 * step.columns * step.from_nodes
-    if step.kind == STEM:
-        sums = 9 * step.channels * step.nodes * pixels
-        return sums + filtered, 4 * step.channels * pixels * step.in_stride**2
-    return edges * pixels + (filtered if step.kind == NODES else 0), 4 * edges * pixels + 8 * edges
+    filtered = step.count * step.size**2 * written
+    if step.kind == Kind.LINEAR:
+        size = step.inputs * step.count
+        return size, size, (2 if step.halves >= 0 else 4) * step.inputs * step.columns
+    if step.kind == Kind.DEPTHWISE:
+        return 0, filtered, 4 * step.count * pixels
+    if step.kind != Kind.SUM:
+        return 0, 0, 4 * step.count * pixels
+    read = 4 * step.num_edges * pixels + 4 * (step.num_edges + step.num_weights)
+    return step.num_weights, step.num_weights * pixels + filtered, read
 
 
 def limits(threads: int) -> list[str]:
@@ -67,7 +71,8 @@ def measure_steps(options: argparse.Namespace) -> Report:
         raise UserError("benchmarks.roofline measures MobileNet graphs")
     config = load_config(options.app)
     images = torch.randn(options.batch_size, 3, config.image_size, config.image_size)
-    steps, counts = model.steps(config.image_size, config.image_size)
+    program = model.program(config.image_size, config.image_size)
+    steps = [Step(*row) for row in program.steps.tolist()]
     model(images)
     seconds = torch.stack([model.step_seconds(images) for _ in range(options.rounds)]).median(0).values
     report = Report(
@@ -81,12 +86,13 @@ def measure_steps(options: argparse.Namespace) -> Report:
     )
     by_image = options.batch_size >= options.threads  # each thread computes whole images
     num_images = options.batch_size / (options.threads if by_image else 1)
-    for step, edges, spent in zip(steps, counts, (seconds / num_images).tolist(), strict=True):
-        macs, read = work_of(step, edges)
-        name = ("stem", "nodes", "pool", "head")[step.kind]
+    for name, step, spent in zip(program.names, steps, (seconds / num_images).tolist(), strict=True):
+        edges, macs, read = work_of(program, step)
+        height, width = program.geometries[step.from_geometry][:2]
+        name = f"{name}, {Kind(step.kind).name.lower()}"
         report.add(
             (
-                name, f"{step.nodes:,}", f"{step.height}×{step.width}", f"{edges:,}", f"{macs / 1e6:.2f}",
+                name, f"{step.count:,}", f"{height}×{width}", f"{edges:,}", f"{macs / 1e6:.2f}",
                 f"{read / 1e6:.2f}", f"{1e6 * spent:.0f} µs", f"{macs / spent / 1e9:.1f}",
                 f"{read / spent / 1e9:.0f}", f"{100 * spent * num_images / float(seconds.sum()):.0f}%",
             ),

@@ -27,6 +27,7 @@ PICTURES = [command for command in COMMANDS if command.startswith("python -m fig
 
 OTHER_PYTHON = (
     "torchvision.models.resnet18",  # below
+    "wirings.compile(",  # this in test_inference_page.py, with its commands
     "my_rules.DropAndGrow",  # these in test_adding.py
     "def same_logits",
 )
@@ -144,6 +145,12 @@ OTHER = {
     # tests/imagenet_sparsity_experiments/test_readme.py runs these
     f"python {SPARSE.name}/": lambda words: (ROOT / words[1]).read_text(),
     f"bash {SPARSE.name}/": lambda words: (ROOT / words[1]).read_text(),
+    # tests/test_inference_page.py runs these
+    "python -m wirings.native": lambda words: importlib.import_module(words[2]),
+    "gcc": lambda words: [
+        (ROOT / word).stat() for word in words if "/kernels" in word or word.endswith(".c")
+    ],
+    "./classify": lambda words: None,
     "tensorboard": lambda words: importlib.import_module("tensorboard.main"),
     "wirings": lambda words: make_parser().parse_args(words[1:]),  # run in tests/wirings/test_command.py
 }

@@ -7,6 +7,7 @@
     wiring.after_backward(optimizer, step, total_steps)
     print(wiring.summary())
     small = wirings.compact(model, example=images)            # without dead channels, for evaluation
+    fast = wirings.compile(model, images)                     # by the sparse engine, on the CPU
     plain = wirings.unwire(model)                             # zeros in place of the unused weights
 
 Names are imported when they are first used, so that `import wirings` alone loads neither torch nor numpy.
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from wirings.channel_report import ChannelReport
     from wirings.channels import remove_dead_channels
     from wirings.compacting import compact, engines_of
+    from wirings.compiling import CompiledNetwork, compile, load_compiled
     from wirings.exporting import export
     from wirings.history import EdgeHistory
     from wirings.profiling import Profile, profile
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ChannelReport",
+    "CompiledNetwork",
     "EdgeHistory",
     "EdgeRule",
     "EdgeSelection",
@@ -54,9 +57,11 @@ __all__ = [
     "WiringSummary",
     "choose_top_edges",
     "compact",
+    "compile",
     "engines_of",
     "export",
     "find_rule",
+    "load_compiled",
     "profile",
     "remove_dead_channels",
     "straight_through",
@@ -80,6 +85,9 @@ _PLACES = {
     "straight_through": "wirings.selection",
     "WiredNetwork": "wirings.structure",
     "compact": "wirings.compacting",
+    "CompiledNetwork": "wirings.compiling",
+    "compile": "wirings.compiling",
+    "load_compiled": "wirings.compiling",
     "engines_of": "wirings.compacting",
     "export": "wirings.exporting",
     "Profile": "wirings.profiling",

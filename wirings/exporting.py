@@ -4,6 +4,7 @@ docs/export.md.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from wirings.channel_report import ChannelReport
 from wirings.compact_network import CompactNetwork, CompactStage, ConvStem, TargetProduct, dense_weight
 from wirings.compacting import compact, has_structure, without_dead_channels
+from wirings.compiling import compile
 from wirings.engines.csr import compressed_rows
 from wirings.errors import WiringError, first_line
 from wirings.files import write_atomically
@@ -23,7 +25,7 @@ from wirings.portable import PortableNetwork
 from wirings.program_file import program_content
 from wirings.ready import ready_for_export
 
-ENDINGS = (".onnx", ".pt2", ".safetensors")
+ENDINGS = (".onnx", ".pt2", ".safetensors", ".wiring")
 
 
 def export(model: nn.Module, path: str | Path, shape: Sequence[int]) -> str:
@@ -35,8 +37,8 @@ def export(model: nn.Module, path: str | Path, shape: Sequence[int]) -> str:
 
     Args:
         model: the network; it is not changed.
-        path: ends in .onnx, .pt2 (a program of torch.export) or .safetensors; the latter is for MobileNet
-            graphs.
+        path: ends in .onnx, .pt2 (a program of torch.export), .wiring (a program of the native engine) or
+            .safetensors; the latter is for MobileNet graphs.
         shape: (channels, height, width) of the images.
 
     Returns:
@@ -49,6 +51,8 @@ def export(model: nn.Module, path: str | Path, shape: Sequence[int]) -> str:
     """
     path = Path(path)
     check_ending(path, ENDINGS)
+    if path.suffix == ".wiring":
+        return _write_wiring(model, path, shape)
     if path.suffix != ".safetensors":
         return write_network(*smaller_network(model, shape), path, shape)
     _check_type(model)
@@ -56,6 +60,14 @@ def export(model: nn.Module, path: str | Path, shape: Sequence[int]) -> str:
         raise _no_edge_file()
     write, description = _as_safetensors(compact(model, "dense").cpu(), shape)
     return _write(path, write, description)
+
+
+def _write_wiring(model: nn.Module, path: Path, shape: Sequence[int]) -> str:
+    _check_type(model)
+    example = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    network = compile(copy.deepcopy(model).cpu(), example)
+    content = network.program.to_bytes()
+    return _write(path, lambda file: file.write(content), f"{len(network.program.steps)} steps")
 
 
 def check_ending(path: Path, endings: Sequence[str]) -> None:

@@ -359,10 +359,10 @@ class EvaluationKeys(BaseModel):
     export: str | None = key(
         "evaluation",
         None,
-        pattern=r"[^/]\.(onnx|pt2|safetensors)$",
+        pattern=r"[^/]\.(onnx|pt2|safetensors|wiring)$",
         read_by_experiment=True,
         description="write the network of --resume to this file, compacted if possible; train nothing",
-        json_schema_extra={"choices": ["FILE.onnx", "FILE.pt2", "FILE.safetensors"]},
+        json_schema_extra={"choices": ["FILE.onnx", "FILE.pt2", "FILE.safetensors", "FILE.wiring"]},
     )
     bf16: bool = key(
         "evaluation",

@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import library
 
 from tests.helpers.engines import NEEDS_COMPILER
 from tests.helpers.equality import assert_close
@@ -15,6 +14,8 @@ from tests.helpers.examples import examples
 from tests.helpers.random_wirings import WIRINGS, small_mobilenet
 from tests.helpers.random_wirings import build as build_network
 from wirings.compacting import compact
+from wirings.errors import WiringError
+from wirings.native import load_kernels
 
 pytestmark = NEEDS_COMPILER
 
@@ -74,7 +75,7 @@ def test_memory_is_kept_for_a_few_sizes(network):
     for size in (*range(20, 40), 20):
         pixels = torch.randn(1, 3, size, size)
         assert_close(native(pixels), dense(pixels))
-        assert len(native._programs.entries) <= 4 and len(native._workspaces.entries) <= 4
+        assert len(native._programs) <= 4
 
 
 def test_any_layout_in_memory(network):
@@ -131,23 +132,19 @@ def test_a_network_on_another_device_is_refused():
             compact(model.to("meta"), "native")
 
 
-def test_operators_of_the_library(network):
-    """Their schemas state what is written to, and their fakes the shapes."""
+def test_images_of_another_size_are_refused_by_the_library(network):
+    native, _ = network
+    loaded = load_kernels().open(native.program(32, 32).to_bytes())
+    with pytest.raises(WiringError, match=r"an input is \(2, 3, 32, 30\), not \(2, 3, 32, 32\)"):
+        loaded.run([torch.randn(2, 3, 32, 30)], 1)
+
+
+def test_a_network_within_a_compiled_function(network):
+    """torch.compile leaves the engine's call as it is."""
     native, _ = network
     pixels = torch.randn(2, 3, 32, 32)
-    program = native._program(32, 32)
-    arrays = (program.steps, program.integers, program.values)
-    space = torch.zeros(torch.ops.wirings_native.workspace(*arrays, 2, 1))
-    tests = ("test_schema", "test_faketensor")
-    args = (pixels, *arrays, torch.empty(0), space, 7, 1)
-    library.opcheck(torch.ops.wirings_native.run.default, args, test_utils=tests)
-    rows = (torch.tensor([0, 1, 3], dtype=torch.int32), torch.tensor([2, 0, 1], dtype=torch.int32))
-    args = (torch.randn(3, 21), *rows, torch.randn(3), 2)
-    library.opcheck(torch.ops.wirings_native.product.default, args, test_utils=tests)
-    with pytest.raises(RuntimeError, match="the workspace is too small"):
-        torch.ops.wirings_native.run(pixels, *arrays, torch.empty(0), space[:-1], 7, 1)
-    with pytest.raises(RuntimeError, match="another size"):
-        torch.ops.wirings_native.run(pixels[..., :30].contiguous(), *arrays, torch.empty(0), space, 7, 1)
+    compiled = torch.compile(lambda images: native(images) * 2, backend="eager")
+    torch.testing.assert_close(compiled(pixels), native(pixels) * 2)
 
 
 @given(

@@ -15,7 +15,7 @@ from tests.helpers.engines import NEEDS_COMPILER
 from tests.helpers.equality import assert_close
 from tests.helpers.random_wirings import small_mobilenet
 from wirings.compacting import compact
-from wirings.errors import MissingPackageError, WiringError
+from wirings.errors import WiringError
 from wirings.native import build
 
 pytestmark = NEEDS_COMPILER
@@ -26,7 +26,6 @@ def fresh_kernels(tmp_path, monkeypatch):
     """As on a machine that has not compiled them yet."""
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(sys.modules["wirings.compacting"], "load_kernels", build.load_kernels.__wrapped__)
-    monkeypatch.setattr(build, "_loaded", lambda: False)
     return monkeypatch
 
 
@@ -59,19 +58,6 @@ def test_a_compiler_that_refuses(fresh_kernels, tmp_path):
     assert not list((tmp_path / "cache").glob("*/*.so"))
 
 
-def test_ninja_is_found_beside_python_or_named(fresh_kernels, tmp_path):
-    scripts = tmp_path / "scripts"
-    scripts.mkdir()
-    fresh_kernels.setenv("CXX", build.compiler())
-    fresh_kernels.setenv("PATH", str(tmp_path))
-    fresh_kernels.setattr(build.sysconfig, "get_path", lambda _name: str(scripts))
-    with pytest.raises(MissingPackageError, match="needs ninja: pip install ninja"):
-        build.load_kernels.__wrapped__()
-    (scripts / "ninja").write_text("#!/bin/sh\n")
-    (scripts / "ninja").chmod(0o755)
-    assert build._path_with_ninja() == os.pathsep.join([str(tmp_path), str(scripts)])
-
-
 RETRY = """
 import os, sys
 from pathlib import Path
@@ -87,7 +73,7 @@ except WiringError:
 del os.environ["CXX"]
 broken = folder / build._key()
 broken.mkdir()
-(broken / "wirings_native.so").write_bytes(b"cut off")
+(broken / "libwirings.so").write_bytes(b"cut off")
 build.load_kernels()
 build.load_kernels.cache_clear()
 build.load_kernels()
@@ -105,7 +91,7 @@ def test_a_second_attempt_after_a_failure(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", RETRY, script], cwd=ROOT, env=environment, capture_output=True, text=True
     )
-    assert done.stdout == "refused\n['checksum', 'wirings_native.so']\n", done.stderr[-3000:]
+    assert done.stdout == "refused\n['checksum', 'libwirings.so']\n", done.stderr[-3000:]
 
 
 def test_a_folder_that_cannot_be_used(fresh_kernels, tmp_path):
@@ -119,14 +105,12 @@ def fast_build(fresh_kernels, tmp_path):
     """Kernels that are compiled by copying a file; gives the folder they are kept in and what was loaded."""
     content, loaded = bytes(range(256)) * 64, []
 
-    def compile_fast(private):
-        (private / "made.so").write_bytes(content)
-        loaded.append(content)
-        return private / "made.so"
+    def load(path):
+        loaded.append(path.read_bytes())
+        return path
 
-    fresh_kernels.setattr(build, "_build", compile_fast)
-    fresh_kernels.setattr(build, "_register_fakes", lambda: None)
-    fresh_kernels.setattr(torch.ops, "load_library", lambda path: loaded.append(Path(path).read_bytes()))
+    fresh_kernels.setattr(build, "_build", lambda path: path.write_bytes(content))
+    fresh_kernels.setattr(build, "Library", load)
     build.load_kernels.__wrapped__()
     assert loaded == [content]
     return tmp_path / "cache" / build._key(), loaded
@@ -134,7 +118,7 @@ def fast_build(fresh_kernels, tmp_path):
 
 def truncated(length):
     def damage(folder):
-        with open(folder / "wirings_native.so", "r+b") as file:
+        with open(folder / "libwirings.so", "r+b") as file:
             file.truncate(length)
 
     return damage
@@ -142,9 +126,9 @@ def truncated(length):
 
 def flipped(place):
     def damage(folder):
-        content = bytearray((folder / "wirings_native.so").read_bytes())
+        content = bytearray((folder / "libwirings.so").read_bytes())
         content[place] ^= 1
-        (folder / "wirings_native.so").write_bytes(content)
+        (folder / "libwirings.so").write_bytes(content)
 
     return damage
 
@@ -158,7 +142,7 @@ def with_checksum(text):
 
 
 def without_library(folder):
-    (folder / "wirings_native.so").unlink()
+    (folder / "libwirings.so").unlink()
 
 
 def emptied(folder):
@@ -215,7 +199,7 @@ def test_an_interrupted_build_leaves_nothing_that_is_loaded(fast_build, monkeypa
     monkeypatch.setattr(shutil, "copy", copy)
     killed = folder.parent / "tmpkilled" / "done"  # what a killed process leaves
     killed.mkdir(parents=True)
-    (killed / "wirings_native.so").write_bytes(b"part")
+    (killed / "libwirings.so").write_bytes(b"part")
     build.load_kernels.__wrapped__()
     assert loaded == [loaded[0]] * 3
     assert build._is_intact(folder)
@@ -224,7 +208,7 @@ def test_an_interrupted_build_leaves_nothing_that_is_loaded(fast_build, monkeypa
 def test_two_processes_that_compile_at_the_same_time(fast_build, monkeypatch, tmp_path):
     """The second finds the first one's kernels in their place and keeps them; damaged ones are replaced."""
     folder, _ = fast_build
-    first = (folder / "wirings_native.so").stat().st_ino
+    first = (folder / "libwirings.so").stat().st_ino
 
     def private():
         made = tmp_path / "private" / str(len(list(tmp_path.glob("private/*"))))
@@ -233,10 +217,10 @@ def test_two_processes_that_compile_at_the_same_time(fast_build, monkeypatch, tm
         return done
 
     build._put_in_place(private(), folder)
-    assert (folder / "wirings_native.so").stat().st_ino == first
+    assert (folder / "libwirings.so").stat().st_ino == first
     done = private()
     truncated(4096)(folder)
-    with open(folder / "wirings_native.so", "rb") as used:  # as a process that has loaded them
+    with open(folder / "libwirings.so", "rb") as used:  # as a process that has loaded them
         build._put_in_place(done, folder)
         assert len(used.read()) == 4096
     assert build._is_intact(folder)
@@ -313,7 +297,7 @@ def test_kernels_by_an_unusual_name(tmp_path, given):
         [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert len(list((tmp_path / "cache").glob("*/wirings_native.so"))) == 1
+    assert len(list((tmp_path / "cache").glob("*/libwirings.so"))) == 1
 
 
 @pytest.mark.parametrize(
@@ -340,13 +324,12 @@ from pathlib import Path
 from wirings.native import build
 
 good, length = Path(sys.argv[1]), int(sys.argv[2])
-build._build = lambda private: Path(shutil.copy(good, private / "made.so"))
-build._register_fakes = lambda: None
+build._build = lambda path: shutil.copy(good, path)
 folder = build._cache() / build._key()
 folder.mkdir(parents=True)
-(folder / "wirings_native.so").write_bytes(good.read_bytes()[:length])
+(folder / "libwirings.so").write_bytes(good.read_bytes()[:length])
 build.load_kernels()
-print("whole" if (folder / "wirings_native.so").read_bytes() == good.read_bytes() else "damaged")
+print("whole" if (folder / "libwirings.so").read_bytes() == good.read_bytes() else "damaged")
 """
 
 

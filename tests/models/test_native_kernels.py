@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from tests.helpers.engine_operations import all_kinds
 from tests.helpers.engines import NEEDS_COMPILER
 from tests.helpers.random_wirings import small_mobilenet
 from wirings.compacting import compact
 from wirings.native import build
+from wirings.native.planner import plan
 
 pytestmark = NEEDS_COMPILER
 
@@ -28,28 +30,40 @@ SIZES = [
 KINDS = ["some", "few", "all", "columns"]
 
 
-def check(folder, flags, lanes):
+def check(folder, flags):
     """Programs of random wirings by a build of the kernels with these flags."""
     checker = folder / "check"
-    sources = [build.KERNELS / name for name in ("check.cpp", "run.cpp", "threads.cpp")]
-    command = [build.compiler(), "-std=c++17", *flags, "-pthread", *map(str, sources), "-o", str(checker)]
+    sources = [build.KERNELS / name for name in ("check.cpp", *build.SOURCES)]
+    command = [build.compiler(), "-std=gnu++17", *flags, "-pthread", *map(str, sources), "-o", str(checker)]
     subprocess.run(command, check=True, capture_output=True)
     files = []
     for seed, (image_size, *shape) in enumerate(SIZES):
         native = compact(small_mobilenet(seed, (KINDS[seed % 4],) * 4, image_size), "native")
         images = torch.randn(shape[0], 3, *shape[1:])
-        files.append(write_program(folder / str(seed), native, images, lanes))
+        files.append(write_program(folder / str(seed), native, images))
+    files += [write_layers(folder / f"layers{seed}", seed) for seed in range(6)]
     done = subprocess.run([checker, *files], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert [float(line.split()[-1]) < 1e-4 for line in done.stdout.splitlines()] == [True] * len(files)
+    differences = [float(line.split()[-1]) for line in done.stdout.splitlines()]
+    assert [difference < 1e-4 for difference in differences] == [True] * len(files)
 
 
-def write_program(path, native, pixels, lanes):
+def write_program(path, native, pixels):
     """A file for check.cpp."""
-    logits, program = native(pixels), native.write(*pixels.shape[2:], lanes)
-    counts = [len(program.steps), len(program.integers), len(program.values), *pixels.shape, logits.shape[1]]
-    arrays = [program.steps, program.integers, program.values, pixels, logits]
-    path.write_bytes(np.array(counts).tobytes() + b"".join(array.numpy().tobytes() for array in arrays))
+    return write(path, native.program(*pixels.shape[2:]), [pixels], [native(pixels)])
+
+
+def write_layers(path, seed):
+    """Operations of all kinds, of other sizes in each file."""
+    operations, pixels, expected = all_kinds(seed)
+    return write(path, plan(operations.list), [pixels], [expected])
+
+
+def write(path, program, inputs, outputs):
+    path.write_bytes(program.to_bytes())
+    count = np.array([len(inputs[0])], np.int64).tobytes()
+    data = [tensor.numpy().tobytes() for tensor in (*inputs, *outputs)]
+    path.with_name(f"{path.name}.data").write_bytes(b"".join([count, *data]))
     return path
 
 
@@ -57,9 +71,8 @@ def write_program(path, native, pixels, lanes):
 @pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
 def test_kernels_with_sanitizers(sanitizer, tmp_path):
     """A build that stops at the first read or write out of place, or race."""
-    build.load_kernels()
     flags = ["-O1", "-g", "-march=native", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"]
-    check(tmp_path, flags, torch.ops.wirings_native.lanes())
+    check(tmp_path, flags)
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="flags of x86")
@@ -70,4 +83,4 @@ def test_kernels_of_other_processors(flags, lanes, tmp_path):
     """With vectors of other widths; the processor here must have them."""
     if lanes == 8 and torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
         pytest.skip("needs AVX2")
-    check(tmp_path, ["-O2", *flags], lanes)
+    check(tmp_path, ["-O2", *flags])

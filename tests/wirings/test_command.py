@@ -352,7 +352,7 @@ def test_outputs_that_are_refused(space, capsys):
     before = Path("w.safetensors").read_bytes()
     for command, output, message in [
         ("compact", "out.onnx", "the name must end in .pt2, got out.onnx"),
-        ("export", "out.pt", "the name must end in .onnx, .pt2 or .safetensors, got out.pt"),
+        ("export", "out.pt", "the name must end in .onnx, .pt2, .safetensors or .wiring, got out.pt"),
         ("export", "/proc/out.pt2", "--output: /proc/out.pt2 cannot be written: "),
         ("export", "w.pt/out.pt2", "--output: w.pt/out.pt2 cannot be written: "),
     ]:

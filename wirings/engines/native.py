@@ -1,4 +1,4 @@
-"""Products by C++ kernels that are compiled on this machine; see wirings/native."""
+"""Products by the native engine, which is compiled on this machine; see wirings/native."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class NativeProduct(nn.Module):
     """A product with a wiring's edges in compressed rows, on the CPU in float32.
 
     Raises:
-        WiringError: the kernels could not be compiled.
+        WiringError: the library could not be compiled.
     """
 
     starts: Tensor
@@ -29,7 +29,8 @@ class NativeProduct(nn.Module):
         self.register_buffer("weights", weights)
 
     def forward(self, sources: Tensor) -> Tensor:
-        result: Tensor = torch.ops.wirings_native.product(
-            sources.contiguous(), self.starts, self.columns, self.weights, torch.get_num_threads()
+        result = sources.new_empty(len(self.starts) - 1, sources.shape[1])
+        load_kernels().product(
+            self.starts, self.columns, self.weights, sources.contiguous(), result, torch.get_num_threads()
         )
         return result

@@ -1,4 +1,4 @@
-"""Compact networks by C++ kernels: compiled at first use, one call runs the network."""
+"""The native engine: networks as programs of C++ kernels, which are compiled at first use."""
 
 from wirings.native.build import load_kernels
 from wirings.native.network import NativeNetwork

@@ -1,31 +1,35 @@
-"""Kernels: compiled at first use, cached, loaded as operators of torch."""
+"""The engine's library: compiled at first use, cached, loaded."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import itertools
 import logging
 import os
 import platform
 import shlex
 import shutil
 import subprocess
-import sysconfig
+import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
-import torch
-from torch import library
-
 from wirings.errors import MissingPackageError, WiringError
+from wirings.native.library import Library
 
 KERNELS = Path(__file__).with_name("kernels")
-SOURCES = ("operator.cpp", "product.cpp", "run.cpp", "threads.cpp")
-NAME = "wirings_native"
+SOURCES = (
+    "c_interface.cpp",
+    "file.cpp",
+    "network.cpp",
+    "program.cpp",
+    "steps.cpp",
+    "targets.cpp",
+    "threads.cpp",
+)
+NAME = "libwirings.so"
 CHECKSUM = "checksum"
 """File next to the library with its size in bytes and its SHA-256."""
 
@@ -52,22 +56,20 @@ def compiler() -> str | None:
 def flags() -> list[str]:
     """Compiler flags for this machine's processor; arithmetic stays that of IEEE 754."""
     target = "-march=native" if platform.machine() in ("x86_64", "AMD64") else "-mcpu=native"
-    return ["-O3", target, "-fno-math-errno", "-fno-trapping-math"]
+    return ["-std=gnu++17", "-O3", target, "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-pthread"]
 
 
 @lru_cache(maxsize=1)
-def load_kernels() -> None:
-    """Load `torch.ops.wirings_native`. The first call on a machine compiles, which takes ten seconds.
+def load_kernels() -> Library:
+    """The engine's library. The first call on a machine compiles it, which takes ten seconds.
 
-    Compiled kernels are cached in $TORCH_EXTENSIONS_DIR, else in ~/.cache/wirings. They are compiled again if
-    size or checksum differ from those of the build.
+    It is cached in $TORCH_EXTENSIONS_DIR, else in ~/.cache/wirings, and compiled again if its size or
+    checksum differ from those of the build.
 
     Raises:
-        MissingPackageError: there is no C++ compiler, or no ninja.
+        MissingPackageError: there is no C++ compiler.
         WiringError: the compiler fails, or the folder cannot be used.
     """
-    if _loaded():  # a second time the operators would be defined twice, which ends the process
-        return
     if compiler() is None:
         name = os.environ.get("CXX", "").strip()
         raise MissingPackageError(
@@ -76,12 +78,11 @@ def load_kernels() -> None:
         )
     folder = _cache() / _key()
     try:
-        if not _load(folder):
-            _compile(folder)
+        return _load(folder) or _compile(folder)
     except OSError as error:
         raise _unusable(folder, error) from error
-    except (RuntimeError, ImportError, subprocess.SubprocessError) as error:
-        text = str(error)
+    except subprocess.CalledProcessError as error:
+        text = f"{error.stdout}{error.stderr}"
         if os.strerror(errno.ENOSPC) in text:
             raise _unusable(folder, os.strerror(errno.ENOSPC)) from error
         lines = [line for line in text.splitlines() if "error:" in line] or text.splitlines()[-10:]
@@ -89,7 +90,6 @@ def load_kernels() -> None:
             "engine native could not be compiled. Use another engine, or another compiler in $CXX; "
             f"{shlex.join(command())} reports:\n" + "\n".join(lines[:10])
         ) from error
-    _register_fakes()
 
 
 def _unusable(folder: Path, reason: object) -> WiringError:
@@ -99,33 +99,28 @@ def _unusable(folder: Path, reason: object) -> WiringError:
     )
 
 
-def _loaded() -> bool:
-    return hasattr(torch.ops.wirings_native, "run")
-
-
-def _load(folder: Path) -> bool:
-    """Load cached kernels. Returns whether there were any.
+def _load(folder: Path) -> Library | None:
+    """The cached library, or None.
 
     The file is verified first: the system ends a process that reads a page beyond the end of a truncated
     library.
     """
     if not folder.exists():
-        return False
+        return None
     reason: object = "size or checksum differ from those of the build"
     if _is_intact(folder):
         try:
-            torch.ops.load_library(folder / f"{NAME}.so")  # type: ignore[no-untyped-call]
-            return True
+            return Library(folder / NAME)
         except OSError as error:
             reason = error
     _log.warning("the native engine in %s cannot be loaded and is compiled again: %s", folder, reason)
-    return False
+    return None
 
 
 def _is_intact(folder: Path) -> bool:
     """Whether the library is, byte for byte, the one that was built."""
     try:
-        return (folder / CHECKSUM).read_text(errors="replace") == _checksum(folder / f"{NAME}.so")
+        return (folder / CHECKSUM).read_text(errors="replace") == _checksum(folder / NAME)
     except (FileNotFoundError, NotADirectoryError):
         return False
 
@@ -135,78 +130,34 @@ def _checksum(library: Path) -> str:
     return f"{len(content)} {hashlib.sha256(content).hexdigest()}\n"
 
 
-def _compile(folder: Path) -> None:
-    """Compile and load the kernels in a temporary folder, and rename the result to `folder`."""
+def _compile(folder: Path) -> Library:
+    """Compile and load the library in a temporary folder, and rename the result to `folder`."""
     _log.info("compiling the native engine, once on this machine, into %s", folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     # A file that is still open may stay on a network file system.
     with tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as name:
-        private = Path(name)
-        made, done = _build(private), private / "done"
+        made, done = Path(name) / NAME, Path(name) / "done"
+        _build(made)
+        library = Library(made)
         done.mkdir()
         (done / CHECKSUM).write_text(_checksum(made))
-        shutil.copy(made, done / f"{NAME}.so")
+        shutil.copy(made, done / NAME)
         _put_in_place(done, folder)
+    return library
 
 
-def _build(private: Path) -> Path:
-    """Compile the kernels in an empty folder and load them. Returns the library's file."""
-    # At import it warns if there is no CUDA, which is not needed here.
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    from torch.utils import cpp_extension
-
-    sources = [str(KERNELS / name) for name in SOURCES]
-    with _environment(CXX=_program(private), PATH=_path_with_ninja()):
-        cpp_extension.load(
-            NAME, sources, extra_cflags=flags(), build_directory=str(private), is_python_module=False
-        )
-    (made,) = private.glob("*.so")  # in a second attempt of a process it has another name
-    return made
-
-
-def _program(private: Path) -> str:
-    """The compiler as one file, as torch requires: for more than one word, a script in this folder.
-
-    The options in $CXX also follow those of the build, so that they take precedence.
-    """
-    words = command()
-    if len(words) == 1:
-        return words[0]
-    script = private / "c++"
-    options = shlex.join(itertools.dropwhile(lambda word: not word.startswith("-"), words))
-    script.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@" {options}\n')
-    script.chmod(0o700)
-    return str(script)
-
-
-def _path_with_ninja() -> str:
-    """$PATH with ninja, for torch. pip may have installed it next to a Python that is not on $PATH.
+def _build(path: Path) -> None:
+    """Compile the library.
 
     Raises:
-        MissingPackageError: there is none.
+        subprocess.CalledProcessError: the compiler fails.
     """
-    path, scripts = os.environ.get("PATH", os.defpath), sysconfig.get_path("scripts")
-    for folders in (path, os.pathsep.join([path, scripts])):
-        if shutil.which("ninja", path=folders) is not None:
-            return folders
-    raise MissingPackageError(
-        "engine native is compiled by torch, which needs ninja: pip install ninja, or use another engine"
-    )
-
-
-@contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    """Context in which these variables are set, for torch; a blank $CXX is an error there."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    sources = [str(KERNELS / name) for name in SOURCES]
+    words = command()
+    first = next((number for number, word in enumerate(words) if word.startswith("-")), len(words))
+    # Options in $CXX follow ours, so that they take precedence.
+    build = [*words[:first], *flags(), "-shared", *sources, "-o", str(path), *words[first:]]
+    subprocess.run(build, check=True, capture_output=True, text=True, errors="replace")
 
 
 def _put_in_place(done: Path, folder: Path) -> None:
@@ -238,13 +189,13 @@ def _cache() -> Path:
 
 
 def _key() -> str:
-    """Name of the cached library: a hash of compiler, processor, torch and source."""
+    """Name of the cached library's folder: a hash of compiler, processor and source."""
     try:
         query = [*command(), "--version"]
         version = subprocess.run(query, capture_output=True, text=True, errors="replace", check=False).stdout
     except OSError:  # it cannot be run: compiling reports that
         version = ""
-    text = [shlex.join(command()), *flags(), torch.__version__, platform.machine(), _processor(), version]
+    text = [shlex.join(command()), *flags(), platform.machine(), _processor(), version]
     text += [path.read_text() for path in sorted(KERNELS.iterdir())]
     return hashlib.sha256("\0".join(text).encode()).hexdigest()[:16]
 
@@ -258,11 +209,16 @@ def _processor() -> str:
     return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
 
 
-def _register_fakes() -> None:
-    @library.register_fake(f"{NAME}::run")
-    def run(images, steps, integers, values, normalisation, space, classes, threads, seconds=None):  # type: ignore[no-untyped-def]
-        return images.new_empty(len(images), classes, dtype=torch.float32)
+def build_library(path: str | Path) -> None:
+    """Compile the library into a file, for programs without Python.
 
-    @library.register_fake(f"{NAME}::product")
-    def product(sources, starts, columns, weights, threads):  # type: ignore[no-untyped-def]
-        return sources.new_empty(len(starts) - 1, sources.shape[1])
+    Raises:
+        MissingPackageError: there is no C++ compiler.
+        WiringError: the compiler fails.
+    """
+    load_kernels()  # reports what is missing or fails
+    shutil.copy(_cache() / _key() / NAME, path)
+
+
+if __name__ == "__main__":
+    build_library(sys.argv[1])

@@ -1,46 +1,34 @@
-"""A compact network run by the native kernels, in one call."""
+"""A compact MobileNet graph run by the native engine, in one call."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from wirings.cached_module import CachedModule
-from wirings.compact_network import CompactNetwork, CompactStage, ConvStem
+from wirings.compact_network import CompactNetwork, ConvStem
 from wirings.errors import WiringError
-from wirings.layout import conv_out_size
 from wirings.native.build import load_kernels
-from wirings.native.program import NODES, POOL, Program, Step, Writer
+from wirings.native.library import Network
+from wirings.native.mobilenet import operations_of
+from wirings.native.planner import plan
+from wirings.native.program import Program
 from wirings.wrappers import EvaluationOnly
 
-_Value = TypeVar("_Value")
-
-
-class _LRUCache(Generic[_Value]):
-    """Values of the keys used last."""
-
-    def __init__(self, limit: int = 4) -> None:
-        self.limit = limit
-        self.entries: dict[tuple[int, ...], _Value] = {}
-
-    def get(self, key: tuple[int, ...], make: Callable[[], _Value]) -> _Value:
-        self.entries[key] = self.entries.pop(key) if key in self.entries else make()
-        if len(self.entries) > self.limit:
-            del self.entries[next(iter(self.entries))]
-        return self.entries[key]
+MAX_SIZES = 4
+"""Sizes of images whose programs are kept."""
 
 
 class NativeNetwork(EvaluationOnly, CachedModule):
-    """Stem, stages and head as one list of steps; only for the CPU and float32.
+    """Stem, stages and head as one program of the native engine; only for the CPU and float32.
 
-    A program is written for each size of images, and a workspace allocated for each size, number of images
-    and number of threads; further calls allocate only the logits. Both are cached for the sizes used last.
-    Calls from several threads run one after another.
+    A program is written for each size of images. Those of the sizes used last are kept, with their
+    workspaces, so that a further call allocates only the logits. Calls from several threads run one after
+    another.
 
     Args:
         network: a compact MobileNet graph with dense products, on the CPU.
@@ -48,10 +36,10 @@ class NativeNetwork(EvaluationOnly, CachedModule):
             by about 1e-3 of the largest.
 
     Raises:
-        WiringError: the kernels could not be compiled.
+        WiringError: the library could not be compiled.
     """
 
-    cached_attributes = ("_programs", "_workspaces", "_busy", "_process")
+    cached_attributes = ("_programs", "_busy", "_process")
 
     def __init__(self, network: CompactNetwork, bf16: bool = False) -> None:
         super().__init__()
@@ -62,15 +50,8 @@ class NativeNetwork(EvaluationOnly, CachedModule):
         self.eval()
 
     def reset_cache(self) -> None:
-        self._programs: _LRUCache[Program] = _LRUCache()
-        self._workspaces: _LRUCache[Tensor] = _LRUCache()
+        self._programs: dict[tuple[int, int], tuple[Program, Network]] = {}
         self._busy, self._process = threading.RLock(), os.getpid()
-
-    def _lock(self) -> threading.RLock:
-        """The lock; in a forked process a new one, since the parent's may be held forever."""
-        if self._process != os.getpid():
-            self._busy, self._process = threading.RLock(), os.getpid()
-        return self._busy
 
     def normalise_bytes(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Also accept uint8 images, as (value / 255 − mean) / std by channel.
@@ -84,7 +65,7 @@ class NativeNetwork(EvaluationOnly, CachedModule):
                 f"normalise_bytes takes {channels} means and as many std above 0, got {mean}, {std}"
             )
         spread = torch.tensor(std) * 255
-        self.normalisation = torch.cat([1 / spread, -255 * torch.tensor(mean) / spread])
+        self.normalisation = torch.stack([1 / spread, -255 * torch.tensor(mean) / spread])
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
@@ -97,44 +78,32 @@ class NativeNetwork(EvaluationOnly, CachedModule):
 
     def _run(self, images: Tensor, seconds: Tensor | None) -> Tensor:
         height, width = self._checked_size(images)
-        classes = len(self.network.head.weight)
         if not len(images):
-            return torch.empty(0, classes)
-        program, threads = self._program(height, width), torch.get_num_threads()
-        with self._lock():
-            logits: Tensor = torch.ops.wirings_native.run(
-                images.contiguous(),
-                program.steps,
-                program.integers,
-                program.values,
-                self.normalisation,
-                self._workspace(program, (height, width, len(images), threads)),
-                classes,
-                threads,
-                seconds,
-            )
-        return logits
+            return torch.empty(0, len(self.network.head.weight))
+        _, network = self._program(height, width)
+        images, threads = images.contiguous(), torch.get_num_threads()
+        if images.dtype == torch.uint8:
+            (logits,) = network.run_bytes(images, self.normalisation, threads)
+        else:
+            (logits,) = network.run([images], threads, seconds)
+        return logits.flatten(1)
 
     def step_seconds(self, images: Tensor) -> Tensor:
         """Seconds of each step in the first thread, including the wait for others: (steps), float64."""
-        seconds = torch.zeros(len(self._program(*self._checked_size(images)).steps), dtype=torch.float64)
+        seconds = torch.zeros(len(self.program(*self._checked_size(images)).steps), dtype=torch.float64)
         self._run(images, seconds)
         return seconds
 
-    def steps(self, height: int, width: int) -> tuple[list[Step], list[int]]:
-        """The steps for images of a size, and the number of edges of each."""
-        program = self._program(height, width)
-        steps = [Step(*row) for row in program.steps.tolist()]
-        ends = [step.starts + step.nodes if step.kind in (NODES, POOL) else -1 for step in steps]
-        return steps, [0 if end < 0 else int(program.integers[end]) for end in ends]
+    def program(self, height: int, width: int) -> Program:
+        """The program for images of a size."""
+        return self._program(height, width)[0]
 
     def program_bytes(self) -> int:
-        """Size of all cached programs, in bytes."""
-        arrays = [array for program in self._programs.entries.values() for array in vars(program).values()]
-        return sum(array.numel() * array.element_size() for array in arrays)
+        """Size of all programs that are kept, in bytes."""
+        return sum(program.num_bytes for program, _ in self._programs.values())
 
     def _checked_size(self, images: Tensor) -> tuple[int, int]:
-        """(height, width) of images that the kernels can take."""
+        """(height, width) of images that the engine can take."""
         are_bytes, channels = images.dtype == torch.uint8, self.stem.weight.shape[1]
         if images.device.type != "cpu":
             raise WiringError(f"engine native runs on the CPU; images are on {images.device}")
@@ -148,26 +117,16 @@ class NativeNetwork(EvaluationOnly, CachedModule):
         height, width = images.shape[1:3] if are_bytes else images.shape[2:]
         return height, width
 
-    def _program(self, height: int, width: int) -> Program:
-        lanes = torch.ops.wirings_native.lanes
-        with self._lock():
-            return self._programs.get((height, width), lambda: self.write(height, width, lanes()))
-
-    def write(self, height: int, width: int, lanes: int) -> Program:
-        """The program for images of a size, for kernels with vectors of `lanes` floats."""
-        writer, stem = Writer(height, width, lanes, self.bf16), self.stem
-        stages = [stage for stage in self.network.stages if isinstance(stage, CompactStage)]
-        size = [conv_out_size(length, stem.stride) for length in (height, width)]
-        biases, logits = self.network.constants_for(stem.weight.new_empty(0, 1, *size))
-        writer.stem(stem.weight, stem.bias, stem.stride, stages[0])
-        followings = [*stages[1:], None]
-        for number, (stage, following) in enumerate(zip(stages, followings, strict=True)):
-            writer.stage(number, stage, biases[number], following)
-        writer.head(self.network.head, logits)
-        return writer.program()
-
-    def _workspace(self, program: Program, key: tuple[int, ...]) -> Tensor:
-        workspace = torch.ops.wirings_native.workspace
-        return self._workspaces.get(
-            key, lambda: torch.zeros(workspace(program.steps, program.integers, program.values, *key[2:]))
-        )
+    def _program(self, height: int, width: int) -> tuple[Program, Network]:
+        if self._process != os.getpid():  # in a forked process; the parent's locks may be held forever
+            self.reset_cache()
+        with self._busy:
+            programs, key = self._programs, (height, width)
+            if key not in programs:
+                program = plan(operations_of(self.network, key).list, bf16=self.bf16)
+                programs[key] = program, load_kernels().open(program.to_bytes())
+                if len(programs) > MAX_SIZES:
+                    del programs[next(iter(programs))]
+            else:
+                programs[key] = programs.pop(key)
+            return programs[key]

@@ -1,54 +1,66 @@
-// Runs programs from a file and compares logits: for builds with sanitizers, which cannot be loaded into Python.
+// Runs networks from files and compares their outputs: for builds with sanitizers, which cannot be loaded into Python.
 //
 //     check FILE...
 //
-// A file: eight int64 numbers (steps, integers, values, images, channels, height, width, classes), then the
-// steps, integers, values, images and expected logits, as they are in memory.
+// Next to each `.wiring` file is one with the ending `.data`: an int64 number of images, the inputs, and the expected
+// outputs, float32, as they are in memory. A file that cannot be opened is reported, not an error.
 #include <cmath>
 #include <cstdio>
 #include <fstream>
+#include <string>
 #include <thread>
 #include <vector>
 
-#include "program.h"
+#include "wirings.h"
 
-template <typename Number>
-std::vector<Number> read(std::ifstream& file, long count) {
-  std::vector<Number> numbers(count);
-  file.read(reinterpret_cast<char*>(numbers.data()), count * sizeof(Number));
-  return numbers;
-}
+namespace {
 
-// The largest difference to the expected logits, with fewer threads than images and with more.
-double difference(const char* name) {
-  std::ifstream file(name, std::ios::binary);
-  const auto sizes = read<int64_t>(file, 8);
-  const auto steps = read<wirings::Step>(file, sizes[0]);
-  const auto integers = read<int32_t>(file, sizes[1]);
-  const auto values = read<float>(file, sizes[2]);
-  const auto pixels = read<float>(file, sizes[3] * sizes[4] * sizes[5] * sizes[6]);
-  const auto expected = read<float>(file, sizes[3] * sizes[7]);
-  if (!file) return INFINITY;
-  const wirings::Program program{steps.data(), int(sizes[0]), integers.data(), values.data()};
-  const wirings::Images images{pixels.data(), nullptr, int(sizes[4]), int(sizes[5]), int(sizes[6]), nullptr, nullptr};
-  double largest = 0;
-  for (int threads : {1, 2, 3, 6, 9}) {
-    std::vector<float> workspace(wirings::workspace_floats(program, sizes[3], threads));
-    std::vector<float> logits(expected.size());
-    for (int again = 0; again < 2; ++again) {
-      wirings::run(program, images, sizes[3], workspace.data(), threads, logits.data());
-      for (size_t place = 0; place < expected.size(); ++place)
-        if (const double off = std::abs(double(logits[place]) - expected[place]); !(off <= largest)) largest = off;
-    }
+std::vector<std::vector<float>> read(std::ifstream& file, const wirings_network* network, int64_t images, bool inputs) {
+  std::vector<std::vector<float>> tensors(inputs ? wirings_inputs(network) : wirings_outputs(network));
+  for (size_t number = 0; number < tensors.size(); ++number) {
+    int64_t shape[3];
+    (inputs ? wirings_input_shape : wirings_output_shape)(network, int(number), shape);
+    tensors[number].resize(images * shape[0] * shape[1] * shape[2]);
+    file.read(reinterpret_cast<char*>(tensors[number].data()), sizeof(float) * tensors[number].size());
   }
-  return largest;
+  return tensors;
 }
+
+// The largest difference to the expected outputs, with fewer threads than images and with more.
+std::string difference(const std::string& name) {
+  wirings_network* network;
+  if (wirings_open_file(name.c_str(), &network)) return wirings_error();
+  std::ifstream file(name + ".data", std::ios::binary);
+  int64_t images = 0;
+  file.read(reinterpret_cast<char*>(&images), sizeof images);
+  const auto inputs = read(file, network, images, true), expected = read(file, network, images, false);
+  if (!file) return "there is no data";
+  auto results = expected;
+  std::vector<const float*> from;
+  std::vector<float*> to;
+  for (const auto& input : inputs) from.push_back(input.data());
+  for (auto& result : results) to.push_back(result.data());
+  double largest = 0;
+  for (int threads : {1, 2, 3, 6, 9})
+    for (int again = 0; again < 2; ++again) {
+      if (wirings_run(network, from.data(), to.data(), images, threads)) return wirings_error();
+      for (size_t number = 0; number < results.size(); ++number)
+        for (size_t place = 0; place < results[number].size(); ++place) {
+          const double off = std::abs(double(results[number][place]) - expected[number][place]);
+          if (!(off <= largest)) largest = off;
+        }
+    }
+  wirings_close(network);
+  return std::to_string(largest);
+}
+
+}  // namespace
 
 int main(int count, char** names) {
-  std::vector<double> largest(count);
+  std::vector<std::string> reports(count);
   std::vector<std::thread> callers;  // at the same time, as from several threads of Python
   for (int number = 1; number < count; ++number)
-    callers.emplace_back([&, number] { largest[number] = difference(names[number]); });
+    callers.emplace_back([&, number] { reports[number] = difference(names[number]); });
   for (auto& caller : callers) caller.join();
-  for (int number = 1; number < count; ++number) std::printf("%s %g\n", names[number], largest[number]);
+  for (int number = 1; number < count; ++number) std::printf("%s: %s\n", names[number], reports[number].c_str());
 }

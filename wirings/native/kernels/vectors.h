@@ -1,10 +1,17 @@
 // Vectors of floats, as wide as the processor's registers, by the vector extensions of GCC and Clang.
+//
+// The files that include this one are compiled once for each kind of processor, each time in another namespace.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
 
+#ifndef WIRINGS_TARGET
+#define WIRINGS_TARGET native
+#endif
+
 namespace wirings {
+namespace WIRINGS_TARGET {
 
 #if defined(__AVX512F__)
 constexpr int kLanes = 16, kRegisters = 32;
@@ -36,13 +43,10 @@ inline Vector load(const uint16_t* from) {
 
 inline void store(float* to, Vector value) { std::memcpy(to, &value, sizeof value); }
 
-inline void store_some(float* to, Vector value, int count) {
-  std::memcpy(to, &value, sizeof(float) * (count < kLanes ? count : kLanes));
-}
+// The difference to 0 is the number itself, also of -0, so that compilers omit it; they may not omit a sum with 0.
+inline Vector broadcast(float value) { return value - Vector{}; }
 
-inline Vector broadcast(float value) { return Vector{} + value; }
-
-inline Vector relu(Vector value) { return value < 0.0f ? Vector{} : value; }  // NaN stays NaN
+inline Vector largest(Vector one, Vector other) { return one > other ? one : other; }
 
 inline Vector masked(Vector value, const int32_t* mask) {  // all bits of an element of `mask` are set, or none
   Bits bits;
@@ -75,6 +79,7 @@ inline Vector every_second(Vector low, Vector high) {
 
 inline Vector every_second(const float* from) { return every_second<0>(load(from), load(from + kLanes)); }
 
-constexpr int rounded_up(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
+constexpr int64_t vectors_of(int64_t floats) { return (floats + kLanes - 1) / kLanes; }
 
+}  // namespace WIRINGS_TARGET
 }  // namespace wirings
