@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from wirings.channel_report import ChannelReport
     from wirings.channels import remove_dead_channels
     from wirings.compacting import compact, engines_of
-    from wirings.compiling import CompiledNetwork, compile, load_compiled
+    from wirings.compiled_network import CompiledNetwork, compile, load_compiled
     from wirings.exporting import export
     from wirings.history import EdgeHistory
     from wirings.profiling import Profile, profile
@@ -85,9 +85,9 @@ _PLACES = {
     "straight_through": "wirings.selection",
     "WiredNetwork": "wirings.structure",
     "compact": "wirings.compacting",
-    "CompiledNetwork": "wirings.compiling",
-    "compile": "wirings.compiling",
-    "load_compiled": "wirings.compiling",
+    "CompiledNetwork": "wirings.compiled_network",
+    "compile": "wirings.compiled_network",
+    "load_compiled": "wirings.compiled_network",
     "engines_of": "wirings.compacting",
     "export": "wirings.exporting",
     "Profile": "wirings.profiling",

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from wirings.channel_report import ChannelReport
 from wirings.compact_network import CompactNetwork, CompactStage, ConvStem, TargetProduct, dense_weight
 from wirings.compacting import compact, has_structure, without_dead_channels
-from wirings.compiling import compile
+from wirings.compiled_network import compile
 from wirings.engines.csr import compressed_rows
 from wirings.errors import WiringError, first_line
 from wirings.files import write_atomically

@@ -64,7 +64,7 @@ def test_a_fork_while_another_thread_calls():
     holding, done = threading.Event(), threading.Event()
 
     def hold():
-        with native._lock():
+        with native._busy:
             holding.set()
             done.wait()
 

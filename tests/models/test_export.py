@@ -85,7 +85,9 @@ def test_what_cannot_be_exported_leaves_the_old_file(tmp_path):
         export(build("small_scale/continuous_time_dnw.yml", dim=150), path, (3, 32, 32))
     with pytest.raises(ValueError, match="no node of this network depends on the image"):
         export(small_mobilenet(kinds=("some", "none", "none", "some")), path, (3, 40, 40))
-    with pytest.raises(ValueError, match=r"the name must end in .onnx, .pt2 or .safetensors, got out.pt"):
+    with pytest.raises(
+        ValueError, match=r"the name must end in .onnx, .pt2, .safetensors or .wiring, got out.pt"
+    ):
         export(small_mobilenet(), Path("out.pt"), (3, 32, 32))
     assert path.read_text() == "old"
 
