@@ -1,5 +1,7 @@
 """The Triton engine by Triton's interpreter: the logits of other engines, on the CPU."""
 
+import sys
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given
@@ -334,6 +336,7 @@ def test_the_fastest_product_is_measured_once_for_each_size(interpreted, monkeyp
 @pytest.mark.skipif(torch.__version__ < "2.7", reason="Triton 3.2 reads TRITON_INTERPRET once")
 def test_without_a_gpu_it_says_so(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.delitem(sys.modules, KERNEL, raising=False)  # another test's, for the interpreter
     with pytest.raises(
         WiringError, match=r"engine triton runs on a GPU, and the network is on cpu. Run with --gpus 0"
     ):
