@@ -38,9 +38,23 @@ def commands(quick: bool) -> list[list[str]]:
         inference = ["inference", *once, "--batch_sizes", "1", "--threads_of", "1", "--no-memory"]
         others += [
             inference,
-            [*inference, "--app", WIDER],
+            [*inference, "--wiring", "alive", "--only", "native"],
+            [*inference, "--wiring", "spread", "--only", "native"],
+            [*inference, "--app", WIDER, "--wiring", "alive"],
             ["roofline", *once],
-            ["roofline", *once, "--sigma", "0"],
+            ["roofline", *once, "--wiring", "alive"],
+            [
+                "sparse_networks",
+                *once,
+                "--networks",
+                "mobilenet_v1",
+                "--batch_sizes",
+                "1",
+                "--threads_of",
+                "1",
+                "--image_size",
+                "64",
+            ],
         ]
         others += [["threads", "--app", "apps/quickstart/wiring_demo.yml", "--busy", "1", *once]]
         others += [["sparse_resnet", "--arch", "resnet18", *small, "--image_size", "32", *once]]
@@ -53,9 +67,12 @@ def commands(quick: bool) -> list[list[str]]:
         ["data_loading"],
         ["fast_eval"],
         ["inference"],
-        ["inference", "--app", WIDER, "--threads_of", "2", "--no-memory"],
+        ["inference", "--wiring", "alive", "--threads_of", "2", "--no-memory"],
+        ["inference", "--wiring", "spread", "--threads_of", "2", "--no-memory"],
+        ["inference", "--app", WIDER, "--wiring", "alive", "--threads_of", "2", "--no-memory"],
         ["roofline"],
-        ["roofline", "--sigma", "0"],
+        ["roofline", "--wiring", "alive"],
+        ["sparse_networks"],
         ["distributed"],
         ["scaling"],
         ["threads"],

@@ -1,10 +1,9 @@
-"""Evaluation of a wiring with dead nodes: the plain network, and the compact one with each engine.
+"""Evaluation of a wiring: the plain network, and the compact one with each engine.
 
     python -m benchmarks.fast_eval [--app APP] [--rounds N] [--batch_sizes 1 8] [--threads 2]
-        [--sigma 0.1] [--json FILE]
+        [--wiring trained] [--json FILE]
 
-The weights are those of DNW ×0.225 at initialization, with the columns of each source scaled log-normally
-(--sigma), so that nodes are dead as in trained wirings. The plain network caches its selection.
+--wiring: see benchmarks.wirings. The plain network caches its selection.
 """
 
 from __future__ import annotations
@@ -18,30 +17,12 @@ from torch import nn
 
 from benchmarks.machine import Spread, measure
 from benchmarks.report import Report, run
+from benchmarks.wirings import WIRINGS, make_network
 from genutil.config import load_config
-from models import build_model
 from wirings.compacting import compact
 from wirings.engines import ENGINES
 from wirings.errors import WiringError
 from wirings.profiling import profile
-from wirings.structure import wired_layers
-
-
-def with_dead_nodes(app: str, sigma: float, seed: int = 0) -> nn.Module:
-    """A network whose source nodes differ in strength, so that the weakest have no edge in use."""
-    torch.manual_seed(seed)
-    config = load_config(app)
-    model = build_model(config)
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    with torch.no_grad():
-        for layer in wired_layers(model):
-            weight = layer.rule.weight
-            weight *= torch.exp(sigma * torch.randn(1, weight.shape[1], 1, 1))
-        for norm in norms:
-            norm.momentum = 1.0
-        # Statistics of actual maps: without them states shrink from layer to layer until only biases matter.
-        model.train()(torch.randn(8, config.in_channels, config.image_size, config.image_size))
-    return model.eval()
 
 
 def make_networks(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, str]]:
@@ -70,11 +51,11 @@ def compare(
 
 
 def measure_engines(options: argparse.Namespace) -> Report:
-    model = with_dead_nodes(options.app, options.sigma)
+    model = make_network(options.app, options.wiring)
     cost, size = profile(model), load_config(options.app).image_size
     available, missing = make_networks(model)
     report = Report(
-        f"Evaluation of {options.app} with dead nodes, {size} px",
+        f"Evaluation of {options.app}, wiring: {options.wiring}, {size} px",
         ("batch", "network", "forward pass", "for an image", "plain / this", "error"),
         notes=[
             f"live nodes {cost.live_nodes:,}, edges {cost.edges:,} ({cost.effective_edges:,} effective), "
@@ -99,5 +80,5 @@ if __name__ == "__main__":
     parser.add_argument("--app", default="apps/large_scale/mobilenetv1_dnw_x225.yml")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--sigma", type=float, default=0.1, help="spread of the sources' strengths; 0: none")
+    parser.add_argument("--wiring", choices=WIRINGS, default="trained", help="see benchmarks.wirings")
     run(measure_engines, parser)

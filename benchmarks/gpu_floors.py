@@ -1,6 +1,6 @@
 """Bytes and operations of the Triton engine on a GPU, counted, and the time predicted from them.
 
-    python -m benchmarks.gpu_floors [--app APP] [--sigma 0.1] [--batch_sizes 1 8 64 256] [--json FILE]
+    python -m benchmarks.gpu_floors [--app APP] [--wiring trained] [--batch_sizes 1 8 64 256] [--json FILE]
 
 A prediction, not a measurement: it needs no GPU. The network is that of benchmarks.fast_eval. Moved: each
 source and each result once. Gathered: a source for each edge and the maps between a product and its filters,
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import torch
 
-from benchmarks.fast_eval import with_dead_nodes
 from benchmarks.report import Report, run
+from benchmarks.wirings import WIRINGS, make_network
 from genutil.config import load_config
 from genutil.exceptions import UserError
 from wirings.compact_network import CompactNetwork, CompactStage, ConvStem, dense_weight
@@ -112,7 +112,7 @@ def works(network: CompactNetwork, size: int, images: int, dtype: torch.dtype) -
 
 def predict(options: argparse.Namespace) -> Report:
     config = load_config(options.app)
-    network = compact(with_dead_nodes(options.app, options.sigma), "dense")
+    network = compact(make_network(options.app, options.wiring), "dense")
     if not isinstance(network, CompactNetwork) or not isinstance(network.stem, ConvStem):
         raise UserError("benchmarks.gpu_floors counts MobileNet graphs")
     operations = ("operations, edges", "operations, dense")
@@ -122,7 +122,7 @@ def predict(options: argparse.Namespace) -> Report:
         ("maps", "batch", "moved", "gathered", *operations, "card", *times),
         notes=[
             "a prediction from counts, not a measurement; times of a batch in a CUDA graph",
-            f"strengths of sources spread by {options.sigma}; {sum(map(_edges, network.stages)):,} edges",
+            f"wiring: {options.wiring}; {sum(map(_edges, network.stages)):,} edges",
         ],
     )
     for dtype in RATES:
@@ -167,6 +167,6 @@ def _edges(stage: torch.nn.Module) -> int:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--app", default="apps/large_scale/mobilenetv1_dnw_x225.yml")
-    parser.add_argument("--sigma", type=float, default=0.1, help="spread of the sources' strengths; 0: none")
+    parser.add_argument("--wiring", choices=WIRINGS, default="trained", help="see benchmarks.wirings")
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 8, 64, 256])
     run(predict, parser)

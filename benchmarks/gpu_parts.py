@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.baseline import by_sorting
-from benchmarks.fast_eval import with_dead_nodes
 from benchmarks.sparse_resnet import make_resnet_step
 from benchmarks.steps import Step, make_step
+from benchmarks.wirings import make_network
 from genutil.config import load_config
 from genutil.exceptions import USER_ERRORS
 from genutil.runs.run_folder import commit, environment, processor
@@ -268,7 +268,7 @@ def _by_kthvalue(weight: Tensor, count: int) -> Tensor:
 
 def inference(clock: Clock, data_dir: str) -> None:
     """Forward passes of DNW ×0.225 with dead nodes, plain and compact, by every engine of the device."""
-    model = with_dead_nodes(CIFAR_MOBILENET if clock.quick else IMAGENET_MOBILENET, sigma=0.1)
+    model = make_network(CIFAR_MOBILENET if clock.quick else IMAGENET_MOBILENET, "trained")
     cost = profile(model)
     note(f"live nodes {cost.live_nodes:,}, effective edges {cost.effective_edges:,}, MACs {cost.macs:,}")
     model.to(clock.device)

@@ -1,9 +1,9 @@
 """Work and speed of each step of the native engine, compared with the limits of the machine.
 
-    python -m benchmarks.roofline [--app APP] [--sigma 0.1] [--batch_size 1] [--rounds N]
+    python -m benchmarks.roofline [--app APP] [--wiring trained] [--batch_size 1] [--rounds N]
         [--threads 1] [--json FILE]
 
-The weights are those of benchmarks.fast_eval. A step is one layer: sums over edges with the 3×3 filters that
+--wiring: see benchmarks.wirings. A step is one layer: sums over edges with the 3×3 filters that
 follow, or the classifier. Read: the maps of the sources, once for each edge, and the weights; the speed
 depends on the caches. Limits: a matrix product of torch in the same threads, and the sums of a tensor that
 fits into the L2 cache and of one that fits into no cache.
@@ -18,8 +18,8 @@ import time
 import numpy as np
 import torch
 
-from benchmarks.fast_eval import with_dead_nodes
 from benchmarks.report import Report, run
+from benchmarks.wirings import WIRINGS, make_network
 from genutil.config import load_config
 from genutil.exceptions import UserError
 from wirings.compacting import compact
@@ -45,6 +45,12 @@ def work_of(program: Program, step: Step) -> tuple[int, int, int]:
     return step.num_weights, step.num_weights * pixels + filtered, read
 
 
+def executed_macs(network: NativeNetwork, size: int) -> int:
+    """Multiply-accumulates that the engine executes for an image of size × size pixels."""
+    program = network.program(size, size)
+    return sum(work_of(program, Step(*row))[1] for row in program.steps.tolist())
+
+
 def limits(threads: int) -> list[str]:
     """Limits of this machine, as measured."""
     torch.set_num_threads(threads)
@@ -66,7 +72,7 @@ def _median(call: object, repeats: int = 15) -> float:
 
 
 def measure_steps(options: argparse.Namespace) -> Report:
-    model = compact(with_dead_nodes(options.app, options.sigma), "native")
+    model = compact(make_network(options.app, options.wiring), "native")
     if not isinstance(model, NativeNetwork):
         raise UserError("benchmarks.roofline measures MobileNet graphs")
     config = load_config(options.app)
@@ -79,7 +85,7 @@ def measure_steps(options: argparse.Namespace) -> Report:
         f"Steps of the native engine, {config.name}, batch {options.batch_size}",
         ("step", "nodes", "map", "edges", "MMAC", "read, MB", "time", "GMAC/s", "GB/s", "fraction"),
         notes=[
-            f"strengths of sources spread by {options.sigma}; rounds: {options.rounds}, medians; for an "
+            f"wiring: {options.wiring}; rounds: {options.rounds}, medians; for an "
             f"image, in the first of {options.threads} threads",
             "; ".join(limits(options.threads)),
         ],
@@ -109,7 +115,7 @@ def measure_steps(options: argparse.Namespace) -> Report:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--app", default="apps/large_scale/mobilenetv1_dnw_x225.yml")
-    parser.add_argument("--sigma", type=float, default=0.1, help="spread of the sources' strengths; 0: none")
+    parser.add_argument("--wiring", choices=WIRINGS, default="trained", help="see benchmarks.wirings")
     parser.add_argument("--batch_size", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=100)
     run(measure_steps, parser)

@@ -34,9 +34,9 @@ def test_counts_of_a_small_network():
 
 def test_predictions(monkeypatch):
     """A larger batch takes longer, and nothing is below its floor."""
-    monkeypatch.setattr(gpu_floors, "with_dead_nodes", lambda *_: small_mobilenet(5))
+    monkeypatch.setattr(gpu_floors, "make_network", lambda *_: small_mobilenet(5))
     app = str(ROOT / "apps/large_scale/mobilenetv1_dnw_x225.yml")
-    report = gpu_floors.predict(argparse.Namespace(app=app, sigma=0.1, batch_sizes=[1, 8, 64]))
+    report = gpu_floors.predict(argparse.Namespace(app=app, wiring="trained", batch_sizes=[1, 8, 64]))
     assert len(report.results) == len(report.rows) == 2 * 3 * 2
     for found in report.results:
         assert found["floor"] < found["fastest"] <= min(found["by_edges"], found["dense"])

@@ -7,7 +7,7 @@ import torch
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
-from benchmarks.fast_eval import with_dead_nodes
+from benchmarks.wirings import make_network
 from tests.conftest import ROOT
 from tests.helpers.equality import assert_close
 from tests.helpers.examples import examples
@@ -349,7 +349,7 @@ GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA dev
 @pytest.fixture(scope="module")
 def on_a_gpu():
     """DNW ×0.225 with dead nodes, at 224 px."""
-    return with_dead_nodes(str(ROOT / "apps/large_scale/mobilenetv1_dnw_x225.yml"), 0.1).cuda()
+    return make_network(str(ROOT / "apps/large_scale/mobilenetv1_dnw_x225.yml"), "trained").cuda()
 
 
 @pytest.mark.gpu
