@@ -146,6 +146,36 @@ def test_what_the_engine_does_not_know_is_run_by_torch():
         compiled.save("never.wiring")
 
 
+class Unusual(nn.Module):
+    """Orders and views that a simple translation gets wrong."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(4, 4, 1)
+
+    def forward(self, x):
+        x = self.first(x)
+        x = x + x  # a sum of a convolution with itself
+        left, right = x.chunk(2, 1)
+        left = torch.sort(left, 1).values  # torch runs it before `right` is read
+        x = self.second(left) * right
+        pixels = x.permute(0, 2, 3, 1).reshape(-1, 4)  # pixels of all images in one dimension
+        rows = pixels.relu().reshape(x.shape[0], -1)
+        return rows, torch.cat([x, x], 1).relu(), x.add(right, alpha=2)
+
+
+def test_unusual_networks():
+    torch.manual_seed(0)
+    model = Unusual().eval()
+    compiled = wirings.compile(model, torch.randn(1, 3, 7, 6))
+    for images in (1, 4):
+        pixels = torch.randn(images, 3, 7, 6)
+        with torch.no_grad():
+            for found, expected in zip(compiled(pixels), model(pixels), strict=True):
+                assert_close(found, expected)
+    assert "sort.default" in str(compiled)
+
+
 @pytest.mark.parametrize(
     ("example", "message"),
     [

@@ -67,6 +67,8 @@ def _scale(producer: Operation, affine: Operation) -> None:
     assert scale is not None and shift is not None and producer.biases is not None
     producer.biases = producer.biases * scale + shift
     producer.targets = affine.targets
+    if producer.bias_maps is not None:
+        producer.bias_maps = producer.bias_maps * scale[:, None, None]
     if producer.edges is not None:
         edges = producer.edges
         producer.edges = replace(edges, weights=edges.weights * scale[edges.targets])
@@ -92,6 +94,8 @@ def _fuse_additions(operations: list[Operation]) -> list[Operation]:
         if operation.kind != Kind.COMBINE or operation.multiplies or operation.others is None:
             continue
         if operation.other_size != operation.size or not len(operation.sources):
+            continue
+        if np.intersect1d(operation.sources, operation.others).size:
             continue
         pairs = ((operation.sources, operation.others), (operation.others, operation.sources))
         for own, others in pairs:

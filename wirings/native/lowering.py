@@ -109,7 +109,8 @@ class _Lowering:
         self.items: list[Item] = []
         self.segment = Segment()
         self.available: dict[fx.Node, str] = {}
-        self.shapes: dict[fx.Node, tuple[int, ...]] = {}
+        (images,) = (node for node in self.graph.nodes if node.name == self.input)
+        self.num_images = images.meta["val"].shape[0]
 
     def run(self) -> Lowered:
         output: Any = None
@@ -127,19 +128,25 @@ class _Lowering:
         return Lowered(tuple(self.items), str(self.input), output)
 
     def _lower(self, node: fx.Node) -> None:
+        if node in self.available:  # a part of a tuple, which the end of a segment has exported
+            return
+        handler = _HANDLERS.get(node.target)
+        if handler is None:
+            self._call_torch(node, f"{_label(node)} is not an operation of the engine")
+            return
         try:
-            handler = _HANDLERS.get(node.target)
-            if handler is None:
-                raise NotSupported(f"{_label(node)} is not an operation of the engine")
-            before = len(self.segment.operations.list)
             args = fx.map_arg(node.args, self._value)
             kwargs = fx.map_arg(node.kwargs, self._value)
-            result = handler(Context(self.segment.operations, node), *args, **kwargs)
-            self.segment.values[node] = result
         except NotSupported as error:
-            del self.segment.operations.list[
-                before if handler is not None else len(self.segment.operations.list) :
-            ]
+            self._call_torch(node, str(error))
+            return
+        operations = self.segment.operations
+        before = len(operations.list)
+        try:
+            context = Context(operations, node, self.num_images)
+            self.segment.values[node] = handler(context, *args, **kwargs)
+        except NotSupported as error:
+            del operations.list[before:]
             self._call_torch(node, str(error))
 
     def _value(self, node: fx.Node) -> Any:
@@ -154,8 +161,8 @@ class _Lowering:
         value = node.meta["val"]
         if not isinstance(value, Tensor) or value.dtype != torch.float32:
             raise NotSupported(f"{node.name} is not a float32 tensor")
-        shape = tuple(value.shape[1:])
-        if not _is_batch(value) or len(shape) not in (1, 3) or not all(isinstance(n, int) for n in shape):
+        shape = _shape_of_one(value, self.num_images)
+        if len(shape) not in (1, 3):
             raise NotSupported(f"{node.name} has the shape {tuple(value.shape)}")
         size = (shape[1], shape[2]) if len(shape) == 3 else (1, 1)
         result = Value(self.segment.operations.input(shape[0], size), shape)
@@ -167,13 +174,8 @@ class _Lowering:
         if node.target is _aten.sym_size.int and node.args[1] == 0:
             self.segment.values[node] = BatchSize()
             return
-        inputs = list(node.all_input_nodes)
-        if any(
-            isinstance(self.segment.values.get(one), (Value, tuple)) and one not in self.available
-            for one in inputs
-        ):
-            for one in inputs:
-                self._export(one)
+        values = [self.segment.values.get(one) for one in node.all_input_nodes if one not in self.available]
+        if any(isinstance(value, (Value, tuple)) for value in values):
             self._close()
         args, kwargs = fx.map_arg(node.args, self._named), fx.map_arg(node.kwargs, self._named)
         self.items.append(TorchCall(node.name, node.target, args, kwargs, reason))  # type: ignore[arg-type]
@@ -197,11 +199,14 @@ class _Lowering:
     def _close(self) -> None:
         """End the segment. Its values that later items read are exported."""
         values = self.segment.values
-        done = set(self.segment.operations.list)
-        if done:
-            for node, value in list(values.items()):
-                if isinstance(value, Value):
-                    self._export(node) if self._is_read_later(node) else None
+        for node, value in list(values.items()):
+            if isinstance(value, tuple):
+                parts = (user for user in node.users if user.target is operator.getitem)
+                values.update({part: value[int(str(part.args[1]))] for part in parts if part not in values})
+        for node in list(values):
+            if any(user not in values and user not in self.available for user in node.users):
+                self._export(node)
+        if self.segment.outputs:
             self.items.append(self.segment)
         constants = {
             node: value
@@ -210,17 +215,18 @@ class _Lowering:
         }
         self.segment = Segment(values=constants)
 
-    def _is_read_later(self, node: fx.Node) -> bool:
-        lowered = self.segment.values
-        return any(user not in lowered and user not in self.available for user in node.users)
-
 
 @dataclass(frozen=True)
 class Context:
-    """What handlers need besides their arguments."""
+    """What handlers need besides their arguments.
+
+    Attributes:
+        num_images: the first dimension of the network's input.
+    """
 
     operations: Operations
     node: fx.Node
+    num_images: Any
 
     @property
     def name(self) -> str:
@@ -231,9 +237,12 @@ class Context:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of the result without the images."""
-        value = self.node.meta["val"]
-        return tuple(int(length) for length in value.shape[1:])
+        """Shape of the result without the images.
+
+        Raises:
+            NotSupported: its first dimension is not that of the images.
+        """
+        return _shape_of_one(self.node.meta["val"], self.num_images)
 
 
 def _constants(program: torch.export.ExportedProgram) -> dict[str, Tensor]:
@@ -248,8 +257,12 @@ def _constants(program: torch.export.ExportedProgram) -> dict[str, Tensor]:
     return {placeholder: named[name].detach() for placeholder, name in sources.items()}
 
 
-def _is_batch(value: Tensor) -> bool:
-    return value.dim() > 0
+def _shape_of_one(value: Tensor, num_images: Any) -> tuple[int, ...]:
+    """Shape without the first dimension, which must be that of the images."""
+    shape = tuple(value.shape)
+    if not shape or str(shape[0]) != str(num_images) or not all(isinstance(n, int) for n in shape[1:]):
+        raise NotSupported(f"a tensor has the shape {shape}")
+    return shape[1:]
 
 
 def _label(node: fx.Node) -> str:
@@ -407,7 +420,7 @@ def _view(context: Context, x: Any, *_: Any) -> Value:
     numbers, size = value.maps.numbers, value.maps.size
     if len(shape) == 1:
         return Value(_as_features(context, value), shape)
-    if size == (1, 1) and len(value.shape) == 1 and shape[-2:] == (1, 1):
+    if len(value.shape) == 1 and shape[-2:] == (1, 1):
         return Value(Maps(numbers.reshape(shape[:-2]), size), shape)
     if len(shape) < 3 or len(value.shape) < 3 or shape[-2:] != value.shape[-2:]:
         raise NotSupported(f"a tensor of {value.shape} is viewed as {shape}")
