@@ -17,7 +17,7 @@ from wirings.compacting import compact, has_structure, without_dead_channels
 from wirings.errors import WiringError, first_line
 from wirings.files import write_atomically
 from wirings.native.build import load_kernels
-from wirings.native.library import Network
+from wirings.native.c_interface import Network
 from wirings.native.lowering import BatchSize, Item, Lowered, Name, Segment, TorchCall, lower
 from wirings.native.mobilenet import operations_of
 from wirings.native.planner import plan

@@ -171,6 +171,25 @@ class Unusual(nn.Module):
         return rows, torch.cat([x, x], 1).relu(), x.add(right, alpha=2)
 
 
+class Discarding(nn.Module):
+    """Maps that several operations write, and some of which nothing reads."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.again = nn.ConvTranspose2d(3, 6, 2, stride=2), nn.Conv2d(2, 6, 3, padding=1)
+        self.mixed = nn.Conv2d(8, 4, 1)
+
+    def forward(self, x):
+        x = self.up(x)[:, 1:3]
+        y = self.again(x).relu()
+        return self.mixed(torch.cat([y, self.again(y[:, 2:4])[:, :2]], 1)) + self.mixed(torch.cat([x, y], 1))
+
+
+def test_maps_that_nothing_reads():
+    torch.manual_seed(0)
+    check(Discarding().eval(), size=9)
+
+
 def test_unusual_networks():
     torch.manual_seed(0)
     model = Unusual().eval()

@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from wirings.errors import MissingPackageError, WiringError
-from wirings.native.library import Library
+from wirings.native.c_interface import Library
 
 KERNELS = Path(__file__).with_name("kernels")
 SOURCES = (

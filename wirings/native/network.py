@@ -13,7 +13,7 @@ from wirings.cached_module import CachedModule
 from wirings.compact_network import CompactNetwork, ConvStem
 from wirings.errors import WiringError
 from wirings.native.build import load_kernels
-from wirings.native.library import Network
+from wirings.native.c_interface import Network
 from wirings.native.mobilenet import operations_of
 from wirings.native.planner import plan
 from wirings.native.program import Program

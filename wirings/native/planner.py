@@ -77,10 +77,11 @@ class _Planner:
             self.pads[operation.size] = max(self.pads[operation.size], operation.pad)
         self.grouped = self._grouped(self._steps_by_image())
         self.sizes: dict[int, Size] = {}
-        self.last_read: dict[int, int] = {}
+        self.last_use: dict[int, int] = {}  # several placements may write one map
         for number, operation in enumerate(operations):
             self.sizes.update(dict.fromkeys(operation.targets.tolist(), operation.target_size))
-            self.last_read.update(dict.fromkeys(operation.reads().tolist(), number))
+            used = [*operation.targets.tolist(), *operation.reads().tolist()]
+            self.last_use.update(dict.fromkeys(used, number))
         self.geometries: dict[tuple[Size, bool], int] = {}
         self.num_slots: list[int] = []
         self.free: list[list[int]] = []
@@ -93,12 +94,9 @@ class _Planner:
                 if target not in self.places:
                     self.places[target] = self._allocate(target)
             steps.append(self._step(operation))
-            for source in operation.reads().tolist():
-                if self.last_read[source] == number:
-                    self._release(source)
-            for target in operation.targets.tolist():
-                if target not in self.last_read:
-                    self._release(target)
+            for used in {*operation.targets.tolist(), *operation.reads().tolist()}:
+                if self.last_use[used] == number:
+                    self._release(used)
         geometries = [
             Geometry(*size, self.pads[size], int(grouped), slots, *self._reaches(size))
             for (size, grouped), slots in zip(self.geometries, self.num_slots, strict=True)
@@ -214,7 +212,10 @@ class _Planner:
             step.count = len(operation.channel_indices)
             step.edges = self.arrays.ints(operation.channel_indices)
         step.inputs, step.channels = operation.tensor, operation.channels
-        step.operation = int(operation.multiplies or operation.clears) or operation.pooling
+        if operation.kind == Kind.POOL:
+            step.operation = operation.pooling
+        else:
+            step.operation = int(operation.multiplies or operation.clears)
         step.size, step.stride, step.padding = operation.window, operation.stride, operation.padding
         if operation.filters is not None:
             filters = operation.filters

@@ -112,11 +112,11 @@ class Network:
     """A network that the library has opened. It is closed when nothing refers to it."""
 
     def __init__(self, library: Library, handle: ctypes.c_void_p) -> None:
-        self.library, self._handle = library, handle
+        self._engine, self._handle = library, handle
         self.inputs, self.outputs = library.shapes(handle)
 
     def __del__(self) -> None:
-        self.library.close(self._handle)
+        self._engine.close(self._handle)
 
     def run(self, inputs: Sequence[Tensor], threads: int, seconds: Tensor | None = None) -> list[Tensor]:
         """The outputs, float32 (images, channels, height, width).
@@ -135,7 +135,7 @@ class Network:
             if tuple(tensor.shape) != (images, *shape):
                 raise WiringError(f"engine native: an input is {tuple(tensor.shape)}, not {(images, *shape)}")
         outputs = self._empty_outputs(images)
-        self.library.run(self._handle, inputs, outputs, images, threads, seconds)
+        self._engine.run(self._handle, inputs, outputs, images, threads, seconds)
         return outputs
 
     def run_bytes(self, pixels: Tensor, normalisation: Tensor, threads: int) -> list[Tensor]:
@@ -145,7 +145,7 @@ class Network:
             normalisation: (2, channels): factor and summand of each channel.
         """
         outputs = self._empty_outputs(len(pixels))
-        self.library.run_bytes(self._handle, pixels, normalisation, outputs, threads)
+        self._engine.run_bytes(self._handle, pixels, normalisation, outputs, threads)
         return outputs
 
     def _empty_outputs(self, images: int) -> list[Tensor]:
