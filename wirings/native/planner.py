@@ -313,8 +313,8 @@ def blocks_of(edges: Edges, num_targets: int) -> tuple[Numbers, Numbers, Floats]
 
 
 def _share_of(targets: int) -> float:
-    """Part of a block's weights that must not be zero: an edge of 4 targets takes about as long as 1.4 edges
-    of one.
+    """Fraction of a block's weights that must not be zero: an edge of 4 targets takes about as long as 1.4
+    edges of one.
     """
     return 1.4 / targets
 

@@ -9,6 +9,7 @@
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
+#include <unistd.h>
 
 #include "threads.h"
 
@@ -66,6 +67,12 @@ std::vector<float> bias_maps_of(const Program& program, const Step& step, int im
   return maps;
 }
 
+Program checked(Program program) {
+  const std::string reason = check(program);
+  if (!reason.empty()) throw std::invalid_argument(reason);
+  return program;
+}
+
 int64_t scratch_of(const Program& program, const Step& step, int images) {
   if (step.kind == Kind::kPool) {
     const Geometry &from = program.geometries[step.from], &to = program.geometries[step.to];
@@ -102,9 +109,21 @@ Prepared prepare(const Program& program, int images) {
 void Network::Free::operator()(float* memory) const { std::free(memory); }
 
 Network::Network(Program program, const Target& target)
-    : program_(std::move(program)), target_(target), by_image_(steps_by_image(program_)) {
-  const std::string reason = check(program_);
-  if (!reason.empty()) throw std::invalid_argument(reason);
+    : program_(checked(std::move(program))), target_(target), by_image_(steps_by_image(program_)),
+      lock_(new Lock{int(getpid()), {}}) {}
+
+Network::~Network() {
+  Lock* lock = lock_.load();
+  if (lock->process == int(getpid())) delete lock;  // a mutex that is held forever cannot be destroyed
+}
+
+std::mutex& Network::busy() {
+  Lock* lock = lock_.load();
+  if (lock->process != int(getpid())) {
+    Lock* own = new Lock{int(getpid()), {}};
+    if (!lock_.compare_exchange_strong(lock, own)) delete own;
+  }
+  return lock_.load()->busy;
 }
 
 const Prepared& Network::prepared(int images) {
@@ -138,20 +157,21 @@ struct Network::Groups {
 
 void Network::run(const Input* inputs, float* const* outputs, int64_t images, int threads, double* seconds) {
   if (images <= 0) return;
-  const std::lock_guard<std::mutex> lock(busy_);
+  const std::lock_guard<std::mutex> lock(busy());
   const int number = int(program_.steps.size());
   const Groups groups(images, std::max(threads, 1), by_image_ < number);
   const bool shared = groups.members > 1;
   // Workspaces, places and scratch for all threads, so that they allocate nothing.
   std::vector<const Prepared*> places(groups.count);
-  std::vector<std::vector<float*>> spaces(groups.teams);
   int64_t scratch_floats = 0;
   for (int64_t group = 0; group < groups.count; ++group) {
     places[group] = &prepared(groups.size(group));
     scratch_floats = std::max(scratch_floats, places[group]->scratch);
     for (int team = 0; team < groups.teams; ++team) workspace(*places[group], team);
   }
-  std::vector<std::vector<float>> scratch(groups.threads, std::vector<float>(scratch_floats + 1));
+  scratch_.resize(std::max<size_t>(scratch_.size(), groups.threads));
+  for (auto& scratch : scratch_)
+    if (int64_t(scratch.size()) <= scratch_floats) scratch.resize(scratch_floats + 1);
 
   Tasks tasks(int(shared ? number * images : groups.count), shared ? groups.members : 1);
   in_parallel(groups.threads, [&](int thread) {
@@ -160,7 +180,7 @@ void Network::run(const Input* inputs, float* const* outputs, int64_t images, in
     const auto run_group = [&](int64_t group) {
       const Prepared& prepared = *places[group];
       float* space = workspaces_.find(prepared.images)->second[shared ? 0 : thread].get();
-      const Call call{program_, prepared, inputs, outputs, space, scratch[thread].data(), groups.first(group)};
+      const Call call{program_, prepared, inputs, outputs, space, scratch_[thread].data(), groups.first(group)};
       const auto timed = [&](int step, int image) {
         const auto start = std::chrono::steady_clock::now();
         if (shared)

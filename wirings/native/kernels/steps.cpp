@@ -138,7 +138,12 @@ class Part {
     const int32_t slots[kMaxTargets] = {0, 1, 2, 3};
     float* const maps = call_.scratch + lead;
     sum.to_stride = floats + lead;
-    std::fill(call_.scratch, maps + kMaxTargets * sum.to_stride, 0.0f);
+    for (int64_t t = 0; t < kMaxTargets; ++t) {  // the zeros around each map; sums write all between
+      float* map = maps + t * sum.to_stride;
+      std::fill(map - lead, map, 0.0f);
+      std::fill(map + vectors * kLanes, map + floats, 0.0f);
+    }
+    std::fill(maps + kMaxTargets * sum.to_stride - lead, maps + kMaxTargets * sum.to_stride, 0.0f);
     const Range blocks = blocks_of_part(), all = images();
     const int32_t* offsets = call_.prepared.offsets[number_].data();
     for (int64_t number = blocks.begin; number < blocks.end; ++number) {
@@ -181,6 +186,7 @@ class Part {
 
   // About the same number of edges, and of vectors that are written, for each part.
   Range blocks_of_part() const {
+    if (parts_ == 1) return {0, step_.number};
     const auto cost = [&](int64_t block) {
       const int32_t* fields = ints(step_.blocks + kBlockFields * block);
       return int64_t{fields[1]} * (fields[3] + 8);
