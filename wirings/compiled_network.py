@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +186,7 @@ def compile(model: nn.Module, example: Tensor) -> CompiledNetwork:
             _log.warning("%s", report)
     program = _exported(small, example)
     spec = program.call_spec.out_spec
-    network = CompiledNetwork(lower(program), shape, lambda leaves: _pytree.tree_unflatten(leaves, spec))
+    network = CompiledNetwork(lower(program), shape, partial(_pytree.tree_unflatten, treespec=spec))
     return _verified(network, small, example)
 
 
@@ -200,12 +201,21 @@ def load_compiled(path: str | Path) -> LoadedNetwork:
 
 
 class _Program:
-    """A program that the engine has loaded, with the names of the tensors that it reads and writes."""
+    """A program that the engine has loaded, with the names of the tensors that it reads and writes.
+
+    A copy loads the program again.
+    """
 
     def __init__(self, segment: Segment) -> None:
         self.program = plan(segment.operations.list)
         self.network = load_kernels().open(self.program.to_bytes())
         self.inputs, self.outputs = tuple(segment.inputs), tuple(segment.outputs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "network"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, network=load_kernels().open(state["program"].to_bytes()))
 
     def run(self, tensors: dict[str, Any]) -> None:
         inputs = [_as_images(tensors[name]) for name in self.inputs]

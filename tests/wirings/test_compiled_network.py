@@ -1,6 +1,11 @@
 """`wirings.compile`: networks of torchvision by the native engine give the logits of torch."""
 
+import copy
+import os
+import pickle
+import signal
 import subprocess
+import threading
 
 import pytest
 import torch
@@ -222,6 +227,32 @@ def test_images_of_another_size_are_refused():
     with pytest.raises(WiringError, match=r"float32 images on the CPU, got torch\.float64 on cpu"):
         compiled(torch.zeros(1, 3, 9, 9).double())
     assert compiled(torch.zeros(0, 3, 9, 9)).shape == (0, 2, 7, 7)
+
+
+def test_copies_and_forked_processes():
+    """Also while another thread runs the network, whose lock the child inherits."""
+    compiled = wirings.compile(nn.Sequential(nn.Conv2d(3, 64, 3), nn.ReLU()), torch.zeros(1, 3, 80, 80))
+    pixels = torch.randn(2, 3, 80, 80)
+    expected = compiled(pixels)
+    assert torch.equal(copy.deepcopy(compiled)(pixels), expected)
+    assert torch.equal(pickle.loads(pickle.dumps(compiled))(pixels), expected)
+
+    stop = threading.Event()
+
+    def run():
+        while not stop.is_set():
+            compiled(pixels)
+
+    other = threading.Thread(target=run)
+    other.start()
+    for _ in range(20):
+        child = os.fork()
+        if not child:
+            signal.alarm(20)
+            os._exit(0 if torch.equal(compiled(pixels), expected) else 1)
+        assert os.waitpid(child, 0)[1] == 0
+    stop.set()
+    other.join()
 
 
 @pytest.fixture(scope="module")
