@@ -355,10 +355,9 @@ class Part {
 
 void run_part(const Call& call, int step, int image, int part, int parts) { Part(call, step, image, part, parts).run(); }
 
-// Pixels of all sources that stay in the cache during the loop over the targets.
-constexpr int64_t kStrip = 128;
-
 void multiply_part(const Matrix& matrix, const float* sources, int64_t pixels, float* to, int part, int parts) {
+  constexpr int kVectors = 8;
+  constexpr int64_t kStrip = kVectors * kLanes;  // pixels of all sources that stay in the cache for all targets
   const int64_t strips = (pixels + kStrip - 1) / kStrip;
   const bool by_strips = strips >= parts;
   const Range strip_range = by_strips ? share(strips, part, parts) : Range{0, strips};
@@ -369,20 +368,23 @@ void multiply_part(const Matrix& matrix, const float* sources, int64_t pixels, f
       const int32_t first = matrix.starts[target], last = matrix.starts[target + 1];
       float* row = to + target * pixels;
       int64_t pixel = begin;
-      for (; pixel + 4 * kLanes <= end; pixel += 4 * kLanes) {
-        Vector totals[4] = {};
-        for (int32_t edge = first; edge < last; ++edge) {
-          const float* source = sources + matrix.columns[edge] * pixels + pixel;
-          const Vector weight = broadcast(matrix.weights[edge]);
-#pragma GCC unroll 4
-          for (int v = 0; v < 4; ++v) totals[v] += weight * load(source + v * kLanes);
-        }
-        for (int v = 0; v < 4; ++v) store(row + pixel + v * kLanes, totals[v]);
+      const auto source = [&](int64_t edge) { return sources + matrix.columns[edge] * pixels + pixel; };
+      const auto tile = [&](auto& totals, int vectors) {
+        add_edges(totals, matrix.weights, first, last, 0, source);
+        for (int v = 0; v < vectors; ++v) store(row + pixel + v * kLanes, totals[v]);
+        pixel += vectors * kLanes;
+      };
+      if (pixel + kStrip <= end) {
+        Vector totals[kVectors] = {};
+        tile(totals, kVectors);
+      }
+      while (pixel + kLanes <= end) {
+        Vector totals[1] = {};
+        tile(totals, 1);
       }
       for (; pixel < end; ++pixel) {
         float total = 0;
-        for (int32_t edge = first; edge < last; ++edge)
-          total += matrix.weights[edge] * sources[matrix.columns[edge] * pixels + pixel];
+        for (int32_t edge = first; edge < last; ++edge) total += matrix.weights[edge] * *source(edge);
         row[pixel] = total;
       }
     }

@@ -35,6 +35,44 @@ struct Block {
   int64_t first;         // target
 };
 
+// Adds the sources of one target's edges, kVectors vectors each; `source(edge)` is where an edge reads.
+template <int kVectors, typename Source>
+inline void add_edges(Vector (&totals)[kVectors], const float* weights, int64_t begin, int64_t end, int64_t ahead,
+                      const Source& source) {
+  const auto add = [&](int64_t edge) {
+    const float* from = source(edge);
+    const Vector weight = broadcast(weights[edge]);
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) totals[v] += weight * load(from + v * kLanes);
+  };
+  int64_t edge = begin;
+  if (ahead)
+    for (; edge + ahead < end; ++edge) {
+      const float* next = source(edge + ahead);
+#pragma GCC unroll 16
+      for (int line = 0; line < kVectors * kLanes; line += 16) __builtin_prefetch(next + line);
+      add(edge);
+    }
+  for (; edge < end; ++edge) add(edge);
+}
+
+// The same for several targets with the same sources; `weights` (edges, targets).
+template <int kTargets, int kVectors, typename Source>
+inline void add_edges(Vector (&totals)[kTargets][kVectors], const float* weights, int64_t edges, const Source& source) {
+  for (int64_t edge = 0; edge < edges; ++edge) {
+    const float* from = source(edge);
+    Vector pixels[kVectors];
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) pixels[v] = load(from + v * kLanes);
+#pragma GCC unroll 4
+    for (int t = 0; t < kTargets; ++t) {
+      const Vector weight = broadcast(weights[kTargets * edge + t]);
+#pragma GCC unroll 16
+      for (int v = 0; v < kVectors; ++v) totals[t][v] += weight * pixels[v];
+    }
+  }
+}
+
 // kVectors vectors of kTargets targets from pixel `first` on.
 template <int kTargets, int kVectors>
 void sum_tile(const Sum& sum, const Block& block, int64_t first) {
@@ -46,34 +84,11 @@ void sum_tile(const Sum& sum, const Block& block, int64_t first) {
     for (int v = 0; v < kVectors; ++v) totals[t][v] = bias;
   }
   const float* data = sum.data + first;
-  const float* weights = block.weights;
-  const auto add = [&](int64_t edge) {
-    const float* source = data + block.offsets[edge];
-    if (kTargets == 1) {
-      const Vector weight = broadcast(weights[edge]);
-#pragma GCC unroll 16
-      for (int v = 0; v < kVectors; ++v) totals[0][v] += weight * load(source + v * kLanes);
-      return;
-    }
-    Vector pixels[kVectors];
-#pragma GCC unroll 16
-    for (int v = 0; v < kVectors; ++v) pixels[v] = load(source + v * kLanes);
-#pragma GCC unroll 4
-    for (int t = 0; t < kTargets; ++t) {
-      const Vector weight = broadcast(weights[kTargets * edge + t]);
-#pragma GCC unroll 16
-      for (int v = 0; v < kVectors; ++v) totals[t][v] += weight * pixels[v];
-    }
-  };
-  int64_t edge = 0;
-  if (kTargets == 1 && sum.ahead)
-    for (; edge + sum.ahead < block.edges; ++edge) {
-      const float* next = data + block.offsets[edge + sum.ahead];
-#pragma GCC unroll 16
-      for (int line = 0; line < kVectors * kLanes; line += 16) __builtin_prefetch(next + line);
-      add(edge);
-    }
-  for (; edge < block.edges; ++edge) add(edge);
+  const auto source = [&](int64_t edge) { return data + block.offsets[edge]; };
+  if constexpr (kTargets == 1)
+    add_edges<kVectors>(totals[0], block.weights, 0, block.edges, sum.ahead, source);
+  else
+    add_edges<kTargets, kVectors>(totals, block.weights, block.edges, source);
 #pragma GCC unroll 4
   for (int t = 0; t < kTargets; ++t) {
     const int64_t target = block.first + t;
